@@ -1,0 +1,1 @@
+"""What a shop has: products, queries, clicks, judgements; readers and builders."""

@@ -1,0 +1,33 @@
+"""The one exception for bad input, and the one place that turns it into exit code 2."""
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """Something the user gave is wrong: a file, a line, a setting.
+
+    The message is one line that says what was found, what was expected and which setting or file to change.
+    Programs end with exit code 2 and print it without a traceback (see `exit_cleanly`).
+    """
+
+
+def exit_cleanly(main: Callable[[], int | None]) -> None:
+    """Runs `main` and leaves the process: its code, or 2 and one line on stderr for a bad input.
+
+    Ctrl-C leaves with 130 and no traceback; a full disk or an unreadable file (OSError) is a bad input too.
+    """
+    try:
+        code = main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        code = 2
+    sys.stdout.flush()
+    sys.exit(code)

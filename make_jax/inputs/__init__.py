@@ -1,0 +1,1 @@
+"""What the model sees: tokenizer, images, and the pipeline that makes batches."""

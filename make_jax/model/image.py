@@ -1,0 +1,51 @@
+"""The image encoder, ViT-shaped so that public weights fit."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, UInt8
+
+from make_jax.config import ImageConfig
+from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, PreNormLayer, layer_norm
+
+
+def normalise(
+    image: UInt8[Array, "B H W 3"], mean: tuple[float, ...], std: tuple[float, ...], dtype: DTypeLike
+) -> Float[Array, "B H W 3"]:
+    """Pixels as (value / 255 - mean) / std: done on device, so that a quarter of the bytes cross to it."""
+    scaled = image.astype(jnp.float32) * (1.0 / 255.0)
+    shift = jnp.asarray(mean, jnp.float32)[None, None, None]
+    spread = jnp.asarray(std, jnp.float32)[None, None, None]
+    return ((scaled - shift) / spread).astype(dtype)
+
+
+def patches(image: Float[Array, "B H W 3"], patch: int) -> Float[Array, "B P E"]:
+    """Non-overlapping patches in reading order, each flattened as (row, column, channel)."""
+    batch, height, width, channels = image.shape
+    x = image.reshape(batch, height // patch, patch, width // patch, patch, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, patch * patch * channels)
+
+
+class ImageEncoder(nn.Module):
+    """Pixels to patch states [B, 1 + P, D]: patch embedding, class token (position 0), pre-norm layers, norm."""
+
+    config: ImageConfig
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, image: UInt8[Array, "B H W 3"], train: bool = False) -> Float[Array, "B T D"]:
+        c = self.config
+        x = patches(normalise(image, self.mean, self.std, self.dtype), c.patch)
+        x = nn.Dense(c.width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="patch")(x)
+        token = self.param("class", EMBEDDING_INIT, (1, 1, c.width), jnp.float32).astype(self.dtype)
+        x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, c.width)), x], axis=1)
+        positions = self.param("position", EMBEDDING_INIT, (x.shape[1], c.width), jnp.float32)
+        x = x + positions[None].astype(self.dtype)
+        x = nn.Dropout(c.dropout)(x, deterministic=not train)
+        layer = nn.remat(PreNormLayer, static_argnums=(2,)) if self.remat else PreNormLayer
+        for i in range(c.layers):
+            x = layer(c.heads, c.mlp_width, c.dropout, c.eps, self.dtype, name=f"layer_{i}")(x, train)
+        return layer_norm(c.eps, self.dtype, "norm")(x)

@@ -1,0 +1,93 @@
+"""Modal Adaptation: how much of a product is told by its title, how much by its picture [paper]; the inside is [ours].
+
+    T' = block(H_t attends H_v)        V' = block(H_v attends H_t)
+    t  = mean over real tokens of T'   v  = mean over patches of V'
+    (w_t, w_v) = softmax(W2 gelu(W1 [t ; v ; t*v]))            w_t + w_v = 1, per product
+    p = l2(w_t l2(W_t t) + w_v l2(W_v v))
+
+The gate sees the product only, never the query, so product vectors can be computed ahead of time. The two directions
+have unit length before they are weighted, so that the weights mean what they say. A modality that is missing has
+weight exactly 0, its content cannot reach p, and no gradient enters its encoder from that row.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from make_jax.config import AdaptationConfig
+from make_jax.model.transformer import KERNEL_INIT, MASKED, PreNormLayer, masked_mean, unit
+
+
+class Adapted(NamedTuple):
+    """A product after Modal Adaptation."""
+
+    vectors: Float[Array, "B E"]  # p, unit length
+    weights: Float[Array, "B 2"]  # (w_t, w_v), sum 1; a missing modality has 0
+
+
+class ModalAdaptation(nn.Module):
+    """Joins title states [B, Lt, Dt] and image states [B, 1 + P, Dv] to one product vector [B, E]."""
+
+    config: AdaptationConfig
+    embedding: int
+    heads: int
+    mlp_width: int
+    dropout: float
+    eps: float
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        title_states: Float[Array, "B Lt Dt"],
+        title_mask: Bool[Array, "B Lt"],
+        image_states: Float[Array, "B T Dv"],
+        has_title: Bool[Array, "B"],
+        has_image: Bool[Array, "B"],
+        train: bool = False,
+    ) -> Adapted:
+        title_mask = title_mask & has_title[:, None]
+        image_mask = jnp.broadcast_to(has_image[:, None], image_states.shape[:2])
+        # Cut before anything reads the states: a missing modality neither sends a value nor receives a gradient.
+        title_states = jnp.where(title_mask[..., None], title_states, jnp.zeros((), title_states.dtype))
+        image_states = jnp.where(image_mask[..., None], image_states, jnp.zeros((), image_states.dtype))
+        if self.config.cross_attention:
+            settings = (self.heads, self.mlp_width, self.dropout, self.eps, self.dtype)
+            title_block = PreNormLayer(*settings, name="title_attends_image")
+            image_block = PreNormLayer(*settings, name="image_attends_title")
+            title_states, image_states = (
+                title_block(title_states, train, context=image_states, context_mask=image_mask),
+                image_block(image_states, train, context=title_states, context_mask=title_mask),
+            )
+        t = masked_mean(title_states, title_mask)
+        v = masked_mean(image_states[:, 1:], image_mask[:, 1:])  # the class token is not a patch
+        title_direction = unit(self._dense(self.embedding, "title_projection")(t))
+        image_direction = unit(self._dense(self.embedding, "image_projection")(v))
+        weights = self._weights(t, v, jnp.stack([has_title, has_image], axis=-1))
+        mixed = weights[:, :1] * title_direction + weights[:, 1:] * image_direction
+        return Adapted(unit(mixed), weights)
+
+    def _weights(
+        self, t: Float[Array, "B Dt"], v: Float[Array, "B Dv"], present: Bool[Array, "B 2"]
+    ) -> Float[Array, "B 2"]:
+        if self.config.weights == "mean":
+            return equal_weights(present)
+        if t.shape[-1] != v.shape[-1]:  # encoders of different widths: the gate compares them in the title's
+            v = self._dense(t.shape[-1], "gate_image")(v)
+        hidden = nn.gelu(self._dense(self.config.gate_width, "gate_in")(jnp.concatenate([t, v, t * v], axis=-1)))
+        # Zero start: both modalities weigh the same until the data says otherwise.
+        logits = nn.Dense(2, kernel_init=nn.initializers.zeros, name="gate_out")(hidden)
+        return jax.nn.softmax(jnp.where(present, logits, MASKED), axis=-1)
+
+    def _dense(self, width: int, name: str) -> nn.Dense:
+        return nn.Dense(width, kernel_init=KERNEL_INIT, name=name)  # float32: small, and decides the result
+
+
+def equal_weights(present: Bool[Array, "B 2"]) -> Float[Array, "B 2"]:
+    """(1/2, 1/2), or all the weight on the one modality that is there."""
+    share = present.astype(jnp.float32)
+    return share / jnp.maximum(jnp.sum(share, axis=-1, keepdims=True), 1.0)

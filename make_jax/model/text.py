@@ -1,0 +1,35 @@
+"""The text encoder, BERT-shaped so that public weights fit: query and title have one each [paper]."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from make_jax.config import TextConfig
+from make_jax.model.transformer import EMBEDDING_INIT, PostNormLayer, layer_norm
+
+
+class TextEncoder(nn.Module):
+    """Token ids to token states: embeddings (word + position + type), norm, post-norm layers."""
+
+    config: TextConfig
+    vocabulary: int  # word pieces
+    length: int  # longest text, in tokens
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], train: bool = False
+    ) -> Float[Array, "B L D"]:
+        c = self.config
+        words = nn.Embed(self.vocabulary, c.width, embedding_init=EMBEDDING_INIT, dtype=self.dtype, name="word")(tokens)
+        positions = self.param("position", EMBEDDING_INIT, (self.length, c.width), jnp.float32)
+        kind = self.param("type", EMBEDDING_INIT, (1, c.width), jnp.float32)
+        x = words + (positions[: tokens.shape[1]] + kind).astype(self.dtype)[None]
+        x = layer_norm(c.eps, self.dtype, "norm")(x)
+        x = nn.Dropout(c.dropout)(x, deterministic=not train)
+        layer = nn.remat(PostNormLayer, static_argnums=(3,)) if self.remat else PostNormLayer
+        for i in range(c.layers):
+            x = layer(c.heads, c.mlp_width, c.dropout, c.eps, self.dtype, name=f"layer_{i}")(x, mask, train)
+        return x

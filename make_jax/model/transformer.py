@@ -1,0 +1,129 @@
+"""Attention, the feed-forward part and the two kinds of layer that every encoder here is made of.
+
+Matrix products run in `dtype`; parameters, layer norms and softmax stay float32. Letters are those of `model/make.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+KERNEL_INIT = nn.initializers.xavier_uniform()
+EMBEDDING_INIT = nn.initializers.normal(0.02)
+MASKED = -1e30  # a logit that softmax turns into exactly 0 in float32 as soon as one key is real
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `x` to `context`; a row with no real key gets exactly 0 from it."""
+
+    heads: int
+    dropout: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        context: Float[Array, "B M C"],
+        context_mask: Bool[Array, "B M"] | None,
+        train: bool,
+    ) -> Float[Array, "B L D"]:
+        width = x.shape[-1]
+
+        def project(name: str, value: Array) -> Array:
+            value = nn.Dense(width, dtype=self.dtype, kernel_init=KERNEL_INIT, name=name)(value)
+            return value.reshape(*value.shape[:-1], self.heads, width // self.heads)
+
+        query, key, value = project("query", x), project("key", context), project("value", context)
+        logits = jnp.einsum("blhd,bmhd->bhlm", query, key, preferred_element_type=jnp.float32)
+        logits = logits * (query.shape[-1] ** -0.5)
+        if context_mask is not None:
+            logits = jnp.where(context_mask[:, None, None, :], logits, MASKED)
+        weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+        weights = nn.Dropout(self.dropout)(weights, deterministic=not train)
+        out = jnp.einsum("bhlm,bmhd->blhd", weights, value).reshape(x.shape)
+        out = nn.Dense(width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="out")(out)
+        if context_mask is not None:
+            out = jnp.where(jnp.any(context_mask, axis=-1)[:, None, None], out, jnp.zeros((), out.dtype))
+        return out
+
+
+class FeedForward(nn.Module):
+    """Dense, GELU, Dense."""
+
+    mlp_width: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        hidden = nn.Dense(self.mlp_width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="in")(x)
+        hidden = nn.gelu(hidden, approximate=False)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=KERNEL_INIT, name="out")(hidden)
+
+
+class PostNormLayer(nn.Module):
+    """A BERT layer: the norm follows each sum (Devlin et al., arXiv 1810.04805)."""
+
+    heads: int
+    mlp_width: int
+    dropout: float
+    eps: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"], train: bool) -> Float[Array, "B L D"]:
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        attended = Attention(self.heads, self.dropout, self.dtype, name="attention")(x, x, mask, train)
+        x = layer_norm(self.eps, self.dtype, "attention_norm")(x + drop(attended))
+        hidden = FeedForward(self.mlp_width, self.dtype, name="mlp")(x)
+        return layer_norm(self.eps, self.dtype, "mlp_norm")(x + drop(hidden))
+
+
+class PreNormLayer(nn.Module):
+    """A ViT layer: the norm precedes each branch (Dosovitskiy et al., arXiv 2010.11929).
+
+    With `context` the attention reads that instead of `x` itself: the cross-attention block of Modal Adaptation.
+    """
+
+    heads: int
+    mlp_width: int
+    dropout: float
+    eps: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        train: bool,
+        context: Float[Array, "B M C"] | None = None,
+        context_mask: Bool[Array, "B M"] | None = None,
+    ) -> Float[Array, "B L D"]:
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        normed = layer_norm(self.eps, self.dtype, "attention_norm")(x)
+        source = normed if context is None else context
+        attended = Attention(self.heads, self.dropout, self.dtype, name="attention")(
+            normed, source, context_mask, train
+        )
+        x = x + drop(attended)
+        hidden = layer_norm(self.eps, self.dtype, "mlp_norm")(x)
+        return x + drop(FeedForward(self.mlp_width, self.dtype, name="mlp")(hidden))
+
+
+def layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:
+    """A layer norm whose statistics are float32 and whose output is `dtype`."""
+    return nn.LayerNorm(epsilon=eps, dtype=dtype, name=name, use_fast_variance=False)
+
+
+def masked_mean(states: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+    """The float32 mean over real positions; 0 for a row that has none. Mean pooling beats [CLS] [blog]."""
+    weights = mask.astype(jnp.float32)[..., None]
+    total = jnp.sum(states.astype(jnp.float32) * weights, axis=1)
+    return total / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
+
+
+def unit(vectors: Float[Array, "*n D"], eps: float = 1e-6) -> Float[Array, "*n D"]:
+    """Vectors of length 1; a zero vector stays 0 and its gradient is finite."""
+    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(jnp.maximum(squares, eps * eps))

@@ -1,0 +1,1 @@
+"""Embedding a catalog, exact search, metrics, baselines, evaluation, reports."""

@@ -1,0 +1,1 @@
+"""Where a run lives: mesh and sharding rules, train state, checkpoints."""

@@ -1,0 +1,1 @@
+"""Optimizer, the step, telemetry, the loop."""

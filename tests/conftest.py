@@ -1,0 +1,33 @@
+"""What every test runs under: eight pretended devices, strict jax, types checked at call time, fixed seeds."""
+
+import os
+import random
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Before jax is imported. Child processes of tests inherit all of it.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that wants the network fails at once instead of waiting
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Eight pretended devices on two cores compile slowly, so compiled programs are kept between runs.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"  # float32 + bfloat16 is an error, not a guess
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # [B, D] + [D] is an error, not a guess
+
+# Every annotation of make_jax, shapes included, is checked at each call.
+jaxtyping.install_import_hook("make_jax", "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Python's and NumPy's global generators start alike in every test; jax keys are explicit anyway."""
+    random.seed(0)
+    np.random.seed(0)
