@@ -8,8 +8,11 @@ from a run.
 import dataclasses
 import difflib
 import json
-import types
+import math
+import operator
+import re
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -153,3 +156,149 @@ class Config:
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def to_json(config: Config) -> str:
+    """Returns every setting as indented JSON, in the order of the fields; `from_json` gives back an equal Config."""
+    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str, where: str) -> Config:
+    """Returns the Config that `to_json` wrote; `where` names the file in messages.
+
+    A setting that the text lacks keeps its default, so that a run can be read after a setting was added. Raises
+    InputError for broken JSON, an unknown key (with the nearest name) and a value of the wrong type (with its path).
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}, line {error.lineno}: not JSON ({error.msg})") from None
+    config: Config = _read(Config, value, "", where)
+    return config
+
+
+def check(config: Config) -> None:
+    """Raises InputError that names every setting with a wrong type, out of range, or contradicting another one."""
+    _read(Config, dataclasses.asdict(config), "", "config")  # a recipe is plain Python: its types are checked here
+    problems = [*_data_problems(config), *_model_problems(config), *_training_problems(config)]
+    if problems:
+        raise InputError("; ".join(problems))
+
+
+def _read(kind: Any, value: Any, path: str, where: str) -> Any:
+    """Returns `value`, parsed from JSON, as a `kind`: a dataclass, tuple, Literal or plain type."""
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, value, path, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal and any(value == choice and type(value) is type(choice) for choice in arguments):
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        if arguments[-1] is Ellipsis:
+            arguments = (arguments[0],) * len(value)
+        if len(value) == len(arguments):
+            pairs = enumerate(zip(arguments, value, strict=True))
+            return tuple(_read(part, item, f"{path}[{i}]", where) for i, (part, item) in pairs)
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if kind in (bool, int, str) and type(value) is kind:
+        return value
+    raise InputError(f"{where}: {path} is {value!r}, expected {_describe(kind)}")
+
+
+def _read_dataclass(kind: Any, value: Any, path: str, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: {path or 'the whole'} is {value!r}, expected an object of settings")
+    types = typing.get_type_hints(kind)
+    for key in value:
+        if key not in types:
+            nearest = difflib.get_close_matches(key, types, n=1, cutoff=0.0)[0]
+            raise InputError(f"{where}: unknown key {_join(path, key)}; did you mean {_join(path, nearest)}?")
+    return kind(**{key: _read(types[key], item, _join(path, key), where) for key, item in value.items()})
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _describe(kind: Any) -> str:
+    """What a setting expects, in words."""
+    plain = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
+    if kind in plain:
+        return plain[kind]
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if arguments[-1] is Ellipsis:
+        return f"a list, each item {_describe(arguments[0])}"
+    return f"a list of {len(arguments)}: " + ", ".join(map(_describe, arguments))
+
+
+def _outside(config: Config, bounds: str, *paths: str) -> Iterator[str]:
+    """Yields a problem for each setting outside `bounds`, written like "[0, 1)"; an empty side is open."""
+    low, high = bounds[1:-1].split(", ")
+    for path in paths:
+        value = operator.attrgetter(path)(config)
+        above = not low or (value >= float(low) if bounds[0] == "[" else value > float(low))
+        below = not high or (value <= float(high) if bounds[-1] == "]" else value < float(high))
+        if not (above and below):
+            limits = [f"{'at least' if bounds[0] == '[' else 'more than'} {low}"] if low else []
+            limits += [f"{'at most' if bounds[-1] == ']' else 'less than'} {high}"] if high else []
+            yield f"{path} is {value}, expected {' and '.join(limits)}"
+
+
+def _data_problems(config: Config) -> Iterator[str]:
+    jitter = ("brightness", "contrast", "saturation")
+    inputs, adaptation, patch = config.inputs, config.model.adaptation, config.model.image.patch
+    if not config.run:
+        yield "run is empty, expected a folder"
+    yield from _outside(config, "[0, )", "data.workers")
+    yield from _outside(config, "[1, )", "data.prefetch", "inputs.image_height", "inputs.image_width")
+    yield from _outside(config, "[6, )", "inputs.vocabulary")  # five special tokens and one piece
+    yield from _outside(config, "[3, )", "inputs.query_tokens", "inputs.title_tokens")  # start, one piece, end
+    yield from _outside(config, "(0, 1]", "inputs.augment.crop_area")
+    yield from _outside(config, "[0, 1)", *(f"inputs.augment.{name}" for name in jitter))
+    if min(inputs.image_std) <= 0:
+        yield f"inputs.image_std is {inputs.image_std}, expected each more than 0"
+    for name in ("image_height", "image_width"):
+        size = getattr(inputs, name)
+        if adaptation.modalities != "title" and patch >= 1 and size % patch:
+            yield f"inputs.{name} is {size}, expected a multiple of model.image.patch {patch}"
+
+
+def _model_problems(config: Config) -> Iterator[str]:
+    for name in ("query", "title", "image"):
+        path = f"model.{name}"
+        encoder = getattr(config.model, name)
+        yield from _outside(config, "[1, )", *(f"{path}.{size}" for size in ("layers", "width", "heads", "mlp_width")))
+        yield from _outside(config, "[0, 1)", f"{path}.dropout")
+        yield from _outside(config, "(0, )", f"{path}.eps")
+        if encoder.heads >= 1 and encoder.width % encoder.heads:
+            yield f"{path}.width is {encoder.width}, expected a multiple of {path}.heads {encoder.heads}"
+    yield from _outside(config, "[1, )", "model.image.patch", "model.embedding", "model.adaptation.gate_width")
+    yield from _outside(config, f"(0, {config.optim.largest_scale}]", "model.initial_scale")
+    adaptation = config.model.adaptation
+    if adaptation.single_stream and adaptation.modalities != "both":
+        expected = "expected 'both' with model.adaptation.single_stream"
+        yield f"model.adaptation.modalities is {adaptation.modalities!r}, {expected}"
+
+
+def _training_problems(config: Config) -> Iterator[str]:
+    optim = config.optim
+    counts = ("steps", "batch_size", "log_every", "eval_batch_size", "fsdp")
+    yield from _outside(config, "[0, 2)", "objectives.margin")  # cosines are at most 2 apart
+    yield from _outside(config, "(0, )", "optim.learning_rate", "optim.eps", "optim.largest_scale")
+    yield from _outside(config, "[0, )", "optim.warmup_steps", "optim.weight_decay", "optim.clip_norm")
+    yield from _outside(config, "[0, 1]", "optim.final_learning_rate")
+    yield from _outside(config, "[0, 1)", "optim.beta1", "optim.beta2", "optim.ema_decay")
+    yield from _outside(config, "[1, )", *(f"train.{name}" for name in counts))
+    yield from _outside(config, "[0, )", "train.eval_every", "train.save_every")
+    yield from _outside(config, "[0, 4294967295]", "train.seed")  # NumPy and Grain take 32 bits
+    if optim.warmup_steps >= config.train.steps >= 1:
+        yield f"optim.warmup_steps is {optim.warmup_steps}, expected less than train.steps {config.train.steps}"
+    for i, (pattern, factor) in enumerate(optim.rules):
+        if factor < 0:
+            yield f"optim.rules[{i}] has the factor {factor}, expected at least 0"
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield f"optim.rules[{i}] is not a regular expression: {pattern!r} ({error})"

@@ -11,13 +11,13 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 class Product:
     """Something that can be found: a title, an image, or both.
 
-    The encoders see `title` and `image` only. `attributes` holds the keys that the catalog names as attributes; they
-    serve keywords of training products. `dropped` says what was removed from the title; it serves slices of an
-    evaluation and nothing else.
+    The encoders see `title` and `image` only. `attributes` holds the keys that the catalog names as attributes, of
+    training products only; they serve keywords. "category" there is the most specific of the levels. `dropped` says
+    what was removed from the title; it serves slices of an evaluation and nothing else.
     """
 
     id: str
-    title: str  # "" when it has none
+    title: str  # "" when it has none, or when the catalog hides titles
     image: str | None  # path inside the catalog, None when it has none
     split: Split
     category: tuple[str, ...] = ()
@@ -57,6 +57,6 @@ class CatalogInfo:
     title: str = ""
     licence: str = ""
     attributes: tuple[str, ...] = ()  # keys of products.jsonl that are attributes; "category" may be one of them
-    gains: dict[int, float] = field(default_factory=dict)  # gain of a grade in nDCG; a grade that is absent gains itself
+    gains: dict[int, float] = field(default_factory=dict)  # of a grade, in nDCG; a grade that is absent gains itself
     relevant: int = 3  # least grade that counts as relevant
     hide_title: bool = False  # titles are labels: the encoders see images only

@@ -1,0 +1,217 @@
+"""A catalog made ready for training: products in ArrayRecord shards, clicks in one Parquet file.
+
+    <cache>/<name>-<digest>/products/         TFDS dataset: shards, features.json, dataset_info.json
+                            titles.parquet    split and title of every product, to read titles without pictures
+                            clicks.parquet    query, lang, product (position in the train source)
+                            manifest.json     counts, and the size of every file; written last, checked at opening
+
+The folder is written beside and renamed when it is whole, is keyed by the digest of what was read, and is never
+changed afterwards.
+"""
+
+import errno
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from make_jax.catalog import cache as cached
+from make_jax.catalog.check import check_images
+from make_jax.catalog.problems import Problems
+from make_jax.catalog.progress import track
+from make_jax.catalog.reader import Catalog
+from make_jax.catalog.schema import SPLITS, Product, Split
+from make_jax.errors import InputError
+from make_jax.files import folder_atomically
+
+if TYPE_CHECKING:
+    from make_jax.catalog.shards import ProductRecord, ProductSource
+
+FORMAT = 1  # of the built folder; another number builds anew
+MANIFEST = "manifest.json"
+_UNWRITABLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """The clicks as columns, in the order of the file."""
+
+    queries: list[str]
+    lang: list[str]  # "" when unknown
+    products: Int32[np.ndarray, " clicks"]  # position in the train source
+
+
+class BuiltCatalog:
+    """A built catalog, open for reading. Pickled, it carries a path only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = _verified(folder)
+        cached.hold(self, folder / MANIFEST)
+
+    def products(self, split: Split) -> "ProductSource":
+        """The products of a split by position, in the order of the catalog. InputError when there are none."""
+        from make_jax.catalog.shards import ProductSource
+
+        if not self.manifest["products"][split]:
+            raise InputError(
+                f'{self.manifest["source"]}: the split "{split}" is empty, expected products with "split": "{split}"'
+            )
+        return ProductSource(self.folder / "products", split)
+
+    def titles(self, split: Split) -> list[str]:
+        """The titles of a split, as `products` orders them, without touching the pictures."""
+        columns = _read_table(self.folder / "titles.parquet")
+        return [title for title, place in zip(columns["title"], columns["split"], strict=True) if place == split]
+
+    def clicks(self) -> Clicks:
+        """All clicks; none when the catalog has none."""
+        columns = _read_table(self.folder / "clicks.parquet")
+        return Clicks(columns["query"], columns["lang"], np.asarray(columns["product"], np.int32))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BuiltCatalog, (self.folder,)
+
+    def __repr__(self) -> str:
+        return f"BuiltCatalog({str(self.folder)!r})"
+
+
+def build(catalog: str | Path | Catalog = "", cache: str = "") -> BuiltCatalog:
+    """The built form of a catalog (a path, "" for the packaged one, or one that is loaded already).
+
+    A build of the same content is used again; otherwise every picture is decoded once to see that it can be, and
+    shards are written with a progress bar. What an interrupted build left, and builds of earlier content of the same
+    path, are removed (those in use stay). Only one process builds at a time; others wait and use its result.
+
+    Raises InputError for a bad catalog, an unreadable picture, or when the cache cannot be written (full disk).
+    """
+    if not isinstance(catalog, Catalog):
+        catalog = Catalog.load(catalog)
+    root = cached.cache_root(cache)
+    name = catalog.info.name
+    folder = root / cached.folder_name(name, catalog.digest)
+    try:
+        with cached.only_builder(root, name):
+            cached.remove_partial(root, name)
+            try:
+                built = BuiltCatalog(folder)
+            except InputError:  # absent, damaged, or of an earlier FORMAT
+                if folder.exists():
+                    cached.remove_built(folder, MANIFEST)
+                _write(catalog, folder)
+                built = BuiltCatalog(folder)
+            _remove_stale(root, name, catalog.path, folder)
+            return built
+    except OSError as error:
+        if error.errno in _UNWRITABLE:
+            raise _no_room(root, error.strerror) from None
+        raise
+
+
+def _write(catalog: Catalog, folder: Path) -> None:
+    problems = Problems(catalog.path)
+    check_images(catalog, catalog.products, [f"product {product.id!r}" for product in catalog.products], problems)
+    problems.raise_if_any()
+    with folder_atomically(folder) as partial:
+        _write_products(catalog, partial)
+        _write_tables(catalog, partial)
+        files = {file.relative_to(partial).as_posix(): file.stat().st_size for file in _files(partial)}
+        manifest = {
+            "format": FORMAT,
+            "name": catalog.info.name,
+            "source": str(catalog.path.resolve()),
+            "digest": catalog.digest,
+            "products": {split: len(catalog.split_products(split)) for split in SPLITS},
+            "clicks": len(catalog.clicks),
+            "files": files,
+        }
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_products(catalog: Catalog, partial: Path) -> None:
+    from make_jax.catalog import shards
+
+    size = sum(catalog.source.sizes[product.image] if product.image else 0 for product in catalog.products)
+    size += sum(len(product.title.encode("utf-8")) + 100 for product in catalog.products)
+    per_shard = max(1, shards.SHARD_BYTES * len(catalog.products) // size)
+    splits = {split: _records(catalog, products) for split in SPLITS if (products := catalog.split_products(split))}
+    try:
+        shards.write(partial / "products", splits, per_shard)
+    except RuntimeError as error:  # ArrayRecord's writer speaks so of a full disk
+        text = str(error).split("; writing ")[0]
+        raise _no_room(partial.parent, text) from None
+
+
+def _records(catalog: Catalog, products: list[Product]) -> Iterator["ProductRecord"]:
+    for product in track(products, len(products), f"writing {products[0].split}"):
+        yield {
+            "id": product.id,
+            "title": product.title,
+            "image": catalog.image_bytes(product) or b"",
+            "index": catalog.index[product.id],
+        }
+
+
+def _write_tables(catalog: Catalog, partial: Path) -> None:
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    place = {product.id: position for position, product in enumerate(catalog.split_products("train"))}
+    titles = {
+        "split": [product.split for product in catalog.products],
+        "title": [product.title for product in catalog.products],
+    }
+    clicks = {
+        "query": pyarrow.array([click.query for click in catalog.clicks], pyarrow.string()),
+        "lang": pyarrow.array([click.lang for click in catalog.clicks], pyarrow.string()),
+        "product": pyarrow.array([place[click.product] for click in catalog.clicks], pyarrow.int32()),
+    }
+    parquet.write_table(pyarrow.table(titles), partial / "titles.parquet")
+    parquet.write_table(pyarrow.table(clicks), partial / "clicks.parquet")
+
+
+def _read_table(path: Path) -> dict[str, list[Any]]:
+    from pyarrow import parquet
+
+    return parquet.read_table(path).to_pydict()
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    """The manifest of a whole build. InputError when the folder is absent, of another format, or not as written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise InputError(f"{folder}: not a built catalog; run python -m make_jax.catalog build") from None
+    if manifest["format"] != FORMAT:
+        raise InputError(f"{folder}: built in format {manifest['format']}, expected {FORMAT}; build it again")
+    for name, size in manifest["files"].items():
+        path = folder / name
+        found = path.stat().st_size if path.exists() else None
+        if found != size:
+            raise InputError(f"{path}: {found} bytes, expected {size}; remove {folder} and build it again")
+    return manifest
+
+
+def _remove_stale(root: Path, name: str, source: Path, keep: Path) -> None:
+    """Removes builds of earlier content of the same catalog path, unless a process holds them."""
+    for folder in cached.built_folders(root, name):
+        if folder == keep:
+            continue
+        try:
+            stale = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["source"] == str(source.resolve())
+        except (OSError, ValueError, KeyError):
+            stale = True  # nobody can read it
+        if stale:
+            cached.remove_built(folder, MANIFEST)
+
+
+def _no_room(root: Path, what: str | None) -> InputError:
+    return InputError(f"{root}: cannot write the built catalog ({what}); free some space or set data.cache elsewhere")

@@ -1,0 +1,175 @@
+"""What is in a catalog: a text of counts and lengths, and a contact sheet of pictures with titles."""
+
+import io
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from operator import attrgetter
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from make_jax.catalog import images
+from make_jax.catalog.check import counts
+from make_jax.catalog.problems import SHOWN, Problems
+from make_jax.catalog.reader import Catalog
+from make_jax.catalog.schema import SPLITS, Product, Query
+from make_jax.errors import InputError
+from make_jax.files import write_atomically
+
+_CELL, _LINE, _MARGIN = 144, 15, 8  # pixels: side of a picture's box, height of a line of text, space between
+_TITLE_LINES = 2
+
+
+def describe(catalog: Catalog, problems: Problems) -> str:
+    """Counts, splits, text lengths, attribute coverage, queries and bad images, as lines of text.
+
+    Both arguments come from `check`; of a catalog with problems the sound part is described.
+    """
+    info = catalog.info
+    bad = [text for text in problems.texts if ": image: " in text]
+    others = problems.count - len(bad)
+    blocks = [
+        [counts(catalog), f"  title: {info.title or '-'}", f"  licence: {info.licence or '-'}"],
+        ["products         count   no title   no image   groups", *_split_rows(catalog)],
+        ["lengths                       min   median      95%      max", *_length_rows(catalog)],
+        ["attributes of training products: share that has one, different values", *_attribute_rows(catalog)],
+        [
+            "positives of a judged query (grade >= relevant), and queries without one",
+            "                                  count      min   median      95%      max   none",
+            *_query_rows(catalog),
+        ],
+        [f"missing or unreadable images: {len(bad)}", *(f"  {text}" for text in bad[:SHOWN])],
+    ]
+    if info.hide_title:
+        blocks.append(["titles are labels and hidden (hide_title): the encoders see images only"])
+    if len(bad) > SHOWN or others:
+        blocks.append([f"other problems: {others}; `check` lists all {problems.count}"])
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def contact_sheet(catalog: Catalog, out: Path, columns: int = 8, rows: int = 6) -> int:
+    """Writes a PNG of pictures with titles, spread evenly over the catalog, and returns how many it shows; none for 0.
+
+    Products that are `sensitive`, without an image or with an unreadable one are left out. The font has no Chinese,
+    Japanese or Korean characters: it draws boxes for them.
+    """
+    candidates = [product for product in catalog.products if product.image is not None and not product.sensitive]
+    wanted = columns * rows
+    step = max(1, len(candidates) // wanted)
+    pictures: list[tuple[Product, Image.Image]] = []
+    for product in [*candidates[::step], *candidates]:
+        if len(pictures) == wanted:
+            break
+        if all(product is not shown for shown, _ in pictures) and (picture := _readable(catalog, product)):
+            pictures.append((product, picture))
+    if pictures:
+        file = io.BytesIO()
+        _sheet(pictures, columns).save(file, "PNG")
+        write_atomically(out, file.getvalue())
+    return len(pictures)
+
+
+def _sheet(pictures: Sequence[tuple[Product, Image.Image]], columns: int) -> Image.Image:
+    width, height = _CELL + 2 * _MARGIN, _CELL + _TITLE_LINES * _LINE + 2 * _MARGIN
+    lines = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (width * min(columns, len(pictures)), height * lines), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = _font()
+    for number, (product, picture) in enumerate(pictures):
+        left = number % columns * width + _MARGIN
+        top = number // columns * height + _MARGIN
+        scale = min(_CELL / picture.width, _CELL / picture.height, 2.0)
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        resized = picture.resize(size, Image.Resampling.LANCZOS)
+        sheet.paste(resized, (left + (_CELL - size[0]) // 2, top + (_CELL - size[1]) // 2))
+        for line, text in enumerate(_wrapped(product.title or "(no title)", font)):
+            draw.text((left, top + _CELL + 3 + line * _LINE), text, fill="black", font=font)
+    return sheet
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
+    """The text in at most _TITLE_LINES lines as wide as a picture's box, cut with an ellipsis."""
+    lines: list[str] = []
+    rest = " ".join(text[:300].split())
+    while rest and len(lines) < _TITLE_LINES:
+        fits = next((end for end in range(len(rest), 0, -1) if font.getlength(rest[:end]) <= _CELL), 1)
+        if fits < len(rest) and len(lines) == _TITLE_LINES - 1:
+            lines.append(rest[: max(1, fits - 1)].rstrip() + "…")
+            break
+        if fits < len(rest) and " " in rest[: fits + 1]:
+            fits = rest.rindex(" ", 0, fits + 1)
+        lines.append(rest[:fits].rstrip())
+        rest = rest[fits:].lstrip()
+    return lines
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    import matplotlib  # it brings a font that knows more than Latin
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 11)
+
+
+def _readable(catalog: Catalog, product: Product) -> Image.Image | None:
+    try:
+        data = catalog.image_bytes(product)
+        return images.decode(data, product.id) if data else None
+    except InputError:
+        return None
+
+
+def _split_rows(catalog: Catalog) -> list[str]:
+    rows = []
+    for split in SPLITS:
+        products = catalog.split_products(split)
+        untitled = sum(not product.title for product in products)
+        unpictured = sum(product.image is None for product in products)
+        groups = len({product.group for product in products if product.group is not None})
+        rows.append(f"  {split:11}{len(products):>9,}{untitled:>11,}{unpictured:>11,}{groups:>9,}")
+    return rows
+
+
+def _length_rows(catalog: Catalog) -> list[str]:
+    texts = {
+        "titles": [product.title for product in catalog.products if product.title],
+        "queries": [query.text for query in catalog.queries],
+        "clicks": [click.query for click in catalog.clicks],
+    }
+    rows = []
+    for name, values in texts.items():
+        if values:
+            rows.append(f"  {name + ', characters':22}{_spread([len(value) for value in values])}")
+            rows.append(f"  {name + ', words':22}{_spread([len(value.split()) for value in values])}")
+    return rows
+
+
+def _attribute_rows(catalog: Catalog) -> list[str]:
+    train = catalog.split_products("train")
+    rows = []
+    for key in catalog.info.attributes:
+        values = [product.attributes[key] for product in train if key in product.attributes]
+        share = len(values) / len(train) if train else 0.0
+        rows.append(f"  {key:20}{share:>8.1%}{len(set(values)):>9,}")
+    return rows or ["  none named in catalog.json"]
+
+
+def _query_rows(catalog: Catalog) -> list[str]:
+    """One row a split, and below it one for each kind and each language where there are several."""
+    rows = []
+    for split in SPLITS:
+        queries = catalog.split_queries(split)
+        parts: list[tuple[str, list[Query]]] = [(split, queries)] if queries else []
+        for key in ("kind", "lang"):
+            values = [value for value, _ in Counter(map(attrgetter(key), queries)).most_common()]
+            for value in values if len(values) > 1 else ():
+                parts.append((f"  {key} {value or '-'}", [query for query in queries if getattr(query, key) == value]))
+        for name, part in parts:
+            positives = [sum(grade >= catalog.info.relevant for grade in query.rel.values()) for query in part]
+            rows.append(f"  {name:30.30}{len(part):>7,}{_spread(positives)}{positives.count(0):>7,}")
+    return rows
+
+
+def _spread(values: Sequence[int]) -> str:
+    ordered = sorted(values)
+    numbers = (ordered[0], statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))], ordered[-1])
+    return "".join(f"{number:>9,g}" for number in numbers)

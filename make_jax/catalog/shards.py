@@ -1,0 +1,96 @@
+"""Products as TFDS shards in ArrayRecord, written and read without TensorFlow."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import tensorflow_datasets as tfds  # type: ignore[import-untyped]  # slow: import this module where it is needed
+
+from make_jax.catalog.schema import Split
+
+SHARD_BYTES = 128 << 20  # of one shard, about
+
+
+class ProductRecord(TypedDict):
+    """What a shard holds of one product."""
+
+    id: str
+    title: str  # "" when it has none
+    image: bytes  # encoded as in the catalog; b"" when it has none
+    index: int  # position in Catalog.products
+
+
+def write(folder: Path, splits: Mapping[Split, Iterable[ProductRecord]], per_shard: int) -> None:
+    """Writes the records of each split, in their order, as a TFDS dataset with shards of `per_shard` records.
+
+    Through TFDS's SequentialWriter: its GeneratorBasedBuilder keeps a split in memory and above 1 GB needs TensorFlow.
+    Images are plain bytes, because TFDS's image feature would decode and encode them anew.
+    """
+    folder.mkdir()
+    features = tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "title": tfds.features.Text(),
+            "image": tfds.features.Scalar(dtype=np.object_),
+            "index": tfds.features.Scalar(dtype=np.int32),
+        }
+    )
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name="products", version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=__name__
+    )
+    info = tfds.core.DatasetInfo(builder=identity, features=features, disable_shuffling=True)
+    writer = tfds.core.SequentialWriter(info, per_shard, file_format="array_record")
+    writer.initialize_splits(list(splits))
+    for split, records in splits.items():
+        for chunk in _chunks(records, 1000):
+            writer.add_examples({split: chunk})
+        writer.close_splits([split])
+
+
+def _chunks(records: Iterable[ProductRecord], size: int) -> Iterable[list[ProductRecord]]:
+    chunk: list[ProductRecord] = []
+    for record in records:
+        chunk.append(record)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+class ProductSource(Sequence[ProductRecord]):
+    """The products of one split by position: `source[i]`, `len(source)`, in the order of the catalog.
+
+    May be read from several threads; pickled, it carries a path only and opens the shards again where it arrives.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._folder = folder
+        self._split = split
+        builder = tfds.builder_from_directory(folder)
+        self._records = builder.as_data_source(split=split)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, position: Any) -> Any:
+        return _record(self._records[position])
+
+    def __getitems__(self, positions: Sequence[int]) -> list[ProductRecord]:
+        return [_record(values) for values in self._records.__getitems__(positions)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ProductSource, (self._folder, self._split)
+
+    def __repr__(self) -> str:
+        return f"ProductSource({self._folder.name!r}, {self._split!r})"
+
+
+def _record(values: dict[str, Any]) -> ProductRecord:
+    return {
+        "id": values["id"].decode("utf-8"),
+        "title": values["title"].decode("utf-8"),
+        "image": values["image"],
+        "index": values["index"],
+    }

@@ -1,0 +1,197 @@
+"""The files of a catalog, in a folder or in a .zip, read safely: nothing outside it, nothing unbounded."""
+
+import abc
+import io
+import os
+import stat
+import threading
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+from make_jax.errors import InputError
+
+MAX_FILES = 20_000_000
+MAX_FILE_BYTES = 16 << 30  # of one file, uncompressed
+MAX_TOTAL_BYTES = 4 << 40  # of all files of a zip, uncompressed
+MAX_RATIO = 250  # uncompressed over compressed bytes of one file of a zip ...
+RATIO_FREE_BYTES = 1 << 20  # ... that is larger than this
+
+
+class Source(abc.ABC):
+    """Read-only files by name ("images/a.png"). May be used from several threads and sent to other processes."""
+
+    path: Path
+    sizes: dict[str, int]  # bytes of each regular file, by name
+    links: frozenset[str] = frozenset()  # names that are symbolic links; they are never followed
+
+    @abc.abstractmethod
+    def open(self, name: str) -> IO[bytes]:
+        """A stream of one file's bytes."""
+
+    @abc.abstractmethod
+    def checksum(self, name: str) -> int:
+        """CRC-32 of one file's bytes."""
+
+    def read(self, name: str, limit: int) -> bytes:
+        """All bytes of one file. InputError when there is none, they are more than `limit` or cannot be read."""
+        if name not in self.sizes:
+            raise InputError(f"{self.path}: {name}: not in the catalog")
+        try:
+            with self.open(name) as file:
+                data = file.read(limit + 1)
+        except READ_ERRORS as error:
+            raise unreadable(self.path, name, error) from None
+        if len(data) > limit:
+            raise InputError(f"{self.path}: {name}: more than {limit:,} bytes, expected a smaller file")
+        return data
+
+
+READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # of zipfile
+
+
+def unreadable(path: Path, name: str, error: Exception) -> InputError:
+    """The InputError for a file that exists but cannot be read to its end."""
+    return InputError(f"{path}: {name}: cannot be read ({error}), expected an undamaged file")
+
+
+def open_source(path: str | Path) -> Source:
+    """The files of the folder or .zip at `path`. InputError when there is none, or when it is damaged or unsafe."""
+    path = Path(path)
+    if path.is_dir():
+        return Folder(path)
+    if not path.exists():
+        raise InputError(f"{path}: not found, expected a catalog folder or .zip (setting data.catalog)")
+    return Zip(path)
+
+
+def unsafe_name(name: str) -> str | None:
+    """Why a name could lead outside its catalog; None when it cannot."""
+    if "\\" in name or "\0" in name:
+        return "has a backslash or a NUL"
+    if name.startswith("/") or (len(name) > 1 and name[1] == ":"):
+        return "is absolute"
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        return "has an empty, '.' or '..' part"
+    return None
+
+
+class Folder(Source):
+    """A catalog in a folder. Symbolic links in it are listed in `links`, not followed; hidden files are left out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sizes = {}
+        links: set[str] = set()
+        waiting = [("", os.fspath(path))]
+        while waiting:
+            prefix, folder = waiting.pop()
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = prefix + entry.name
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_symlink():
+                        links.add(name)
+                    elif entry.is_dir(follow_symlinks=False):
+                        waiting.append((name + "/", entry.path))
+                    elif entry.is_file(follow_symlinks=False):
+                        self.sizes[name] = entry.stat(follow_symlinks=False).st_size
+            if len(self.sizes) > MAX_FILES:
+                raise InputError(f"{path}: more than {MAX_FILES:,} files, expected a smaller catalog")
+        self.links = frozenset(links)
+
+    def open(self, name: str) -> IO[bytes]:
+        """A stream of one file's bytes."""
+        return (self.path / name).open("rb")
+
+    def checksum(self, name: str) -> int:
+        """CRC-32 of one file's bytes, all of which are read."""
+        crc = 0
+        try:
+            with self.open(name) as file:
+                while block := file.read(1 << 20):
+                    crc = zlib.crc32(block, crc)
+        except OSError as error:
+            raise unreadable(self.path, name, error) from None
+        return crc
+
+
+class Zip(Source):
+    """A catalog in a .zip, at its top or in its one top folder. The list of files is checked before any is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._opened: tuple[int, zipfile.ZipFile] | None = None  # by the process of this id
+        archive = self._archive()
+        prefix = _top_folder(archive)
+        self._entries: dict[str, zipfile.ZipInfo] = {}
+        entries = archive.infolist()
+        if len(entries) > MAX_FILES:
+            raise InputError(f"{path}: {len(entries):,} entries, expected at most {MAX_FILES:,}")
+        for entry in entries:
+            _check_entry(path, entry)
+            if entry.is_dir() or not entry.filename.startswith(prefix):
+                continue
+            name = entry.filename[len(prefix) :]
+            if name in self._entries:
+                raise InputError(f"{path}: {name}: stands twice in the zip, expected each name once")
+            self._entries[name] = entry
+        total = sum(entry.file_size for entry in entries)
+        if total > MAX_TOTAL_BYTES:
+            raise InputError(f"{path}: {total:,} bytes uncompressed, expected at most {MAX_TOTAL_BYTES:,}")
+        self.sizes = {name: entry.file_size for name, entry in self._entries.items()}
+
+    def open(self, name: str) -> IO[bytes]:
+        """A stream of one file's bytes, checked against its CRC-32 at the end."""
+        stream = self._archive().open(self._entries[name])
+        return io.BufferedReader(stream, 1 << 16)  # type: ignore[type-var]  # lines of a bare ZipExtFile are slow
+
+    def checksum(self, name: str) -> int:
+        """CRC-32 of one file's bytes, as the zip states it."""
+        return self._entries[name].CRC
+
+    def _archive(self) -> zipfile.ZipFile:
+        """The archive as opened by this process: a file position must not be shared with a forked one."""
+        with self._lock:
+            if self._opened is None or self._opened[0] != os.getpid():
+                try:
+                    self._opened = (os.getpid(), zipfile.ZipFile(self.path))
+                except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+                    text = f"{self.path}: not a whole .zip ({error}), expected a catalog folder or .zip"
+                    raise InputError(text + "; copy or download it again") from None
+            return self._opened[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_opened")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _opened=None)
+
+
+def _top_folder(archive: zipfile.ZipFile) -> str:
+    """ "" when products.jsonl is at the top, else the one top folder ("mine/") that holds it."""
+    names = archive.namelist()
+    if "products.jsonl" in names:
+        return ""
+    tops = [name.removesuffix("products.jsonl") for name in names if name.endswith("/products.jsonl")]
+    return tops[0] if len(tops) == 1 and tops[0].count("/") == 1 else ""
+
+
+def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
+    """InputError for an entry that leads outside, is a link, is encrypted, or unpacks to far more than it is."""
+    name = entry.filename.removesuffix("/") if entry.is_dir() else entry.filename
+    where = f"{path}: entry {entry.orig_filename[:200]!r}"
+    if reason := unsafe_name(name) or unsafe_name(entry.orig_filename.removesuffix("/")):
+        raise InputError(f"{where} {reason}, expected a path inside the zip")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        raise InputError(f"{where} is a symbolic link, expected a file")
+    if entry.flag_bits & 1:
+        raise InputError(f"{where} is encrypted, expected a plain file")
+    if entry.file_size > MAX_FILE_BYTES:
+        raise InputError(f"{where} has {entry.file_size:,} bytes uncompressed, expected at most {MAX_FILE_BYTES:,}")
+    if entry.file_size > RATIO_FREE_BYTES and entry.file_size > MAX_RATIO * max(entry.compress_size, 1):
+        ratio = entry.file_size // max(entry.compress_size, 1)
+        raise InputError(f"{where} unpacks to {ratio:,} times its size, expected at most {MAX_RATIO} times")

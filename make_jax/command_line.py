@@ -1,0 +1,165 @@
+"""Command lines become typed options: `train.py` a Config, `eval.py` EvalOptions. Imports no jax."""
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+import runpy
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from make_jax.config import Config, check
+from make_jax.errors import InputError
+
+Options = TypeVar("Options")
+
+_RECIPE_HELP = (
+    "--config FILE.py is read first: a recipe, that is a Python file which defines `config`. "
+    "Every option below changes one of its settings."
+)
+
+
+@dataclass(frozen=True)
+class EvalData:
+    """What is evaluated on."""
+
+    catalog: str = ""  # folder or .zip in the catalog format; "" is the catalog that the run was trained on
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What `eval.py` is asked to do."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]  # folder of a run
+    data: EvalData = field(default_factory=EvalData)
+    split: Literal["train", "val", "test"] = "test"  # whose queries search that split's products
+    out: str = ""  # folder that receives the report; "" is RUN/eval/<catalog name>-<split>
+    checkpoint: Literal["best", "last"] = "best"  # best: highest validation figure; last: newest
+    depth: int = 1000  # products kept a query in the run files
+
+
+def parse(argv: Sequence[str], description: str) -> Config:
+    """Returns the checked Config that `argv` (without the program's name) asks for.
+
+    `--config FILE.py` names a recipe whose `config` is the start; without it the defaults are. Each setting has an
+    option, `--data.catalog PATH`, `--optim.learning-rate 3e-4`. `--help` prints them all and exits with 0. Raises
+    InputError for a broken recipe, an unknown option (with the nearest name), a wrong value, contradicting settings.
+    """
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    before.add_argument("--config")
+    try:
+        known, rest = before.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise InputError(f"--config: {error.message}, a recipe such as configs/demo.py") from None
+    default = Config() if known.config is None else load_recipe(known.config)
+    config = _parse(Config, default, rest, f"{description}\n\n{_RECIPE_HELP}", extra=("--config",))
+    check(config)
+    return config
+
+
+def parse_evaluation(argv: Sequence[str], description: str) -> EvalOptions:
+    """Returns the EvalOptions that `argv` (without the program's name) asks for; errors as `parse`."""
+    options = _parse(EvalOptions, None, argv, description)
+    if options.depth < 1:
+        raise InputError(f"--depth is {options.depth}, expected at least 1")
+    return options
+
+
+def load_recipe(path: str) -> Config:
+    """Returns the `config` that the Python file at `path` defines.
+
+    The file is executed, so it is only ever one that the user names; a run's own settings are read from JSON. Raises
+    InputError with file and line when the file is absent, raises, or defines no Config.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"--config: no recipe {path}, expected a Python file that defines `config`")
+    try:
+        names = runpy.run_path(path)
+    except (Exception, SystemExit) as error:  # a recipe is the user's code and may raise anything
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise InputError(f"{_line_of(error, path)}: {type(error).__name__}: {message}") from None
+    config = names.get("config")
+    if not isinstance(config, Config):
+        found = f"`config` is of type {type(config).__name__}" if "config" in names else "`config` is not defined"
+        raise InputError(f"{path}: {found}, expected `config = Config(...)` of make_jax.config")
+    return config
+
+
+def _line_of(error: BaseException, path: str) -> str:
+    """File and line of the recipe where `error` arose: the innermost frame of that file."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f"{path}, line {lines[-1]}" if lines else path
+
+
+def _parse(
+    kind: type[Options],
+    default: Options | None,
+    argv: Sequence[str],
+    description: str,
+    extra: tuple[str, ...] = (),
+) -> Options:
+    """Returns `kind` as tyro reads it from `argv`; tyro's boxes on stderr become one InputError line."""
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            options, unknown = tyro.cli(
+                kind,
+                prog=Path(sys.argv[0]).name,
+                description=description,
+                args=list(argv),
+                return_unknown_args=True,
+                **given,
+            )
+    except SystemExit as leaving:
+        if not leaving.code:  # --help
+            raise
+        raise InputError(_first_sentence(captured.getvalue())) from None
+    if unknown:
+        raise InputError(_unknown(unknown, [*_flags(kind), *extra, "--help"]))
+    return options
+
+
+def _unknown(words: Sequence[str], flags: Sequence[str]) -> str:
+    """What to say of `words` that no option took."""
+    for word in words:
+        if word.startswith("-"):
+            flag = word.split("=")[0].replace("_", "-")
+            nearest = difflib.get_close_matches(flag, flags, n=1, cutoff=0.0)[0]
+            return f"unknown option {word.split('=')[0]}; did you mean {nearest}? (--help lists all)"
+    return f"unexpected word {words[0]!r}; an option starts with --, and --help lists all"
+
+
+def _flags(kind: Any, prefix: str = "--") -> Iterator[str]:
+    """Every option of a dataclass, written as on the command line."""
+    for each in dataclasses.fields(kind):
+        name = each.name.replace("_", "-")
+        if dataclasses.is_dataclass(each.type):
+            yield from _flags(each.type, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+            if each.type is bool:
+                yield f"{prefix}no-{name}"
+
+
+def _first_sentence(box: str) -> str:
+    """The message inside one of tyro's boxes, without frame, wrapping and advice."""
+    message: list[str] = []
+    for line in box.splitlines():
+        text = line.strip("│ ")
+        if text.startswith("╭"):
+            continue
+        if text.startswith(("─", "╰")):
+            break
+        message.append(text)
+    return re.sub(r"\s+", " ", " ".join(message)).strip() or "wrong command line; --help lists the options"

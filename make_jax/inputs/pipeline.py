@@ -1,0 +1,267 @@
+"""Batches: endless ones for training, by Grain, and one pass over given products or queries for evaluation.
+
+A training batch is a pure function of (seed, step). Position r of the endless stream
+
+    clicks -> shuffled, each epoch anew -> repeated
+
+decides which click stands there and, by a counter-based generator, how its picture is changed. Global batch s is
+positions s B .. (s+1) B - 1, and process p of n holds its p-th n-th part. So the number of worker processes, of
+threads and of training processes cannot change a batch, and resuming is starting at another step.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Bool, Int32, UInt8
+
+from make_jax.catalog.build import BuiltCatalog
+from make_jax.config import AugmentConfig, DataConfig, InputsConfig
+from make_jax.errors import InputError
+from make_jax.inputs import images as pictures_of
+from make_jax.inputs.batch import Batch, padded, product_part
+from make_jax.inputs.tokenizer import Tokenizer, normalised
+
+if TYPE_CHECKING:
+    from make_jax.catalog.shards import ProductSource  # slow to import
+
+_THREADS = 2  # that decode at once; Pillow works outside Python's lock, and the device wants cores too
+
+Images = Sequence[bytes | None] | Callable[[int], bytes | None]  # encoded, all at once or one by one when needed
+
+
+# --- training ---
+
+
+def train_batches(
+    built: BuiltCatalog,
+    tokenizer: Tokenizer,
+    inputs: InputsConfig,
+    data: DataConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator[Batch]:
+    """An endless iterator over this process's rows of the global batches `start_step`, `start_step` + 1 and so on.
+
+    Processes hold consecutive rows: their batches concatenated in the order of `process_index` are the global batch.
+    Call `close()` on it at the end: it stops threads and worker processes.
+
+    Args:
+        batch_size: rows of the global batch.
+        seed: decides order and picture changes.
+
+    Raises:
+        InputError: there is no click, the processes do not divide the batch, or the seed is negative; and when a batch
+            is taken: a picture is unreadable.
+    """
+    if batch_size % process_count:
+        raise InputError(f"train.batch_size: found {batch_size}, expected a multiple of the {process_count} processes")
+    if seed < 0:
+        raise InputError(f"train.seed: found {seed}, expected 0 or more")
+    name = data.catalog or "the catalog inside the package"
+    source = built.products("train")
+    examples = _examples(built, tokenizer, inputs, name)
+    # Seeds of our own: Grain's defaults depend on how many transformations stand before, and its epochs count up
+    # from the seed, so that seeds 0 and 1 would share all epochs but one.
+    order_seed, augment_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
+    stream = grain.MapDataset.range(len(examples.query_row)).shuffle(seed=order_seed).repeat()
+    rows = stream.random_map(
+        _LoadRow(source, examples, inputs.image_height, inputs.image_width, inputs.augment, name), seed=augment_seed
+    )
+    # Batches of one process's rows: number s * process_count + p is the part of process p in global batch s.
+    parts = rows.batch(batch_size // process_count, drop_remainder=True, batch_fn=_Collate(examples, inputs))
+    local = parts[start_step * process_count + process_index :: process_count]
+    return iter(_read(local, data))
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """The clicks and texts of the training split, as arrays that workers receive once."""
+
+    query_row: Int32[np.ndarray, " clicks"]  # into query_tokens
+    product_row: Int32[np.ndarray, " clicks"]  # into title_tokens and the source of training products
+    query_id: Int32[np.ndarray, " queries"]  # equal where the normalised texts are
+    query_tokens: Int32[np.ndarray, "queries Lq"]
+    query_mask: Bool[np.ndarray, "queries Lq"]
+    title_tokens: Int32[np.ndarray, "products Lt"]
+    title_mask: Bool[np.ndarray, "products Lt"]
+    has_title: Bool[np.ndarray, " products"]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What one position of the stream has that arrays do not hold already."""
+
+    click: int
+    product_id: int
+    picture: UInt8[np.ndarray, "H W 3"] | None
+
+
+@dataclass(frozen=True)
+class _LoadRow:
+    """Click number -> row, its picture read, decoded, resized and changed."""
+
+    source: "ProductSource"
+    examples: _Examples
+    height: int
+    width: int
+    augment: AugmentConfig
+    name: str
+
+    def __call__(self, click: int, rng: np.random.Generator) -> _Row:
+        product = self.source[int(self.examples.product_row[click])]
+        picture = None
+        if product["image"]:
+            where = f"{self.name}: image of product {product['id']!r}"
+            picture = pictures_of.load(product["image"], where, self.height, self.width)
+            picture = pictures_of.augment(picture, rng, self.augment)
+        return _Row(click, int(product["index"]), picture)
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Rows -> batch."""
+
+    examples: _Examples
+    inputs: InputsConfig
+
+    def __call__(self, rows: Sequence[_Row]) -> Batch:
+        examples = self.examples
+        clicks = np.array([row.click for row in rows])
+        query, product = examples.query_row[clicks], examples.product_row[clicks]
+        return {
+            "query_tokens": examples.query_tokens[query],
+            "query_mask": examples.query_mask[query],
+            **product_part(
+                examples.title_tokens[product],
+                examples.title_mask[product],
+                examples.has_title[product],
+                [row.picture for row in rows],
+                self.inputs.image_height,
+                self.inputs.image_width,
+            ),
+            "product_id": np.array([row.product_id for row in rows], np.int32),
+            "query_id": examples.query_id[query],
+            "weight": np.ones(len(rows), np.float32),
+        }
+
+
+def _examples(built: BuiltCatalog, tokenizer: Tokenizer, inputs: InputsConfig, name: str) -> _Examples:
+    clicks = built.clicks()
+    if len(clicks.queries) == 0:
+        raise InputError(f"{name}: no clicks on products of the training split; expected clicks.jsonl to hold some")
+    texts = list(dict.fromkeys(clicks.queries))
+    rows = {text: row for row, text in enumerate(texts)}
+    ids: dict[str, int] = {}
+    query_tokens, query_mask = tokenizer.encode(texts, inputs.query_tokens)
+    titles = built.titles("train")
+    title_tokens, title_mask = tokenizer.encode(titles, inputs.title_tokens)
+    return _Examples(
+        query_row=np.array([rows[text] for text in clicks.queries], np.int32),
+        product_row=np.asarray(clicks.products, np.int32),
+        query_id=np.array([ids.setdefault(normalised(text), len(ids)) for text in texts], np.int32),
+        query_tokens=query_tokens,
+        query_mask=query_mask,
+        title_tokens=title_tokens,
+        title_mask=title_mask,
+        has_title=np.array([bool(title.strip()) for title in titles], bool),
+    )
+
+
+def _read(batches: grain.MapDataset[Batch], data: DataConfig) -> grain.IterDataset[Batch]:
+    """The batches, made ahead by threads of this process or by worker processes.
+
+    Workers split the batches, not the rows: `batch` stands before `to_iter_dataset`, where Grain hands whole elements
+    round. After it, each worker would batch rows of its own, and the count of workers would change every batch.
+    """
+    if data.workers == 0:
+        options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=max(_THREADS, data.prefetch))
+        return batches.to_iter_dataset(options)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain asks absl's flags when it starts workers, and we have none to parse
+    share = -(-max(1, data.prefetch) // data.workers)  # rounded up
+    read = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
+    return read.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=data.workers, per_worker_buffer_size=share), _start_worker
+    )
+
+
+def _start_worker(_index: int, _count: int) -> None:
+    """Leaves Ctrl-C to the training process, and leaves with it, however it dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def leave_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+# --- evaluation ---
+
+
+def product_batches(
+    titles: Sequence[str],
+    images: Images,
+    tokenizer: Tokenizer,
+    inputs: InputsConfig,
+    *,
+    batch_size: int,
+    names: Sequence[str] | None = None,
+) -> Iterator[Batch]:
+    """One pass over the products, in order, pictures unchanged; the last batch is filled up with rows of weight 0.
+
+    Args:
+        titles: one a product, "" for none.
+        images: encoded, None for none: one a product, or a function from position to image that is asked when it is
+            needed, from several threads.
+        batch_size: rows of every batch.
+        names: what errors call the products, such as their ids; their positions when None.
+
+    Raises:
+        InputError: when a batch is taken: a picture is unreadable.
+    """
+    image_at = images if callable(images) else images.__getitem__
+
+    def load(i: int) -> UInt8[np.ndarray, "H W 3"] | None:
+        data = image_at(i)
+        if not data:
+            return None
+        where = f"image of product {names[i]!r}" if names is not None else f"image of product number {i}"
+        return pictures_of.load(data, where, inputs.image_height, inputs.image_width)
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="decode") as pool:
+        for start in range(0, len(titles), batch_size):
+            chosen = titles[start : start + batch_size]
+            ids = np.arange(start, start + len(chosen), dtype=np.int32)
+            tokens, mask = tokenizer.encode(chosen, inputs.title_tokens)
+            has_title = np.array([bool(title.strip()) for title in chosen], bool)
+            pictures = list(pool.map(load, ids.tolist()))
+            batch = product_part(tokens, mask, has_title, pictures, inputs.image_height, inputs.image_width)
+            yield padded(batch | {"product_id": ids, "weight": np.ones(len(chosen), np.float32)}, batch_size)
+
+
+def query_batches(
+    texts: Sequence[str], tokenizer: Tokenizer, inputs: InputsConfig, *, batch_size: int
+) -> Iterator[Batch]:
+    """One pass over the queries, in order; the last batch is filled up with rows of weight 0."""
+    for start in range(0, len(texts), batch_size):
+        chosen = texts[start : start + batch_size]
+        tokens, mask = tokenizer.encode(chosen, inputs.query_tokens)
+        weight = np.ones(len(chosen), np.float32)
+        yield padded({"query_tokens": tokens, "query_mask": mask, "weight": weight}, batch_size)

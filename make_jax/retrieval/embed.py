@@ -1,0 +1,112 @@
+"""Vectors of a catalog's products, by any encoder."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from make_jax.catalog.reader import Catalog
+from make_jax.catalog.schema import Product
+from make_jax.errors import InputError
+
+Modality = Literal["both", "title", "image"]
+Progress = Callable[[str, int, int], None]  # (what is done, done, of how many)
+_AT_ONCE = 1024  # products whose images are in memory together; queries encoded together
+
+
+class Embeddings(NamedTuple):
+    """Product vectors of unit length and how each was fused."""
+
+    vectors: Float32[np.ndarray, "N D"]
+    weights: Float32[np.ndarray, "N 2"]  # w_title, w_image; their sum is 1
+
+    @property
+    def absent(self) -> Bool[np.ndarray, "N"]:
+        """The products that had nothing to embed: zero vector and zero weights, never found by a search."""
+        return np.logical_not(self.weights.any(axis=1))
+
+
+class Encoder(Protocol):
+    """What evaluation and search ask of a model."""
+
+    @property
+    def modalities(self) -> Modality:
+        """Which encoders the model has on the product side."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        """Query vectors of unit length."""
+        ...
+
+    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
+        """Product vectors; "" is no title, None no image, and none of the products lacks both."""
+        ...
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """A `Progress` that shows nothing."""
+
+
+def embed_products(
+    encoder: Encoder,
+    catalog: Catalog,
+    products: Sequence[Product],
+    modality: Modality = "both",
+    progress: Progress = silent,
+) -> Embeddings:
+    """The vectors of `products` from their titles and images, or from one of the two alone, in chunks.
+
+    With `modality="title"` no image is read and the encoder gets None for each; with "image" it gets "" for each
+    title. A product that lacks what is asked is `absent`. Titles that the catalog hides (`hide_title`) are lacking.
+    """
+    take_titles = modality != "image" and not catalog.info.hide_title
+    width: int | None = None
+    vectors: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    for start in range(0, len(products), _AT_ONCE):
+        some = products[start : start + _AT_ONCE]
+        titles = [product.title if take_titles else "" for product in some]
+        images = [catalog.image_bytes(product) if modality != "title" else None for product in some]
+        present = [i for i in range(len(some)) if titles[i].strip() or images[i] is not None]
+        if present:
+            made = encoder.encode_products([titles[i] for i in present], [images[i] for i in present])
+            check_finite(made.vectors, "product")
+            width = made.vectors.shape[1]
+            vectors.append(_spread(made.vectors, present, len(some)))
+            weights.append(_spread(made.weights, present, len(some)))
+        else:
+            vectors.append(np.zeros((len(some), 0), np.float32))
+            weights.append(np.zeros((len(some), 2), np.float32))
+        progress(f"products ({modality})", start + len(some), len(products))
+    if width is None:
+        raise InputError(
+            f"{catalog.path}: none of the {len(products)} products has what the model reads ({modality}); "
+            "titles are hidden where catalog.json says hide_title"
+        )
+    filled = [rows if rows.shape[1] else np.zeros((len(rows), width), np.float32) for rows in vectors]
+    return Embeddings(np.concatenate(filled), np.concatenate(weights))
+
+
+def embed_queries(encoder: Encoder, texts: Sequence[str], progress: Progress = silent) -> Float32[np.ndarray, "n D"]:
+    """The vectors of query texts, in chunks; at least one text."""
+    rows = []
+    for start in range(0, len(texts), _AT_ONCE):
+        rows.append(encoder.encode_queries(texts[start : start + _AT_ONCE]))
+        progress("queries", min(start + _AT_ONCE, len(texts)), len(texts))
+    vectors = np.concatenate(rows)
+    check_finite(vectors, "query")
+    return vectors
+
+
+def check_finite(vectors: Float32[np.ndarray, "n D"], what: str) -> None:
+    """Raises InputError when a model gives NaN or infinity: no ranking of those means anything."""
+    if not np.isfinite(vectors).all():
+        raise InputError(f"the model gives {what} vectors that are not finite: its training diverged, use another step")
+
+
+def _spread(rows: np.ndarray, places: list[int], length: int) -> np.ndarray:
+    """`rows` at `places` of a zero array of `length` rows."""
+    out = np.zeros((length, *rows.shape[1:]), np.float32)
+    out[places] = rows
+    return out

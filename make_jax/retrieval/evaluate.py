@@ -1,0 +1,205 @@
+"""One evaluation: a model and its baselines search the products of a split for its judged queries.
+
+Systems: `random`, `bm25` (over titles), the model by `title` alone, by `image` alone, by both (`joint`), and its main
+form joined with BM25 (`joint+bm25`). What a model or a catalog cannot do is left out, and a note says so.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from make_jax.catalog.reader import Catalog
+from make_jax.catalog.schema import Product, Split
+from make_jax.errors import InputError
+from make_jax.retrieval.baselines import (
+    CHOSEN_BY,
+    Fusion,
+    Parameters,
+    TitleBM25,
+    choose_bm25,
+    choose_weight,
+    random_ranking,
+)
+from make_jax.retrieval.embed import Embeddings, Encoder, Modality, Progress, embed_products, embed_queries, silent
+from make_jax.retrieval.metrics import Judgements, judge, score_ranking
+from make_jax.retrieval.search import Ranking, search
+from make_jax.retrieval.slices import query_slices
+
+DEFAULT_WEIGHT = 0.2  # of BM25 in the fusion, for a catalog that has no validation queries to choose it by
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What every system found for every judged query, and what it is worth."""
+
+    split: Split
+    products: tuple[Product, ...]  # what was searched, N
+    judgements: Judgements  # Q queries
+    main: str  # the model's main system: joint, or title or image where there is only that
+    rankings: dict[str, Ranking]  # of each system
+    values: dict[str, dict[str, Float64[np.ndarray, "Q"]]]  # system -> metric -> value of each query
+    slices: dict[str, Bool[np.ndarray, "Q"]]
+    embeddings: Embeddings  # of the main system
+    parameters: dict[str, Any]  # chosen ones, and how
+    notes: tuple[str, ...]  # what a reader of the numbers must know
+
+    @property
+    def fused(self) -> str | None:
+        """The name of the main system joined with BM25, if the catalog has titles to search."""
+        name = f"{self.main}+bm25"
+        return name if name in self.rankings else None
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A split as the main system and BM25 see it."""
+
+    products: tuple[Product, ...]
+    judgements: Judgements
+    fusion: Fusion  # also holds the vectors of queries and products
+    embeddings: Embeddings
+
+
+def evaluate(
+    encoder: Encoder,
+    catalog: Catalog,
+    split: Split = "test",
+    *,
+    depth: int = 1000,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Every system's rankings, `depth` deep, and metrics over the judged queries of `split`, searching its products.
+
+    BM25's k1 and b and the fusion weight are chosen on the validation split, whichever split is reported.
+    """
+    main = _main_modality(encoder, catalog)
+    side = _side(encoder, catalog, split, main, progress)
+    if not side.judgements.queries:
+        raise InputError(
+            f"{catalog.path}: split {split!r} has no query with a relevant product (grade {catalog.info.relevant} or "
+            "more) among its products; judge some in queries.jsonl or choose another --split"
+        )
+    notes: list[str] = []
+    parameters = _choose(encoder, catalog, side, split, main, notes, progress)
+    rankings = {"random": random_ranking(len(side.judgements.queries), len(side.products), depth, seed)}
+    texts, queries = list(side.fusion.texts), side.fusion.queries
+    lexical = not catalog.info.hide_title and any(product.title for product in side.products)
+    if lexical:
+        side.fusion.bm25.set(Parameters(parameters["bm25"]["k1"], parameters["bm25"]["b"]))
+        rankings["bm25"] = side.fusion.bm25.search(texts, depth)
+    else:
+        notes.append("No BM25 and no title search: the catalog has no titles or hides them, because they are labels.")
+    if main == "both":
+        for modality in ("title", "image") if lexical else ("image",):
+            alone = embed_products(encoder, catalog, side.products, modality, progress)
+            rankings[modality] = search(queries, alone.vectors, depth, absent=alone.absent)
+            _note_absent(alone, f"by {modality} alone", notes)
+    name = "joint" if main == "both" else main
+    rankings[name] = search(queries, side.embeddings.vectors, depth, absent=side.embeddings.absent)
+    _note_absent(side.embeddings, name, notes)
+    if lexical:
+        rankings[f"{name}+bm25"] = side.fusion.rankings([parameters["fusion"]["weight"]], depth, progress)[0]
+    _note_judgements(side.judgements, catalog, depth, len(side.products), notes)
+    values = {}
+    for done, (system, ranking) in enumerate(rankings.items(), start=1):
+        values[system] = score_ranking(ranking, side.judgements)
+        progress("metrics", done, len(rankings))
+    return Evaluation(
+        split=split,
+        products=side.products,
+        judgements=side.judgements,
+        main=name,
+        rankings=rankings,
+        values=values,
+        slices=query_slices(side.judgements.queries, {p.id: p for p in side.products}, catalog.info.relevant),
+        embeddings=side.embeddings,
+        parameters=parameters | {"depth": depth, "random_seed": seed},
+        notes=tuple(notes),
+    )
+
+
+def _main_modality(encoder: Encoder, catalog: Catalog) -> Modality:
+    """What the main system reads: what the model has, without titles that the catalog hides."""
+    if not catalog.info.hide_title:
+        return encoder.modalities
+    if encoder.modalities == "title":
+        raise InputError(f"{catalog.path}: its titles are labels (hide_title), and this model reads titles only")
+    return "image"
+
+
+def _side(encoder: Encoder, catalog: Catalog, split: Split, main: Modality, progress: Progress) -> _Side:
+    """The split, embedded; when it has no query with a positive, nothing is encoded and all arrays are empty."""
+    products = tuple(catalog.split_products(split))
+    judgements = judge(catalog.split_queries(split), [product.id for product in products], catalog.info)
+    texts = [query.text for query in judgements.queries]
+    if texts:
+        embeddings = embed_products(encoder, catalog, products, main, progress)
+        queries = embed_queries(encoder, texts, progress)
+    else:
+        embeddings = Embeddings(np.zeros((0, 1), np.float32), np.zeros((0, 2), np.float32))
+        queries = np.zeros((0, 1), np.float32)
+    titles = ["" if catalog.info.hide_title else product.title for product in products]
+    fusion = Fusion(texts, queries, embeddings.vectors, embeddings.absent, TitleBM25(titles))
+    return _Side(products, judgements, fusion, embeddings)
+
+
+def _choose(
+    encoder: Encoder,
+    catalog: Catalog,
+    side: _Side,
+    split: Split,
+    main: Modality,
+    notes: list[str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """BM25's parameters and the fusion weight, by nDCG@10 on the validation split, or defaults without one."""
+    chosen: dict[str, Any] = {
+        "bm25": Parameters()._asdict(),
+        "fusion": {"weight": DEFAULT_WEIGHT},
+        "chosen_on": None,
+    }
+    if catalog.info.hide_title:
+        return chosen
+    val = side if split == "val" else _side(encoder, catalog, "val", main, progress)
+    n = len(val.judgements.queries)
+    if n == 0:
+        notes.append(
+            "The validation split has no judged query, so nothing was tuned: BM25 has Lucene's k1 and b, the fusion "
+            f"its default weight {DEFAULT_WEIGHT}."
+        )
+        return chosen
+    chosen["bm25"] = choose_bm25(val.fusion.bm25, val.judgements, progress)._asdict()
+    by_weight = choose_weight(val.fusion, val.judgements, progress)
+    chosen["fusion"] = {
+        "weight": max(by_weight, key=lambda weight: (by_weight[weight], -weight)),
+        f"validation {CHOSEN_BY} by weight": {f"{weight:g}": value for weight, value in by_weight.items()},
+    }
+    chosen["chosen_on"] = {"split": "val", "queries": n, "by": CHOSEN_BY}
+    if split == "val":
+        notes.append(
+            "k1 and b of BM25 and the fusion weight were chosen on the very queries reported here, "
+            "which flatters bm25 and the fusion."
+        )
+    return chosen
+
+
+def _note_absent(embeddings: Embeddings, how: str, notes: list[str]) -> None:
+    """Says how many products a system cannot find."""
+    if n := int(embeddings.absent.sum()):
+        notes.append(f"{n} of {len(embeddings.vectors)} products cannot be found {how}: they lack it.")
+
+
+def _note_judgements(judgements: Judgements, catalog: Catalog, depth: int, products: int, notes: list[str]) -> None:
+    """Says what was left out of the metrics and where they stop."""
+    if n := len(judgements.without_positive):
+        notes.append(
+            f"{n} queries have no product of grade {catalog.info.relevant} or more to find; "
+            "they are left out of all metrics."
+        )
+    if judgements.outside:
+        notes.append(f"{judgements.outside} judgements are of products outside the split searched; they are left out.")
+    if depth < products:
+        notes.append(f"Rankings are {depth} deep: MAP counts what lies deeper as not found.")

@@ -1,0 +1,103 @@
+"""Exact search: every product is scored, on device, in chunks. The order is a rule, never chance."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+
+
+class Ranking(NamedTuple):
+    """What each query found, best first. Where nothing more was found: score -inf, index -1."""
+
+    scores: Float32[np.ndarray, "Q k"]
+    indices: Int32[np.ndarray, "Q k"]  # positions of products
+
+
+def search(
+    queries: Float32[np.ndarray, "Q D"],
+    products: Float32[np.ndarray, "N D"],
+    k: int,
+    *,
+    absent: Bool[np.ndarray, "N"] | None = None,
+    query_chunk: int = 1024,
+    product_chunk: int = 8192,
+) -> Ranking:
+    """The k best products of each query by inner product (f32, highest matmul precision), ties by ascending index.
+
+    `absent` products are never found, and there are at most N results, so rows may end in index -1. Device memory:
+    query_chunk * product_chunk scores at a time, whatever Q and N are.
+    """
+    k = min(k, len(products))
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    indices = np.full((len(queries), k), -1, np.int32)
+    if k == 0 or len(queries) == 0:
+        return Ranking(scores, indices)
+    hidden = np.zeros(len(products), bool) if absent is None else absent
+    query_chunk, product_chunk = min(query_chunk, len(queries)), min(product_chunk, len(products))
+    chunks = [  # the last is padded, so that one program serves all
+        (jnp.asarray(_padded(products[i : i + product_chunk], product_chunk, 0.0)), i, hidden[i : i + product_chunk])
+        for i in range(0, len(products), product_chunk)
+    ]
+    for start in range(0, len(queries), query_chunk):
+        rows = queries[start : start + query_chunk]
+        some = jnp.asarray(_padded(rows, query_chunk, 0.0))
+        best: tuple[Array, Array] = (jnp.full((query_chunk, k), -jnp.inf), jnp.full((query_chunk, k), -1, jnp.int32))
+        for vectors, first, gone in chunks:
+            best = _merge(best, some, vectors, _padded(gone, product_chunk, True), np.int32(first))
+        scores[start : start + len(rows)] = np.asarray(best[0])[: len(rows)]
+        indices[start : start + len(rows)] = np.asarray(best[1])[: len(rows)]
+    return Ranking(scores, indices)
+
+
+def top(scores: Float[np.ndarray, "Q N"], k: int) -> Ranking:
+    """The k best columns of each row, ties by ascending index; a score of -inf is not found (index -1)."""
+    found, indices = _top(jnp.asarray(scores, jnp.float32), k=min(k, scores.shape[1]))
+    return Ranking(np.asarray(found), np.asarray(indices))
+
+
+def inner_products(
+    queries: Float32[np.ndarray, "q D"], products: Float32[np.ndarray, "N D"]
+) -> Float32[np.ndarray, "q N"]:
+    """The score of every query with every product, as `search` computes it; the caller chunks the queries."""
+    return np.asarray(_scores(jnp.asarray(queries), jnp.asarray(products)))
+
+
+def _padded(rows: np.ndarray, length: int, value: float | bool) -> np.ndarray:
+    """`rows` with rows of `value` behind them, `length` in all."""
+    widths = [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1)
+    return np.pad(rows, widths, constant_values=value)
+
+
+@jax.jit
+def _scores(queries: Float[Array, "q D"], products: Float[Array, "n D"]) -> Float[Array, "q n"]:
+    return jnp.matmul(queries, products.T, precision=jax.lax.Precision.HIGHEST)
+
+
+@partial(jax.jit, static_argnames="k")
+def _top(scores: Float[Array, "q n"], *, k: int) -> tuple[Float[Array, "q k"], Int[Array, "q k"]]:
+    """top_k puts -0.0 behind 0.0, which are equal numbers and so a tie: both become 0.0."""
+    found, indices = jax.lax.top_k(jnp.where(scores == 0, 0.0, scores), k)
+    return found, jnp.where(found == -jnp.inf, -1, indices)
+
+
+@jax.jit
+def _merge(
+    best: tuple[Float[Array, "q k"], Int[Array, "q k"]],
+    queries: Float[Array, "q D"],
+    products: Float[Array, "n D"],
+    absent: Bool[Array, "n"],
+    first: Int[Array, ""],
+) -> tuple[Float[Array, "q k"], Int[Array, "q k"]]:
+    """The best of `best` and of a chunk of products that starts at position `first`.
+
+    top_k is stable and what came before stands in front, so a tie keeps the lower product position.
+    """
+    k = best[0].shape[1]
+    scores = jnp.where(absent[None], -jnp.inf, _scores(queries, products))
+    found, positions = _top(scores, k=min(k, scores.shape[1]))
+    merged, order = _top(jnp.concatenate([best[0], found], axis=1), k=k)
+    indices = jnp.concatenate([best[1], positions + first], axis=1)
+    return merged, jnp.where(order < 0, -1, jnp.take_along_axis(indices, order, axis=1))

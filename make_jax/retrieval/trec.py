@@ -1,0 +1,61 @@
+"""TREC run and qrels files, so that anyone can re-score a report with trec_eval or ir_measures."""
+
+import gzip
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from make_jax.files import write_atomically
+from make_jax.retrieval.search import Ranking
+
+_SMALLEST = np.finfo(np.float32).tiny  # below it some programs flush to zero, which would be a tie
+
+
+def strictly_decreasing(scores: Float32[np.ndarray, "Q k"]) -> Float32[np.ndarray, "Q k"]:
+    """The scores, lowered by as few f32 steps as it takes so that no row holds two equal ones. -inf stays.
+
+    trec_eval orders by score as f32 and breaks ties by document id; with these scores it reads our order, and so does
+    any program with another rule for ties.
+    """
+    out = np.where(np.abs(scores) < _SMALLEST, np.float32(0), scores)
+    for rank in range(1, out.shape[1]):
+        before = out[:, rank - 1]
+        below = np.nextafter(before, np.float32(-np.inf))
+        below = np.where(np.abs(below) >= _SMALLEST, below, np.where(before > 0, np.float32(0), -_SMALLEST))
+        out[:, rank] = np.minimum(out[:, rank], below)
+    return out
+
+
+def write_run(path: Path, ranking: Ranking, query_ids: Sequence[str], product_ids: Sequence[str], tag: str) -> None:
+    """Writes what was found as a gzipped run file (`query Q0 product rank score tag`), whole or not at all."""
+    products = [_field(identity) for identity in product_ids]
+    scores = strictly_decreasing(ranking.scores)
+    tag = _field(tag)
+    parts: list[bytes] = []
+    for query, row, found in zip(query_ids, ranking.indices, scores, strict=True):
+        n = int(np.count_nonzero(row >= 0))
+        query = _field(query)
+        lines = [  # 9 digits give the same f32 back
+            f"{query} Q0 {products[index]} {rank} {score:.9g} {tag}\n"
+            for rank, (index, score) in enumerate(zip(row[:n].tolist(), found[:n].tolist(), strict=True), start=1)
+        ]
+        parts.append(gzip.compress("".join(lines).encode("utf-8"), compresslevel=1, mtime=0))
+    write_atomically(path, b"".join(parts))  # members of a gzip file may follow one another
+
+
+def write_qrels(path: Path, qrels: Mapping[str, Mapping[str, int]]) -> None:
+    """Writes the judgements as a qrels file (`query 0 product grade`), whole or not at all."""
+    lines = [
+        f"{_field(query)} 0 {_field(product)} {grade}\n"
+        for query, rel in qrels.items()
+        for product, grade in rel.items()
+    ]
+    write_atomically(path, "".join(lines))
+
+
+def _field(text: str) -> str:
+    """An identity as one field of a line: white space and % percent-encoded, as the format has no quoting."""
+    return re.sub(r"[\s%]", lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8")), text)

@@ -1,0 +1,297 @@
+"""Checkpoints of a run: written in the background, verified when read. The one module that calls Orbax.
+
+    RUN/checkpoints/last/000200/state/          Orbax: step, params, opt_state, ema
+                               /meta.json       position, metrics so far, versions
+                               /config.json ... any other text that belongs to the state
+                               /manifest.json   digests of all of these, written last
+
+A folder has its number only once it is complete on the disk; until then its name starts with `files.PARTIAL` and
+nobody reads it. The one before is deleted after that, so that at any instant the newest complete one can be read.
+"""
+
+import concurrent.futures
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from make_jax.errors import InputError
+from make_jax.files import PARTIAL, sync_folder, write_atomically
+from make_jax.runs import manifest, named
+
+Kind = Literal["last", "best"]
+KINDS: tuple[Kind, ...] = ("last", "best")
+
+_LOG = logging.getLogger(__name__)
+_STATE, _META = "state", "meta.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint whose every file was verified."""
+
+    path: Path
+    kind: Kind
+    step: int  # completed training steps
+    meta: dict[str, Any]  # what `save` was given
+    files: dict[str, str]  # what `save` was given: name -> text
+
+
+class Checkpoints:
+    """The newest complete `last` and `best` checkpoint below `folder`, usually RUN/checkpoints.
+
+    In a run of several processes all of them call `save`, `restore`, `latest_intact` and `load_params` alike, and
+    share the file system.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder).absolute()  # Orbax takes absolute paths only
+        self._writer: ocp.AsyncCheckpointer | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: concurrent.futures.Future[None] | None = None
+
+    def save(
+        self, kind: Kind, step: int, state: Any, meta: Mapping[str, Any], files: Mapping[str, str] | None = None
+    ) -> None:
+        """Copies `state` to host memory and writes it in the background; its buffers may be donated right after.
+
+        `state` is a tree of jax arrays; `meta` becomes meta.json; `files` maps further names to texts. A save waits
+        for the one before it. Raises InputError when that one, or the beginning of this one, could not be written.
+        """
+        self.wait()
+        texts = {**(files or {}), _META: json.dumps(dict(meta), indent=2, ensure_ascii=False) + "\n"}
+        partial = self.folder / kind / f"{PARTIAL}{step:06d}"
+        try:
+            if self._writer is None:
+                self._writer = _writer()
+            self._writer.wait_until_finished()  # nothing, unless Ctrl-C left a `save` halfway
+            self._clean()
+            if jax.process_index() == 0:
+                partial.mkdir(parents=True)
+            tree = named.nest(named.flatten(state))
+            self._writer.save(partial / _STATE, args=ocp.args.PyTreeSave(tree))
+        except Exception as error:
+            self._clean()
+            raise _not_written(partial, step, error) from error
+        self._pending = self._thread.submit(self._finish, self._writer, partial, step, texts)
+
+    def wait(self) -> None:
+        """Returns once nothing is being written. Raises InputError if the last save failed; the one before stands."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Waits as `wait` does and ends the background threads."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def exists(self) -> bool:
+        """Whether any checkpoint is there, intact or not."""
+        return any(self._candidates(kind) for kind in KINDS)
+
+    def latest_intact(self, kind: Kind = "last") -> Found:
+        """Returns the newest checkpoint of `kind` whose files are all unchanged, else the newest of the other kind.
+
+        Each damaged file that made it fall back is named in a logged warning. Raises InputError that names the first
+        damaged file when nothing intact is left, or the folder when there is nothing at all.
+        """
+        problem = ""
+        path = None
+        if jax.process_index() == 0:  # one process verifies, and so all read the same
+            path, problem = self._choose(kind)
+        if jax.process_count() > 1:
+            path = _broadcast(self.folder, path)
+        if path is None:
+            raise InputError(problem or f"{self.folder}: no intact checkpoint")
+        chosen: Kind = "last" if path.parent.name == "last" else "best"
+        texts = {file.name: file.read_text("utf-8") for file in path.iterdir() if file.is_file()}
+        texts.pop(manifest.NAME)
+        return Found(path, chosen, int(path.name.split(".")[0]), json.loads(texts.pop(_META)), texts)
+
+    def restore(self, template: Any, source: Kind | Found = "last") -> tuple[Any, dict[str, Any]]:
+        """Returns (state, meta) with the structure, dtypes and shardings of `template`.
+
+        `template` is a tree of arrays or of jax.ShapeDtypeStruct with shardings, over any number of devices; a leaf
+        without a sharding goes to the first device. Raises InputError that lists the leaves which the checkpoint lacks,
+        has besides, or has with another shape or dtype.
+        """
+        found = self.latest_intact(source) if isinstance(source, str) else source
+        wanted = {name: _placed(leaf) for name, leaf in named.flatten(template).items()}
+        with _reader() as reader:
+            differences = named.differences(_stored(reader, found), wanted)
+            if differences:
+                expected = "expected the state of this config; use the settings of the run, or another run folder"
+                raise InputError(f"{found.path}: {'; '.join(differences)}; {expected}")
+            arguments = {
+                name: ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)
+                for name, leaf in wanted.items()
+            }
+            leaves = _read(reader, found, wanted, arguments)
+        return named.unflatten(template, leaves), found.meta
+
+    def load_params(self, source: Kind | Found = "best") -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+        """Returns (parameters as nested dicts of NumPy arrays, meta, files), on any machine.
+
+        Reads nothing else of the state: the averaged parameters (`ema`) where the run kept them, else `params`.
+        """
+        found = self.latest_intact(source) if isinstance(source, str) else source
+        with _reader() as reader:
+            stored = _stored(reader, found)
+            part = "ema" if any(name[0] == "ema" for name in stored) else "params"
+            chosen = {name: leaf for name, leaf in stored.items() if name[0] == part}
+            if not chosen:
+                raise InputError(f"{found.path}: holds no parameters")
+            arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in chosen}
+            leaves = _read(reader, found, chosen, arguments)
+        return named.nest({name[1:]: leaf for name, leaf in leaves.items()}), found.meta, found.files
+
+    def _finish(self, writer: ocp.AsyncCheckpointer, partial: Path, step: int, texts: Mapping[str, str]) -> None:
+        """Runs in the background: after Orbax's commit adds the texts and the manifest, and lets the folder be seen."""
+        try:
+            writer.wait_until_finished()
+            if jax.process_index() != 0:
+                return
+            for name, text in texts.items():
+                write_atomically(partial / name, text)
+            manifest.write(partial)
+            older = self._candidates(_kind(partial))
+            target = _free_name(partial.with_name(f"{step:06d}"))
+            partial.rename(target)
+            sync_folder(target.parent)
+        except Exception as error:
+            self._clean()
+            raise _not_written(partial, step, error) from error
+        for path in older:
+            # Renamed first: a folder that is being deleted must not be taken for a whole one.
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path.rename(path.with_name(f"{PARTIAL}old-{path.name}")))
+
+    def _clean(self) -> None:
+        """Deletes what an interrupted or failed save left."""
+        if jax.process_index() == 0:
+            for path in self.folder.glob(f"*/{PARTIAL}*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _candidates(self, kind: Kind) -> list[Path]:
+        """The complete checkpoints of a kind, newest first. More than one only if a deletion was interrupted."""
+        found = [path for path in (self.folder / kind).glob("*") if re.fullmatch(r"\d{6,}(\.\d+)?", path.name)]
+        return sorted(found, key=lambda path: [int(part) for part in path.name.split(".")], reverse=True)
+
+    def _choose(self, kind: Kind) -> tuple[Path | None, str]:
+        """The checkpoint to read, or None and why there is none."""
+        problems: list[str] = []
+        gone: set[Path] = set()
+        while True:
+            order = [path for each in sorted(KINDS, key=lambda k: k != kind) for path in self._candidates(each)]
+            for path in order:
+                try:
+                    manifest.verify(path)
+                except InputError as error:
+                    if not path.exists() and path not in gone:  # a running training just replaced it: look again
+                        gone.add(path)
+                        break
+                    problems.append(str(error))
+                    continue
+                for problem in problems:
+                    _LOG.warning("%s; using %s instead", problem, path)
+                if _kind(path) != kind and not problems:
+                    _LOG.warning("%s: no %s checkpoint; using %s", self.folder, kind, path)
+                return path, ""
+            else:
+                nothing = f"{self.folder}: no checkpoint, expected one that train.py wrote"
+                return None, f"{problems[0]}; no intact checkpoint is left" if problems else nothing
+
+
+def _kind(path: Path) -> Kind:
+    """The kind of a checkpoint's folder, complete or partial."""
+    return "last" if path.parent.name == "last" else "best"
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or the first of path.1, path.2, ... that is free: a damaged folder of the same step may stand there."""
+    taken = 0
+    free = path
+    while free.exists():
+        taken += 1
+        free = path.with_name(f"{path.name}.{taken}")
+    return free
+
+
+def _not_written(partial: Path, step: int, error: Exception) -> InputError:
+    """One line about a failed save."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say which OSError it met
+    if code:
+        reason = os.strerror(int(code[1]))
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    else:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+    advice = "the checkpoint before it stands; free some space or set `run` to another disk"
+    return InputError(f"{partial.parent}: the checkpoint of step {step} was not written ({reason}); {advice}")
+
+
+def _broadcast(folder: Path, path: Path | None) -> Path | None:
+    """Process 0's `path`, in every process."""
+    number = [-1, 0, 0]
+    if path is not None:
+        words = path.name.split(".")
+        number = [KINDS.index(_kind(path)), *map(int, words), *[-1] * (2 - len(words))]
+    kind, step, copy = (int(part) for part in multihost_utils.broadcast_one_to_all(np.array(number, np.int32)))
+    if kind < 0:
+        return None
+    return folder / KINDS[kind] / (f"{step:06d}" if copy < 0 else f"{step:06d}.{copy}")
+
+
+def _writer() -> ocp.AsyncCheckpointer:
+    # Orbax prints the traceback of a failed background save before it raises it to us; we say it in one line.
+    logging.getLogger("absl").addFilter(_not_from_orbax)
+    # Float noise hardly shrinks (240 MB to 212), and compression takes processor time from the training.
+    return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    return f"orbax{os.sep}checkpoint" not in record.pathname
+
+
+def _reader() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+
+
+def _stored(reader: ocp.Checkpointer, found: Found) -> dict[named.Name, Any]:
+    """Shape and dtype of every stored leaf, by name."""
+    return named.flatten(reader.metadata(found.path / _STATE).item_metadata.tree)
+
+
+def _read(
+    reader: ocp.Checkpointer, found: Found, leaves: Mapping[named.Name, Any], arguments: Mapping[named.Name, Any]
+) -> dict[named.Name, Any]:
+    """Reads the named leaves and no others."""
+    request = ocp.args.PyTreeRestore(
+        item=named.nest({name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}),
+        restore_args=named.nest(arguments),
+        partial_restore=True,
+    )
+    return named.flatten(reader.restore(found.path / _STATE, args=request))
+
+
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape, dtype and sharding under which a leaf of a template is read."""
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,0 +1,69 @@
+"""The digest manifest of a folder: which files belong to it, with size and SHA-256.
+
+Orbax alone loads a flipped bit silently, so a checkpoint carries a manifest, written last and verified before a read.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from make_jax.errors import InputError
+from make_jax.files import sync_folder, write_atomically
+
+NAME = "manifest.json"
+
+
+def write(folder: Path) -> None:
+    """Makes every file below `folder` durable, then writes their sizes and digests to `folder`/manifest.json."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": _digest(path, True)}
+    write_atomically(folder / NAME, json.dumps({"files": files}, indent=1) + "\n")
+
+
+def verify(folder: Path) -> list[str]:
+    """Returns the names of the files that `folder`'s manifest lists, each present and unchanged.
+
+    Raises InputError that names the first file which is missing or damaged, the manifest itself included.
+    """
+    path = folder / NAME
+    try:
+        listed = {
+            name: (int(entry["bytes"]), str(entry["sha256"]))
+            for name, entry in json.loads(path.read_bytes())["files"].items()
+        }
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing, so the checkpoint is incomplete") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: damaged, expected a JSON list of files") from None
+    for name, (size, digest) in listed.items():
+        _verify_file(folder, name, size, digest)
+    return list(listed)
+
+
+def _verify_file(folder: Path, name: str, size: int, digest: str) -> None:
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"{folder / NAME}: damaged, names a file outside its folder: {name}")
+    if not path.is_file():
+        raise InputError(f"{path}: missing, expected {size} bytes")
+    try:
+        found = path.stat().st_size
+        if found != size:
+            raise InputError(f"{path}: damaged, {found} bytes, expected {size}")
+        if _digest(path, False) != digest:
+            raise InputError(f"{path}: damaged, its SHA-256 differs from the manifest")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _digest(path: Path, durable: bool) -> str:
+    """SHA-256 of a file's content, in hex; `durable` first makes sure that the content is on the disk."""
+    with path.open("rb") as file:
+        if durable:
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()

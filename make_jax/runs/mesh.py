@@ -1,0 +1,44 @@
+"""The devices of a run as one mesh, and where arrays lie on it."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from make_jax.errors import InputError
+
+BATCH_AXES = ("data", "fsdp")  # the batch is split over both
+
+
+def make_mesh(fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh (`data`, `fsdp`) over all devices of all processes; InputError when `fsdp` does not divide them."""
+    devices = jax.devices() if devices is None else devices
+    if len(devices) % fsdp:
+        raise InputError(f"train.fsdp is {fsdp}, which does not divide the {len(devices)} devices; set a divisor")
+    shape = (len(devices) // fsdp, fsdp)
+    return jax.make_mesh(shape, BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """InputError when the devices do not divide the batch."""
+    if batch_size % mesh.size:
+        down = batch_size // mesh.size * mesh.size
+        near = f"{down} or {down + mesh.size}" if down else f"{mesh.size}"
+        raise InputError(
+            f"train.batch_size is {batch_size}, which {mesh.size} devices do not divide; set it to {near}"
+        )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis is split over all devices."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Global arrays from this process's rows."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}

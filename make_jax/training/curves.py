@@ -1,0 +1,98 @@
+"""The curves of a run, as a picture."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from make_jax.errors import InputError
+from make_jax.files import write_atomically
+from make_jax.training.telemetry import read_metrics
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+
+Series = tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]  # steps, values
+
+
+def draw(metrics_jsonl: Path, out_png: Path) -> None:
+    """Draws `out_png` from the `metrics.jsonl` of a run: training loss, validation nDCG@10, learning rate and scale.
+
+    A panel without data is left out. The picture is whole or absent. Raises InputError if there is nothing to draw.
+    """
+    records = read_metrics(metrics_jsonl)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    validation = [name for name in names if "ndcg@10" in name.lower()]
+    panels: list[str] = [name for name in ("loss", "ndcg", "schedule") if _has_data(name, names, validation)]
+    if not panels:
+        raise InputError(f"{metrics_jsonl}: no loss, nDCG@10, learning rate or scale in it to draw")
+
+    from matplotlib.figure import Figure  # slow to import, and only this picture needs it
+
+    figure = Figure(figsize=(9, 0.6 + 2.7 * len(panels)), dpi=120, layout="constrained")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, ax in zip(panels, axes, strict=True):
+        if panel == "loss":
+            _draw_loss(ax, _series(records, "loss"))
+        elif panel == "ndcg":
+            _draw_validation(ax, {name: _series(records, name) for name in validation})
+        else:
+            _draw_schedule(ax, _series(records, "learning_rate"), _series(records, "scale"))
+        ax.grid(alpha=0.25)
+    axes[0].set_title(metrics_jsonl.resolve().parent.name, loc="left")
+    axes[-1].set_xlabel("step")
+    axes[-1].set_xlim(left=0)
+
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_atomically(out_png, picture.getvalue())
+
+
+def smooth(values: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, " points"]:
+    """The mean over about the latest twentieth of all points, the latest weighing most; unbiased at the start."""
+    keep = 1 - 1 / max(1.0, len(values) / 20)
+    smoothed, total, weight = np.empty_like(values), 0.0, 0.0
+    for i, value in enumerate(values):
+        total, weight = keep * total + value, keep * weight + 1
+        smoothed[i] = total / weight
+    return smoothed
+
+
+def _has_data(panel: str, names: list[str], validation: list[str]) -> bool:
+    if panel == "ndcg":
+        return bool(validation)
+    return "loss" in names if panel == "loss" else bool({"learning_rate", "scale"} & set(names))
+
+
+def _series(records: list[dict[str, Any]], name: str) -> Series:
+    points = [(record["step"], record[name]) for record in records if record.get(name) is not None]
+    steps, values = np.asarray(points, np.float64).reshape(-1, 2).T
+    return steps, values
+
+
+def _draw_loss(ax: "matplotlib.axes.Axes", loss: Series) -> None:
+    ax.plot(*loss, color="tab:blue", alpha=0.3, linewidth=0.8, label="as told")
+    ax.plot(loss[0], smooth(loss[1]), color="tab:blue", linewidth=1.8, label="smoothed")
+    ax.set_ylabel("training loss [nats]")
+    ax.legend(loc="upper right", fontsize="small")
+
+
+def _draw_validation(ax: "matplotlib.axes.Axes", lines: dict[str, Series]) -> None:
+    for name, line in lines.items():
+        best = f" (best {line[1].max():.3f})" if len(line[1]) else ""
+        ax.plot(*line, marker="o", markersize=3.5, label=name + best)
+    ax.set_ylabel("validation nDCG@10 [0 to 1]")
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="lower right", fontsize="small")
+
+
+def _draw_schedule(ax: "matplotlib.axes.Axes", rate: Series, scale: Series) -> None:
+    ax.plot(*rate, color="tab:green")
+    ax.set_ylabel("learning rate [per step]", color="tab:green")
+    ax.ticklabel_format(axis="y", style="scientific", scilimits=(-2, 3))
+    ax.set_ylim(bottom=0)
+    right = ax.twinx()
+    right.plot(*scale, color="tab:red", linestyle="--")
+    right.set_ylabel("logit scale [factor]", color="tab:red")

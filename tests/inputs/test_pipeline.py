@@ -1,0 +1,346 @@
+"""Batches for training and for evaluation."""
+
+import dataclasses
+import itertools
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from make_jax.catalog.build import BuiltCatalog, build
+from make_jax.catalog.reader import Catalog
+from make_jax.config import AugmentConfig, DataConfig, InputsConfig
+from make_jax.errors import InputError
+from make_jax.inputs.batch import Batch
+from make_jax.inputs.images import load
+from make_jax.inputs.pipeline import product_batches, query_batches, train_batches
+from make_jax.inputs.tokenizer import Tokenizer, train_wordpiece
+from tests.tiny_catalog import write_catalog, write_lines
+
+INPUTS = InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=12)
+PLAIN = dataclasses.replace(
+    INPUTS, augment=AugmentConfig(crop_area=1.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
+)
+ALWAYS = {"query_tokens", "query_mask", "title_tokens", "title_mask", "image", "has_image", "has_title"}
+
+
+@dataclasses.dataclass
+class Shop:
+    """A catalog, built, and a tokenizer trained on it."""
+
+    catalog: Catalog
+    built: BuiltCatalog
+    tokenizer: Tokenizer
+    path: Path
+
+    def batches(
+        self, steps: int, inputs: InputsConfig = INPUTS, data: DataConfig | None = None, **settings: int
+    ) -> list[Batch]:
+        """The first batches of training; batch size 8 and seed 0 unless told."""
+        chosen = {"batch_size": 8, "seed": 0} | settings
+        iterator = train_batches(self.built, self.tokenizer, inputs, data or DataConfig(), **chosen)
+        try:
+            return list(itertools.islice(iterator, steps))
+        finally:
+            iterator.close()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    folder = tmp_path_factory.mktemp("shop")
+    path = write_catalog(folder / "tiny", products=40)
+    catalog = Catalog.load(path)
+    texts = [product.title for product in catalog.split_products("train")]
+    texts += [click.query for click in catalog.clicks]
+    return Shop(catalog, build(catalog, str(folder / "cache")), train_wordpiece(texts, 120), path)
+
+
+def assert_equal(found: Batch, expected: Batch) -> None:
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert found[name].dtype == expected[name].dtype
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+def together(parts: list[Batch]) -> Batch:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+# --- training ---
+
+
+def test_batch_has_the_shapes_and_types_of_the_contract(shop: Shop) -> None:
+    (batch,) = shop.batches(1)
+    assert {name: (array.shape, array.dtype.name) for name, array in batch.items()} == {
+        "query_tokens": ((8, 6), "int32"),
+        "query_mask": ((8, 6), "bool"),
+        "title_tokens": ((8, 8), "int32"),
+        "title_mask": ((8, 8), "bool"),
+        "image": ((8, 16, 12, 3), "uint8"),
+        "has_image": ((8,), "bool"),
+        "has_title": ((8,), "bool"),
+        "product_id": ((8,), "int32"),
+        "query_id": ((8,), "int32"),
+        "weight": ((8,), "float32"),
+    }
+    assert (batch["weight"] == 1).all()
+
+
+def test_rows_of_a_batch_belong_together(shop: Shop) -> None:
+    clicks = len(shop.catalog.clicks)
+    epoch = together(shop.batches(clicks // 8, PLAIN))
+    pairs = {(click.query, click.product) for click in shop.catalog.clicks}
+    queries = {shop.tokenizer.encode([click.query], 6)[0].tobytes(): click.query for click in shop.catalog.clicks}
+    found = set()
+    for row in range(len(epoch["product_id"])):
+        product = shop.catalog.products[epoch["product_id"][row]]
+        found.add((queries[epoch["query_tokens"][row].tobytes()], product.id))
+        title = shop.tokenizer.encode([product.title], 8)[0][0] if product.title else np.zeros(8)
+        np.testing.assert_array_equal(epoch["title_tokens"][row], title)
+        data = shop.catalog.image_bytes(product)
+        image = np.zeros((16, 12, 3)) if data is None else load(data, product.id, 16, 12)
+        np.testing.assert_array_equal(epoch["image"][row], image)
+    assert clicks % 8 == 0 and found == pairs
+
+
+def test_batch_is_a_pure_function_of_seed_and_step(shop: Shop) -> None:
+    batches = shop.batches(12)
+    for k in (0, 1, 5, 9):
+        for found, expected in zip(shop.batches(3, start_step=k), batches[k : k + 3], strict=True):
+            assert_equal(found, expected)
+    other = shop.batches(1, seed=1)[0]
+    assert not np.array_equal(other["product_id"], batches[0]["product_id"])
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_rows_of_all_processes_concatenate_to_the_global_batch(shop: Shop, processes: int) -> None:
+    expected = shop.batches(2, start_step=3)
+    parts = [shop.batches(2, start_step=3, process_index=i, process_count=processes) for i in range(processes)]
+    for step in range(2):
+        assert len(parts[0][step]["weight"]) == 8 // processes
+        assert_equal(together([part[step] for part in parts]), expected[step])
+
+
+def test_worker_count_never_changes_a_batch(shop: Shop) -> None:
+    expected = shop.batches(5, start_step=2)
+    found = shop.batches(5, data=DataConfig(workers=2), start_step=2)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_equal(ours, theirs)
+
+
+def test_every_epoch_shows_each_click_once_in_a_new_order(shop: Shop) -> None:
+    clicks = len(shop.catalog.clicks)
+    steps = clicks // 8
+    batches = shop.batches(2 * steps)
+    epochs = [together(half) for half in (batches[:steps], batches[steps:])]
+    orders = [list(zip(epoch["query_id"].tolist(), epoch["product_id"].tolist(), strict=True)) for epoch in epochs]
+    assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
+    assert len(set(orders[0])) == clicks
+    images = [
+        {pair: image.tobytes() for pair, image in zip(orders[i], epochs[i]["image"], strict=True)} for i in (0, 1)
+    ]
+    assert sum(images[0][pair] != images[1][pair] for pair in orders[0]) > clicks / 2  # changed anew, too
+
+
+def test_seeds_do_not_share_epochs(shop: Shop) -> None:
+    steps = len(shop.catalog.clicks) // 8
+    second = shop.batches(1, seed=0, start_step=steps)[0]
+    assert not np.array_equal(shop.batches(1, seed=1)[0]["product_id"], second["product_id"])
+
+
+def test_batch_larger_than_the_catalog_repeats_clicks(shop: Shop) -> None:
+    (batch,) = shop.batches(1, batch_size=200)
+    assert len(batch["weight"]) == 200
+    assert len(set(batch["product_id"].tolist())) == len(shop.catalog.split_products("train"))
+
+
+def test_equal_query_texts_have_equal_ids(shop: Shop, tmp_path: Path) -> None:
+    path = write_catalog(tmp_path / "tiny", products=20)
+    ids = [product.id for product in Catalog.load(path).split_products("train")]
+    texts = ["Red circle", "red  circle", "ＲＥＤ circle", "red circles"]
+    write_lines(path / "clicks.jsonl", [{"query": t, "product": p} for t, p in zip(texts, ids, strict=False)])
+    iterator = train_batches(
+        build(path, str(tmp_path / "cache")), shop.tokenizer, INPUTS, DataConfig(), batch_size=4, seed=0
+    )
+    batch = next(iterator)
+    iterator.close()
+    _, counts = np.unique(batch["query_id"], return_counts=True)
+    assert sorted(counts.tolist()) == [1, 3]
+
+
+def test_missing_title_or_image_is_told_and_zero(shop: Shop) -> None:
+    batch = together(shop.batches(len(shop.catalog.clicks) // 8))
+    products = [shop.catalog.products[i] for i in batch["product_id"]]
+    np.testing.assert_array_equal(batch["has_title"], [bool(product.title) for product in products])
+    np.testing.assert_array_equal(batch["has_image"], [product.image is not None for product in products])
+    assert 0 < batch["has_title"].mean() < 1 and 0 < batch["has_image"].mean() < 1
+    assert not batch["title_mask"][~batch["has_title"]].any() and not batch["title_tokens"][~batch["has_title"]].any()
+    assert batch["title_mask"][batch["has_title"]].any(axis=1).all()
+    assert (
+        not batch["image"][~batch["has_image"]].any() and batch["image"][batch["has_image"]].any(axis=(1, 2, 3)).all()
+    )
+
+
+def test_bad_settings_are_input_errors_that_name_them(shop: Shop) -> None:
+    with pytest.raises(InputError, match=r"train\.batch_size: found 6"):
+        shop.batches(1, batch_size=6, process_count=4)
+    with pytest.raises(InputError, match=r"train\.seed: found -1"):
+        shop.batches(1, seed=-1)
+
+
+def test_catalog_without_clicks_is_an_input_error(shop: Shop, tmp_path: Path) -> None:
+    path = write_catalog(tmp_path / "tiny", products=10)
+    (path / "clicks.jsonl").unlink()
+    data = DataConfig(catalog=str(path))
+    built = build(path, str(tmp_path / "cache"))
+    with pytest.raises(InputError, match=r"tiny.*no clicks.*clicks\.jsonl"):
+        train_batches(built, shop.tokenizer, INPUTS, data, batch_size=4, seed=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_picture_in_training_is_an_input_error_and_never_zeros(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    source = shop.built.products("train")
+    spoiled = [source[i] | {"image": source[i]["image"][:60]} for i in range(len(source))]
+    monkeypatch.setattr(shop.built, "products", lambda split: spoiled)
+    with pytest.raises(InputError, match=r"shop\.zip: image of product 'p\d+': "):
+        shop.batches(1, data=DataConfig(catalog="shop.zip", workers=workers))
+
+
+# --- evaluation ---
+
+
+def test_last_evaluation_batch_is_padded_with_weight_0(shop: Shop) -> None:
+    products = shop.catalog.products[:7]
+    batches = list(
+        product_batches(
+            [product.title for product in products],
+            [shop.catalog.image_bytes(product) for product in products],
+            shop.tokenizer,
+            INPUTS,
+            batch_size=4,
+        )
+    )
+    assert [batch["weight"].tolist() for batch in batches] == [[1, 1, 1, 1], [1, 1, 1, 0]]
+    assert [batch["product_id"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, -1]]
+    for batch in batches:
+        assert batch.keys() == {*ALWAYS - {"query_tokens", "query_mask"}, "product_id", "weight"}
+        assert {name: array.dtype.name for name, array in batch.items()} == {
+            "title_tokens": "int32",
+            "title_mask": "bool",
+            "image": "uint8",
+            "has_image": "bool",
+            "has_title": "bool",
+            "product_id": "int32",
+            "weight": "float32",
+        }
+        assert {len(array) for array in batch.values()} == {4}
+    last = {name: array[3] for name, array in batches[1].items()}
+    assert not any(last[name].any() for name in last if name != "product_id")
+
+
+def test_evaluation_loads_pictures_unchanged_when_they_are_needed(shop: Shop) -> None:
+    products = shop.catalog.products
+    asked: list[int] = []
+
+    def image_at(i: int) -> bytes | None:
+        asked.append(i)
+        return shop.catalog.image_bytes(products[i])
+
+    titles = [product.title for product in products]
+    iterator = product_batches(titles, image_at, shop.tokenizer, INPUTS, batch_size=8)
+    batch = next(iterator)
+    assert sorted(asked) == list(range(8))
+    for row, product in enumerate(products[:8]):
+        data = shop.catalog.image_bytes(product)
+        assert batch["has_image"][row] == (data is not None)
+        image = np.zeros((16, 12, 3)) if data is None else load(data, product.id, 16, 12)
+        np.testing.assert_array_equal(batch["image"][row], image)
+        assert batch["has_title"][row] == bool(product.title) == batch["title_mask"][row].any()
+
+
+def test_unreadable_picture_in_evaluation_is_an_input_error_that_names_it(shop: Shop) -> None:
+    for names, expected in ((None, "number 1"), (["p8", "p9"], "'p9'")):
+        iterator = product_batches(["a", "b"], [None, b"no picture"], shop.tokenizer, INPUTS, batch_size=2, names=names)
+        with pytest.raises(InputError, match=f"image of product {expected}"):
+            next(iterator)
+
+
+def test_query_batches_cover_every_text_in_order(shop: Shop) -> None:
+    texts = ["red circle", "", "红色圆形", "blue", "green"]
+    batches = list(query_batches(texts, shop.tokenizer, INPUTS, batch_size=3))
+    tokens, mask = shop.tokenizer.encode(texts, 6)
+    whole = together(batches)
+    np.testing.assert_array_equal(whole["query_tokens"][:5], tokens)
+    np.testing.assert_array_equal(whole["query_mask"][:5], mask)
+    assert whole["weight"].tolist() == [1, 1, 1, 1, 1, 0]
+    assert not whole["query_mask"][5].any()
+    assert list(query_batches([], shop.tokenizer, INPUTS, batch_size=3)) == []
+
+
+# --- processes ---
+
+_PROGRAM = """
+import multiprocessing, os, signal, sys
+from make_jax.catalog.build import build
+from make_jax.config import DataConfig, InputsConfig
+from make_jax.inputs.pipeline import train_batches
+from make_jax.inputs.tokenizer import train_wordpiece
+
+def batches(workers):
+    built = build(sys.argv[1], sys.argv[2])
+    tokenizer = train_wordpiece(built.titles("train"), 120)
+    return train_batches(built, tokenizer, InputsConfig(), DataConfig(workers=workers), batch_size=4, seed=0)
+"""
+
+
+def run_program(shop: Shop, before: str, after: str) -> subprocess.CompletedProcess[str]:
+    """Runs _PROGRAM between two pieces of code; returns when everyone who holds its output has gone."""
+    return subprocess.run(
+        [sys.executable, "-c", f"{before}\n{_PROGRAM}\n{after}", str(shop.path), str(shop.built.folder.parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_data_side_works_where_jax_cannot_be_imported(shop: Shop) -> None:
+    done = run_program(shop, "import sys; sys.modules['jax'] = None", "print(next(batches(0))['image'].shape)")
+    assert done.stdout == "(4, 64, 64, 3)\n", done.stderr
+
+
+def test_workers_leave_with_a_killed_training_process(shop: Shop) -> None:
+    code = "print(next(batches(2))['image'].shape, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    done = run_program(shop, "", code)  # a worker that stayed would hold the output open until the time is out
+    assert done.stdout == "(4, 64, 64, 3)\n", done.stderr
+
+
+class Telling(Sequence[dict[str, object]]):
+    """Products whose position is replaced by the number of devices' backends that the reading process has started.
+
+    Grain imports jax where it is installed. That is harmless as long as no worker takes hold of a device.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, position: object) -> dict[str, object]:
+        bridge = sys.modules.get("jax._src.xla_bridge")
+        backends = 0 if bridge is None else len(bridge._backends)
+        model_side = any(name.startswith(("make_jax.model", "make_jax.runs", "flax")) for name in sys.modules)
+        return {"id": "", "title": "", "image": b"", "index": backends + 100 * model_side}
+
+
+def test_workers_hold_no_device_and_import_no_model(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    telling = Telling(len(shop.built.products("train")))
+    monkeypatch.setattr(shop.built, "products", lambda split: telling)
+    (batch,) = shop.batches(1, data=DataConfig(workers=1))
+    assert batch["product_id"].tolist() == [0] * 8

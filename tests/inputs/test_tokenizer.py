@@ -1,0 +1,177 @@
+"""Texts as token ids."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from make_jax.errors import InputError
+from make_jax.inputs.tokenizer import SPECIAL, Tokenizer, from_definition, from_folder, normalised, train_wordpiece
+
+TEXTS = [
+    f"{brand} {colour} {kind}"
+    for brand in ("Nike", "Décolleté", "Turtle")
+    for colour in ("red", "blue", "crimson", "红色", "蓝色的")
+    for kind in ("shirt", "shirts", "shoes", "衬衫", "running shoe")
+]
+
+
+def pieces(tokenizer: Tokenizer, text: str, length: int = 16) -> list[str]:
+    """The tokens of a text by name, padding left out."""
+    names = {i: name for name, i in json.loads(tokenizer.definition)["model"]["vocab"].items()}
+    tokens, mask = tokenizer.encode([text], length)
+    return [names[i] for i in tokens[0][mask[0]].tolist()]
+
+
+def test_special_tokens_have_the_first_ids() -> None:
+    tokenizer = train_wordpiece(TEXTS, 200)
+    vocabulary = json.loads(tokenizer.definition)["model"]["vocab"]
+    assert [vocabulary[token] for token in SPECIAL] == [0, 1, 2, 3, 4]
+    assert tokenizer.special_ids == {0, 1, 2, 3, 4}
+    assert (tokenizer.pad_id, tokenizer.mask_id) == (0, 4)
+    assert sorted(vocabulary.values()) == list(range(tokenizer.vocabulary_size))
+    assert tokenizer.vocabulary_size <= 200
+
+
+def test_texts_are_brought_to_nfkc_without_accents_in_lower_case() -> None:
+    tokenizer = train_wordpiece(TEXTS, 200)
+    plain = pieces(tokenizer, "decollete red shirt")
+    assert plain[0] == "[CLS]" and plain[-1] == "[SEP]" and "[UNK]" not in plain
+    assert pieces(tokenizer, "DÉCOLLETÉ ＲＥＤ\tshirt") == plain
+
+
+def test_chinese_characters_stand_alone_in_one_vocabulary_with_english() -> None:
+    tokenizer = train_wordpiece(TEXTS, 200)
+    assert pieces(tokenizer, "红色衬衫shirt") == ["[CLS]", "红", "色", "衬", "衫", "shirt", "[SEP]"]
+
+
+def test_japanese_voicing_marks_are_kept() -> None:
+    tokenizer = train_wordpiece(["が か", "が か"], 60)
+    assert pieces(tokenizer, "が") != pieces(tokenizer, "か")
+
+
+def test_encode_pads_and_truncates_to_length_and_keeps_special_tokens() -> None:
+    tokenizer = train_wordpiece(TEXTS, 200)
+    tokens, mask = tokenizer.encode(["red " * 50, "red", "", "\U0001f600"], 6)
+    assert tokens.shape == mask.shape == (4, 6)
+    assert (tokens.dtype, mask.dtype) == (np.int32, np.bool_)
+    assert mask.sum(axis=1).tolist() == [6, 3, 2, 3]
+    assert tokens[:, 0].tolist() == [2, 2, 2, 2] and tokens[0, -1] == 3
+    assert (tokens[~mask] == tokenizer.pad_id).all()
+    assert tokens[3].tolist() == [2, 1, 3, 0, 0, 0]
+
+
+def test_encode_of_no_texts_has_no_rows() -> None:
+    tokens, mask = train_wordpiece(TEXTS, 200).encode([], 6)
+    assert tokens.shape == mask.shape == (0, 6)
+
+
+def test_special_token_typed_by_a_user_is_plain_text() -> None:
+    tokenizer = train_wordpiece(TEXTS, 200)
+    tokens, mask = tokenizer.encode(["[MASK] red [PAD]"], 16)
+    assert tokenizer.mask_id not in tokens[0] and 0 not in tokens[0][mask[0]]
+
+
+def test_length_without_room_for_text_is_an_input_error() -> None:
+    with pytest.raises(InputError, match=r"inputs\.query_tokens"):
+        train_wordpiece(TEXTS, 200).encode(["red"], 2)
+
+
+def test_definition_round_trips() -> None:
+    tokenizer = train_wordpiece(TEXTS, 200)
+    tokenizer.encode(TEXTS, 7)
+    again = from_definition(tokenizer.definition)
+    assert again.definition == tokenizer.definition
+    assert again.vocabulary_size == tokenizer.vocabulary_size
+    for ours, theirs in zip(tokenizer.encode(TEXTS, 9), again.encode(TEXTS, 9), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not json", '{"model": 3}'])
+def test_broken_definition_is_an_input_error(text: str) -> None:
+    with pytest.raises(InputError, match="not a tokenizer definition"):
+        from_definition(text)
+
+
+def test_same_texts_give_the_same_definition_in_another_process() -> None:
+    code = "from tests.inputs.test_tokenizer import TEXTS, train_wordpiece;print(train_wordpiece(TEXTS, 90).definition)"
+    definitions = {train_wordpiece(TEXTS, 90).definition}
+    for seed, parallel in (("1", "true"), ("2", "false"), ("3", "true")):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "TOKENIZERS_PARALLELISM": parallel}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, encoding="utf-8", check=True
+        )
+        definitions.add(done.stdout.rstrip("\n"))
+    assert len(definitions) == 1
+
+
+def test_order_of_texts_does_not_matter_but_counts_do() -> None:
+    assert train_wordpiece(TEXTS[::-1], 90).definition == train_wordpiece(TEXTS, 90).definition
+    often = train_wordpiece([*TEXTS, *["zebra"] * 100], 90)
+    assert "zebra" in json.loads(often.definition)["model"]["vocab"]
+
+
+def test_characters_take_at_most_half_of_the_vocabulary() -> None:
+    many = ["".join(chr(0x4E00 + i) for i in range(500)), *["shirt shoes"] * 5]
+    tokenizer = train_wordpiece(many, 100)
+    assert tokenizer.vocabulary_size <= 100
+    assert pieces(tokenizer, "shirt") == ["[CLS]", "shirt", "[SEP]"]
+
+
+def test_training_on_no_text_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="no text"):
+        train_wordpiece(["", " "], 100)
+    with pytest.raises(InputError, match=r"inputs\.vocabulary"):
+        train_wordpiece(TEXTS, 3)
+
+
+def test_folder_with_tokenizer_json_is_read_without_its_padding_and_truncation(tmp_path: Path) -> None:
+    tokenizer = train_wordpiece(TEXTS, 200)
+    stored = json.loads(tokenizer.definition)
+    stored["truncation"] = {"max_length": 3, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stored), encoding="utf-8")
+    loaded = from_folder(tmp_path)
+    assert loaded.definition == tokenizer.definition
+    assert loaded.encode(["red blue crimson"], 8)[1].sum() == 5
+
+
+@pytest.mark.parametrize("config", [None, {"model_type": "bert"}])
+def test_folder_with_vocab_txt_is_converted(tmp_path: Path, config: dict[str, str] | None) -> None:
+    words = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "shirt", "##s", "红"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    loaded = from_folder(tmp_path)
+    assert loaded.vocabulary_size == len(words)
+    assert (loaded.pad_id, loaded.mask_id) == (0, 5)
+    assert loaded.encode(["RED shirts 红"], 8)[0][0].tolist() == [3, 6, 7, 8, 9, 4, 0, 0]
+    assert from_definition(loaded.definition).definition == loaded.definition
+
+
+def test_folder_without_a_tokenizer_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no folder"):
+        from_folder(tmp_path / "absent")
+    with pytest.raises(InputError, match="no tokenizer found"):
+        from_folder(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")  # but no vocabulary
+    with pytest.raises(InputError, match="no vocabulary"):
+        from_folder(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match="not a tokenizer definition"):
+        from_folder(tmp_path)
+
+
+def test_tokenizer_without_special_tokens_around_a_text_is_an_input_error() -> None:
+    stored = json.loads(train_wordpiece(TEXTS, 200).definition)
+    stored["post_processor"] = None
+    with pytest.raises(InputError, match="no special token around"):
+        from_definition(json.dumps(stored))
+
+
+def test_normalised_makes_equal_queries_equal() -> None:
+    assert normalised("  ＲＥＤ  Shirt\n") == normalised("red shirt") == "red shirt"
+    assert normalised("red shirts") != normalised("red shirt")

@@ -1,0 +1,194 @@
+"""Command lines: recipe first, then options; every mistake is one line; --help; no jax at the start."""
+
+import subprocess
+import sys
+
+import pytest
+
+from make_jax.command_line import EvalData, EvalOptions, load_recipe, parse, parse_evaluation
+from make_jax.config import Config
+from make_jax.errors import InputError
+
+RECIPE = '''
+"""A recipe."""
+from make_jax.config import Config, OptimConfig, TrainConfig
+
+config = Config(train=TrainConfig(steps=7), optim=OptimConfig(warmup_steps=2, rules=(("title", 0.0),)))
+'''
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Writes a recipe and returns its path."""
+
+    def write(text=RECIPE):
+        path = tmp_path / "recipe.py"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def error_of(*argv):
+    with pytest.raises(InputError) as caught:
+        parse(argv, "Trains.")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_without_arguments_parse_returns_the_default():
+    assert parse([], "Trains.") == Config()
+
+
+def test_options_change_single_settings():
+    config = parse(["--data.catalog", "A B.zip", "--optim.learning-rate=3e-4", "--model.remat"], "Trains.")
+    assert (config.data.catalog, config.optim.learning_rate, config.model.remat) == ("A B.zip", 3e-4, True)
+
+
+def test_underscores_are_read_as_dashes():
+    assert parse(["--train.batch_size", "8"], "Trains.").train.batch_size == 8
+
+
+def test_rules_and_tuples_can_be_set():
+    config = parse(["--optim.rules", "query/.*", "0.5", "gate", "0", "--inputs.image-mean", "0", "1", "0.5"], "Trains.")
+    assert config.optim.rules == (("query/.*", 0.5), ("gate", 0.0))
+    assert config.inputs.image_mean == (0.0, 1.0, 0.5)
+
+
+def test_recipe_is_parsed_first_and_options_change_it(recipe):
+    config = parse(["--train.seed", "5", "--config", recipe()], "Trains.")
+    assert (config.train.steps, config.train.seed, config.optim.rules) == (7, 5, (("title", 0.0),))
+    assert parse([f"--config={recipe()}", "--optim.rules", "a", "1"], "Trains.").optim.rules == (("a", 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("option", "nearest"),
+    [
+        ("--optim.lerning-rate", "--optim.learning-rate"),
+        ("--data.catalogue=x", "--data.catalog"),
+        ("--model.no-remate", "--model.no-remat"),
+        ("--confg", "--config"),
+    ],
+)
+def test_unknown_option_is_named_with_the_nearest_name(option, nearest):
+    message = error_of(option, "3")
+    assert f"unknown option {option.split('=')[0]}; did you mean {nearest}?" in message
+
+
+def test_stray_word_is_named():
+    assert "unexpected word 'catalog.zip'" in error_of("catalog.zip")
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["--train.steps", "many"], ["--train.steps", "many"]),
+        (["--model.dtype", "float16"], ["--model.dtype", "float16", "bfloat16"]),
+        (["--train.steps"], ["--train.steps"]),
+        (["--config"], ["--config"]),
+        (["--inputs.image-mean", "1"], ["--inputs.image-mean"]),
+        (["--optim.rules", "a"], ["--optim.rules"]),
+    ],
+)
+def test_wrong_value_is_one_line_without_a_box(argv, parts):
+    message = error_of(*argv)
+    assert all(part in message for part in parts)
+    assert not set("│╭╰─") & set(message)
+
+
+def test_contradicting_settings_are_named():
+    assert "model.query.width is 30, expected a multiple of model.query.heads 4" in error_of(
+        "--model.query.width", "30"
+    )
+
+
+def test_missing_recipe_is_named():
+    assert "--config: no recipe nowhere.py" in error_of("--config", "nowhere.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", ": `config` is not defined, expected `config = Config(...)`"),
+        ("config = 3\n", ": `config` is of type int, expected `config = Config(...)`"),
+        ("x = 1\n\nconfig = {}['a']\n", ", line 3: KeyError: 'a'"),
+        ("x = 1\nconfig = (\n", ", line 2: SyntaxError: '(' was never closed"),
+        ("import sys\nsys.exit(1)\n", ", line 2: SystemExit: 1"),
+        ("from make_jax.config import Config\nconfig = Config(stepps=3)\n", ", line 2: TypeError"),
+    ],
+)
+def test_recipe_without_a_config_is_named_with_its_line(recipe, text, message):
+    path = recipe(text)
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+    assert f"{path}{message}" in str(caught.value)
+
+
+def test_recipe_with_a_wrong_type_is_named(recipe):
+    # In a process of its own: tests check the types of constructors, users' programs do not.
+    path = recipe("from make_jax.config import Config, TrainConfig\nconfig = Config(train=TrainConfig(steps='7'))\n")
+    result = run_program(f"parse(['--config', {path!r}], '')")
+    assert result.returncode == 2
+    assert "train.steps is '7', expected a whole number" in result.stderr
+
+
+def test_help_prints_settings_with_units_and_the_config_option(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        parse(["--help"], "Trains a model.")
+    assert leaving.value.code == 0
+    text = capsys.readouterr().out
+    for part in ("Trains a model.", "--config FILE.py", "--train.batch-size", "examples a step over all devices"):
+        assert part in text
+
+
+def test_help_shows_the_values_of_the_recipe(recipe, capsys):
+    with pytest.raises(SystemExit):
+        parse(["--config", recipe(), "--help"], "Trains.")
+    assert "(default: 7)" in capsys.readouterr().out
+
+
+def test_evaluation_options():
+    assert parse_evaluation(["runs/a"], "Evaluates.") == EvalOptions(run="runs/a")
+    argv = ["--data.catalog", "c", "runs/a", "--split", "val", "--out", "o", "--checkpoint", "last", "--depth", "10"]
+    expected = EvalOptions("runs/a", EvalData("c"), split="val", out="o", checkpoint="last", depth=10)
+    assert parse_evaluation(argv, "Evaluates.") == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        ([], ["RUN", "folder of a run", "required"]),
+        (["a", "--split", "tset"], ["--split", "tset", "val"]),
+        (["a", "--data.catalogs", "x"], ["--data.catalogs", "--data.catalog"]),
+        (["a", "b"], ["unexpected word 'b'"]),
+        (["a", "--depth", "0"], ["--depth is 0, expected at least 1"]),
+    ],
+)
+def test_wrong_evaluation_options_are_named(argv, parts):
+    with pytest.raises(InputError) as caught:
+        parse_evaluation(argv, "Evaluates.")
+    assert all(part in str(caught.value) for part in parts), caught.value
+
+
+def run_program(statement):
+    code = (
+        "import sys\n"
+        "from make_jax.command_line import *\n"
+        "from make_jax.errors import exit_cleanly\n"
+        "def main():\n"
+        f"    print({statement})\n"
+        "    assert 'jax' not in sys.modules\n"
+        "exit_cleanly(main)\n"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_unknown_option_exits_with_2_and_one_line():
+    result = run_program("parse(['--trainn.steps', '3'], '')")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == ("error: unknown option --trainn.steps; did you mean --train.steps? (--help lists all)\n")
+
+
+def test_parsing_imports_no_jax():
+    result = run_program("parse(['--train.steps', '300'], '')")
+    assert result.returncode == 0, result.stderr
