@@ -37,7 +37,8 @@ lint: $(INSTALLED)
 	@echo "==> import-linter"
 	@$(BIN)/lint-imports
 
-# --no-compile halves the time; Python compiles what is imported. The stamp comes last: an install that was cut short is done again by the next make.
+# --no-compile halves the work: Python compiles what it imports. The stamp comes last, so that an install that was cut
+# short is done again by the next make.
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: make_jax needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \

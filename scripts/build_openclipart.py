@@ -49,6 +49,7 @@ NAMES = {
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
     "cc": "http://web.resource.org/cc/",
 }
+SVG_IMAGE = "{http://www.w3.org/2000/svg}image"
 
 
 @dataclass
@@ -96,14 +97,8 @@ def read_source(file: Path, path: str) -> Source | None:
     work = root.find(".//cc:Work", NAMES)
     if work is None:
         return None
-    hrefs = [
-        value
-        for element in root.iter()
-        if element.tag.endswith("}image")
-        for key, value in element.items()
-        if key.endswith("href")
-    ]
-    if not all(href.startswith("data:") for href in hrefs):
+    linked = [href for image in root.iter(SVG_IMAGE) for key, href in image.items() if key.endswith("href")]
+    if not all(href.startswith("data:") for href in linked):
         return None
     licence = work.find("cc:license", NAMES)
     return Source(

@@ -32,7 +32,8 @@ BY_EYE = {
     *("future-beckham-utrescu", "hotel-icon-collection-b-01", "hotel-icon-collection-i-01", "corsica-patricia-fidi-01"),
     *("hotel-icon-collection-i-02", "bluepane-01", "container-for-other-ico-01", "pastas-s-rgio-luiz-ara-j-01"),
     *("preenchimento-inkscape-s-01", "logic-functions-digital-01", "logaritmic-diagram-01", "mygraph-john-rariden-01"),
-    *("blots-jesper-zedlitz-01", "lam-arn-01", "svg-buttons-lumen-design1", "splatter-mo-01"),
+    *("blots-jesper-zedlitz-01", "lam-arn-01", "svg-buttons-lumen-design1", "splatter-linda-kim-r"),
+    *("elfish-girl-mo", "chav-02", "jazz-enrique-meza-c-02", "enthusiast"),
 }
 # Titles that name a set, not a picture. Those of icon sets are dropped; of the others the file name speaks.
 ICON_SET = re.compile(r"flat icon collection|lemon svg|etiquette icons|iconset|gold-theme|plastik", re.IGNORECASE)
@@ -240,6 +241,6 @@ names or shapes are somebody's trade mark.
 * Picture: transparent parts white, white margins cut, longer side 96 pixels, WebP; almost empty and very elongated
   pictures (over 4:1) and files of over 40 megapixels are left out.
 * Groups: pictures whose 256-bit difference hash differs in at most 24 bits and whose colours agree or whose author is
-  one, and pictures of one author with the same title but for numbers, brackets and
-  colours, joined by union-find. A group lies in one split: 60 / 8 / 32 % train / val / test by a hash of its name; a group over 20 pictures trains.
+  one, and pictures of one author with the same title but for numbers, brackets and colours, joined by union-find. A
+  group lies in one split: 60 / 8 / 32 % train / val / test by a hash of its name; a group over 20 pictures trains.
 """

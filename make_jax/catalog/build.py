@@ -11,6 +11,7 @@ changed afterwards.
 
 import errno
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,8 +143,10 @@ def _write_products(catalog: Catalog, partial: Path) -> None:
     try:
         shards.write(partial / "products", splits, per_shard)
     except RuntimeError as error:  # ArrayRecord's writer speaks so of a full disk
-        text = str(error).split("; writing ")[0]
-        raise _no_room(partial.parent, text) from None
+        for code in _UNWRITABLE:
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code)) from None
+        raise
 
 
 def _records(catalog: Catalog, products: list[Product]) -> Iterator["ProductRecord"]:

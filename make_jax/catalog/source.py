@@ -8,7 +8,7 @@ import threading
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from make_jax.errors import InputError
 
@@ -27,7 +27,7 @@ class Source(abc.ABC):
     links: frozenset[str] = frozenset()  # names that are symbolic links; they are never followed
 
     @abc.abstractmethod
-    def open(self, name: str) -> IO[bytes]:
+    def open(self, name: str) -> io.BufferedReader:
         """A stream of one file's bytes."""
 
     @abc.abstractmethod
@@ -102,7 +102,7 @@ class Folder(Source):
                 raise InputError(f"{path}: more than {MAX_FILES:,} files, expected a smaller catalog")
         self.links = frozenset(links)
 
-    def open(self, name: str) -> IO[bytes]:
+    def open(self, name: str) -> io.BufferedReader:
         """A stream of one file's bytes."""
         return (self.path / name).open("rb")
 
@@ -144,7 +144,7 @@ class Zip(Source):
             raise InputError(f"{path}: {total:,} bytes uncompressed, expected at most {MAX_TOTAL_BYTES:,}")
         self.sizes = {name: entry.file_size for name, entry in self._entries.items()}
 
-    def open(self, name: str) -> IO[bytes]:
+    def open(self, name: str) -> io.BufferedReader:
         """A stream of one file's bytes, checked against its CRC-32 at the end."""
         stream = self._archive().open(self._entries[name])
         return io.BufferedReader(stream, 1 << 16)  # type: ignore[type-var]  # lines of a bare ZipExtFile are slow

@@ -15,7 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from absl import flags
 from jaxtyping import Bool, Int32, UInt8
 
 from make_jax.catalog.build import BuiltCatalog
-from make_jax.config import AugmentConfig, DataConfig, InputsConfig
+from make_jax.config import DataConfig, InputsConfig
 from make_jax.errors import InputError
 from make_jax.inputs import images as pictures_of
 from make_jax.inputs.batch import Batch, padded, product_part
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 _THREADS = 2  # that decode at once; Pillow works outside Python's lock, and the device wants cores too
 
+# Pictures of the size that the model sees, which a process keeps when those of the whole training split fit. Reading and
+# decoding is two thirds of the work of a row with pictures of 60 x 80, more with larger ones.
+_KEPT_BYTES = 512 << 20
+
+Picture = UInt8[np.ndarray, "H W 3"]
 Images = Sequence[bytes | None] | Callable[[int], bytes | None]  # encoded, all at once or one by one when needed
 
 
@@ -78,9 +83,7 @@ def train_batches(
     # from the seed, so that seeds 0 and 1 would share all epochs but one.
     order_seed, augment_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
     stream = grain.MapDataset.range(len(examples.query_row)).shuffle(seed=order_seed).repeat()
-    rows = stream.random_map(
-        _LoadRow(source, examples, inputs.image_height, inputs.image_width, inputs.augment, name), seed=augment_seed
-    )
+    rows = stream.random_map(_LoadRow(source, examples, inputs, name), seed=augment_seed)
     # Batches of one process's rows: number s * process_count + p is the part of process p in global batch s.
     parts = rows.batch(batch_size // process_count, drop_remainder=True, batch_fn=_Collate(examples, inputs))
     local = parts[start_step * process_count + process_index :: process_count]
@@ -107,7 +110,7 @@ class _Row:
 
     click: int
     product_id: int
-    picture: UInt8[np.ndarray, "H W 3"] | None
+    picture: Picture | None
 
 
 @dataclass(frozen=True)
@@ -116,19 +119,29 @@ class _LoadRow:
 
     source: "ProductSource"
     examples: _Examples
-    height: int
-    width: int
-    augment: AugmentConfig
+    inputs: InputsConfig
     name: str
+    kept: dict[int, tuple[int, Picture | None]] = field(default_factory=dict)  # product row -> what `_read` returned
 
     def __call__(self, click: int, rng: np.random.Generator) -> _Row:
-        product = self.source[int(self.examples.product_row[click])]
+        row = int(self.examples.product_row[click])
+        product_id, picture = self.kept.get(row) or self._read(row)
+        if picture is not None:
+            picture = pictures_of.augment(picture, rng, self.inputs.augment)
+        return _Row(click, product_id, picture)
+
+    def _read(self, row: int) -> tuple[int, Picture | None]:
+        """The product's position in the catalog, and its picture as evaluation would see it."""
+        product = self.source[row]
+        height, width = self.inputs.image_height, self.inputs.image_width
         picture = None
         if product["image"]:
             where = f"{self.name}: image of product {product['id']!r}"
-            picture = pictures_of.load(product["image"], where, self.height, self.width)
-            picture = pictures_of.augment(picture, rng, self.augment)
-        return _Row(click, int(product["index"]), picture)
+            picture = pictures_of.load(product["image"], where, height, width)
+        found = (int(product["index"]), picture)
+        if len(self.source) * height * width * 3 <= _KEPT_BYTES:
+            self.kept[row] = found
+        return found
 
 
 @dataclass(frozen=True)
@@ -238,7 +251,7 @@ def product_batches(
     """
     image_at = images if callable(images) else images.__getitem__
 
-    def load(i: int) -> UInt8[np.ndarray, "H W 3"] | None:
+    def load(i: int) -> Picture | None:
         data = image_at(i)
         if not data:
             return None

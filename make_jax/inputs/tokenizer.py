@@ -71,7 +71,7 @@ class Tokenizer:
         if length not in self._by_length:
             if length <= self._around:
                 raise InputError(
-                    f"{length} tokens leave no room for text beside the {self._around} special tokens of this tokenizer; "
+                    f"{length} tokens leave no room for text beside the {self._around} special tokens that are added; "
                     "raise inputs.query_tokens or inputs.title_tokens"
                 )
             cutter = _parse(self.definition)

@@ -1,7 +1,7 @@
 """Vectors of a catalog's products, by any encoder."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -27,6 +27,7 @@ class Embeddings(NamedTuple):
         return np.logical_not(self.weights.any(axis=1))
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What evaluation and search ask of a model."""
 

@@ -54,7 +54,7 @@ class Judgements:
             cutoff = str(depth)
         options = f"rel={self.relevant}"
         if base == "nDCG":
-            options = "" if self.gains is None else f"gains={self.gains}"
+            options = "" if self.gains is None else f"gains={self.gains}".replace(" ", "")  # the command line splits
         return base + (f"({options})" if options else "") + (f"@{cutoff}" if cutoff else "")
 
 

@@ -27,7 +27,7 @@ def weight_groups(evaluation: Evaluation) -> dict[str, Float32[np.ndarray, "n"]]
 
 
 def draw_weights(evaluation: Evaluation, path: Path) -> None:
-    """Writes a PNG with one histogram of w_title a group, one under another on the same scale."""
+    """Writes a PNG with one histogram of w_title a group, one under another on the same scale; at most six groups."""
     from matplotlib.figure import Figure
 
     groups = dict(list(weight_groups(evaluation).items())[:_MOST_PANELS])

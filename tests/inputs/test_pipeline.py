@@ -14,6 +14,7 @@ from make_jax.catalog.build import BuiltCatalog, build
 from make_jax.catalog.reader import Catalog
 from make_jax.config import AugmentConfig, DataConfig, InputsConfig
 from make_jax.errors import InputError
+from make_jax.inputs import pipeline
 from make_jax.inputs.batch import Batch
 from make_jax.inputs.images import load
 from make_jax.inputs.pipeline import product_batches, query_batches, train_batches
@@ -182,6 +183,28 @@ def test_missing_title_or_image_is_told_and_zero(shop: Shop) -> None:
     assert (
         not batch["image"][~batch["has_image"]].any() and batch["image"][batch["has_image"]].any(axis=(1, 2, 3)).all()
     )
+
+
+def test_pictures_are_kept_when_all_fit_and_batches_stay_the_same(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = shop.built.products("train")
+    asked: list[int] = []
+
+    class Counted(Sequence[dict[str, object]]):
+        def __len__(self) -> int:
+            return len(source)
+
+        def __getitem__(self, position: object) -> dict[str, object]:
+            asked.append(position)
+            return source[position]
+
+    monkeypatch.setattr(shop.built, "products", lambda split: Counted())
+    kept = shop.batches(20)
+    assert set(asked) == set(range(len(source))) and len(asked) < 2 * len(source)
+    asked.clear()
+    monkeypatch.setattr(pipeline, "_KEPT_BYTES", len(source) * 16 * 12 * 3 - 1)
+    for found, expected in zip(shop.batches(20), kept, strict=True):
+        assert_equal(found, expected)
+    assert len(asked) >= 160
 
 
 def test_bad_settings_are_input_errors_that_name_them(shop: Shop) -> None:

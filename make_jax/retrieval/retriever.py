@@ -1,0 +1,190 @@
+"""A trained model that answers: texts and products in, vectors and results out."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float32
+
+from make_jax.catalog.reader import Catalog
+from make_jax.catalog.schema import Product, Split
+from make_jax.config import Config, from_json
+from make_jax.errors import InputError
+from make_jax.inputs.batch import Batch
+from make_jax.inputs.pipeline import product_batches, query_batches
+from make_jax.inputs.tokenizer import Tokenizer, from_definition
+from make_jax.model.make import Make
+from make_jax.model.modal_adaptation import Adapted
+from make_jax.retrieval.embed import Embeddings, Modality, Progress, embed_products, silent
+from make_jax.retrieval.search import search
+from make_jax.runs.checkpoints import Checkpoints
+from make_jax.runs.mesh import batch_sharding, make_mesh, replicated
+from make_jax.runs.state import Params
+
+CHECKPOINTS = "checkpoints"  # subfolder of a run
+CONFIG = "config.json"  # in a checkpoint
+TOKENIZER = "tokenizer.json"  # in a checkpoint
+
+
+class Hit(NamedTuple):
+    """A product that a query found."""
+
+    product: Product
+    score: float  # cosine of query and product
+    title_weight: float  # share of the title in the product's vector
+    image_weight: float  # share of the image; the two sum to 1
+
+
+class Retriever:
+    """Text queries find products: `load`, `index` a catalog, `search`.
+
+    >>> from make_jax import Retriever
+    >>> retriever = Retriever.load(run)  # a folder that train.py wrote
+    >>> retriever.index()  # embeds the products; without arguments those of the catalog in the package
+    >>> hits = retriever.search(["red apple", "old clock"], k=3)
+    >>> [len(found) for found in hits]
+    [3, 3]
+    >>> best = hits[0][0]
+    >>> round(best.title_weight + best.image_weight, 3)
+    1.0
+    >>> retriever.encode_queries(["red apple"]).shape[0]
+    1
+    """
+
+    def __init__(
+        self,
+        model: Make,
+        params: Params,
+        tokenizer: Tokenizer,
+        *,
+        batch_size: int = 256,
+        mesh: Mesh | None = None,
+    ) -> None:
+        """`batch_size` is the most rows encoded at once; the rows are split over the devices of `mesh`."""
+        self.model = model
+        self.tokenizer = tokenizer
+        self._mesh = make_mesh(devices=jax.local_devices()) if mesh is None else mesh
+        self._params = jax.device_put(params, replicated(self._mesh))
+        self._batch_size = batch_size
+        self._products: list[Product] = []
+        self._embeddings: Embeddings | None = None
+
+    @classmethod
+    def load(cls, run: str | Path, checkpoint: Literal["best", "last"] = "best") -> "Retriever":
+        """The model of a run's checkpoint, with the preprocessing saved there; executes nothing from the run.
+
+        Raises InputError when the folder is no run or no checkpoint in it is intact.
+        """
+        params, _, files = read_checkpoint(run, checkpoint)
+        config = from_json(files[CONFIG], f"{run}/{CONFIG}")
+        tokenizer = from_definition(files[TOKENIZER])
+        model = Make(config.model, config.inputs, tokenizer.vocabulary_size)
+        return cls(model, params, tokenizer, batch_size=config.train.eval_batch_size)
+
+    @property
+    def modalities(self) -> Modality:
+        """Which encoders the model has on the product side."""
+        return self.model.config.adaptation.modalities
+
+    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n E"]:
+        """Unit query vectors, one a text."""
+        width = self.model.config.embedding
+        size = self._rows(len(texts))
+        rows = [np.zeros((0, width), np.float32)]
+        for batch in query_batches(texts, self.tokenizer, self.model.inputs, batch_size=size):
+            placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask")})
+            rows.append(np.asarray(_encode_query(self.model, self._params, **placed)))
+        return np.concatenate(rows)[: len(texts)]
+
+    def encode_products(
+        self, titles: Sequence[str], images: Sequence[bytes | None], names: Sequence[str] | None = None
+    ) -> Embeddings:
+        """Unit product vectors and the weights of title and image in each; `images` are JPEG, PNG or WebP files' bytes.
+
+        "" is no title and None no image. Raises InputError for a product that lacks both, or whose image is unreadable;
+        `names` is what such an error calls the products.
+        """
+        for i, (title, image) in enumerate(zip(titles, images, strict=True)):
+            if not title.strip() and not image:
+                name = repr(names[i]) if names is not None else f"number {i}"
+                raise InputError(f"product {name} has neither title nor image; give one of them")
+        width, size = self.model.config.embedding, self._rows(len(titles))
+        vectors, weights = [np.zeros((0, width), np.float32)], [np.zeros((0, 2), np.float32)]
+        for batch in product_batches(titles, images, self.tokenizer, self.model.inputs, batch_size=size, names=names):
+            wanted = ("title_tokens", "title_mask", "image", "has_title", "has_image")
+            adapted = _encode_product(self.model, self._params, **self._place({name: batch[name] for name in wanted}))
+            vectors.append(np.asarray(adapted.vectors))
+            weights.append(np.asarray(adapted.weights))
+        return Embeddings(np.concatenate(vectors)[: len(titles)], np.concatenate(weights)[: len(titles)])
+
+    def index(
+        self, catalog: Catalog | str | Path = "", split: Split | None = None, progress: Progress = silent
+    ) -> None:
+        """Embeds the products of a catalog (or of one split of it) for `search`; replaces what was indexed before."""
+        catalog = catalog if isinstance(catalog, Catalog) else Catalog.load(catalog)
+        self._products = list(catalog.products) if split is None else catalog.split_products(split)
+        self._embeddings = embed_products(self, catalog, self._products, self.modalities, progress)
+
+    def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
+        """The `k` best indexed products of each query, best first; ties by the order of the catalog.
+
+        Raises InputError when nothing was indexed.
+        """
+        if self._embeddings is None:
+            raise InputError("nothing to search: call index() with a catalog first")
+        found = search(self.encode_queries(queries), self._embeddings.vectors, k, absent=self._embeddings.absent)
+        return [list(self._hits(scores, indices)) for scores, indices in zip(found.scores, found.indices, strict=True)]
+
+    def _hits(self, scores: np.ndarray, indices: np.ndarray) -> Iterator[Hit]:
+        assert self._embeddings is not None
+        for score, i in zip(scores.tolist(), indices.tolist(), strict=True):
+            if i >= 0:
+                title, image = self._embeddings.weights[i].tolist()
+                yield Hit(self._products[i], score, title, image)
+
+    def _rows(self, n: int) -> int:
+        """Rows of a batch: a power of two, so that few programs are compiled, and a multiple of the devices."""
+        rows = 1 << max(n - 1, 0).bit_length()
+        devices = self._mesh.size
+        return -(-min(rows, self._batch_size) // devices) * devices
+
+    def _place(self, batch: Batch) -> dict[str, jax.Array]:
+        return jax.device_put(batch, batch_sharding(self._mesh))
+
+
+def read_checkpoint(
+    run: str | Path, checkpoint: Literal["best", "last"] = "best"
+) -> tuple[Params, dict, dict[str, str]]:
+    """Parameters, meta and files of a run's checkpoint; InputError when the folder is no run."""
+    folder = Path(run) / CHECKPOINTS
+    if not folder.is_dir():
+        raise InputError(f"{run}: no run there (no folder {CHECKPOINTS}/); give the folder that train.py wrote")
+    checkpoints = Checkpoints(folder)
+    try:
+        params, meta, files = checkpoints.load_params(checkpoint)
+    finally:
+        checkpoints.close()
+    return params, meta, files
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode_query(model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array) -> jax.Array:
+    return model.apply({"params": params}, query_tokens, query_mask, method=Make.encode_query)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode_product(
+    model: Make,
+    params: Params,
+    title_tokens: jax.Array,
+    title_mask: jax.Array,
+    image: jax.Array,
+    has_title: jax.Array,
+    has_image: jax.Array,
+) -> Adapted:
+    rows = (title_tokens, title_mask, image, has_title, has_image)
+    return model.apply({"params": params}, *rows, method=Make.encode_product)

@@ -1,0 +1,40 @@
+"""Whether a run folder holds the run that is asked for."""
+
+import dataclasses
+from typing import Any
+
+from make_jax.config import Config, from_json
+from make_jax.errors import InputError
+from make_jax.retrieval.retriever import CONFIG
+from make_jax.runs.checkpoints import Found
+
+# Settings that change where a run reads, how fast it goes or what it tells, and not what it learns.
+FREE = ("run", "data", "train.log_every", "train.eval_every", "train.save_every", "train.eval_batch_size", "train.fsdp")
+
+
+def check_same_run(config: Config, digest: str, found: Found) -> None:
+    """InputError, field by field, when the checkpoint was made with other settings or another catalog."""
+    before = from_json(found.files[CONFIG], f"{found.path}/{CONFIG}")
+    differing = [
+        f"{name} is {asked!r} here and {saved!r} there"
+        for name, asked, saved in _differences(config, before)
+        if name not in FREE and name.partition(".")[0] not in FREE
+    ]
+    if found.meta["catalog_digest"] != digest:
+        differing.append("the catalog's content differs")
+    if differing:
+        raise InputError(
+            f"{found.path}: a run with other settings: {'; '.join(differing)}; use the same, or another folder by --run"
+        )
+
+
+def _differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted name, value in a, value in b) of the fields that differ."""
+    found = []
+    for field in dataclasses.fields(a):
+        x, y, name = getattr(a, field.name), getattr(b, field.name), prefix + field.name
+        if dataclasses.is_dataclass(x):
+            found += _differences(x, y, f"{name}.")
+        elif x != y:
+            found.append((name, x, y))
+    return found

@@ -1,0 +1,120 @@
+"""`decode`: pixels from pictures that nobody has vouched for."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from make_jax.catalog import images
+from make_jax.catalog.images import decode
+from make_jax.errors import InputError
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(width: int = 40, height: int = 30) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("JPEG", {"quality": 95})])
+def test_reads_jpeg_png_and_webp(kind: str, options: dict[str, object]) -> None:
+    image = decode(encoded(noise(), kind, **options), "x")
+    assert image.mode == "RGB" and image.size == (40, 30)
+    if kind != "JPEG":
+        assert np.array_equal(np.asarray(image), np.asarray(noise()))
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (9_000, 8_000), (2**31 - 1, 1)])
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(size: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=r"images/bomb.png: \d+ x \d+ pixels, expected at most 64,000,000"):
+        decode(png_that_claims(*size), "images/bomb.png")
+
+
+def test_a_large_webp_is_refused() -> None:
+    data = bytearray(encoded(noise().convert("RGBA"), "WEBP", lossless=True))
+    extended = b"VP8X" + struct.pack("<I", 10) + bytes(4) + (16382).to_bytes(3, "little") * 2
+    data[12:12] = extended
+    struct.pack_into("<I", data, 4, len(data) - 8)
+    with pytest.raises(InputError, match="x.webp"):
+        decode(bytes(data), "x.webp")
+
+
+def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(noise(), "PNG")
+    monkeypatch.setattr(images, "MAX_BYTES", len(data) - 1)
+    with pytest.raises(InputError, match="expected a picture of at most"):
+        decode(data, "x")
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"<svg/>", encoded(noise(), "BMP"), encoded(noise(), "GIF"), b"RIFF"])
+def test_only_jpeg_png_and_webp_are_read(data: bytes) -> None:
+    with pytest.raises(InputError, match="images/a: not a JPEG, PNG or WebP picture"):
+        decode(data, "images/a")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_a_truncated_picture_is_refused(kind: str, part: float) -> None:
+    data = encoded(noise(200, 200), kind)
+    with pytest.raises(InputError, match=r"images/a: broken picture \(.+\)"):
+        decode(data[: int(part * len(data))], "images/a")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_broken_bytes_raise_nothing_but_input_error(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    data = encoded(noise(), kind)
+    for _ in range(200):
+        broken = bytearray(data)
+        for at in rng.integers(3 if kind == "JPEG" else 12, len(data), 3):
+            broken[at] = rng.integers(0, 256)
+        try:
+            decode(bytes(broken), "x")
+        except InputError as error:
+            assert str(error).startswith("x: ")
+
+
+def test_transparent_parts_come_out_on_white() -> None:
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
+    image.putpixel((1, 0), (0, 0, 255, 0))
+    for data in (encoded(image, "PNG"), encoded(image, "WEBP", lossless=True)):
+        assert [decode(data, "x").getpixel((x, 0)) for x in (0, 1)] == [(255, 0, 0), (255, 255, 255)]
+    half = encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 128)), "PNG")
+    assert decode(half, "x").getpixel((0, 0)) == (127, 127, 127)
+    palette = Image.new("RGB", (1, 1)).quantize()
+    assert decode(encoded(palette, "PNG", transparency=0), "x").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    image = decode(encoded(noise(40, 30), "JPEG", exif=exif), "x")
+    assert image.size == (30, 40)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "I;16", "CMYK"])
+def test_other_modes_become_rgb(mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(np.full((4, 4), 51 * 257, np.uint16))
+    else:
+        image = Image.new("RGB", (4, 4), (51, 51, 51)).convert(mode)
+    decoded = decode(encoded(image, "JPEG" if mode == "CMYK" else "PNG"), "x")
+    assert decoded.mode == "RGB" and decoded.size == (4, 4)
+    if mode not in ("1", "P"):
+        assert np.abs(np.asarray(decoded).astype(int) - 51).max() <= 2

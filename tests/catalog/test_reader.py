@@ -1,0 +1,257 @@
+"""`Catalog.load`: what it reads, what it refuses, and how it says so."""
+
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from make_jax.catalog import source as source_module
+from make_jax.catalog.reader import Catalog
+from make_jax.errors import InputError
+from tests.tiny_catalog import write_catalog, write_lines, zip_folder
+
+
+def lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+
+
+def set_info(folder: Path, **values: Any) -> None:
+    (folder / "catalog.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def message(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        Catalog.load(path)
+    return str(caught.value)
+
+
+def test_reads_a_folder_in_the_order_of_its_files(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny", products=24, queries=8)
+    catalog = Catalog.load(folder)
+    assert [product.id for product in catalog.products] == [f"p{i}" for i in range(24)]
+    assert [query.id for query in catalog.queries] == [f"q{i}" for i in range(8)]
+    assert [click.product for click in catalog.clicks] == [row["product"] for row in lines(folder, "clicks.jsonl")]
+    assert [product.id for product in catalog.split_products("val")] == ["p3", "p8", "p13", "p18", "p23"]
+    assert {query.split for query in catalog.split_queries("test")} == {"test"}
+    assert catalog.index["p7"] == 7
+    first, untitled, unpictured = catalog.products[0], catalog.products[3], catalog.products[6]
+    assert (first.title, first.image, first.category) == ("red circle number 0", "images/p0.png", ("shapes", "circle"))
+    assert untitled.title == "" and unpictured.image is None
+    assert catalog.image_bytes(first) == (folder / "images/p0.png").read_bytes()
+    assert catalog.image_bytes(unpictured) is None
+    assert catalog.queries[0].rel == lines(folder, "queries.jsonl")[0]["rel"]
+
+
+@pytest.mark.parametrize("inside", ["", "mine/"])
+def test_a_zip_reads_as_its_folder_does(tmp_path: Path, inside: str) -> None:
+    folder = write_catalog(tmp_path / "a" / inside / "tiny" if inside else tmp_path / "tiny")
+    archive = zip_folder(folder.parent if inside else folder)
+    of_folder, of_zip = Catalog.load(folder), Catalog.load(archive)
+    assert of_zip.products == of_folder.products
+    assert of_zip.queries == of_folder.queries and of_zip.clicks == of_folder.clicks
+    assert of_zip.image_bytes(of_zip.products[1]) == of_folder.image_bytes(of_folder.products[1])
+    assert of_zip.digest == of_folder.digest  # "the same for a folder and a .zip of it"
+
+
+def test_products_alone_are_a_catalog(tmp_path: Path) -> None:
+    write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": " Red  shoe ", "split": "test"}])
+    catalog = Catalog.load(tmp_path)
+    assert catalog.info.name == tmp_path.name and catalog.info.relevant == 3 and catalog.info.gains == {}
+    assert catalog.products[0].title == "Red  shoe"
+    assert catalog.queries == () and catalog.clicks == ()
+
+
+def test_a_catalog_is_never_changed(tmp_path: Path) -> None:
+    catalog = Catalog.load(write_catalog(tmp_path / "tiny"))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        catalog.products = ()  # type: ignore[misc]
+
+
+def test_attributes_are_the_named_keys_of_training_products_only(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    rows = lines(folder, "products.jsonl")
+    rows[1]["colour"] = None
+    write_lines(folder / "products.jsonl", rows)
+    catalog = Catalog.load(folder)
+    assert catalog.products[0].attributes == {"colour": "red", "category": "circle"}  # the most specific level
+    assert catalog.products[1].attributes == {"category": "circle"}
+    assert all(not product.attributes for product in catalog.products if product.split != "train")
+
+
+@pytest.mark.parametrize("key", ["dropped", "tier", "sensitive", "group", "split", "title"])
+def test_some_keys_never_are_attributes(tmp_path: Path, key: str) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    set_info(folder, attributes=["colour", key])
+    assert f'catalog.json: attributes: "{key}" never is an attribute' in message(folder)
+
+
+def test_hide_title_leaves_no_title_anywhere(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny", missing=False)
+    set_info(folder, hide_title=True)
+    catalog = Catalog.load(folder)
+    assert catalog.info.hide_title and {product.title for product in catalog.products} == {""}
+
+
+def test_hide_title_asks_for_an_image_of_every_product(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny", products=8)
+    set_info(folder, hide_title=True)
+    assert "products.jsonl:7: image: missing" in message(folder)
+
+
+BAD_LINES = {
+    "neither title nor image": ("products.jsonl", 1, {"title": " ", "image": None}, "title: neither title nor image"),
+    "bad split": ("products.jsonl", 2, {"split": "dev"}, 'split: found "dev", expected one of "train", "val", "test"'),
+    "no split": ("products.jsonl", 2, {"split": ...}, 'split: missing, expected one of "train"'),
+    "id is a number": ("products.jsonl", 3, {"id": 17}, "id: found 17, expected a string"),
+    "id with a space": ("products.jsonl", 3, {"id": "a b"}, 'id: found "a b", expected a string'),
+    "id twice": ("products.jsonl", 5, {"id": "p0"}, 'id: "p0" stands in line 1 too, expected each id once'),
+    "title is a list": ("products.jsonl", 1, {"title": ["red"]}, 'title: found ["red"], expected a string'),
+    "title is half a pair": ("products.jsonl", 1, {"title": "\ud83d"}, "title: half of a surrogate pair"),
+    "category is a string": ("products.jsonl", 1, {"category": "shoes"}, "category: found"),
+    "sensitive is a word": ("products.jsonl", 1, {"sensitive": "no"}, 'sensitive: found "no", expected true or false'),
+    "dropped is a word": ("products.jsonl", 1, {"dropped": "colour"}, "dropped: found"),
+    "attribute is a number": ("products.jsonl", 1, {"colour": 3}, "colour: found 3, expected a string"),
+    "image is missing": ("products.jsonl", 1, {"image": "images/no.png"}, 'image: "images/no.png" is not in the catalog'),
+    "image leads out": ("products.jsonl", 1, {"image": "../p0.png"}, "image: \"../p0.png\" has an empty, '.' or '..' part"),
+    "image is absolute": ("products.jsonl", 1, {"image": "/etc/passwd"}, 'image: "/etc/passwd" is absolute'),
+    "qid twice": ("queries.jsonl", 2, {"qid": "q0"}, 'qid: "q0" stands in line 1 too, expected each qid once'),
+    "query without text": ("queries.jsonl", 1, {"text": ""}, "text: empty or missing"),
+    "unknown product": ("queries.jsonl", 1, {"rel": {"x": 3, "y": 1}}, 'judges the unknown product "x" and 1 more'),
+    "grade is a fraction": ("queries.jsonl", 1, {"rel": {"p4": 2.5}}, 'grade 2.5 of product "p4", expected an integer'),
+    "grade is negative": ("queries.jsonl", 1, {"rel": {"p4": -1}}, "grade -1 of product"),
+    "grade is true": ("queries.jsonl", 1, {"rel": {"p4": True}}, "grade true of product"),
+    "no judgements": ("queries.jsonl", 1, {"rel": ...}, "rel: missing, expected an object {product id: grade}"),
+    "click of nothing": ("clicks.jsonl", 1, {"product": "x"}, 'product: found the unknown product "x"'),
+    "click on test": ("clicks.jsonl", 1, {"product": "p4"}, 'product "p4" is in the split "test"'),
+    "click without query": ("clicks.jsonl", 1, {"query": None}, "query: empty or missing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LINES)
+def test_one_problem_is_one_line_with_file_line_and_key(tmp_path: Path, case: str) -> None:
+    name, number, change, expected = BAD_LINES[case]
+    folder = write_catalog(tmp_path / "tiny")
+    (folder / "queries.jsonl").write_text("") if name == "products.jsonl" else None  # so that nothing follows from it
+    (folder / "clicks.jsonl").write_text("") if name == "products.jsonl" else None
+    rows = lines(folder, name)
+    row = {**rows[number - 1], **change}
+    rows[number - 1] = {key: value for key, value in row.items() if value is not ...}
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = message(folder)
+    assert f"{name}:{number}: " in text and expected in text
+    assert "\n" not in text and text.startswith(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'{"qid": "q16", "text": }', "queries.jsonl:17: not JSON (Expecting value at column 24)"),
+        (b"[1, 2]", "queries.jsonl:17: found [1, 2], expected one object"),
+        (b'{"qid": "\xff"}', "queries.jsonl:17: not UTF-8 at byte 10"),
+        (b"[" * 100_000, "queries.jsonl:17: nested too deep"),
+        (b'{"qid": ' + b"1" * 5000 + b"}", "queries.jsonl:17: not readable"),
+    ],
+)
+def test_a_broken_line_is_named_by_its_number(tmp_path: Path, line: bytes, expected: str) -> None:
+    folder = write_catalog(tmp_path / "tiny", queries=20)
+    rows = (folder / "queries.jsonl").read_bytes().splitlines()
+    rows[16] = line
+    (folder / "queries.jsonl").write_bytes(b"\n".join(rows))
+    assert expected in message(folder)
+    assert "\n" not in message(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"license": "MIT"}, 'catalog.json: license: unknown key, expected "licence"'),
+        ({"gains": {"high": 1}}, 'catalog.json: gains: found {"high": 1}'),
+        ({"gains": {"1": -1}}, 'catalog.json: gains: found {"1": -1}'),
+        ({"relevant": 0}, "catalog.json: relevant: found 0, expected an integer >= 1"),
+        ({"hide_title": 1}, "catalog.json: hide_title: found 1, expected true or false"),
+        ({"attributes": "colour"}, 'catalog.json: attributes: found "colour", expected a list of strings'),
+    ],
+)
+def test_catalog_json_is_checked(tmp_path: Path, values: dict[str, Any], expected: str) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    set_info(folder, **values)
+    assert expected in message(folder)
+
+
+def test_all_problems_are_reported_together_up_to_a_limit(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny", products=60)
+    rows = lines(folder, "clicks.jsonl")
+    for row in rows[:25]:
+        row["query"] = ""
+    rows[30]["product"] = "nobody"
+    write_lines(folder / "clicks.jsonl", rows)
+    text = message(folder).splitlines()
+    assert text[0] == f"{folder}: 26 problems; the first 20:"
+    assert len(text) == 21
+    assert text[20].strip().startswith("clicks.jsonl:20: query: ")
+
+
+def test_a_broken_product_line_does_not_make_its_judgements_wrong(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    rows = (folder / "products.jsonl").read_text().splitlines()
+    (folder / "products.jsonl").write_text("\n".join([*rows[:4], "{", *rows[5:]]))
+    assert message(folder).startswith(f"{folder}: products.jsonl:5: not JSON")
+
+
+def test_no_catalog_there(tmp_path: Path) -> None:
+    assert "not found, expected a catalog folder or .zip" in message(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "products.jsonl: not found" in message(tmp_path / "empty")
+    (tmp_path / "empty" / "products.jsonl").write_text("\n\n")
+    assert "products.jsonl: no product" in message(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_digest_changes_when_a_line_or_a_picture_does(tmp_path: Path, zipped: bool) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+
+    def digest() -> str:
+        return Catalog.load(zip_folder(folder) if zipped else folder).digest
+
+    before = digest()
+    assert digest() == before
+    picture = folder / "images/p0.png"
+    data = bytearray(picture.read_bytes())
+    data[-20] ^= 1  # same size, same time stamps or not
+    picture.write_bytes(bytes(data))
+    changed = digest()
+    rows = (folder / "clicks.jsonl").read_text()
+    (folder / "clicks.jsonl").write_text(rows.replace("red", "Red", 1))
+    assert len({before, changed, digest()}) == 3
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_may_be_used_from_several_threads_and_pickled_into_other_processes(tmp_path: Path, zipped: bool) -> None:
+    path = write_catalog(tmp_path / "tiny", products=60, zipped=zipped)
+    catalog = Catalog.load(path)
+    expected = [catalog.image_bytes(product) for product in catalog.products]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(catalog.image_bytes, catalog.products * 5)) == expected * 5
+    code = (
+        "import pickle, sys; catalog = pickle.load(sys.stdin.buffer)\n"
+        "assert not {'jax', 'tensorflow_datasets'} & set(sys.modules), 'heavy imports'\n"
+        "print(sum(len(catalog.image_bytes(product) or b'') for product in catalog.products))"
+    )
+    child = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(catalog), capture_output=True, check=True)
+    assert int(child.stdout) == sum(len(data or b"") for data in expected)
+
+
+def test_a_forked_process_opens_the_zip_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Catalog.load(write_catalog(tmp_path / "tiny", zipped=True))
+    ours = catalog.source._archive()  # type: ignore[attr-defined]
+    assert catalog.source._archive() is ours  # type: ignore[attr-defined]
+    monkeypatch.setattr(source_module.os, "getpid", lambda: -1)
+    assert catalog.source._archive() is not ours  # type: ignore[attr-defined]
+    ours.close()
+    catalog.source._archive().close()  # type: ignore[attr-defined]

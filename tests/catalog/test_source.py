@@ -1,0 +1,120 @@
+"""Zips and folders from strangers: nothing outside the catalog is reached, nothing unbounded is read."""
+
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from make_jax.catalog import source as source_module
+from make_jax.catalog.reader import Catalog
+from make_jax.catalog.source import open_source, unsafe_name
+from make_jax.errors import InputError
+from tests.tiny_catalog import write_catalog
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        Catalog.load(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    return write_catalog(tmp_path / "tiny", zipped=True)
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/etc/evil.txt", "images/../../evil.txt", "a\\..\\evil.txt", "C:/evil"])
+def test_a_zip_with_a_path_outside_it_is_refused(archive: Path, name: str) -> None:
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(name, "x")
+    assert "expected a path inside the zip" in refused(archive)
+
+
+def test_a_zip_with_a_symbolic_link_is_refused(archive: Path) -> None:
+    link = zipfile.ZipInfo("images/link.png")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(link, "/etc/passwd")
+    assert "is a symbolic link" in refused(archive)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # zipfile says so while we make the bad zip
+def test_a_zip_with_a_name_twice_is_refused(archive: Path) -> None:
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("products.jsonl", "")
+    assert "products.jsonl: stands twice in the zip" in refused(archive)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.95])
+def test_a_truncated_zip_is_refused(archive: Path, keep: float) -> None:
+    data = archive.read_bytes()
+    archive.write_bytes(data[: int(keep if keep > 1 else keep * len(data))])
+    assert "not a whole .zip" in refused(archive)
+
+
+def test_a_zip_with_damaged_bytes_is_refused(archive: Path) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        entry = opened.getinfo("queries.jsonl")
+    data = bytearray(archive.read_bytes())
+    start = entry.header_offset + 30 + len(entry.filename) + 4
+    data[start : start + 8] = b"\xff" * 8
+    archive.write_bytes(bytes(data))
+    assert "queries.jsonl: cannot be read" in refused(archive)
+
+
+def test_a_zip_that_unpacks_to_far_more_than_it_is_is_refused(archive: Path) -> None:
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("images/bomb.png", bytes(20 << 20))
+    assert "times its size, expected at most" in refused(archive)
+
+
+def test_an_encrypted_zip_is_refused(archive: Path) -> None:
+    data = bytearray(archive.read_bytes())
+    at = data.index(b"PK\x01\x02")  # the first entry of the list of files
+    struct.pack_into("<H", data, at + 8, 1)
+    archive.write_bytes(bytes(data))
+    assert "is encrypted" in refused(archive)
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "text"),
+    [("MAX_FILES", 3, "entries"), ("MAX_TOTAL_BYTES", 100, "uncompressed"), ("MAX_FILE_BYTES", 10, "uncompressed")],
+)
+def test_sizes_of_a_zip_are_bounded(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: int, text: str
+) -> None:
+    monkeypatch.setattr(source_module, bound, value)
+    assert f"expected at most {value}" in refused(archive) and text in refused(archive)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_reading_is_bounded(tmp_path: Path, zipped: bool) -> None:
+    source = open_source(write_catalog(tmp_path / "tiny", zipped=zipped))
+    size = source.sizes["images/p0.png"]
+    assert len(source.read("images/p0.png", size)) == size
+    with pytest.raises(InputError, match=f"images/p0.png: more than {size - 1:,} bytes"):
+        source.read("images/p0.png", size - 1)
+    with pytest.raises(InputError, match="not in the catalog"):
+        source.read("images/none.png", size)
+
+
+@pytest.mark.parametrize("of", ["file", "folder"])
+def test_symbolic_links_in_a_folder_are_not_followed(tmp_path: Path, of: str) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    outside = tmp_path / "outside"
+    if of == "folder":
+        (folder / "images").rename(outside)
+        (folder / "images").symlink_to(outside)
+    else:
+        (folder / "images/p0.png").rename(outside)
+        (folder / "images/p0.png").symlink_to(outside)
+    with pytest.raises(InputError, match=r'products.jsonl:1: image: "images/p0.png" goes through a symbolic link'):
+        Catalog.load(folder)
+
+
+def test_ordinary_names_are_safe() -> None:
+    for name in ("a.png", "images/a b.png", "images/中文.webp", "..a/b..c"):
+        assert unsafe_name(name) is None

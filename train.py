@@ -1,0 +1,18 @@
+"""Trains a model: python train.py --config configs/demo.py [--data.catalog PATH] [--optim.learning-rate 3e-4] ..."""
+
+import sys
+
+from make_jax.command_line import parse
+from make_jax.errors import exit_cleanly
+
+
+def main() -> None:
+    config = parse(sys.argv[1:], "Trains a model on a catalog's clicks.")
+    from make_jax.training.loop import train  # after parsing: --help and a wrong flag answer at once
+
+    folder = train(config)
+    print(f"done: {folder} (curves.png, metrics.jsonl, checkpoints/); now: python eval.py {folder}")
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
