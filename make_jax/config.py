@@ -65,6 +65,7 @@ class TextConfig:
     mlp_width: int = 640
     dropout: float = 0.1  # share of activations dropped in training
     eps: float = 1e-12  # layer norm
+    activation: Literal["gelu", "gelu_tanh"] = "gelu"  # gelu_tanh is faster on CPU
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class ImageConfig:
     patch: int = 8  # pixels a side
     dropout: float = 0.0  # share of activations dropped in training
     eps: float = 1e-12  # layer norm
+    activation: Literal["gelu", "gelu_tanh"] = "gelu"  # gelu_tanh is faster on CPU
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class ObjectivesConfig:
 
     kind: Literal["softmax", "sigmoid"] = "softmax"
     margin: float = 0.0  # AM-Softmax: subtracted from the positive's cosine
-    form: Literal["gather"] = "gather"  # how the contrastive loss meets other devices
+    title_contrast: float = 0.0  # weight of the same loss on query and title direction alone
+    image_contrast: float = 0.0  # weight of the same loss on query and image direction alone
 
 
 @dataclass(frozen=True)

@@ -167,8 +167,9 @@ def stands_in(keyword: str, text: str) -> bool:
     """Whether a word of a keyword stands in a text, in any case, singular or plural, alone or inside a longer word."""
     letters = re.sub(r"[\W_]+", "", text.lower())
     for word in keyword.split():
-        roots = {word, re.sub(r"(es|s)$", "", word), re.sub(r"ies$|y$", "i", word), re.sub(r"f$|ves$", "v", word)}
-        if any(len(root) > 1 and root in letters for root in roots):
+        roots = {word, re.sub(r"e?s$", "", word), re.sub(r"(ies|y)$", "", word)}
+        roots |= {re.sub(r"f$", "v", word), re.sub(r"ves$", "f", word)}
+        if word in letters or any(len(root) > 2 and root in letters for root in roots):
             return True
     return False
 

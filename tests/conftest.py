@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
@@ -19,7 +20,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Eight pretended devices on two cores compile slowly, so compiled programs are kept between runs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"  # float32 + bfloat16 is an error, not a guess
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # [B, D] + [D] is an error, not a guess
 
 # Every annotation of make_jax, shapes included, is checked at each call.
@@ -31,3 +31,15 @@ def fixed_seeds() -> None:
     """Python's and NumPy's global generators start alike in every test; jax keys are explicit anyway."""
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def strict_dtypes() -> Iterator[None]:
+    """float32 + bfloat16 is an error, not a guess.
+
+    For tests of our own formulas: Flax's norms in bfloat16 and Optax's schedules rely on promotion.
+    """
+    import jax
+
+    with jax.numpy_dtype_promotion("strict"):
+        yield

@@ -1,5 +1,6 @@
 """Reads a whole catalog, every picture decoded, and lists everything that is wrong with it."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,8 @@ from make_jax.catalog.reader import Catalog, packaged_path, read
 from make_jax.catalog.schema import SPLITS, Product
 from make_jax.catalog.source import open_source
 from make_jax.errors import InputError
+
+_PART = 64  # products that one thread takes at a time
 
 
 def check(path: str | Path = "") -> tuple[Catalog, Problems]:
@@ -37,7 +40,10 @@ def check_images(catalog: Catalog, products: Sequence[Product], places: Sequence
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-        faults = track(pool.map(fault, products, chunksize=1), len(products), "pictures")
+        parts = pool.map(
+            lambda start: [fault(p) for p in products[start : start + _PART]], range(0, len(products), _PART)
+        )
+        faults = track(itertools.chain.from_iterable(parts), len(products), "pictures")
         for place, text in zip(places, faults, strict=True):
             if text is not None:
                 problems.add(place, f"image: {text}")

@@ -84,8 +84,10 @@ class Row:
         return "train"
 
 
-def rows(source: Source, name: str, problems: Problems) -> Iterator[tuple[int, Row]]:
-    """The line number (from 1) and the object of each line that is a JSON object; empty lines are passed over."""
+def rows(source: Source, name: str, problems: Problems) -> Iterator[tuple[int, Row | None]]:
+    """The line number (from 1) and the object of each line, None for a broken one; empty lines are passed over."""
+    if name not in source.sizes:
+        return
     try:
         with source.open(name) as file:
             for number, line in enumerate(file, start=1):
@@ -95,8 +97,7 @@ def rows(source: Source, name: str, problems: Problems) -> Iterator[tuple[int, R
                 values, wrong = _parsed(line)
                 if wrong:
                     problems.add(place, wrong)
-                else:
-                    yield number, Row(place, values, problems)
+                yield number, None if wrong else Row(place, values, problems)
     except READ_ERRORS as error:
         raise unreadable(source.path, name, error) from None
 
@@ -166,13 +167,13 @@ def query(row: Row, known: dict[str, int] | None) -> Query:
     """The judged query of one row. `known` holds all product ids; None leaves that test out."""
     grades = row.values.get("rel")
     if not isinstance(grades, dict):
-        row.wrong(
-            "rel", f"found {shown(grades)}" if "rel" in row.values else "missing", "an object {product id: grade}"
-        )
+        found = f"found {shown(grades)}" if "rel" in row.values else "missing"
+        row.wrong("rel", found, "an object {product id: grade}")
         grades = {}
     for identity, grade in grades.items():
         if not _is_grade(grade):
             row.wrong("rel", f"grade {shown(grade)} of product {shown(identity)}", "an integer >= 0")
+            grades = {}
             break
     if known is not None:
         unknown = [identity for identity in grades if identity not in known]

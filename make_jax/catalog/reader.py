@@ -93,26 +93,23 @@ def read(source: Source, problems: Problems) -> tuple[Catalog, list[int]]:
     products: list[Product] = []
     numbers: list[int] = []
     index: dict[str, int] = {}
-    found = 0
     if lines.PRODUCTS not in source.sizes:
         problems.add(lines.PRODUCTS, "not found, expected one product a line")
-    else:
-        before = problems.count
-        for number, row in lines.rows(source, lines.PRODUCTS, problems):
-            found += 1
-            product = lines.product(row, info, source)
-            if not product.id:
-                continue
-            if product.id in index:
-                first = numbers[index[product.id]]
-                row.wrong("id", f'"{product.id}" stands in line {first} too', "each id once")
-                continue
+    found = 0
+    for number, row in lines.rows(source, lines.PRODUCTS, problems):
+        found += 1
+        if row is None:
+            continue
+        product = lines.product(row, info, source)
+        if product.id in index:
+            row.wrong("id", f'"{product.id}" stands in line {numbers[index[product.id]]} too', "each id once")
+        elif product.id:
             index[product.id] = len(products)
             products.append(product)
             numbers.append(number)
-        if not found and problems.count == before:
-            problems.add(lines.PRODUCTS, "no product, expected one product a line")
-    whole = len(products) == found and found > 0  # else an id may be unknown because its own line is broken
+    if not found and lines.PRODUCTS in source.sizes:
+        problems.add(lines.PRODUCTS, "no product, expected one product a line")
+    whole = 0 < found == len(products)  # else an id may be unknown because its own line is broken
     queries = _queries(source, problems, index if whole else None)
     clicks = _clicks(source, problems, products, index if whole else None)
     catalog = Catalog(source.path, info, tuple(products), tuple(queries), tuple(clicks), source)
@@ -122,23 +119,25 @@ def read(source: Source, problems: Problems) -> tuple[Catalog, list[int]]:
 def _queries(source: Source, problems: Problems, known: dict[str, int] | None) -> list[Query]:
     queries: list[Query] = []
     first: dict[str, int] = {}
-    if lines.QUERIES in source.sizes:
-        for number, row in lines.rows(source, lines.QUERIES, problems):
-            query = lines.query(row, known)
-            if query.id in first:
-                row.wrong("qid", f'"{query.id}" stands in line {first[query.id]} too', "each qid once")
-            elif query.id:
-                first[query.id] = number
-            if row.sound:
-                queries.append(query)
+    for number, row in lines.rows(source, lines.QUERIES, problems):
+        if row is None:
+            continue
+        query = lines.query(row, known)
+        if query.id in first:
+            row.wrong("qid", f'"{query.id}" stands in line {first[query.id]} too', "each qid once")
+        elif query.id:
+            first[query.id] = number
+        if row.sound:
+            queries.append(query)
     return queries
 
 
 def _clicks(source: Source, problems: Problems, products: list[Product], known: dict[str, int] | None) -> list[Click]:
     clicks: list[Click] = []
-    if lines.CLICKS in source.sizes:
-        for _, row in lines.rows(source, lines.CLICKS, problems):
-            click = lines.click(row, products, known)
-            if row.sound:
-                clicks.append(click)
+    for _, row in lines.rows(source, lines.CLICKS, problems):
+        if row is None:
+            continue
+        click = lines.click(row, products, known)
+        if row.sound:
+            clicks.append(click)
     return clicks

@@ -1,5 +1,6 @@
 """Products as TFDS shards in ArrayRecord, written and read without TensorFlow."""
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -60,7 +61,7 @@ def _chunks(records: Iterable[ProductRecord], size: int) -> Iterable[list[Produc
 
 
 class ProductSource(Sequence[ProductRecord]):
-    """The products of one split by position: `source[i]`, `len(source)`, in the order of the catalog.
+    """The products of one split by position, from 0: `source[i]`, `len(source)`, in the order of the catalog.
 
     May be read from several threads; pickled, it carries a path only and opens the shards again where it arrives.
     """
@@ -75,7 +76,10 @@ class ProductSource(Sequence[ProductRecord]):
         return len(self._records)
 
     def __getitem__(self, position: Any) -> Any:
-        return _record(self._records[position])
+        at = operator.index(position)
+        if not 0 <= at < len(self):
+            raise IndexError(f"position {at} of {len(self)} products")
+        return _record(self._records[at])
 
     def __getitems__(self, positions: Sequence[int]) -> list[ProductRecord]:
         return [_record(values) for values in self._records.__getitems__(positions)]

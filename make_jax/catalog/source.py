@@ -147,7 +147,7 @@ class Zip(Source):
     def open(self, name: str) -> io.BufferedReader:
         """A stream of one file's bytes, checked against its CRC-32 at the end."""
         stream = self._archive().open(self._entries[name])
-        return io.BufferedReader(stream, 1 << 16)  # type: ignore[type-var]  # lines of a bare ZipExtFile are slow
+        return io.BufferedReader(stream, 1 << 16)  # type: ignore[arg-type]  # lines of a bare ZipExtFile are slow
 
     def checksum(self, name: str) -> int:
         """CRC-32 of one file's bytes, as the zip states it."""

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 _THREADS = 2  # that decode at once; Pillow works outside Python's lock, and the device wants cores too
 
-# Pictures of the size that the model sees, which a process keeps when those of the whole training split fit. Reading and
-# decoding is two thirds of the work of a row with pictures of 60 x 80, more with larger ones.
+# Pictures of the size that the model sees, which a process keeps when those of the whole training split fit. Reading,
+# decoding and resizing is four fifths of the work of a row with pictures of 60 x 80 pixels, more with larger ones.
 _KEPT_BYTES = 512 << 20
 
 Picture = UInt8[np.ndarray, "H W 3"]

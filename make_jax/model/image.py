@@ -47,5 +47,5 @@ class ImageEncoder(nn.Module):
         x = nn.Dropout(c.dropout)(x, deterministic=not train)
         layer = nn.remat(PreNormLayer, static_argnums=(2,)) if self.remat else PreNormLayer
         for i in range(c.layers):
-            x = layer(c.heads, c.mlp_width, c.dropout, c.eps, self.dtype, name=f"layer_{i}")(x, train)
+            x = layer(c.heads, c.mlp_width, c.dropout, c.eps, c.activation, self.dtype, name=f"layer_{i}")(x, train)
         return layer_norm(c.eps, self.dtype, "norm")(x)

@@ -54,7 +54,7 @@ class Make(nn.Module):
             if modalities == "both":
                 t = c.title
                 self.adaptation = ModalAdaptation(
-                    c.adaptation, c.embedding, t.heads, t.mlp_width, t.dropout, c.image.eps, dtype
+                    c.adaptation, c.embedding, t.heads, t.mlp_width, t.dropout, c.image.eps, t.activation, dtype
                 )
             else:
                 self.product_projection = nn.Dense(c.embedding, kernel_init=KERNEL_INIT)
@@ -97,17 +97,24 @@ class Make(nn.Module):
         )
 
     def __call__(self, batch: Mapping[str, Array], train: bool = False) -> dict[str, Array]:
-        """`query` [B, E], `product` [B, E], `weights` [B, 2], `log_scale` and `bias` [] of a batch (design: Batch)."""
+        """What the objectives read, of a batch as `inputs/batch.py` describes it.
+
+        `query`, `product` [B, E], `weights` [B, 2], `log_scale`, `bias` []; with Modal Adaptation over both modalities
+        also `title` and `image` [B, E], the two directions that it weighs.
+        """
         query = self.encode_query(batch["query_tokens"], batch["query_mask"], train)
         names = ("title_tokens", "title_mask", "image", "has_title", "has_image")
         product = self.encode_product(*(batch[name] for name in names), train=train)
-        return {
+        out = {
             "query": query,
             "product": product.vectors,
             "weights": product.weights,
             "log_scale": self.log_scale,
             "bias": self.bias,
         }
+        if product.title is not None and product.image is not None:
+            out |= {"title": product.title, "image": product.image}
+        return out
 
     def _one_modality(self, pooled: Float[Array, "B D"], weights: tuple[float, float]) -> Adapted:
         vectors = unit(self.product_projection(pooled))

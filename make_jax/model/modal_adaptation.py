@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from make_jax.config import AdaptationConfig
-from make_jax.model.transformer import KERNEL_INIT, MASKED, PreNormLayer, masked_mean, unit
+from make_jax.model.transformer import KERNEL_INIT, MASKED, Activation, PreNormLayer, masked_mean, unit
 
 
 class Adapted(NamedTuple):
@@ -27,6 +27,8 @@ class Adapted(NamedTuple):
 
     vectors: Float[Array, "B E"]  # p, unit length
     weights: Float[Array, "B 2"]  # (w_t, w_v), sum 1; a missing modality has 0
+    title: Float[Array, "B E"] | None = None  # l2(W_t t), where the two modalities have a direction each
+    image: Float[Array, "B E"] | None = None  # l2(W_v v)
 
 
 class ModalAdaptation(nn.Module):
@@ -38,6 +40,7 @@ class ModalAdaptation(nn.Module):
     mlp_width: int
     dropout: float
     eps: float
+    activation: Activation
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -56,7 +59,7 @@ class ModalAdaptation(nn.Module):
         title_states = jnp.where(title_mask[..., None], title_states, jnp.zeros((), title_states.dtype))
         image_states = jnp.where(image_mask[..., None], image_states, jnp.zeros((), image_states.dtype))
         if self.config.cross_attention:
-            settings = (self.heads, self.mlp_width, self.dropout, self.eps, self.dtype)
+            settings = (self.heads, self.mlp_width, self.dropout, self.eps, self.activation, self.dtype)
             title_block = PreNormLayer(*settings, name="title_attends_image")
             image_block = PreNormLayer(*settings, name="image_attends_title")
             title_states, image_states = (
@@ -69,7 +72,7 @@ class ModalAdaptation(nn.Module):
         image_direction = unit(self._dense(self.embedding, "image_projection")(v))
         weights = self._weights(t, v, jnp.stack([has_title, has_image], axis=-1))
         mixed = weights[:, :1] * title_direction + weights[:, 1:] * image_direction
-        return Adapted(unit(mixed), weights)
+        return Adapted(unit(mixed), weights, title_direction, image_direction)
 
     def _weights(
         self, t: Float[Array, "B Dt"], v: Float[Array, "B Dv"], present: Bool[Array, "B 2"]

@@ -3,12 +3,15 @@
 Matrix products run in `dtype`; parameters, layer norms and softmax stay float32. Letters are those of `model/make.py`.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+Activation = Literal["gelu", "gelu_tanh"]
 KERNEL_INIT = nn.initializers.xavier_uniform()
 EMBEDDING_INIT = nn.initializers.normal(0.02)
 MASKED = -1e30  # a logit that softmax turns into exactly 0 in float32 as soon as one key is real
@@ -33,16 +36,17 @@ class Attention(nn.Module):
 
         def project(name: str, value: Array) -> Array:
             value = nn.Dense(width, dtype=self.dtype, kernel_init=KERNEL_INIT, name=name)(value)
-            return value.reshape(*value.shape[:-1], self.heads, width // self.heads)
+            # Heads beside the batch before the products: on CPU three times as fast as leaving it to einsum.
+            return value.reshape(*value.shape[:-1], self.heads, width // self.heads).transpose(0, 2, 1, 3)
 
         query, key, value = project("query", x), project("key", context), project("value", context)
-        logits = jnp.einsum("blhd,bmhd->bhlm", query, key, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("bhld,bhmd->bhlm", query, key, preferred_element_type=jnp.float32)
         logits = logits * (query.shape[-1] ** -0.5)
         if context_mask is not None:
             logits = jnp.where(context_mask[:, None, None, :], logits, MASKED)
         weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
         weights = nn.Dropout(self.dropout)(weights, deterministic=not train)
-        out = jnp.einsum("bhlm,bmhd->blhd", weights, value).reshape(x.shape)
+        out = jnp.einsum("bhlm,bhmd->bhld", weights, value).transpose(0, 2, 1, 3).reshape(x.shape)
         out = nn.Dense(width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="out")(out)
         if context_mask is not None:
             out = jnp.where(jnp.any(context_mask, axis=-1)[:, None, None], out, jnp.zeros((), out.dtype))
@@ -50,15 +54,16 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Dense, GELU, Dense."""
+    """Dense, GELU (exact, as in BERT and ViT, or by tanh, as in SigLIP), Dense."""
 
     mlp_width: int
+    activation: Activation
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         hidden = nn.Dense(self.mlp_width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="in")(x)
-        hidden = nn.gelu(hidden, approximate=False)
+        hidden = nn.gelu(hidden, approximate=self.activation == "gelu_tanh")
         return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=KERNEL_INIT, name="out")(hidden)
 
 
@@ -69,6 +74,7 @@ class PostNormLayer(nn.Module):
     mlp_width: int
     dropout: float
     eps: float
+    activation: Activation
     dtype: DTypeLike
 
     @nn.compact
@@ -76,7 +82,7 @@ class PostNormLayer(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not train)
         attended = Attention(self.heads, self.dropout, self.dtype, name="attention")(x, x, mask, train)
         x = layer_norm(self.eps, self.dtype, "attention_norm")(x + drop(attended))
-        hidden = FeedForward(self.mlp_width, self.dtype, name="mlp")(x)
+        hidden = FeedForward(self.mlp_width, self.activation, self.dtype, name="mlp")(x)
         return layer_norm(self.eps, self.dtype, "mlp_norm")(x + drop(hidden))
 
 
@@ -90,6 +96,7 @@ class PreNormLayer(nn.Module):
     mlp_width: int
     dropout: float
     eps: float
+    activation: Activation
     dtype: DTypeLike
 
     @nn.compact
@@ -108,7 +115,7 @@ class PreNormLayer(nn.Module):
         )
         x = x + drop(attended)
         hidden = layer_norm(self.eps, self.dtype, "mlp_norm")(x)
-        return x + drop(FeedForward(self.mlp_width, self.dtype, name="mlp")(hidden))
+        return x + drop(FeedForward(self.mlp_width, self.activation, self.dtype, name="mlp")(hidden))
 
 
 def layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:

@@ -152,7 +152,7 @@ def _draw_product(
     title = product.title or "(no title)"
     for i, line in enumerate(wrap(title, fonts.of(title, 12), side, 3)):
         draw.text((x, y + 15 * i), line, fill=_INK if product.title else _GREY, font=fonts.of(line, 12))
-    y += 48
+    y += 50
     w_title, w_image = evaluation.embeddings.weights[index].tolist()
     text = f"score {score:.2f}"
     draw.text((x, y), text, fill=_RELEVANT if relevant else _GREY, font=fonts.of(text, 12, bold=True))

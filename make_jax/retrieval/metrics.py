@@ -19,17 +19,17 @@ from make_jax.retrieval.trec import strictly_decreasing
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
 
-# Our name -> (name in ir-measures, how deep the ranking is read). recall is the share of the relevant products that
-# were found; hit_rate is whether one was found at all.
-METRICS: dict[str, tuple[str, int | None]] = {
-    "nDCG@10": ("nDCG@10", 10),
-    "MRR@10": ("RR", 10),
-    "recall@10": ("R@10", 10),
-    "recall@100": ("R@100", None),
-    "recall@1000": ("R@1000", None),
-    "hit_rate@1": ("Success@1", 10),
-    "hit_rate@10": ("Success@10", 10),
-    "MAP": ("AP", None),
+# Our name -> (name in ir-measures, its cutoff, how deep the ranking is read). recall is the share of the relevant
+# products that were found; hit_rate is whether one was found at all.
+METRICS: dict[str, tuple[str, int | None, int | None]] = {
+    "nDCG@10": ("nDCG", 10, 10),
+    "MRR@10": ("RR", None, 10),
+    "recall@10": ("R", 10, 10),
+    "recall@100": ("R", 100, None),
+    "recall@1000": ("R", 1000, None),
+    "hit_rate@1": ("Success", 1, 10),
+    "hit_rate@10": ("Success", 10, 10),
+    "MAP": ("AP", None, None),
 }
 _QUERIES_AT_ONCE = 256  # rankings are handed over as dictionaries, which are large
 
@@ -46,16 +46,22 @@ class Judgements:
     relevant: int  # least grade that counts as relevant
     gains: dict[int, int] | None  # gain of each grade in nDCG; None: the grade is the gain
 
-    def measure(self, metric: str, *, rescoring: bool = False) -> str:
-        """How ir-measures calls `metric`; with `rescoring`, for a whole run file (RR then needs its cutoff)."""
-        name, depth = METRICS[metric]
-        base, _, cutoff = name.partition("@")
-        if base == "RR" and rescoring:
-            cutoff = str(depth)
-        options = f"rel={self.relevant}"
-        if base == "nDCG":
-            options = "" if self.gains is None else f"gains={self.gains}".replace(" ", "")  # the command line splits
-        return base + (f"({options})" if options else "") + (f"@{cutoff}" if cutoff else "")
+    def measure(self, metric: str, *, rescoring: bool = False) -> "Measure":
+        """The measure of ir-measures that is `metric`; with `rescoring`, for a whole run file (RR needs its cutoff)."""
+        import ir_measures
+
+        base, cutoff, depth = METRICS[metric]
+        made = getattr(ir_measures, base)
+        if base != "nDCG":
+            made = made(rel=self.relevant)
+        elif self.gains is not None:
+            made = made(gains=self.gains)
+        cutoff = cutoff or (depth if rescoring else None)
+        return made if cutoff is None else made @ cutoff
+
+    def rescore_names(self) -> dict[str, str]:
+        """Metric -> its name for the command line of ir_measures, which splits at spaces."""
+        return {metric: str(self.measure(metric, rescoring=True)).replace(" ", "") for metric in METRICS}
 
 
 def judge(queries: Sequence[Query], product_ids: Sequence[str], info: CatalogInfo) -> Judgements:
@@ -93,8 +99,8 @@ def score_ranking(
         raise ValueError(f"{len(ranking.indices)} rankings for {len(judgements.queries)} queries")
     values = {metric: np.zeros(len(judgements.queries)) for metric in metrics}
     ids = np.array(judgements.product_ids, dtype=object)
-    for depth in {METRICS[metric][1] for metric in metrics}:
-        names = {_parse(judgements.measure(metric)): metric for metric in metrics if METRICS[metric][1] == depth}
+    for depth in {METRICS[metric][2] for metric in metrics}:
+        names = {judgements.measure(metric): metric for metric in metrics if METRICS[metric][2] == depth}
         shallow = Ranking(ranking.scores[:, :depth], ranking.indices[:, :depth])
         for start in range(0, len(judgements.queries), _QUERIES_AT_ONCE):
             rows = slice(start, start + _QUERIES_AT_ONCE)
@@ -122,12 +128,6 @@ def _score(
     qrels = {query.id: judgements.qrels[query.id] for query in queries}
     for one in ir_measures.pytrec_eval.evaluator(list(names), qrels).iter_calc(run):
         values[names[one.measure]][place[one.query_id]] = one.value
-
-
-def _parse(name: str) -> "Measure":
-    import ir_measures
-
-    return ir_measures.parse_measure(name)
 
 
 def _integer_gains(gains: dict[int, float]) -> dict[int, int] | None:

@@ -71,7 +71,7 @@ def build_report(evaluation: Evaluation, about: dict[str, Any], *, seed: int = 0
         "fused": evaluation.fused,
         "systems": list(evaluation.rankings),
         "metrics": list(METRICS),
-        "ir_measures": {metric: judgements.measure(metric, rescoring=True) for metric in METRICS},
+        "ir_measures": judgements.rescore_names(),
         "intervals": {
             "level": 0.95,
             "method": "percentile bootstrap over queries",

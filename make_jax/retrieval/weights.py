@@ -34,7 +34,7 @@ def draw_weights(evaluation: Evaluation, path: Path) -> None:
     if not groups:
         return
     figure = Figure(figsize=(6.4, 0.8 + 1.5 * len(groups)), dpi=120, layout="constrained")
-    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
+    panels = figure.subplots(len(groups), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for panel, (name, weights) in zip(panels, groups.items(), strict=True):
         share = np.full(len(weights), 100 / len(weights))
         panel.hist(weights, bins=_BINS, range=(0, 1), weights=share, color="#4477aa")

@@ -1,17 +1,16 @@
 """One optimizer step, compiled once."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
-from make_jax.config import Config, ObjectivesConfig
+from make_jax.config import Config
 from make_jax.model.make import Make
-from make_jax.objectives.contrastive import Rows, contrastive_loss
-from make_jax.runs.mesh import BATCH_AXES, batch_sharding, replicated
+from make_jax.objectives.total import make_loss
+from make_jax.runs.mesh import batch_sharding, replicated
 from make_jax.runs.state import Params, TrainState
 from make_jax.training.optimizer import freeze, make_optimizer, rule_factors
 
@@ -54,7 +53,7 @@ def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
     """
     optimizer = make_optimizer(config.optim, config.train.steps, params)
     factors = rule_factors(config.optim, params)
-    loss_of = sharded_loss(config.objectives, mesh)
+    loss_of = make_loss(config.objectives, mesh)
     seed = config.train.seed
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -82,42 +81,6 @@ def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
 
     everywhere, rows = replicated(mesh), batch_sharding(mesh)
     return jax.jit(step, in_shardings=(everywhere, rows), out_shardings=everywhere, donate_argnums=0)
-
-
-def sharded_loss(
-    config: ObjectivesConfig, mesh: Mesh
-) -> Callable[[dict[str, jax.Array], Batch], tuple[jax.Array, dict[str, jax.Array]]]:
-    """The contrastive loss over all devices of the mesh, on what `Make.__call__` returns."""
-    rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
-
-    def local(query: Any, product: Any, query_id: Any, product_id: Any, weight: Any, scale: Any, bias: Any) -> Any:
-        return contrastive_loss(
-            Rows(query, query_id),
-            Rows(product, product_id),
-            scale,
-            weights=weight,
-            kind=config.kind,
-            bias=bias,
-            margin=config.margin,
-            axis=BATCH_AXES,
-        )
-
-    mapped = jax.shard_map(
-        local, mesh=mesh, in_specs=(rows,) * 5 + (whole,) * 2, out_specs=(whole, whole), check_vma=True
-    )
-
-    def loss(out: dict[str, jax.Array], batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return mapped(
-            out["query"],
-            out["product"],
-            batch["query_id"],
-            batch["product_id"],
-            batch["weight"],
-            out["log_scale"],
-            out["bias"],
-        )
-
-    return loss
 
 
 def clamp_scale(params: Params, largest: float) -> Params:

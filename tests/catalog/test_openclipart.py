@@ -85,13 +85,12 @@ def test_every_picture_is_a_webp_of_96_pixels_that_is_not_blank(archive, product
             assert brightest - darkest > 8 or darkest < 240, product["id"]
 
 
-def test_ids_differ_and_no_picture_is_packed_twice(archive, products):
+def test_ids_differ_and_equal_pictures_are_one_group(archive, products):
     assert len({product["id"] for product in products}) == len(products)
-    checks = Counter((archive.getinfo(p["image"]).CRC, archive.getinfo(p["image"]).file_size) for p in products)
-    twice = [check for check, count in checks.items() if count > 1]
-    for check in twice:  # drawn twice by its author: then at least one group
-        same = [p for p in products if archive.getinfo(p["image"]).CRC == check[0]]
-        assert len({p["group"] for p in same}) == 1
+    groups = defaultdict(set)
+    for product in products:
+        groups[archive.getinfo(product["image"]).CRC].add(product["group"])
+    assert all(len(inside) == 1 for inside in groups.values())
 
 
 def test_titles_are_words(products):
@@ -235,6 +234,7 @@ def test_plurals_become_singular_only_where_the_singular_is_known(rules):
     [
         ("cat", "Two Cats", True),
         ("berries", "Berry bowl", True),
+        ("leaf", "Maple leaves", True),
         ("ice cream", "Vanilla Icecream cone", True),
         ("horse", "Cavallo", False),
         ("light bulb", "Bulb", True),

@@ -26,7 +26,9 @@ def archive(tmp_path: Path) -> Path:
     return write_catalog(tmp_path / "tiny", zipped=True)
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "/etc/evil.txt", "images/../../evil.txt", "a\\..\\evil.txt", "C:/evil"])
+@pytest.mark.parametrize(
+    "name", ["../evil.txt", "/etc/evil.txt", "images/../../evil.txt", "a\\..\\evil.txt", "C:/evil"]
+)
 def test_a_zip_with_a_path_outside_it_is_refused(archive: Path, name: str) -> None:
     with zipfile.ZipFile(archive, "a") as opened:
         opened.writestr(name, "x")

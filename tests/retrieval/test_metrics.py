@@ -3,7 +3,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ir_measures
 import numpy as np
 import pytest
 
@@ -105,16 +104,16 @@ def test_a_ranking_of_other_queries_is_refused() -> None:
 
 def rescored(folder: Path, judged: Judgements) -> dict[str, float]:
     """Means by the ir_measures command line, from the files, in one call for all."""
-    names = [judged.measure(metric, rescoring=True) for metric in METRICS]
+    names = judged.rescore_names()
     done = subprocess.run(
-        [sys.executable, "-m", "ir_measures", "qrels.txt", "a.run.gz", *names, "-p", "9"],
+        [sys.executable, "-m", "ir_measures", "qrels.txt", "a.run.gz", *names.values(), "-p", "9"],
         cwd=folder,
         capture_output=True,
         text=True,
         check=True,
     )
-    values = {ir_measures.parse_measure(name): float(value) for name, value in map(str.split, done.stdout.splitlines())}
-    return {metric: values[ir_measures.parse_measure(name)] for metric, name in zip(METRICS, names, strict=True)}
+    values = dict(line.split("\t") for line in done.stdout.splitlines())
+    return {metric: float(values[str(judged.measure(metric, rescoring=True))]) for metric in METRICS}
 
 
 @pytest.mark.parametrize("gains", [{}, {1: 0.5, 2: 1.0, 3: 4.0}])

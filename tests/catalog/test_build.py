@@ -1,0 +1,235 @@
+"""`build`: whole or absent, keyed by content, used again, and read back as it was."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from make_jax.catalog import build as build_module
+from make_jax.catalog import cache as cache_module
+from make_jax.catalog import shards
+from make_jax.catalog.build import MANIFEST, BuiltCatalog, build
+from make_jax.catalog.reader import Catalog
+from make_jax.errors import InputError
+from tests.tiny_catalog import write_catalog, write_lines
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def left(cache: Path) -> list[str]:
+    """What lies in the cache, beside lock files."""
+    return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
+
+
+def child(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_products_come_back_as_they_were(tmp_path: Path, cache: Path, zipped: bool) -> None:
+    path = write_catalog(tmp_path / "tiny", products=60, zipped=zipped)
+    catalog = Catalog.load(path)
+    built = build(str(path), str(cache))
+    for split in ("train", "val", "test"):
+        source = built.products(split)
+        expected = catalog.split_products(split)
+        assert len(source) == len(expected)
+        for record, product in zip(source, expected, strict=True):  # "in the order of the catalog"
+            assert record == {
+                "id": product.id,
+                "title": product.title,
+                "image": catalog.image_bytes(product) or b"",
+                "index": catalog.index[product.id],
+            }
+        assert source.__getitems__([3, 0]) == [source[3], source[0]]
+        assert built.titles(split) == [product.title for product in expected]
+
+
+def test_clicks_name_positions_in_the_train_source(tmp_path: Path, cache: Path) -> None:
+    path = write_catalog(tmp_path / "tiny", products=60)
+    catalog, built = Catalog.load(path), build(path, str(cache))
+    clicks, source = built.clicks(), built.products("train")
+    assert clicks.products.dtype == np.int32
+    assert clicks.queries == [click.query for click in catalog.clicks]
+    assert clicks.lang == [click.lang for click in catalog.clicks]
+    assert [source[int(i)]["id"] for i in clicks.products] == [click.product for click in catalog.clicks]
+
+
+def test_shards_are_many_when_the_catalog_is_large(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 3000)
+    built = build(write_catalog(tmp_path / "tiny", products=60), str(cache))
+    assert len(list((built.folder / "products").glob("*train*array_record*"))) > 2
+    source = built.products("train")
+    assert [source[i]["index"] for i in range(6)] == [0, 1, 2, 5, 6, 7]
+
+
+def test_a_catalog_without_clicks_or_of_one_split_is_built(tmp_path: Path, cache: Path) -> None:
+    write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": "鞋", "split": "test"}])
+    built = build(tmp_path, str(cache))
+    assert built.products("test")[0] == {"id": "a", "title": "鞋", "image": b"", "index": 0}
+    assert built.clicks().queries == [] and built.clicks().products.shape == (0,)
+    with pytest.raises(InputError, match='the split "train" is empty, expected products with "split": "train"'):
+        built.products("train")
+
+
+def test_unchanged_content_is_used_again_and_changed_content_built_anew(tmp_path: Path, cache: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    first = build(folder, str(cache)).folder
+    stamp = (first / MANIFEST).stat().st_mtime_ns
+    os.utime(folder / "products.jsonl")  # touched, not changed
+    assert build(folder, str(cache)).folder == first and (first / MANIFEST).stat().st_mtime_ns == stamp
+    text = (folder / "products.jsonl").read_text()
+    (folder / "products.jsonl").write_text(text.replace("number 0", "number zero"))
+    second = build(folder, str(cache))
+    assert second.products("train")[0]["title"] == "red circle number zero"
+    assert left(cache) == [second.folder.name]  # the stale build is gone
+
+
+def test_a_stale_build_in_use_and_builds_of_other_catalogs_stay(tmp_path: Path, cache: Path) -> None:
+    folder, other = write_catalog(tmp_path / "a" / "tiny"), write_catalog(tmp_path / "b" / "tiny", products=30)
+    in_use, elsewhere = build(folder, str(cache)), build(other, str(cache))
+    (folder / "clicks.jsonl").write_text("")
+    newest = build(folder, str(cache))
+    assert in_use.products("train")[0]["id"] == "p0"
+    assert left(cache) == sorted(built.folder.name for built in (in_use, elsewhere, newest))
+    name = in_use.folder.name
+    del in_use
+    build(folder, str(cache))
+    assert name not in left(cache)
+
+
+def test_an_unreadable_picture_stops_the_build(tmp_path: Path, cache: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    (folder / "images/p1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(InputError, match=r"product 'p1': image: images/p1.png: broken picture"):
+        build(folder, str(cache))
+    assert left(cache) == []
+
+
+KILLED = """
+import os, signal, sys
+from make_jax.catalog import build
+build._write_tables = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # the shards are there, the rest is not
+build.build(sys.argv[1], sys.argv[2])
+"""
+
+
+def test_an_interrupted_build_is_never_read_and_cleaned_up(tmp_path: Path, cache: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    assert child(KILLED, folder, cache).returncode == -signal.SIGKILL
+    assert [name[:14] for name in left(cache)] == [".partial-tiny-"]
+    of_others = cache / f".partial-tiny-2-{'0' * 16}-abcdefgh"  # another catalog's, perhaps alive
+    of_others.mkdir()
+    built = build(folder, str(cache))
+    assert len(built.products("train")) == 15
+    assert left(cache) == [of_others.name, built.folder.name]
+
+
+FULL = """
+import resource, sys
+from make_jax.catalog.__main__ import main
+from make_jax.errors import exit_cleanly
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+exit_cleanly(lambda: main(["build", sys.argv[1], "--cache", sys.argv[2]]))
+"""
+
+
+@pytest.mark.parametrize("room", [100, 50_000])  # no TFDS info fits, no shard fits
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, cache: Path, room: int) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    ended = child(FULL, folder, cache, room)
+    errors = [line for line in ended.stderr.splitlines() if "━" not in line]
+    assert ended.returncode == 2
+    assert errors == [
+        f"error: {cache}: cannot write the built catalog (File too large); free some space or set data.cache elsewhere"
+    ]
+    assert left(cache) == []
+
+
+@pytest.mark.parametrize("damage", ["shorter shard", "missing file", "no manifest", "earlier format"])
+def test_a_damaged_build_is_never_read_and_built_anew(tmp_path: Path, cache: Path, damage: str) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    place = build(folder, str(cache)).folder
+    shard = next((place / "products").glob("*train*array_record*"))
+    if damage == "shorter shard":
+        os.truncate(shard, shard.stat().st_size - 1)
+    elif damage == "missing file":
+        (place / "clicks.parquet").unlink()
+    elif damage == "no manifest":
+        (place / MANIFEST).unlink()
+    else:
+        manifest = json.loads((place / MANIFEST).read_text())
+        (place / MANIFEST).write_text(json.dumps({**manifest, "format": 0}))
+    with pytest.raises(InputError):
+        BuiltCatalog(place)
+    built = build(folder, str(cache))
+    assert len(built.products("train")) == 15 and left(cache) == [built.folder.name]
+
+
+def test_two_builders_at_once_build_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    builds, built = [], []
+    write = build_module._write
+
+    def counted(*arguments: object) -> None:
+        builds.append(1)
+        write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(build_module, "_write", counted)
+    threads = [threading.Thread(target=lambda: built.append(build(folder, str(cache)))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(builds) == 1
+    assert len({one.folder for one in built}) == 1 and len(built) == 3
+
+
+def test_pickled_sources_are_light_and_open_in_another_process(tmp_path: Path, cache: Path) -> None:
+    built = build(write_catalog(tmp_path / "tiny"), str(cache))
+    (tmp_path / "pickled").write_bytes(pickle.dumps((built, built.products("train"))))
+    assert (tmp_path / "pickled").stat().st_size < 1000
+    code = (
+        "import pathlib, pickle, sys\n"
+        "built, source = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
+        "assert not {'jax', 'tensorflow'} & set(sys.modules), 'heavy imports'\n"
+        "print(source[0]['title'], len(built.clicks().queries))"
+    )
+    ended = child(code, tmp_path / "pickled")
+    assert ended.stdout == "red circle number 0 30\n", ended.stderr
+
+
+def test_importing_the_catalog_is_light() -> None:
+    modules = "reader, build, check, describe, __main__"
+    code = f"import sys; from make_jax.catalog import {modules}\n"
+    code += "print({'jax', 'tensorflow', 'tensorflow_datasets', 'matplotlib', 'pyarrow'} & set(sys.modules))"
+    ended = child(code)
+    assert ended.stdout == "set()\n", ended.stderr
+
+
+def test_the_default_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_module.cache_root("") == tmp_path / "make_jax"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_module.cache_root("") == tmp_path / "home" / ".cache" / "make_jax"
+    assert cache_module.cache_root("here") == Path("here")
+
+
+@pytest.mark.parametrize("name", ["../../up", "a/b", "", "中文", "x" * 500])
+def test_a_catalogs_name_cannot_lead_out_of_the_cache(name: str) -> None:
+    folder = cache_module.folder_name(name, "0" * 64)
+    assert "/" not in folder and not folder.startswith(".") and len(folder) < 100
