@@ -1,0 +1,43 @@
+"""The packaged clip-art catalog, from scratch: what `make demo` trains.
+
+Command:  python train.py --config configs/demo.py && python eval.py runs/demo
+"""
+
+from make_jax.config import (
+    AdaptationConfig,
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ImageConfig,
+    InputsConfig,
+    ModelConfig,
+    ObjectivesConfig,
+    OptimConfig,
+    TextConfig,
+    TrainConfig,
+)
+
+text = TextConfig(layers=2, width=128, heads=2, mlp_width=512, dropout=0.1, activation="gelu_tanh")
+
+config = Config(
+    run="runs/demo",
+    data=DataConfig(),
+    inputs=InputsConfig(
+        vocabulary=4096,
+        query_tokens=8,
+        title_tokens=16,
+        image_height=64,
+        image_width=64,
+        augment=AugmentConfig(crop_area=0.6, flip=True, brightness=0.1, contrast=0.1, saturation=0.1),
+    ),
+    model=ModelConfig(
+        query=text,
+        title=text,
+        image=ImageConfig(layers=4, width=128, heads=2, mlp_width=512, patch=16, dropout=0.1, activation="gelu_tanh"),
+        adaptation=AdaptationConfig(cross_attention=False, gate_width=128),
+        embedding=128,
+    ),
+    objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5),
+    optim=OptimConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.1, ema_decay=0.995),
+    train=TrainConfig(steps=600, batch_size=128, eval_every=100, save_every=200, log_every=10),
+)

@@ -1,0 +1,150 @@
+"""The model: Modal Adaptation, missing modalities, number formats."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from make_jax.config import AdaptationConfig, ImageConfig, InputsConfig, ModelConfig, TextConfig
+from make_jax.model.make import Make
+from make_jax.model.transformer import unit
+
+B, VOCABULARY = 4, 50
+TEXT = TextConfig(layers=1, width=16, heads=2, mlp_width=32)
+TINY = ModelConfig(
+    query=TEXT, title=TEXT, image=ImageConfig(layers=1, width=16, heads=2, mlp_width=32), embedding=16,
+    adaptation=AdaptationConfig(gate_width=8),
+)  # fmt: skip
+INPUTS = InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=24)
+FORMS = {
+    "full": AdaptationConfig(gate_width=8),
+    "no cross-attention": AdaptationConfig(gate_width=8, cross_attention=False),
+    "mean": AdaptationConfig(weights="mean"),
+    "single stream": AdaptationConfig(single_stream=True),
+    "title": AdaptationConfig(modalities="title"),
+    "image": AdaptationConfig(modalities="image"),
+}
+
+
+@cache
+def batch() -> dict[str, jax.Array]:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "query_tokens": rng.integers(0, VOCABULARY, (B, 6)).astype(np.int32),
+        "query_mask": np.arange(6)[None] < np.array([6, 3, 1, 2])[:, None],
+        "title_tokens": rng.integers(0, VOCABULARY, (B, 8)).astype(np.int32),
+        "title_mask": np.arange(8)[None] < np.array([8, 5, 2, 4])[:, None],
+        "image": rng.integers(0, 256, (B, 16, 24, 3)).astype(np.uint8),
+        "has_title": np.array([True, False, True, True]),
+        "has_image": np.array([True, True, False, True]),
+    }
+    return {name: jnp.asarray(value) for name, value in arrays.items()}
+
+
+@cache
+def made(form: str = "full") -> tuple[Make, Any]:
+    model = Make(replace(TINY, adaptation=FORMS[form]), INPUTS, VOCABULARY)
+    params = jax.jit(model.init)(jax.random.key(0), batch())["params"]
+    # The gate starts at equal weights; a random last layer shows what it does.
+    if form in ("full", "no cross-attention"):
+        kernel = params["adaptation"]["gate_out"]["kernel"]
+        params["adaptation"]["gate_out"]["kernel"] = jax.random.normal(jax.random.key(1), kernel.shape)
+    return model, params
+
+
+def products(form: str = "full", params: Any = None, **changed: Any):
+    model, own = made(form)
+    names = ("title_tokens", "title_mask", "image", "has_title", "has_image")
+    rows = {name: batch()[name] for name in names} | changed
+    return model.apply({"params": own if params is None else params}, **rows, method=Make.encode_product)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_vectors_have_unit_length_and_weights_sum_to_1(form):
+    model, params = made(form)
+    out = jax.jit(model.apply)({"params": params}, batch())
+    np.testing.assert_allclose(np.linalg.norm(out["query"], axis=-1), 1, atol=1e-5)
+    present = {"title": batch()["has_title"], "image": batch()["has_image"]}.get(form, np.ones(B, bool))
+    np.testing.assert_allclose(np.linalg.norm(out["product"], axis=-1)[present], 1, atol=1e-5)
+    np.testing.assert_allclose(out["weights"].sum(-1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["full", "no cross-attention", "mean", "single stream"])
+def test_missing_modality_has_weight_exactly_0(form):
+    weights = np.asarray(products(form).weights)
+    assert weights[1].tolist() == [0, 1]
+    assert weights[2].tolist() == [1, 0]
+    assert 0 < weights[0, 0] < 1
+
+
+@pytest.mark.parametrize("form", ["full", "no cross-attention", "mean", "single stream"])
+def test_output_is_independent_of_pixels_and_tokens_that_are_missing(form):
+    before = products(form)
+    after = products(
+        form,
+        image=batch()["image"].at[2].set(255 - batch()["image"][2]),
+        title_tokens=batch()["title_tokens"].at[1].set(7),
+        title_mask=batch()["title_mask"].at[1].set(True),
+    )
+    np.testing.assert_array_equal(before.vectors, after.vectors)
+    np.testing.assert_array_equal(before.weights, after.weights)
+    changed = products(form, image=batch()["image"].at[0].set(255 - batch()["image"][0]))
+    assert not np.array_equal(before.vectors[0], changed.vectors[0])
+
+
+@pytest.mark.parametrize("form", ["full", "no cross-attention", "mean"])
+@pytest.mark.parametrize(("row", "tower"), [(2, "image_encoder"), (1, "title_encoder")])
+def test_no_gradient_enters_the_tower_of_a_missing_modality(form, row, tower):
+    _, params = made(form)
+    goal = jax.random.normal(jax.random.key(2), (16,))
+    gradients = jax.jit(jax.grad(lambda p, i: products(form, p).vectors[i] @ goal), static_argnums=1)
+
+    def size(i: int) -> float:
+        return float(sum(jnp.abs(g).sum() for g in jax.tree.leaves(gradients(params, i)[tower])))
+
+    assert size(row) == 0
+    assert size(0) > 0
+
+
+def test_padding_tokens_change_nothing():
+    model, params = made()
+    encode = lambda tokens, mask: model.apply({"params": params}, tokens, mask, method=Make.encode_query)  # noqa: E731
+    tokens, mask = batch()["query_tokens"], batch()["query_mask"]
+    other = jnp.where(mask, tokens, 9)
+    np.testing.assert_allclose(encode(tokens, mask), encode(other, mask), atol=1e-6)
+    np.testing.assert_allclose(encode(tokens, mask)[2:3], encode(tokens[2:3, :1], mask[2:3, :1]), atol=1e-6)
+
+
+def test_bfloat16_computes_near_float32_with_float32_parameters_and_output():
+    model, params = made()
+    coarse = Make(replace(model.config, dtype="bfloat16"), INPUTS, VOCABULARY)
+    fresh = jax.eval_shape(coarse.init, jax.random.key(0), batch())["params"]
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
+    exact, rough = model.apply({"params": params}, batch()), coarse.apply({"params": params}, batch())
+    for name in ("query", "product", "weights"):
+        assert rough[name].dtype == jnp.float32
+        np.testing.assert_allclose(rough[name], exact[name], atol=0.05)
+    assert not np.array_equal(rough["product"], exact["product"])
+
+
+def test_remat_gives_the_same_gradients():
+    model, params = made()
+    saving = Make(replace(model.config, remat=True), INPUTS, VOCABULARY)
+
+    def gradients(m: Make) -> Any:
+        def loss(p: Any) -> jax.Array:
+            out = m.apply({"params": p}, batch(), train=True, rngs={"dropout": jax.random.key(3)})
+            return jnp.sum(out["query"] * out["product"])
+
+        return jax.jit(jax.grad(loss))(params)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradients(model), gradients(saving))
+
+
+def test_unit_of_a_zero_vector_is_0_with_finite_gradient():
+    gradient = jax.grad(lambda x: unit(x).sum())(jnp.zeros((1, 4)))
+    assert np.isfinite(gradient).all()

@@ -1,0 +1,123 @@
+"""Whole runs on a tiny catalog: resume, stop, damage, contradiction."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from make_jax.errors import InputError
+from make_jax.retrieval.retriever import Retriever
+from make_jax.training import loop
+from make_jax.training.loop import train
+from make_jax.training.telemetry import read_metrics
+from tests.training.tiny_run import tiny_config
+
+
+def told(run: Path, name: str = "loss") -> dict[int, float]:
+    return {line["step"]: line[name] for line in read_metrics(run / "metrics.jsonl") if name in line}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    return train(tiny_config(folder))
+
+
+def test_run_writes_losses_validation_curves_and_both_checkpoints(whole):
+    assert list(told(whole)) == [1, 2, 3, 4, 5, 6]
+    assert list(told(whole, "val_ndcg@10")) == [3, 6]
+    for name in ("curves.png", "config.json", "checkpoints/last/000006/manifest.json"):
+        assert (whole / name).is_file()
+    assert len(list((whole / "checkpoints" / "best").iterdir())) == 1
+    assert any((whole / "tensorboard").iterdir())
+
+
+def test_retriever_answers_from_the_run(whole):
+    retriever = Retriever.load(whole)
+    retriever.index(whole.parent / "tiny", "test")
+    [hits] = retriever.search(["red circle"], k=5)
+    assert len(hits) == 5
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert all(abs(hit.title_weight + hit.image_weight - 1) < 1e-5 for hit in hits)
+    same = retriever.encode_queries(["red circle"] * 3)
+    np.testing.assert_allclose(same[0], same[2], atol=1e-6)
+
+
+def test_run_that_is_over_goes_no_further_and_keeps_its_numbers(whole):
+    before = told(whole)
+    train(tiny_config(whole.parent))
+    assert told(whole) == before
+
+
+def test_interrupted_and_resumed_run_has_bitwise_the_same_losses(whole, tmp_path, monkeypatch):
+    config = tiny_config(tmp_path)
+    real = loop.make_step
+
+    def stopping(*arguments):
+        step, taken = real(*arguments), []
+
+        def one(state, batch):
+            taken.append(1)
+            if len(taken) == 3:
+                os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C in the middle of step 3
+            return step(state, batch)
+
+        return one
+
+    monkeypatch.setattr(loop, "make_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    saved = json.loads((tmp_path / "run/checkpoints/last/000003/meta.json").read_text())
+    assert saved["position"] == 3
+    monkeypatch.setattr(loop, "make_step", real)
+    train(config)
+    assert told(tmp_path / "run") == told(whole)
+
+
+def test_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path, log_every=2)
+    real = loop.make_step
+
+    def spoiled(*arguments):
+        step, taken = real(*arguments), []
+
+        def one(state, batch):
+            taken.append(1)
+            if len(taken) == 3:
+                batch = {**batch, "weight": batch["weight"] * np.float32(np.nan)}
+            return step(state, batch)
+
+        return one
+
+    monkeypatch.setattr(loop, "make_step", spoiled)
+    with pytest.raises(InputError, match=r"not finite at step 3 \(steps 3 to 3|not finite at step 3 \(steps 3 to 4"):
+        train(config)
+    assert [p.name for p in (tmp_path / "run/checkpoints/last").iterdir()] == ["000002"]
+    Retriever.load(tmp_path / "run", "last")
+
+
+def test_other_settings_or_another_catalog_in_the_same_folder_are_explained(whole):
+    config = tiny_config(whole.parent)
+    other = replace(config, optim=replace(config.optim, learning_rate=0.5))
+    with pytest.raises(InputError, match="optim.learning_rate is 0.5 here and 0.001 there"):
+        train(other)
+    with (whole.parent / "tiny" / "clicks.jsonl").open("a") as file:
+        file.write('{"query": "red", "product": "p0"}\n')
+    with pytest.raises(InputError, match="the catalog's content differs"):
+        train(config)
+
+
+def test_empty_training_split_and_no_clicks_are_errors(tmp_path):
+    config = tiny_config(tmp_path)
+    (tmp_path / "tiny" / "clicks.jsonl").unlink()
+    with pytest.raises(InputError, match=r"no clicks to train on; expected clicks.jsonl"):
+        train(config)
+    products = tmp_path / "tiny" / "products.jsonl"
+    products.write_text(products.read_text().replace('"split": "train"', '"split": "test"'))
+    with pytest.raises(InputError, match="no product of the train split"):
+        train(config)

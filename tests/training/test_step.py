@@ -1,0 +1,123 @@
+"""The compiled step: device counts, rules, decay, averaging, clamping."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from make_jax.config import Config, OptimConfig
+from make_jax.errors import InputError
+from make_jax.model.make import Make
+from make_jax.runs.mesh import check_batch, make_mesh, place_batch
+from make_jax.training.optimizer import decayed, named_leaves, rule_factors
+from make_jax.training.step import init_params, init_state, make_step
+from tests.training.tiny_run import tiny_config
+
+VOCABULARY, STEPS = 60, 20
+
+
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    c = tiny_config(tmp_path_factory.mktemp("step"), steps=STEPS)
+    return replace(c, optim=OptimConfig(warmup_steps=2, learning_rate=3e-3))
+
+
+def batches(c: Config, count: int) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    b, i = c.train.batch_size, c.inputs
+    return [
+        {
+            "query_tokens": rng.integers(0, VOCABULARY, (b, i.query_tokens)).astype(np.int32),
+            "query_mask": np.arange(i.query_tokens)[None] < rng.integers(1, 7, b)[:, None],
+            "title_tokens": rng.integers(0, VOCABULARY, (b, i.title_tokens)).astype(np.int32),
+            "title_mask": np.arange(i.title_tokens)[None] < rng.integers(1, 9, b)[:, None],
+            "image": rng.integers(0, 256, (b, i.image_height, i.image_width, 3)).astype(np.uint8),
+            "has_title": np.arange(b) % 5 != 0,
+            "has_image": np.arange(b) % 5 != 1,
+            "query_id": rng.integers(0, 12, b).astype(np.int32),
+            "product_id": rng.integers(0, 12, b).astype(np.int32),
+            "weight": (np.arange(b) != 3).astype(np.float32),
+        }
+        for _ in range(count)
+    ]
+
+
+def losses(c: Config, devices: int, count: int = STEPS) -> tuple[np.ndarray, Any]:
+    mesh = make_mesh(devices=jax.devices()[:devices])
+    model = Make(c.model, c.inputs, VOCABULARY)
+    state = init_state(model, c, mesh)
+    step = make_step(model, c, mesh, state.params)
+    told = []
+    for batch in batches(c, count):
+        state, metrics = step(state, place_batch(batch, mesh))
+        told.append(float(metrics["loss"]))
+    return np.array(told), state
+
+
+@pytest.fixture(scope="module")
+def one_device(settings: Config) -> np.ndarray:
+    return losses(settings, 1)[0]
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_training_gives_the_same_losses_on_any_device_count(settings, one_device, devices):
+    assert one_device[-1] < one_device[0]
+    np.testing.assert_allclose(losses(settings, devices)[0], one_device, rtol=1e-5)
+
+
+def test_frozen_parameters_stay_and_others_move(settings):
+    c = replace(settings, optim=replace(settings.optim, rules=(("title_encoder/layer", 0.0), ("title_encoder", 0.1))))
+    model = Make(c.model, c.inputs, VOCABULARY)
+    before = dict(named_leaves(init_params(model, c.train.seed)))
+    after = dict(named_leaves(losses(c, 1, 2)[1].params))
+    for name, leaf in after.items():
+        same = np.array_equal(leaf, before[name])
+        if "title_encoder/layer" in name:
+            assert same, name
+        elif name.endswith("kernel") and "gate" not in name:
+            assert not same, name
+
+
+def test_a_rule_that_matches_nothing_is_an_error_and_the_first_match_counts(settings):
+    params = init_params(Make(settings.model, settings.inputs, VOCABULARY), 0)
+    rules = (("layer_0/attention", 0.0), ("query_encoder", 0.5))
+    factors = dict(named_leaves(rule_factors(replace(settings.optim, rules=rules), params)))
+    assert factors["query_encoder/layer_0/attention/out/bias"] == 0.0
+    assert factors["query_encoder/layer_0/mlp/in/kernel"] == 0.5
+    assert factors["image_encoder/patch/kernel"] == 1.0
+    with pytest.raises(InputError, match="optim.rules: 'nowhere' matches no parameter"):
+        rule_factors(replace(settings.optim, rules=(("nowhere", 0.0),)), params)
+
+
+def test_no_decay_on_norms_biases_scale_and_positions(settings):
+    params = init_params(Make(settings.model, settings.inputs, VOCABULARY), 0)
+    for name, yes in named_leaves(decayed(params)):
+        assert yes == name.endswith(("kernel", "embedding")), name
+
+
+def test_scale_is_clamped_after_the_update(settings):
+    c = replace(settings, optim=replace(settings.optim, largest_scale=13.0))
+    _, state = losses(c, 1, 1)
+    np.testing.assert_allclose(jnp.exp(state.params["log_scale"]), 13.0, rtol=1e-6)
+
+
+def test_averaged_parameters_lie_between_start_and_end(settings):
+    c = replace(settings, optim=replace(settings.optim, ema_decay=0.9))
+    _, state = losses(c, 1, 3)
+    assert state.eval_params is state.ema
+    kernel = lambda tree: np.asarray(tree["image_encoder"]["patch"]["kernel"])  # noqa: E731
+    start = kernel(init_params(Make(c.model, c.inputs, VOCABULARY), c.train.seed))
+    moved = np.abs(kernel(state.params) - start).mean()
+    assert 0 < np.abs(kernel(state.ema) - start).mean() < moved
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_an_error():
+    with pytest.raises(InputError, match="train.batch_size is 12, which 8 devices do not divide; set it to 8 or 16"):
+        check_batch(12, make_mesh())
+    with pytest.raises(InputError, match="train.fsdp is 3, which does not divide the 8 devices"):
+        make_mesh(fsdp=3)
