@@ -140,7 +140,8 @@ def _per_query(evaluation: Evaluation) -> Iterator[str]:
             system: {metric: round(float(of[metric][i]), 6) for metric in METRICS}
             for system, of in evaluation.values.items()
         }
-        line = {"qid": query.id, "kind": query.kind, "lang": query.lang, "values": values}
+        slices = [name for name, mask in evaluation.slices.items() if mask[i]]
+        line = {"qid": query.id, "kind": query.kind, "lang": query.lang, "slices": slices, "values": values}
         yield json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
