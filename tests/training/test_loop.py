@@ -1,5 +1,6 @@
 """Whole runs on a tiny catalog: resume, stop, damage, contradiction."""
 
+import doctest
 import json
 import os
 import signal
@@ -46,6 +47,14 @@ def test_retriever_answers_from_the_run(whole):
     assert all(abs(hit.title_weight + hit.image_weight - 1) < 1e-5 for hit in hits)
     same = retriever.encode_queries(["red circle"] * 3)
     np.testing.assert_allclose(same[0], same[2], atol=1e-6)
+
+
+def test_docstring_example_of_the_retriever_is_true(whole):
+    runner = doctest.DocTestRunner()
+    for example in doctest.DocTestFinder().find(Retriever, globs={"run": whole}):
+        runner.run(example)
+    assert runner.summarize().failed == 0
+    assert runner.summarize().attempted >= 6
 
 
 def test_run_that_is_over_goes_no_further_and_keeps_its_numbers(whole):

@@ -1,0 +1,44 @@
+"""A fashion catalog of about 40,000 products with small pictures (60x80), from scratch on a CPU.
+
+Command:  python train.py --config configs/fashion.py --data.catalog fashion-sparse-full.zip --run runs/fashion-sparse
+One modality:  ... --model.adaptation.modalities title --objectives.title-contrast 0 --objectives.image-contrast 0
+"""
+
+from make_jax.config import (
+    AdaptationConfig,
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ImageConfig,
+    InputsConfig,
+    ModelConfig,
+    ObjectivesConfig,
+    OptimConfig,
+    TextConfig,
+    TrainConfig,
+)
+
+text = TextConfig(layers=2, width=128, heads=2, mlp_width=512, dropout=0.0, activation="gelu_tanh")
+
+config = Config(
+    run="runs/fashion",
+    data=DataConfig(),
+    inputs=InputsConfig(
+        vocabulary=8192,
+        query_tokens=12,
+        title_tokens=16,
+        image_height=64,
+        image_width=48,
+        augment=AugmentConfig(crop_area=0.8, flip=True, brightness=0.05, contrast=0.05, saturation=0.05),
+    ),
+    model=ModelConfig(
+        query=text,
+        title=text,
+        image=ImageConfig(layers=4, width=128, heads=2, mlp_width=512, patch=16, dropout=0.0, activation="gelu_tanh"),
+        adaptation=AdaptationConfig(cross_attention=False, gate_width=128),
+        embedding=128,
+    ),
+    objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5),
+    optim=OptimConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.05),
+    train=TrainConfig(steps=700, batch_size=256, eval_every=350, save_every=175, log_every=10),
+)

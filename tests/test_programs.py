@@ -1,0 +1,106 @@
+"""train.py and eval.py as a person runs them: exit code 2 and one clear line for a bad input, a report for a good one."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from make_jax.config import to_json
+from tests.conftest import ROOT
+from tests.tiny_catalog import write_catalog
+from tests.training.tiny_run import tiny_config
+
+
+def run(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> int:
+    """The exit code of a program."""
+    monkeypatch.setattr(sys, "argv", [program, *arguments])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_path(str(ROOT / program), run_name="__main__")
+    return int(leaving.value.code or 0)
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What stderr says: one line that begins with `error:`."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    """A recipe file of the tiny run."""
+    config = tiny_config(tmp_path)
+    (tmp_path / "config.json").write_text(to_json(config))
+    path = tmp_path / "recipe.py"
+    path.write_text(
+        "from pathlib import Path\nfrom make_jax.config import from_json\n"
+        f"config = from_json(Path({str(tmp_path / 'config.json')!r}).read_text(), 'config.json')\n"
+    )
+    return str(path)
+
+
+def test_train_then_eval_writes_the_whole_report(monkeypatch, tmp_path, recipe, capsys):
+    assert run(monkeypatch, "train.py", "--config", recipe) == 0
+    assert run(monkeypatch, "eval.py", str(tmp_path / "run")) == 0
+    folder = tmp_path / "run" / "eval" / "tiny-test"
+    for name in ("report.json", "report.md", "gallery.png", "weights.png", "qrels.txt", "runs/joint.run.gz"):
+        assert (folder / name).is_file(), name
+    report = json.loads((folder / "report.json").read_text())
+    assert {"random", "bm25", "title", "image", "joint", "joint+bm25"} == set(report["systems"])
+    assert "joint + BM25" in capsys.readouterr().out
+    hidden = write_catalog(tmp_path / "hidden", products=60)
+    info = json.loads((hidden / "catalog.json").read_text())
+    (hidden / "catalog.json").write_text(json.dumps(info | {"hide_title": True}))
+    assert run(monkeypatch, "eval.py", str(tmp_path / "run"), "--data.catalog", str(hidden)) == 0
+    systems = json.loads((tmp_path / "run/eval/hidden-test/report.json").read_text())["systems"]
+    assert "bm25" not in systems and "image" in systems
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--data.catalog", "nowhere"], "nowhere"),
+        (["--train.batch-size", "12"], "train.batch_size is 12, which 8 devices do not divide; set it to 8 or 16"),
+        (["--optim.lerning-rate", "1"], "--optim.learning-rate"),
+        (["--train.steps", "many"], "train.steps"),
+        (["--optim.rules", "nowhere", "0"], "optim.rules: 'nowhere' matches no parameter"),
+    ],
+)
+def test_bad_settings_of_train_end_with_exit_code_2_and_one_line(monkeypatch, capsys, recipe, arguments, expected):
+    assert run(monkeypatch, "train.py", "--config", recipe, *arguments) == 2
+    assert expected in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nowhere"], "nowhere: no run there"),
+        (["nowhere", "--split", "tset"], "tset"),
+        ([], "RUN"),
+    ],
+)
+def test_bad_settings_of_eval_end_with_exit_code_2_and_one_line(monkeypatch, capsys, arguments, expected):
+    assert run(monkeypatch, "eval.py", *arguments) == 2
+    assert expected.lower() in one_line(capsys).lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "expected"),
+    [
+        ("products.jsonl", '{"id": "x", "split": "train"}', "neither"),
+        ("queries.jsonl", '{"qid": "x", "text": "x", "split": "val", "rel": {"unknown": 3}}', "unknown"),
+        ("clicks.jsonl", '{"query": "x", ', "clicks.jsonl:73"),
+    ],
+)
+def test_bad_catalog_ends_training_with_exit_code_2_before_it_starts(
+    monkeypatch, capsys, tmp_path, recipe, name, line, expected
+):
+    with (tmp_path / "tiny" / name).open("a") as file:
+        file.write(line + "\n")
+    assert run(monkeypatch, "train.py", "--config", recipe) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and name in error and expected in error and "Traceback" not in error
+    assert not (tmp_path / "run").exists()
