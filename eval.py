@@ -7,6 +7,7 @@ from make_jax.errors import exit_cleanly
 
 
 def main() -> None:
+    """Parses the options and evaluates."""
     options = parse_evaluation(sys.argv[1:], "Measures a run on a catalog's judged queries, beside its baselines.")
     from make_jax.retrieval.program import evaluate_run  # after parsing: --help and a wrong flag answer at once
 

@@ -7,6 +7,7 @@ from make_jax.errors import exit_cleanly
 
 
 def main() -> None:
+    """Parses the settings and trains."""
     config = parse(sys.argv[1:], "Trains a model on a catalog's clicks.")
     from make_jax.training.loop import train  # after parsing: --help and a wrong flag answer at once
 

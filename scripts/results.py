@@ -1,7 +1,7 @@
 """Keeps results and writes the tables that show them.
 
     python scripts/results.py collect RUN/eval/CATALOG-test NAME    report -> docs/results/NAME.json
-    python scripts/results.py tables                                docs/results/*.json -> README.md, docs/results/README.md
+    python scripts/results.py tables                                docs/results/*.json -> tables in both README.md
 
 A table stands between `<!-- results:WHAT -->` and `<!-- /results -->` and is replaced whole; no number in it is typed.
 """
@@ -66,7 +66,9 @@ def _demo() -> str:
 def _fashion() -> str:
     parts = []
     for catalog in ("fashion-full", "fashion-sparse-full"):
-        reports = {run: _load(f"{catalog}-{run}") for run in FASHION_RUNS if (RESULTS / f"{catalog}-{run}.json").exists()}
+        reports = {
+            run: _load(f"{catalog}-{run}") for run in FASHION_RUNS if (RESULTS / f"{catalog}-{run}.json").exists()
+        }
         if not reports:
             continue
         first = next(iter(reports.values()))
@@ -137,6 +139,7 @@ def _markdown(rows: list[list[str]]) -> str:
 
 
 def main() -> None:
+    """Reads the command and does it."""
     match sys.argv[1:]:
         case ["collect", report, name]:
             collect(Path(report), name)

@@ -1,4 +1,4 @@
-"""train.py and eval.py as a person runs them: exit code 2 and one clear line for a bad input, a report for a good one."""
+"""train.py and eval.py as a person runs them: one clear line for a bad input, a report for a good one."""
 
 import json
 import runpy

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Int, UInt8
 
 from make_jax.config import InputsConfig, ModelConfig
 from make_jax.model.image import normalise, patches
@@ -47,7 +47,9 @@ class SingleStream(nn.Module):
         mask = jnp.concatenate([title_mask & has_title[:, None], image_mask], axis=1)
         layer = nn.remat(PostNormLayer, static_argnums=(3,)) if c.remat else PostNormLayer
         for number in range(t.layers):
-            x = layer(t.heads, t.mlp_width, t.dropout, t.eps, t.activation, dtype, name=f"layer_{number}")(x, mask, train)
+            x = layer(t.heads, t.mlp_width, t.dropout, t.eps, t.activation, dtype, name=f"layer_{number}")(
+                x, mask, train
+            )
         pooled = masked_mean(x, mask)
         vectors = unit(nn.Dense(c.embedding, kernel_init=KERNEL_INIT, name="projection")(pooled))
         return Adapted(vectors, equal_weights(jnp.stack([has_title, has_image], axis=-1)))

@@ -31,5 +31,7 @@ class TextEncoder(nn.Module):
         x = nn.Dropout(c.dropout)(x, deterministic=not train)
         layer = nn.remat(PostNormLayer, static_argnums=(3,)) if self.remat else PostNormLayer
         for i in range(c.layers):
-            x = layer(c.heads, c.mlp_width, c.dropout, c.eps, c.activation, self.dtype, name=f"layer_{i}")(x, mask, train)
+            x = layer(c.heads, c.mlp_width, c.dropout, c.eps, c.activation, self.dtype, name=f"layer_{i}")(
+                x, mask, train
+            )
         return x

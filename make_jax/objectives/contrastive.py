@@ -6,7 +6,8 @@ With S_ij = scale * (q_i . p_j - margin * [i = j]) and E_ij = 1 where pair (i, j
     l_p(j) = log sum_i E_ij exp(S_ij) - S_jj          product j against all queries
     loss   = sum_i w_i (l_q(i) + l_p(i)) / (2 sum_i w_i)
 
-    sigmoid (Zhai et al., arXiv 2303.15343), y_ij = +1 on the diagonal and -1 off it, L_ij = -log sigmoid(y_ij (S_ij + bias)):
+    sigmoid (Zhai et al., arXiv 2303.15343), y_ij = +1 on the diagonal and -1 off it:
+    L_ij = -log sigmoid(y_ij (S_ij + bias))
     l_q(i) = sum_j E_ij L_ij, l_p(j) = sum_i E_ij L_ij
 
 E_ij is 1 on the diagonal; off it, 0 when query ids are equal, product ids are equal, or either row has weight 0.
@@ -47,7 +48,7 @@ def contrastive_loss(
     margin: float = 0.0,
     axis: Axis = None,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The loss over the global batch and its metrics, both replicated; row i of queries and products is a positive pair.
+    """The loss over the global batch and its metrics, both replicated; row i of both is a positive pair.
 
     Called on local rows inside `jax.shard_map(..., check_vma=True)` over `axis`; `axis=None` is the plain one-device
     reference. Weight 0 takes a row out as anchor and as negative; the loss is 0 when all weights are. Metrics:
@@ -86,7 +87,11 @@ def contrastive_loss(
 
 
 def _softmax(
-    logits: Float[Array, "b B"], kept: Bool[Array, "b B"], positive: Bool[Array, "b B"], here: Int[Array, "b"], axis: Axis
+    logits: Float[Array, "b B"],
+    kept: Bool[Array, "b B"],
+    positive: Bool[Array, "b B"],
+    here: Int[Array, "b"],
+    axis: Axis,
 ) -> Float[Array, "b"]:
     """l_q + l_p of the local rows."""
     logits = jnp.where(kept, logits, EXCLUDED)
@@ -101,7 +106,11 @@ def _softmax(
 
 
 def _sigmoid(
-    logits: Float[Array, "b B"], kept: Bool[Array, "b B"], positive: Bool[Array, "b B"], here: Int[Array, "b"], axis: Axis
+    logits: Float[Array, "b B"],
+    kept: Bool[Array, "b B"],
+    positive: Bool[Array, "b B"],
+    here: Int[Array, "b"],
+    axis: Axis,
 ) -> Float[Array, "b"]:
     """l_q + l_p of the local rows."""
     del here

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Split
-from make_jax.config import Config, from_json
+from make_jax.config import from_json
 from make_jax.errors import InputError
 from make_jax.inputs.batch import Batch
 from make_jax.inputs.pipeline import product_batches, query_batches

@@ -23,9 +23,7 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
     if batch_size % mesh.size:
         down = batch_size // mesh.size * mesh.size
         near = f"{down} or {down + mesh.size}" if down else f"{mesh.size}"
-        raise InputError(
-            f"train.batch_size is {batch_size}, which {mesh.size} devices do not divide; set it to {near}"
-        )
+        raise InputError(f"train.batch_size is {batch_size}, which {mesh.size} devices do not divide; set it to {near}")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -227,9 +227,11 @@ def _asked_to_stop() -> Iterator[list[str]]:
 
 def _check_splits(catalog: Catalog) -> None:
     if not catalog.split_products("train"):
-        raise InputError(f"{catalog.path}: no product of the train split; set \"split\": \"train\" in products.jsonl")
+        raise InputError(f'{catalog.path}: no product of the train split; set "split": "train" in products.jsonl')
     if not catalog.clicks:
-        raise InputError(f"{catalog.path}: no clicks to train on; expected clicks.jsonl with lines of query and product")
+        raise InputError(
+            f"{catalog.path}: no clicks to train on; expected clicks.jsonl with lines of query and product"
+        )
 
 
 def _greet(

@@ -74,7 +74,7 @@ def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
         metrics = {
             "loss": loss,
             "scale": jnp.exp(new["log_scale"]),
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
             **metrics,
         }
         return TrainState(state.step + 1, new, opt_state, ema), metrics

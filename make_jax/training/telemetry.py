@@ -34,7 +34,7 @@ class Telemetry:
     """The one teller of a run: use it as a context manager, `advance` every step, `write` at the steps that are logged.
 
     `folder` is the run's folder; `total_steps` is where the run ends. A run that goes on from step k passes
-    `start_step=k`: what was told of step k and later is taken back first, so that no step is told twice. On a terminal
+    `start_step=k`: what was told of later steps is taken back first, so that no step is told twice. On a terminal
     the line is live; elsewhere (CI, nohup) it is a plain line at most every `PLAIN_INTERVAL` seconds.
 
     Raises InputError if a line of an earlier `metrics.jsonl` is not what this class writes.
@@ -49,7 +49,7 @@ class Telemetry:
 
         folder.mkdir(parents=True, exist_ok=True)
         metrics = folder / METRICS
-        kept = [record for record in read_metrics(metrics) if record["step"] < start_step] if metrics.exists() else []
+        kept = [record for record in read_metrics(metrics) if record["step"] <= start_step] if metrics.exists() else []
         write_atomically(metrics, "".join(f"{json.dumps(record)}\n" for record in kept))
         self._metrics = metrics.open("a", encoding="utf-8")
         self._events = _Events(folder / TENSORBOARD, start_step)
@@ -150,7 +150,7 @@ class _Events:
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         # Readers drop what earlier files told of this step and later.
-        self._write(Event(wall_time=time.time(), step=start_step, session_log=SessionLog(status=SessionLog.START)))
+        self._write(Event(wall_time=time.time(), step=start_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])

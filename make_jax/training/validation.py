@@ -36,9 +36,7 @@ class Validation:
 
     def measure(self, params: Params) -> Mapping[str, float]:
         """Metric names and values, means over queries."""
-        retriever = Retriever(
-            self._model, params, self._tokenizer, batch_size=self._batch_size, mesh=self._mesh
-        )
+        retriever = Retriever(self._model, params, self._tokenizer, batch_size=self._batch_size, mesh=self._mesh)
         modalities = retriever.modalities
         if self._catalog.info.hide_title and modalities == "both":
             modalities = "image"

@@ -65,7 +65,9 @@ def sharded(devices: int, kind: str, margin: float):
         loss = partial(contrastive_loss, weights=w, kind=kind, bias=b, margin=margin, axis=("data", "fsdp"))
         return loss(Rows(q, qid), Rows(p, pid), s)
 
-    return jax.shard_map(local, mesh=mesh, in_specs=(ROWS,) * 5 + (WHOLE,) * 2, out_specs=(WHOLE, WHOLE), check_vma=True)
+    return jax.shard_map(
+        local, mesh=mesh, in_specs=(ROWS,) * 5 + (WHOLE,) * 2, out_specs=(WHOLE, WHOLE), check_vma=True
+    )
 
 
 def plain(q, p, qid, pid, w, s, b, kind, margin):
@@ -107,9 +109,11 @@ def test_gather_equals_plain_in_value_and_gradient(devices, kind, margin):
 def test_all_weights_zero_gives_loss_zero_and_finite_gradients(kind):
     e = example()
     mapped = sharded(4, kind, 0.1)
-    value, gradients = jax.value_and_grad(lambda q, p: mapped(q, p, e["qid"], e["pid"], 0 * e["w"], e["s"], e["b"])[0], (0, 1))(
-        e["q"], e["p"]
-    )  # fmt: skip
+
+    def loss(q, p):
+        return mapped(q, p, e["qid"], e["pid"], 0 * e["w"], e["s"], e["b"])[0]
+
+    value, gradients = jax.value_and_grad(loss, (0, 1))(e["q"], e["p"])
     assert value == 0
     assert all(not np.asarray(g).any() for g in gradients)
 

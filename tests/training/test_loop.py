@@ -113,11 +113,11 @@ def test_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_checkpoint(
 def test_other_settings_or_another_catalog_in_the_same_folder_are_explained(whole):
     config = tiny_config(whole.parent)
     other = replace(config, optim=replace(config.optim, learning_rate=0.5))
-    with pytest.raises(InputError, match="optim.learning_rate is 0.5 here and 0.001 there"):
+    with pytest.raises(InputError, match=r"optim.learning_rate is 0.5 here and 0.001 there"):
         train(other)
     with (whole.parent / "tiny" / "clicks.jsonl").open("a") as file:
         file.write('{"query": "red", "product": "p0"}\n')
-    with pytest.raises(InputError, match="the catalog's content differs"):
+    with pytest.raises(InputError, match=r"the catalog's content differs"):
         train(config)
 
 
@@ -128,5 +128,5 @@ def test_empty_training_split_and_no_clicks_are_errors(tmp_path):
         train(config)
     products = tmp_path / "tiny" / "products.jsonl"
     products.write_text(products.read_text().replace('"split": "train"', '"split": "test"'))
-    with pytest.raises(InputError, match="no product of the train split"):
+    with pytest.raises(InputError, match=r"no product of the train split"):
         train(config)

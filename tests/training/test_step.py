@@ -19,8 +19,6 @@ from tests.training.tiny_run import tiny_config
 VOCABULARY, STEPS = 60, 20
 
 
-
-
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Config:
     c = tiny_config(tmp_path_factory.mktemp("step"), steps=STEPS)
@@ -90,7 +88,7 @@ def test_a_rule_that_matches_nothing_is_an_error_and_the_first_match_counts(sett
     assert factors["query_encoder/layer_0/attention/out/bias"] == 0.0
     assert factors["query_encoder/layer_0/mlp/in/kernel"] == 0.5
     assert factors["image_encoder/patch/kernel"] == 1.0
-    with pytest.raises(InputError, match="optim.rules: 'nowhere' matches no parameter"):
+    with pytest.raises(InputError, match=r"optim.rules: 'nowhere' matches no parameter"):
         rule_factors(replace(settings.optim, rules=(("nowhere", 0.0),)), params)
 
 
@@ -117,7 +115,7 @@ def test_averaged_parameters_lie_between_start_and_end(settings):
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_an_error():
-    with pytest.raises(InputError, match="train.batch_size is 12, which 8 devices do not divide; set it to 8 or 16"):
+    with pytest.raises(InputError, match=r"train.batch_size is 12, which 8 devices do not divide; set it to 8 or 16"):
         check_batch(12, make_mesh())
-    with pytest.raises(InputError, match="train.fsdp is 3, which does not divide the 8 devices"):
+    with pytest.raises(InputError, match=r"train.fsdp is 3, which does not divide the 8 devices"):
         make_mesh(fsdp=3)

@@ -31,7 +31,7 @@ def tell(folder: Path, steps: range, total: int = 10) -> None:
     with Telemetry(folder, total, start_step=steps.start, console=plain()) as told:
         for step in steps:
             told.advance(step + 1)
-            told.write(step, {"loss": 5.0 - 0.1 * step})
+            told.write(step + 1, {"loss": 5.0 - 0.1 * step})
 
 
 def steps_told(folder: Path) -> list[int]:
@@ -50,22 +50,22 @@ def test_every_line_is_flushed(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_tells_no_step_twice(tmp_path: Path) -> None:
     tell(tmp_path, range(0, 7))
     tell(tmp_path, range(4, 10))
-    assert steps_told(tmp_path) == list(range(10))
+    assert steps_told(tmp_path) == list(range(1, 11))
 
 
 def test_a_run_from_scratch_takes_everything_back(tmp_path: Path) -> None:
     tell(tmp_path, range(0, 7))
     tell(tmp_path, range(0, 2))
-    assert steps_told(tmp_path) == [0, 1]
+    assert steps_told(tmp_path) == [1, 2]
 
 
 def test_a_last_line_without_its_end_is_left_out(tmp_path: Path) -> None:
     tell(tmp_path, range(0, 3))
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 3, "lo')  # as a killed run leaves it
-    assert steps_told(tmp_path) == [0, 1, 2]
+        file.write('{"step": 4, "lo')  # as a killed run leaves it
+    assert steps_told(tmp_path) == [1, 2, 3]
     tell(tmp_path, range(3, 5))
-    assert steps_told(tmp_path) == [0, 1, 2, 3, 4]
+    assert steps_told(tmp_path) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("broken", ["{oops", "[1]", '{"loss": 1.0}', '{"step": "2"}'])
@@ -96,7 +96,7 @@ def test_tensorboard_reads_the_scalars_and_no_step_twice(tmp_path: Path) -> None
     reader = EventAccumulator(str(tmp_path / "tensorboard"))
     reader.Reload()
     told = reader.Tensors("loss")
-    assert [event.step for event in told] == list(range(10))
+    assert [event.step for event in told] == list(range(1, 11))
     assert told[9].tensor_proto.float_val[0] == pytest.approx(5.0 - 0.9)
 
 
