@@ -40,5 +40,5 @@ config = Config(
     ),
     objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5),
     optim=OptimConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.05),
-    train=TrainConfig(steps=700, batch_size=256, eval_every=350, save_every=175, log_every=10),
+    train=TrainConfig(steps=600, batch_size=256, eval_every=300, save_every=150, log_every=10),
 )
