@@ -103,8 +103,14 @@ class Make(nn.Module):
         also `title` and `image` [B, E], the two directions that it weighs.
         """
         query = self.encode_query(batch["query_tokens"], batch["query_mask"], train)
-        names = ("title_tokens", "title_mask", "image", "has_title", "has_image")
-        product = self.encode_product(*(batch[name] for name in names), train=train)
+        product = self.encode_product(
+            batch["title_tokens"],
+            batch["title_mask"],
+            batch["image"],
+            batch["has_title"],
+            batch["has_image"],
+            train,
+        )
         out = {
             "query": query,
             "product": product.vectors,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,6 @@ from make_jax.inputs.batch import Batch
 from make_jax.inputs.pipeline import product_batches, query_batches
 from make_jax.inputs.tokenizer import Tokenizer, from_definition
 from make_jax.model.make import Make
-from make_jax.model.modal_adaptation import Adapted
 from make_jax.retrieval.embed import Embeddings, Modality, Progress, embed_products, silent
 from make_jax.retrieval.search import search
 from make_jax.runs.checkpoints import Checkpoints
@@ -158,7 +157,7 @@ class Retriever:
 
 def read_checkpoint(
     run: str | Path, checkpoint: Literal["best", "last"] = "best"
-) -> tuple[Params, dict, dict[str, str]]:
+) -> tuple[Params, dict[str, Any], dict[str, str]]:
     """Parameters, meta and files of a run's checkpoint; InputError when the folder is no run."""
     folder = Path(run) / CHECKPOINTS
     if not folder.is_dir():
@@ -172,7 +171,7 @@ def read_checkpoint(
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode_query(model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array) -> jax.Array:
+def _encode_query(model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array) -> Any:
     return model.apply({"params": params}, query_tokens, query_mask, method=Make.encode_query)
 
 
@@ -185,6 +184,6 @@ def _encode_product(
     image: jax.Array,
     has_title: jax.Array,
     has_image: jax.Array,
-) -> Adapted:
+) -> Any:
     rows = (title_tokens, title_mask, image, has_title, has_image)
     return model.apply({"params": params}, *rows, method=Make.encode_product)

@@ -15,7 +15,7 @@ class TrainState:
     Dropout needs no key here: step `i` uses `fold_in(key(seed), i)`, so a resumed run draws what it would have drawn.
     """
 
-    step: jax.Array  # int32, steps taken
+    step: Any  # int32 [], steps taken
     params: Params
     opt_state: Any
     ema: Params | None  # averaged parameters, None without averaging

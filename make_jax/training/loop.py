@@ -24,6 +24,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, check, to_json
 from make_jax.errors import InputError
 from make_jax.files import write_atomically
+from make_jax.inputs.batch import Batch
 from make_jax.inputs.device import Prefetch, prefetch
 from make_jax.inputs.pipeline import train_batches
 from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, train_wordpiece
@@ -41,6 +42,7 @@ from make_jax.training.telemetry import METRICS, Telemetry
 from make_jax.training.validation import BEST_BY, Validation
 
 CURVES = "curves.png"
+Batches = Prefetch[Batch, dict[str, jax.Array]]
 
 
 def train(config: Config) -> Path:
@@ -94,7 +96,7 @@ def train(config: Config) -> Path:
     return folder
 
 
-def _loop(run: "_Run", state: TrainState, step: Any, batches: Prefetch, start: int) -> bool:
+def _loop(run: "_Run", state: TrainState, step: Any, batches: Batches, start: int) -> bool:
     """Steps to the end; gives back whether a signal stopped it before."""
     t = run.config.train
     with _asked_to_stop() as asked:
@@ -103,7 +105,7 @@ def _loop(run: "_Run", state: TrainState, step: Any, batches: Prefetch, start: i
             if i > start and (i == t.steps or (t.eval_every and i % t.eval_every == 0)):
                 run.flush(i, batches)
                 run.evaluate(i, state)
-            if (i > start or over) and (over or (t.save_every and i % t.save_every == 0)):
+            if i > start and (over or (t.save_every and i % t.save_every == 0)):
                 run.flush(i, batches)
                 run.save("last", i, state)
             if over:
@@ -143,7 +145,7 @@ class _Run:
             self.measured = found.meta["metrics"]
             self.best = -math.inf if self.best is None else self.best
 
-    def flush(self, step: int, batches: Prefetch) -> None:
+    def flush(self, step: int, batches: Batches) -> None:
         """Reads and tells the metrics of the steps up to `step`. InputError when one of them is not finite."""
         if not self.pending:
             return

@@ -1,6 +1,7 @@
 """AdamW with warm-up, cosine decay, clipping, and ordered rules for freezing and learning rates."""
 
 import re
+from typing import Any
 
 import jax
 import optax
@@ -83,6 +84,6 @@ def named_leaves(params: Params) -> list[tuple[str, jax.Array]]:
     return [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
 
 
-def path_name(path: tuple) -> str:
+def path_name(path: tuple[Any, ...]) -> str:
     """A key path as text."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

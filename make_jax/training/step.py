@@ -1,6 +1,7 @@
 """One optimizer step, compiled once."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
 
         def loss_fn(params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
             variables = {"params": freeze(params, factors)}
-            out = model.apply(variables, batch, train=True, rngs={"dropout": key})
+            out: Any = model.apply(variables, batch, train=True, rngs={"dropout": key})
             loss, metrics = loss_of(out, batch)
             both = (batch["has_title"] & batch["has_image"]).astype(jnp.float32) * batch["weight"]
             title_weight = jnp.sum(out["weights"][:, 0] * both) / jnp.maximum(jnp.sum(both), 1.0)
