@@ -40,7 +40,7 @@ NEAR_COLOUR = 24.0  # ... when their colours are this close too (mean absolute d
 SHARES = {"train": 0.60, "val": 0.08, "test": 0.32}
 BIG_GROUP = 20  # a larger group trains, so that no split hangs on one series
 TOO_GENERAL = 0.15  # a keyword on more than this share of all products is no query
-LEAST_TRAIN = 1  # a query's keyword stands on at least so many training products
+LEAST_TRAIN = 2  # training products with a query's keyword; one person's word is not learnable
 PAIR_LEAST = 2  # products of the split that carry both keywords of a pair
 PAIR_IMPLIED = 0.8  # a pair is no query when one keyword nearly always comes with the other
 

@@ -222,7 +222,7 @@ names or shapes are somebody's trade mark.
   nearly always comes with the other; the title may or may not say them.
 * Clicks: one for each keyword of each training picture, and up to three texts of two of its keywords. Titles are not
   queries. Clicks are from training pictures only.
-* A query's keywords each stand on at least one training picture, hence in the clicks; a keyword on more than
+* A query's keywords each stand on at least two training pictures, hence in the clicks; a keyword on more than
   15 % of all pictures is no query.
 * All queries say `lang` en; a few keywords and many titles are Italian, French, German or Spanish words.
 
