@@ -1,5 +1,6 @@
 """What a model is compared with: BM25 over titles, chance, and the model joined with BM25."""
 
+import logging
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -67,6 +68,8 @@ class TitleBM25:
     def set(self, parameters: Parameters) -> None:
         """Builds the index again with other parameters."""
         import bm25s  # type: ignore[import-untyped]
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells every index it builds at DEBUG
 
         if any(self._titles):
             self._index = bm25s.BM25(k1=parameters.k1, b=parameters.b, method="lucene", backend="numpy")
