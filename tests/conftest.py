@@ -13,7 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Before jax is imported. Child processes of tests inherit all of it.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+# Pretended devices wait for each other. On a busy machine 40 s, where XLA ends the process, can be too short.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+    ]
+).strip()
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that wants the network fails at once instead of waiting
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

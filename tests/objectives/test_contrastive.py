@@ -47,7 +47,7 @@ def example(seed: int = 0) -> dict[str, Any]:
         "pid": np.array([0, 1, 1, 3, 4, 5, 6, 7, 8, 9, -1, -1, 12, 12, 12, 15], np.int32),
         "w": np.array([1, 1, 1, 0, 1, 1, 1, 0.5, 1, 1, 1, 1, 1, 2, 1, 0], np.float32),
         "s": np.float32(np.log(20.0)),
-        "b": np.float32(-10.0),
+        "b": np.float32(-3.0),
     }
     return {name: jnp.asarray(value) for name, value in arrays.items()}
 
