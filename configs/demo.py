@@ -17,7 +17,7 @@ from make_jax.config import (
     TrainConfig,
 )
 
-text = TextConfig(layers=2, width=128, heads=2, mlp_width=512, dropout=0.1, activation="gelu_tanh")
+text = TextConfig(layers=2, width=128, heads=2, mlp_width=512, dropout=0.2, activation="gelu_tanh")
 
 config = Config(
     run="runs/demo",
