@@ -74,7 +74,7 @@ def contrastive_loss(
         losses = _softmax(logits, kept, positive, here, axis)
     else:
         assert bias is not None
-        losses = _sigmoid(logits + bias.astype(jnp.float32), kept, positive, here, axis)
+        losses = _sigmoid(logits + bias.astype(jnp.float32), kept, positive, axis)
     total = jnp.maximum(_sum(jnp.sum(weights), axis), 1e-30)
     loss = _sum(jnp.sum(weights * losses), axis) / (2.0 * total)
 
@@ -109,11 +109,9 @@ def _sigmoid(
     logits: Float[Array, "b B"],
     kept: Bool[Array, "b B"],
     positive: Bool[Array, "b B"],
-    here: Int[Array, "b"],
     axis: Axis,
 ) -> Float[Array, "b"]:
     """l_q + l_p of the local rows."""
-    del here
     pairs = jnp.where(kept, -jax.nn.log_sigmoid(jnp.where(positive, logits, -logits)), 0.0)
     return jnp.sum(pairs, axis=1) + _sum_own_columns(jnp.sum(pairs, axis=0), axis)
 
