@@ -15,26 +15,28 @@ B, D = 16, 8
 ROWS, WHOLE = PartitionSpec(("data", "fsdp")), PartitionSpec()
 
 
-def reference(q, p, qid, pid, w, log_scale, bias, kind, margin):
-    """The formula of the module's docstring, one row at a time."""
-    qid, pid = np.asarray(qid), np.asarray(pid)
-    scale, n, total, weight = jnp.exp(log_scale), len(w), 0.0, np.asarray(w)
-    kept = np.eye(n, dtype=bool)
-    for i in range(n):
-        for j in range(n):
+def kept_pairs(e: dict[str, Any]) -> np.ndarray:
+    """Which pairs may stand in a denominator, pair by pair."""
+    qid, pid, w = (np.asarray(e[name]) for name in ("qid", "pid", "w"))
+    kept = np.eye(B, dtype=bool)
+    for i in range(B):
+        for j in range(B):
             equal = (qid[i] == qid[j] >= 0) or (pid[i] == pid[j] >= 0)
-            kept[i, j] |= not (equal or weight[i] == 0 or weight[j] == 0)
-    s = scale * (jnp.dot(q, p.T, precision="highest") - margin * jnp.eye(n))
-    for i in range(n):
-        if kind == "softmax":
-            row = jax.nn.logsumexp(s[i][kept[i]])
-            column = jax.nn.logsumexp(s[:, i][kept[:, i]])
-            total += w[i] * (row + column - 2 * s[i, i])
-        else:
-            y = 2.0 * jnp.eye(n) - 1.0
-            pairs = -jax.nn.log_sigmoid(y * (s + bias))
-            total += w[i] * (pairs[i][kept[i]].sum() + pairs[:, i][kept[:, i]].sum())
-    return total / (2 * max(w.sum(), 1e-30))
+            kept[i, j] |= not (equal or w[i] == 0 or w[j] == 0)
+    return kept
+
+
+def reference(q, p, s, b, *, e, kind, margin):
+    """The formula of the module's docstring."""
+    kept, eye = kept_pairs(e), jnp.eye(B)
+    logits = jnp.exp(s) * (jnp.dot(q, p.T, precision="highest") - margin * eye)
+    if kind == "softmax":
+        masked = jnp.where(kept, logits, -jnp.inf)
+        losses = jax.nn.logsumexp(masked, 1) + jax.nn.logsumexp(masked, 0) - 2 * jnp.diag(logits)
+    else:
+        pairs = jnp.where(kept, -jax.nn.log_sigmoid((2 * eye - 1) * (logits + b)), 0)
+        losses = pairs.sum(1) + pairs.sum(0)
+    return jnp.sum(e["w"] * losses) / (2 * e["w"].sum())
 
 
 def example(seed: int = 0) -> dict[str, Any]:
@@ -70,8 +72,13 @@ def sharded(devices: int, kind: str, margin: float):
     )
 
 
-def plain(q, p, qid, pid, w, s, b, kind, margin):
-    return contrastive_loss(Rows(q, qid), Rows(p, pid), s, weights=w, kind=kind, bias=b, margin=margin)[0]
+def plain(q, p, s, b, *, e, kind, margin):
+    return contrastive_loss(Rows(q, e["qid"]), Rows(p, e["pid"]), s, weights=e["w"], kind=kind, bias=b, margin=margin)
+
+
+def value_and_gradient(loss, e, has_aux=True):
+    """By queries, products, scale and bias, compiled."""
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=has_aux))(e["q"], e["p"], e["s"], e["b"])
 
 
 def agree(found, wanted, tolerance=1e-5):
@@ -85,24 +92,17 @@ def agree(found, wanted, tolerance=1e-5):
 @pytest.mark.parametrize("margin", [0.0, 0.2])
 def test_plain_form_equals_the_formula_in_value_and_gradient(kind, margin):
     e = example()
-    arguments = (e["q"], e["p"], e["qid"], e["pid"], e["w"], e["s"], e["b"])
-    found = jax.value_and_grad(partial(plain, kind=kind, margin=margin), argnums=(0, 1, 5, 6))(*arguments)
-    wanted = jax.value_and_grad(partial(reference, kind=kind, margin=margin), argnums=(0, 1, 5, 6))(*arguments)
-    agree(found, wanted)
+    (value, _), gradients = value_and_gradient(partial(plain, e=e, kind=kind, margin=margin), e)
+    agree((value, gradients), value_and_gradient(partial(reference, e=e, kind=kind, margin=margin), e, False))
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 @pytest.mark.parametrize(("kind", "margin"), [("softmax", 0.2), ("sigmoid", 0.0)])
 def test_gather_equals_plain_in_value_and_gradient(devices, kind, margin):
     e = example(1)
-    arguments = (e["q"], e["p"], e["qid"], e["pid"], e["w"], e["s"], e["b"])
     mapped = sharded(devices, kind, margin)
-    found = jax.jit(jax.value_and_grad(lambda *a: mapped(*a)[0], argnums=(0, 1, 5, 6)))(*arguments)
-    wanted = jax.value_and_grad(partial(plain, kind=kind, margin=margin), argnums=(0, 1, 5, 6))(*arguments)
-    agree(found, wanted)
-    agree(mapped(*arguments)[1], contrastive_loss(
-        Rows(e["q"], e["qid"]), Rows(e["p"], e["pid"]), e["s"], weights=e["w"], kind=kind, bias=e["b"], margin=margin
-    )[1])  # fmt: skip
+    found = value_and_gradient(lambda q, p, s, b: mapped(q, p, e["qid"], e["pid"], e["w"], s, b), e)
+    agree(found, value_and_gradient(partial(plain, e=e, kind=kind, margin=margin), e))
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
@@ -113,38 +113,35 @@ def test_all_weights_zero_gives_loss_zero_and_finite_gradients(kind):
     def loss(q, p):
         return mapped(q, p, e["qid"], e["pid"], 0 * e["w"], e["s"], e["b"])[0]
 
-    value, gradients = jax.value_and_grad(loss, (0, 1))(e["q"], e["p"])
+    value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(e["q"], e["p"])
     assert value == 0
     assert all(not np.asarray(g).any() for g in gradients)
 
 
 def test_weight_zero_row_is_neither_anchor_nor_negative():
     e = example()
-    arguments = [e["q"], e["p"], e["qid"], e["pid"], e["w"], e["s"], e["b"]]
-    before = plain(*arguments, kind="softmax", margin=0.0)
-    arguments[0] = e["q"].at[3].set(e["q"][3, ::-1])  # weight 0
-    arguments[1] = e["p"].at[15].set(e["p"][15, ::-1])  # weight 0
-    assert plain(*arguments, kind="softmax", margin=0.0) == before
+    loss = jax.jit(partial(plain, e=e, kind="softmax", margin=0.0))
+    q = e["q"].at[3].set(e["q"][3, ::-1])  # weight 0
+    p = e["p"].at[15].set(e["p"][15, ::-1])  # weight 0
+    assert loss(q, p, e["s"], e["b"])[0] == loss(e["q"], e["p"], e["s"], e["b"])[0]
+    q = e["q"].at[4].set(e["q"][4, ::-1])  # weight 1
+    assert loss(q, p, e["s"], e["b"])[0] != loss(e["q"], e["p"], e["s"], e["b"])[0]
 
 
 def test_row_with_no_valid_negative_has_loss_zero():
-    same = jnp.zeros(B, jnp.int32)
-    e = example()
-    value = plain(e["q"], e["p"], same, e["pid"], jnp.ones(B, jnp.float32), e["s"], e["b"], "softmax", 0.0)
+    e = example() | {"qid": jnp.zeros(B, jnp.int32), "w": jnp.ones(B, jnp.float32)}
+    (value, _), _ = value_and_gradient(partial(plain, e=e, kind="softmax", margin=0.0), e)
     assert abs(value) < 1e-5
 
 
 def test_large_scale_stays_finite_and_bfloat16_is_near():
-    e = example()
-    hot = jnp.float32(np.log(100.0))
-    arguments = (e["q"], e["p"], e["qid"], e["pid"], e["w"], hot, e["b"])
-    grad = jax.value_and_grad(partial(plain, kind="softmax", margin=0.0), argnums=(0, 1))
-    value, gradients = grad(*arguments)
-    assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients)
-    rounded = tuple(jnp.asarray(x, jnp.bfloat16) for x in arguments[:2])
-    _, coarse = grad(*rounded, *arguments[2:])
-    exact = grad(*(x.astype(jnp.float32) for x in rounded), *arguments[2:])[1]
-    agree([c.astype(jnp.float32) for c in coarse], exact, 2**-7)
+    e = example() | {"s": jnp.float32(np.log(100.0))}
+    rounded = e | {name: e[name].astype(jnp.bfloat16) for name in ("q", "p")}
+    widened = rounded | {name: rounded[name].astype(jnp.float32) for name in ("q", "p")}
+    loss = partial(plain, e=e, kind="softmax", margin=0.0)
+    (value, _), coarse = value_and_gradient(loss, rounded)
+    assert np.isfinite(value) and all(np.isfinite(np.asarray(g, np.float32)).all() for g in coarse)
+    agree([np.asarray(g, np.float32) for g in coarse[:2]], value_and_gradient(loss, widened)[1][:2], 2**-7)
 
 
 def test_gather_moves_products_once_and_column_statistics_only():
