@@ -17,7 +17,7 @@ from make_jax.config import (
     TrainConfig,
 )
 
-text = TextConfig(layers=2, width=128, heads=2, mlp_width=512, dropout=0.2, activation="gelu_tanh")
+text = TextConfig(layers=2, width=128, heads=2, mlp_width=512, dropout=0.1, activation="gelu_tanh")
 
 config = Config(
     run="runs/demo",
@@ -38,6 +38,6 @@ config = Config(
         embedding=128,
     ),
     objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5),
-    optim=OptimConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.1, ema_decay=0.995),
+    optim=OptimConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.1, ema_decay=0.98),
     train=TrainConfig(steps=300, batch_size=128, eval_every=100, save_every=100, log_every=10),
 )

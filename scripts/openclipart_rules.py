@@ -212,6 +212,8 @@ names or shapes are somebody's trade mark.
 
 ## What queries and clicks are
 
+Queries: NOT from users. They are keywords that the contributors of the pictures wrote; so are the clicks.
+
 * **No query and no click is the behaviour of a user.** Both are keywords that the contributors of the pictures wrote.
 * Judged queries (validation, test): a keyword of the contributors; relevant (grade 3) are the pictures of that split
   whose contributor wrote it, all others are 0. Contributors left out keywords that would fit, so a picture judged 0

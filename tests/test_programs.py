@@ -22,11 +22,12 @@ def run(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> int:
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """What stderr says: one line that begins with `error:`."""
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    return lines[0]
+    """What stderr says at its end, after progress: one line that begins with `error:`, and no traceback."""
+    text = capsys.readouterr().err
+    assert text.count("error: ") == 1 and "Traceback" not in text
+    last = text.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    return last
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_train_then_eval_writes_the_whole_report(monkeypatch, tmp_path, recipe, 
     report = json.loads((folder / "report.json").read_text())
     assert {"random", "bm25", "title", "image", "joint", "joint+bm25"} == set(report["systems"])
     assert "joint + BM25" in capsys.readouterr().out
-    hidden = write_catalog(tmp_path / "hidden", products=60)
+    hidden = write_catalog(tmp_path / "hidden", products=60, missing=False)
     info = json.loads((hidden / "catalog.json").read_text())
     (hidden / "catalog.json").write_text(json.dumps(info | {"hide_title": True}))
     assert run(monkeypatch, "eval.py", str(tmp_path / "run"), "--data.catalog", str(hidden)) == 0

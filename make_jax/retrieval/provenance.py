@@ -68,5 +68,5 @@ def queries_from(catalog: Catalog) -> str:
         return "The catalog does not say where its queries come from (it has no PROVENANCE.md)."
     with catalog.source.open("PROVENANCE.md") as file:
         text = file.read(_LONGEST_NOTE).decode("utf-8", errors="replace")
-    found = re.search(r"^\W*queries\W+(.*)$", text, re.IGNORECASE | re.MULTILINE)
+    found = re.search(r"^\W*queries:\W*(.*)$", text, re.IGNORECASE | re.MULTILINE)
     return found[1].strip() if found else "See PROVENANCE.md of the catalog."
