@@ -19,6 +19,9 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+        # Tests compile much and compute little: unoptimised programs take half the time.
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
     ]
 ).strip()
 os.environ["MPLBACKEND"] = "Agg"
