@@ -38,6 +38,6 @@ config = Config(
         embedding=128,
     ),
     objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5),
-    optim=OptimConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.1, ema_decay=0.98),
-    train=TrainConfig(steps=300, batch_size=128, eval_every=100, save_every=100, log_every=10),
+    optim=OptimConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.1, ema_decay=0.99),
+    train=TrainConfig(steps=400, batch_size=128, eval_every=100, save_every=100, log_every=10),
 )
