@@ -1,7 +1,10 @@
 """A fashion catalog of about 40,000 products with small pictures (60x80), from scratch on a CPU.
 
 Command:  python train.py --config configs/fashion.py --data.catalog fashion-sparse-full.zip --run runs/fashion-sparse
-One modality:  ... --model.adaptation.modalities title --objectives.title-contrast 0 --objectives.image-contrast 0
+Machine:  two cores of an AMD EPYC, other work running beside it; 16 minutes of training
+Reached:  test nDCG@10 with sparse titles: attr English 0.725, attr Chinese 0.717, held-out combinations in English
+          0.641 (docs/results/fashion-sparse-full-joint.json)
+One modality alone:  --model.adaptation.modalities title --objectives.title-contrast 0 --objectives.image-contrast 0
 """
 
 from make_jax.config import (

@@ -24,8 +24,9 @@ RESULTS = ROOT / "docs" / "results"
 METRIC = "nDCG@10"
 FASHION_SLICES = {
     "attr English": "kind:attr lang:en",
-    "held-out combinations": "heldout:yes",
+    "held-out, English": "heldout:yes lang:en",
     "attr Chinese": "kind:attr lang:zh",
+    "held-out, Chinese": "heldout:yes lang:zh",
 }
 FASHION_RUNS = ("joint", "title", "image")
 
