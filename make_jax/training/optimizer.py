@@ -79,7 +79,7 @@ def freeze(params: Params, factors: Params) -> Params:
     return jax.tree.map(lambda leaf, factor: leaf if factor else jax.lax.stop_gradient(leaf), params, factors)
 
 
-def named_leaves(params: Params) -> list[tuple[str, jax.Array]]:
+def named_leaves(params: Params) -> list[tuple[str, Any]]:
     """(path, leaf) pairs, paths like `query_encoder/layer_0/attention/query/kernel`."""
     return [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
 
