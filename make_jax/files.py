@@ -23,7 +23,8 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
+        _name_file(error, path)
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
@@ -44,10 +45,17 @@ def folder_atomically(path: str | Path) -> Iterator[Path]:
                     os.fsync(opened.fileno())
         partial.chmod(0o755)
         partial.rename(path)
-    except BaseException:
+    except BaseException as error:
+        _name_file(error, path)
         shutil.rmtree(partial, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def _name_file(error: BaseException, path: Path) -> None:
+    """A write that met a full disk does not say where; the path makes it an error that a person can act on."""
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = str(path)
 
 
 def sync_folder(path: Path) -> None:

@@ -37,8 +37,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes the report folder, whole or not at all, and gives back what is in report.json.
 
-    A report that was there before is replaced. A folder with anything else in it is an InputError. `about` is what
-    `provenance.about` gives.
+    A report that was there before is replaced. A folder with anything else in it is an InputError, and so is a disk
+    that is full. `about` is what `provenance.about` gives.
     """
     folder = Path(folder)
     report = build_report(evaluation, about, seed=seed)
@@ -153,8 +153,12 @@ def _replacing(folder: Path) -> Iterator[Path]:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "report.json").is_file():
         raise InputError(f"{folder}: holds files that are no report; choose an empty or new folder for the report")
     fresh, old = (folder.with_name(f"{PARTIAL}{folder.name}-{word}-{os.getpid()}") for word in ("new", "old"))
-    with folder_atomically(fresh) as new:
-        yield new
+    try:
+        with folder_atomically(fresh) as new:
+            yield new
+    except OSError as error:
+        advice = "free some space, or choose a folder on another disk for the report"
+        raise InputError(f"{folder}: the report was not written ({error.strerror or error}); {advice}") from error
     if folder.exists():
         folder.rename(old)
     try:

@@ -11,6 +11,7 @@ nobody reads it. The one before is deleted after that, so that at any instant th
 
 import concurrent.futures
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -77,9 +78,11 @@ class Checkpoints:
                 self._writer = _writer()
             self._writer.wait_until_finished()  # nothing, unless Ctrl-C left a `save` halfway
             self._clean()
+            leaves = named.flatten(state)
             if jax.process_index() == 0:
                 partial.mkdir(parents=True)
-            tree = named.nest(named.flatten(state))
+                _expect_room(partial, sum(getattr(leaf, "nbytes", 0) for leaf in leaves.values()))
+            tree = named.nest(leaves)
             self._writer.save(partial / _STATE, args=ocp.args.PyTreeSave(tree))
         except Exception as error:
             self._clean()
@@ -234,6 +237,13 @@ def _free_name(path: Path) -> Path:
     return free
 
 
+def _expect_room(folder: Path, size: int) -> None:
+    """Raises OSError before anything is written where `size` bytes cannot fit: writing until it fails takes long."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size:,} bytes to write, {free:,} free")
+
+
 def _not_written(partial: Path, step: int, error: Exception) -> InputError:
     """One line about a failed save."""
     code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say which OSError it met
@@ -243,7 +253,7 @@ def _not_written(partial: Path, step: int, error: Exception) -> InputError:
         reason = error.strerror
     else:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-    advice = "the checkpoint before it stands; free some space or set `run` to another disk"
+    advice = "an older one was not touched; free some space or set `run` to another disk"
     return InputError(f"{partial.parent}: the checkpoint of step {step} was not written ({reason}); {advice}")
 
 
@@ -260,14 +270,19 @@ def _broadcast(folder: Path, path: Path | None) -> Path | None:
 
 
 def _writer() -> ocp.AsyncCheckpointer:
-    # Orbax prints the traceback of a failed background save before it raises it to us; we say it in one line.
+    # Orbax and asyncio print tracebacks of a failed background save before it is raised to us; we say it in one line.
     logging.getLogger("absl").addFilter(_not_from_orbax)
+    logging.getLogger("asyncio").addFilter(_not_from_tensorstore)
     # Float noise hardly shrinks (240 MB to 212), and compression takes processor time from the training.
     return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:
     return f"orbax{os.sep}checkpoint" not in record.pathname
+
+
+def _not_from_tensorstore(record: logging.LogRecord) -> bool:
+    return "OCDBT" not in record.getMessage()
 
 
 def _reader() -> ocp.Checkpointer:

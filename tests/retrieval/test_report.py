@@ -162,7 +162,7 @@ def test_an_error_leaves_the_old_report_and_nothing_beside_it(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("make_jax.retrieval.report.draw_gallery", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match=r"report: the report was not written \(No space left on device\)"):
         write_report(evaluation, catalog, folder, about(catalog, seed=1))
     assert (folder / "report.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]

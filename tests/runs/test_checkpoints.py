@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -375,7 +376,7 @@ def test_full_disk_leaves_the_old_one_loadable_and_is_said_in_one_line(tmp_path,
     result = run(tmp_path, FULL_DISK.replace("(LIMIT,", f"({limit},"))
     assert (result.returncode, result.stdout) == (2, "1\n3\n"), result.stderr
     assert result.stderr.startswith(f"error: {tmp_path}/last: the checkpoint of step 2 was not written (")
-    assert "File too large" in result.stderr and "the checkpoint before it stands" in result.stderr
+    assert "File too large" in result.stderr and "an older one was not touched" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -390,6 +391,15 @@ def test_state_that_cannot_be_written_is_an_input_error_at_the_next_call(checkpo
     with pytest.raises(InputError, match=r"step 2 was not written \(No space left on device\)"):
         checkpoints.save("last", 3, make_state(3), {})
     assert names(checkpoints) == ["last/000001"]
+
+
+def test_a_disk_without_room_is_seen_before_writing(checkpoints, monkeypatch):
+    saved(checkpoints, ("last", 1))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
+    with pytest.raises(InputError, match=r"step 2 was not written \(No space left on device: .* 1 free\)"):
+        checkpoints.save("last", 2, make_state(2), {})
+    assert names(checkpoints) == ["last/000001"]
+    assert not list(checkpoints.folder.glob("*/.*"))
 
 
 def test_saving_and_loading_raise_no_warning(checkpoints):
