@@ -21,7 +21,7 @@ from make_jax.config import (
     TrainConfig,
 )
 
-text = TextConfig(layers=2, width=128, heads=2, mlp_width=512, dropout=0.0, activation="gelu_tanh")
+text = TextConfig(layers=1, width=128, heads=2, mlp_width=512, dropout=0.0, activation="gelu_tanh")
 
 config = Config(
     run="runs/fashion",
@@ -43,5 +43,5 @@ config = Config(
     ),
     objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5),
     optim=OptimConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.05),
-    train=TrainConfig(steps=600, batch_size=256, eval_every=300, save_every=150, log_every=10),
+    train=TrainConfig(steps=700, batch_size=256, eval_every=350, save_every=100, log_every=10),
 )
