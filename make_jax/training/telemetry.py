@@ -43,7 +43,7 @@ class Telemetry:
     def __init__(self, folder: Path, total_steps: int, *, start_step: int = 0, console: Console | None = None) -> None:
         self._total = total_steps
         self._shown: dict[str, float] = {}
-        self._pace: deque[tuple[float, int]] = deque([(time.monotonic(), start_step)], maxlen=100)
+        self._pace: deque[tuple[float, int]] = deque(maxlen=100)  # (when, step), from the first step's end
         self._step = start_step
         self._last_plain = -math.inf
 
@@ -125,10 +125,13 @@ class Telemetry:
         return "  ".join(parts)
 
     def _seconds_left(self) -> float:
-        """Seconds to the last step at the pace of the latest steps; infinite before the first step is done."""
-        (first_time, first_step), (last_time, last_step) = self._pace[0], self._pace[-1]
-        if last_step <= first_step:
+        """Seconds to the last step at the pace of the latest steps; infinite while that is not known.
+
+        The first step compiles: its time tells nothing of the others'.
+        """
+        if len(self._pace) < 2:
             return math.inf
+        (first_time, first_step), (last_time, last_step) = self._pace[0], self._pace[-1]
         return max(0, self._total - last_step) * (last_time - first_time) / (last_step - first_step)
 
 

@@ -58,6 +58,11 @@ def build(scripts: None) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def pictures_of(scripts: None) -> ModuleType:
+    return importlib.import_module("openclipart_pictures")
+
+
+@pytest.fixture(scope="module")
 def rules(scripts: None) -> ModuleType:
     return importlib.import_module("openclipart_rules")
 
@@ -107,15 +112,17 @@ def test_no_group_spans_two_splits(products):
     assert all(len(inside) == 1 for inside in splits.values())
 
 
-def test_near_duplicates_and_series_lie_in_one_group(archive, products, build):
+def test_near_duplicates_and_series_lie_in_one_group(archive, products, pictures_of):
     pictures = []
     for product in products:
         image = archive.read(product["image"])
         author = product["group"]  # the author is not packed: series are looked for inside groups, pictures everywhere
         pictures.append(
-            build.Picture(product["id"], product["title"], author, set(), [], image, *build.fingerprint(image))
+            pictures_of.Picture(
+                product["id"], product["title"], author, set(), [], image, *pictures_of.fingerprint(image)
+            )
         )
-    pairs = [(i, j) for i, j in build.near(pictures) if i != j]
+    pairs = [(i, j) for i, j in pictures_of.near(pictures) if i != j]
     assert len(pairs) > 200
     assert all(products[i]["group"] == products[j]["group"] for i, j in pairs)
 

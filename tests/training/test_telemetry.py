@@ -126,18 +126,20 @@ def test_eta_follows_the_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(telemetry.time, "monotonic", lambda: now)
     console = plain()
     with Telemetry(tmp_path, 100, start_step=40, console=console) as told:
-        now += 20
+        now += 300
+        told.advance(41)  # compiled
+        now += 18
         told.advance(50)  # 2 seconds a step, 50 to go
     assert "step 50/100  ETA 1:40" in printed(console)
 
 
-def test_eta_of_hours_and_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eta_of_hours_and_before_the_pace_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(telemetry.time, "monotonic", lambda: now)
     console = plain()
     with Telemetry(tmp_path, 100, console=console) as told:
-        told.write(0, {"loss": 1.0})
-        now += 3600
+        told.advance(1)
+        now += 3528
         told.advance(50)
     assert [line.split()[3] for line in printed(console).splitlines()] == ["-", "1:00:00", "1:00:00"]
 
