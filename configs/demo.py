@@ -19,7 +19,7 @@ from make_jax.config import (
     TrainConfig,
 )
 
-text = TextConfig(layers=2, width=128, heads=2, mlp_width=512, dropout=0.1, activation="gelu_tanh")
+text = TextConfig(layers=1, width=128, heads=2, mlp_width=512, dropout=0.1, activation="gelu_tanh")
 
 config = Config(
     run="runs/demo",
@@ -35,11 +35,11 @@ config = Config(
     model=ModelConfig(
         query=text,
         title=text,
-        image=ImageConfig(layers=4, width=128, heads=2, mlp_width=512, patch=16, dropout=0.1, activation="gelu_tanh"),
+        image=ImageConfig(layers=4, width=128, heads=2, mlp_width=512, patch=16, dropout=0.0, activation="gelu_tanh"),
         adaptation=AdaptationConfig(cross_attention=False, gate_width=128),
         embedding=128,
     ),
-    objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5),
-    optim=OptimConfig(learning_rate=1e-3, warmup_steps=50, weight_decay=0.1, ema_decay=0.99),
-    train=TrainConfig(steps=400, batch_size=128, eval_every=100, save_every=100, log_every=10),
+    objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=1.0),
+    optim=OptimConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.1, ema_decay=0.99),
+    train=TrainConfig(steps=500, batch_size=128, eval_every=125, save_every=100, log_every=10),
 )
