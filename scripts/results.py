@@ -9,6 +9,7 @@ A table stands between `<!-- results:WHAT -->` and `<!-- /results -->` and is re
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ def _demo() -> str:
     for system in report["systems"]:
         cells = [_cell(report["slices"][s]["systems"][system][METRIC]) for s in slices.values()]
         rows.append([system_name(system), *cells])
+    for i, pair in enumerate(report["slices"]["all"]["differences"]):
+        if pair["minus"] not in ("random", "bm25") or pair["system"] == report["fused"]:
+            differences = [report["slices"][s]["differences"][i]["metrics"][METRIC] for s in slices.values()]
+            name = f"{system_name(pair['system'])} minus {system_name(pair['minus'])}, paired"
+            rows.append([name, *(_signed(d) for d in differences)])
     return f"{METRIC} on the test split: {report['products']} unseen pictures. {_made(report)}\n\n{_markdown(rows)}\n"
 
 
@@ -102,7 +108,7 @@ def _paired(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         ids = a["members"][s]
         difference = np.array([[a["per_query"][q] - b["per_query"][q]] for q in ids])
         interval = mean_intervals(difference, 0)
-        cells.append(f"{interval.mean[0]:+.3f} [{interval.low[0]:+.3f}, {interval.high[0]:+.3f}]")
+        cells.append(_signed({"mean": interval.mean[0], "low": interval.low[0], "high": interval.high[0]}))
     return cells
 
 
@@ -115,6 +121,10 @@ def _load(name: str) -> dict[str, Any]:
 
 def _cell(numbers: dict[str, float]) -> str:
     return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
+
+
+def _signed(numbers: Mapping[str, float]) -> str:
+    return f"{numbers['mean']:+.3f} [{numbers['low']:+.3f}, {numbers['high']:+.3f}]"
 
 
 def _made(report: dict[str, Any]) -> str:
