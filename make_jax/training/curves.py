@@ -84,7 +84,9 @@ def _draw_validation(ax: "matplotlib.axes.Axes", lines: dict[str, Series]) -> No
         best = f" (best {line[1].max():.3f})" if len(line[1]) else ""
         ax.plot(*line, marker="o", markersize=3.5, label=name + best)
     ax.set_ylabel("validation nDCG@10 [0 to 1]")
-    ax.set_ylim(bottom=0)
+    # From 0, with room above the best: where that is the first value, the axis would cut its marker in two.
+    highest = max((float(line[1].max()) for line in lines.values() if len(line[1])), default=0.0)
+    ax.set_ylim(0, 1.08 * highest or 1.0)
     ax.legend(loc="lower right", fontsize="small")
 
 
