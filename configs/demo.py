@@ -1,8 +1,8 @@
 """The packaged clip-art catalog, from scratch: what `make demo` trains.
 
 Command:  python train.py --config configs/demo.py && python eval.py runs/demo
-Machine:  two cores of an AMD EPYC, tests running beside it; 7 minutes of training, 12 minutes with installation
-Reached:  test nDCG@10 0.369 joint, 0.451 joint + BM25 (docs/results/demo.json)
+Machine:  two cores of an AMD EPYC; 5 minutes of training, 8 minutes with installation
+Reached:  test nDCG@10 0.396 joint, 0.449 joint + BM25 (docs/results/demo.json)
 """
 
 from make_jax.config import (

@@ -131,7 +131,7 @@ def _made(report: dict[str, Any]) -> str:
     about = report["about"]
     minutes = about["run"]["training_seconds"] / 60
     return (
-        f"{about['run']['steps']} steps, {minutes:.1f} minutes of training on {about['device']}, "
+        f"Checkpoint of step {about['run']['steps']}, after {minutes:.1f} minutes of training on {about['device']}, "
         f"seed {about['seed']}, commit {about['commit'][:9]}."
     )
 
