@@ -81,13 +81,20 @@ class Checkpoints:
             leaves = named.flatten(state)
             if jax.process_index() == 0:
                 partial.mkdir(parents=True)
-                _expect_room(partial, sum(getattr(leaf, "nbytes", 0) for leaf in leaves.values()))
+                _expect_room(partial, _size(leaves))
             tree = named.nest(leaves)
             self._writer.save(partial / _STATE, args=ocp.args.PyTreeSave(tree))
         except Exception as error:
             self._clean()
             raise _not_written(partial, step, error) from error
         self._pending = self._thread.submit(self._finish, self._writer, partial, step, texts)
+
+    def expect_room(self, state: Any) -> None:
+        """Raises InputError when the disk has no room for a checkpoint of `state`; the run's folder must exist."""
+        try:
+            _expect_room(self.folder.parent, _size(named.flatten(state)))
+        except OSError as error:
+            raise InputError(f"{self.folder.parent}: {error.strerror}; set `run` to another disk") from error
 
     def wait(self) -> None:
         """Returns once nothing is being written. Raises InputError if the last save failed; the one before stands."""
@@ -235,6 +242,10 @@ def _free_name(path: Path) -> Path:
         taken += 1
         free = path.with_name(f"{path.name}.{taken}")
     return free
+
+
+def _size(leaves: Mapping[named.Name, Any]) -> int:
+    return sum(getattr(leaf, "nbytes", 0) for leaf in leaves.values())
 
 
 def _expect_room(folder: Path, size: int) -> None:

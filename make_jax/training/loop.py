@@ -71,6 +71,7 @@ def train(config: Config) -> Path:
         start = 0 if found is None else found.step
         if jax.process_index() == 0:
             write_atomically(folder / CONFIG, to_json(config))
+            checkpoints.expect_room(state)  # now, not after the first hours
         telemetry = stack.enter_context(Telemetry(folder, config.train.steps, start_step=start))
         _greet(telemetry, config, catalog, built, state, start, mesh.size)
         validation = Validation(catalog, model, tokenizer, mesh, config.train.eval_batch_size)

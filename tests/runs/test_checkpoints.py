@@ -400,6 +400,8 @@ def test_a_disk_without_room_is_seen_before_writing(checkpoints, monkeypatch):
         checkpoints.save("last", 2, make_state(2), {})
     assert names(checkpoints) == ["last/000001"]
     assert not list(checkpoints.folder.glob("*/.*"))
+    with pytest.raises(InputError, match=r"No space left on device: .* 1 free; set `run` to another disk"):
+        checkpoints.expect_room(make_state(2))
 
 
 def test_saving_and_loading_raise_no_warning(checkpoints):
