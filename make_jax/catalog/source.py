@@ -48,7 +48,8 @@ class Source(abc.ABC):
         return data
 
 
-READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # of zipfile
+# What zipfile raises for damaged members; NotImplementedError is its word for a compression it does not know.
+READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 def unreadable(path: Path, name: str, error: Exception) -> InputError:
@@ -159,6 +160,7 @@ class Zip(Source):
             if self._opened is None or self._opened[0] != os.getpid():
                 try:
                     self._opened = (os.getpid(), zipfile.ZipFile(self.path))
+                # zipfile's NotImplementedError is an archive over several disks, or of a version it does not know.
                 except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
                     text = f"{self.path}: not a whole .zip ({error}), expected a catalog folder or .zip"
                     raise InputError(text + "; copy or download it again") from None

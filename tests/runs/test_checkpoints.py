@@ -2,58 +2,19 @@
 
 import json
 import logging
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import warnings
-from types import SimpleNamespace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from flax import struct
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from make_jax.errors import InputError
 from make_jax.files import PARTIAL
 from make_jax.runs import checkpoints as module
 from make_jax.runs.checkpoints import Checkpoints
-
-
-@struct.dataclass
-class State:
-    """As a TrainState, with leaves of any sort."""
-
-    step: Any
-    params: Any
-    opt_state: Any
-    ema: Any
-
-
-def sharding(devices, *axes):
-    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
-    return NamedSharding(mesh, PartitionSpec(*axes))
-
-
-def make_state(step=0, devices=8, ema=True):
-    """A state with a real optimizer, its matrix split over `devices`."""
-    params = {
-        "title": {"kernel": jax.device_put(jnp.arange(32.0).reshape(16, 2) + step, sharding(devices, "data"))},
-        "scale": jax.device_put(jnp.float32(step), sharding(devices)),
-        "half": jax.device_put(jnp.full((3,), step, jnp.bfloat16), sharding(devices)),
-    }
-    return State(
-        step=jax.device_put(jnp.int32(step), sharding(devices)),
-        params=params,
-        opt_state=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)).init(params),
-        ema=jax.tree.map(lambda leaf: leaf * 2, params) if ema else None,
-    )
+from tests.runs.small_state import make_state, names, run, saved
 
 
 def template_of(state):
@@ -65,24 +26,6 @@ def assert_equal(found, expected):
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert one.dtype == other.dtype and one.sharding == other.sharding
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
-
-
-@pytest.fixture
-def checkpoints(tmp_path):
-    made = Checkpoints(tmp_path / "checkpoints")
-    yield made
-    made.close()
-
-
-def saved(checkpoints, *pairs):
-    """Saves (kind, step) pairs, one after another, and waits for all."""
-    for kind, step in pairs:
-        checkpoints.save(kind, step, make_state(step), {"position": step}, {"config.json": f"{{{step}}}"})
-    checkpoints.wait()
-
-
-def names(checkpoints):
-    return sorted(str(path.relative_to(checkpoints.folder)) for path in checkpoints.folder.glob("*/*"))
 
 
 def largest(path):
@@ -306,102 +249,6 @@ def test_checkpoint_replaced_while_it_is_read_is_looked_for_again(checkpoints, m
 
     monkeypatch.setattr(module.manifest, "verify", replaced_meanwhile)
     assert checkpoints.latest_intact("last").step == 2
-
-
-PROGRAM = """
-import os, resource, signal, sys
-import jax, numpy as np
-from make_jax.errors import InputError, exit_cleanly
-from make_jax.runs import checkpoints as module
-c = module.Checkpoints(sys.argv[1])
-die = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
-noise = np.random.default_rng(0).normal(size=1 << 16)
-state = lambda step: {"params": {"w": jax.device_put(noise), "step": jax.device_put(np.int32(step))}}
-"""
-
-
-def run(folder, program, devices=8):
-    environment = dict(os.environ, XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
-    command = [sys.executable, "-W", "error", "-c", PROGRAM + textwrap.dedent(program), str(folder)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-
-
-@pytest.mark.parametrize(
-    "instant",
-    [
-        pytest.param("die()", id="while Orbax writes"),
-        pytest.param("module.manifest.write = die", id="after Orbax's commit"),
-        pytest.param("module.Path.rename = die", id="before it gets its name"),
-        pytest.param("module.shutil.rmtree = die", id="while the older one is deleted"),
-    ],
-)
-def test_kill_in_the_middle_of_a_save_leaves_one_that_loads(tmp_path, instant):
-    dies_at_once = instant == "die()"
-    before, after = ("", instant) if dies_at_once else (instant, "c.wait()")
-    program = f"c.save('last', 1, state(1), {{}})\nc.wait()\n{before}\nc.save('last', 2, state(2), {{}})\n{after}\n"
-    assert run(tmp_path, program).returncode == -signal.SIGKILL
-    survivor = Checkpoints(tmp_path)
-    left = list(tmp_path.glob(f"last/{PARTIAL}*"))
-    assert left, "the kill came too late to test anything"
-    expected = 2 if "rmtree" in instant else 1
-    assert survivor.load_params("last")[0]["step"] == expected
-    survivor.save("last", 3, make_state(3), {})
-    survivor.close()
-    assert names(survivor) == ["last/000003"]
-
-
-FULL_DISK = """
-def main():
-    c.save('last', 1, state(1), {})
-    c.wait()
-    free = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, free[1]))
-    try:
-        c.save('last', 2, state(2), {}, {"long.txt": "x" * (1 << 20)})
-        c.wait()
-    except InputError as error:
-        assert not list(c.folder.glob("*/.*")), "nothing half-written is left"
-        resource.setrlimit(resource.RLIMIT_FSIZE, free)
-        print(c.load_params("last")[0]["step"])
-        c.save('last', 3, state(3), {})
-        c.wait()
-        print(c.load_params("last")[0]["step"])
-        raise
-exit_cleanly(main)
-"""
-
-
-@pytest.mark.parametrize("limit", [pytest.param(1 << 17, id="in Orbax"), pytest.param(1 << 19, id="in our own files")])
-def test_full_disk_leaves_the_old_one_loadable_and_is_said_in_one_line(tmp_path, limit):
-    result = run(tmp_path, FULL_DISK.replace("(LIMIT,", f"({limit},"))
-    assert (result.returncode, result.stdout) == (2, "1\n3\n"), result.stderr
-    assert result.stderr.startswith(f"error: {tmp_path}/last: the checkpoint of step 2 was not written (")
-    assert "File too large" in result.stderr and "an older one was not touched" in result.stderr
-    assert result.stderr.count("\n") == 1
-
-
-def test_state_that_cannot_be_written_is_an_input_error_at_the_next_call(checkpoints, monkeypatch):
-    saved(checkpoints, ("last", 1))
-
-    def fail(folder):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(module.manifest, "write", fail)
-    checkpoints.save("last", 2, make_state(2), {})
-    with pytest.raises(InputError, match=r"step 2 was not written \(No space left on device\)"):
-        checkpoints.save("last", 3, make_state(3), {})
-    assert names(checkpoints) == ["last/000001"]
-
-
-def test_a_disk_without_room_is_seen_before_writing(checkpoints, monkeypatch):
-    saved(checkpoints, ("last", 1))
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
-    with pytest.raises(InputError, match=r"step 2 was not written \(No space left on device: .* 1 free\)"):
-        checkpoints.save("last", 2, make_state(2), {})
-    assert names(checkpoints) == ["last/000001"]
-    assert not list(checkpoints.folder.glob("*/.*"))
-    with pytest.raises(InputError, match=r"No space left on device: .* 1 free; set `run` to another disk"):
-        checkpoints.expect_room(make_state(2))
 
 
 def test_saving_and_loading_raise_no_warning(checkpoints):

@@ -1,0 +1,72 @@
+"""What the tests of checkpoints save, and how they save it in a process of its own."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+@struct.dataclass
+class State:
+    """As a TrainState, with leaves of any sort."""
+
+    step: Any
+    params: Any
+    opt_state: Any
+    ema: Any
+
+
+def sharding(devices, *axes):
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+def make_state(step=0, devices=8, ema=True):
+    """A state with a real optimizer, its matrix split over `devices`."""
+    params = {
+        "title": {"kernel": jax.device_put(jnp.arange(32.0).reshape(16, 2) + step, sharding(devices, "data"))},
+        "scale": jax.device_put(jnp.float32(step), sharding(devices)),
+        "half": jax.device_put(jnp.full((3,), step, jnp.bfloat16), sharding(devices)),
+    }
+    return State(
+        step=jax.device_put(jnp.int32(step), sharding(devices)),
+        params=params,
+        opt_state=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)).init(params),
+        ema=jax.tree.map(lambda leaf: leaf * 2, params) if ema else None,
+    )
+
+
+def saved(checkpoints, *pairs):
+    """Saves (kind, step) pairs, one after another, and waits for all."""
+    for kind, step in pairs:
+        checkpoints.save(kind, step, make_state(step), {"position": step}, {"config.json": f"{{{step}}}"})
+    checkpoints.wait()
+
+
+def names(checkpoints):
+    return sorted(str(path.relative_to(checkpoints.folder)) for path in checkpoints.folder.glob("*/*"))
+
+
+PROGRAM = """
+import os, resource, signal, sys
+import jax, numpy as np
+from make_jax.errors import InputError, exit_cleanly
+from make_jax.runs import checkpoints as module
+c = module.Checkpoints(sys.argv[1])
+die = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+noise = np.random.default_rng(0).normal(size=1 << 16)
+state = lambda step: {"params": {"w": jax.device_put(noise), "step": jax.device_put(np.int32(step))}}
+"""
+
+
+def run(folder, program, devices=8):
+    environment = dict(os.environ, XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
+    command = [sys.executable, "-W", "error", "-c", PROGRAM + textwrap.dedent(program), str(folder)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
