@@ -52,6 +52,10 @@ class InputsConfig:
     image_width: int = 64  # pixels
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # subtracted, per channel, of values in [0, 1]
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)  # divided by, per channel
+    keywords: int = 4096  # most keywords that are mined from the catalog; 0 mines none
+    keyword_attributes: bool = True  # mine the attributes that the catalog names; False: titles and clicks alone
+    masked_tokens: float = 0.15  # share of a text's tokens that MLM hides
+    masked_patches: float = 0.4  # share of a picture's patches that MPM hides
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
@@ -94,13 +98,29 @@ class AdaptationConfig:
 
 
 @dataclass(frozen=True)
+class MatchingConfig:
+    """The cross-modal encoder that says whether a query and a product match: for QIM, QIM2 and re-ranking."""
+
+    layers: int = 0  # 0: the model has none
+    width: int = 160
+    heads: int = 4
+    mlp_width: int = 640
+    dropout: float = 0.0  # share of activations dropped in training
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """The three encoders and what joins them."""
+    """The encoders and what joins them."""
 
     query: TextConfig = field(default_factory=TextConfig)
     title: TextConfig = field(default_factory=TextConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    enrichment: bool = True  # the query predicts keywords, and their expected embedding joins it
+    shared_text: bool = False  # query and title share one encoder, with the settings of `query`
+    pooling: Literal["mean", "cls"] = "mean"  # of token states and of patch states
+    normalise: bool = True  # query and product vectors have unit length; without it begin with initial_scale 1
     embedding: int = 160  # width of query and product vectors
     initial_scale: float = 14.0  # logit scale at step 0
     dtype: Literal["float32", "bfloat16"] = "float32"  # of matrix products; parameters and statistics stay float32
@@ -109,12 +129,23 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ObjectivesConfig:
-    """What is minimised."""
+    """What is minimised: each float named after an objective is its weight, and 0 leaves it out."""
 
-    kind: Literal["softmax", "sigmoid"] = "softmax"
+    qic: float = 1.0  # query-item contrast over the global batch
+    kind: Literal["softmax", "sigmoid"] = "softmax"  # of every contrast of queries and products
     margin: float = 0.0  # AM-Softmax: subtracted from the positive's cosine
-    title_contrast: float = 0.0  # weight of the same loss on query and title direction alone
-    image_contrast: float = 0.0  # weight of the same loss on query and image direction alone
+    bank: int = 0  # steps whose product vectors stay as negatives of QIC; 0 keeps none
+    keyword_masking: bool = True  # a product that has all keywords of a query is none of its negatives
+    keyword_swaps: bool = True  # a query with one keyword replaced is a negative of its product
+    title_contrast: float = 0.0  # the same loss on query and title direction alone
+    image_contrast: float = 0.0  # the same loss on query and image direction alone
+    key: float = 0.0  # the query predicts the keywords of its product
+    qim: float = 0.0  # query-item matching: does this product answer this query?
+    qim2: float = 0.0  # query-image matching
+    matching_group: int = 64  # rows among which QIM and QIM2 draw their negatives
+    mlm: float = 0.0  # hidden tokens of the title, given the image, and of the query
+    mpm: float = 0.0  # hidden patches of the picture
+    mpm_kind: Literal["contrastive", "regression"] = "contrastive"
 
 
 @dataclass(frozen=True)
@@ -183,7 +214,8 @@ def from_json(text: str, where: str) -> Config:
 def check(config: Config) -> None:
     """Raises InputError that names every setting with a wrong type, out of range, or contradicting another one."""
     _read(Config, dataclasses.asdict(config), "", "config")  # a recipe is plain Python: its types are checked here
-    problems = [*_data_problems(config), *_model_problems(config), *_training_problems(config)]
+    problems = [*_data_problems(config), *_model_problems(config)]
+    problems += [*_objectives_problems(config), *_training_problems(config)]
     if problems:
         raise InputError("; ".join(problems))
 
@@ -258,6 +290,8 @@ def _data_problems(config: Config) -> Iterator[str]:
     yield from _outside(config, "[1, )", "data.prefetch", "inputs.image_height", "inputs.image_width")
     yield from _outside(config, "[6, )", "inputs.vocabulary")  # five special tokens and one piece
     yield from _outside(config, "[3, )", "inputs.query_tokens", "inputs.title_tokens")  # start, one piece, end
+    yield from _outside(config, "[0, )", "inputs.keywords")
+    yield from _outside(config, "(0, 1)", "inputs.masked_tokens", "inputs.masked_patches")
     yield from _outside(config, "(0, 1]", "inputs.augment.crop_area")
     yield from _outside(config, "[0, 1)", *(f"inputs.augment.{name}" for name in jitter))
     if min(inputs.image_std) <= 0:
@@ -269,26 +303,55 @@ def _data_problems(config: Config) -> Iterator[str]:
 
 
 def _model_problems(config: Config) -> Iterator[str]:
-    for name in ("query", "title", "image"):
+    for name in ("query", "title", "image", *(["matching"] if config.model.matching.layers else [])):
         path = f"model.{name}"
         encoder = getattr(config.model, name)
         yield from _outside(config, "[1, )", *(f"{path}.{size}" for size in ("layers", "width", "heads", "mlp_width")))
         yield from _outside(config, "[0, 1)", f"{path}.dropout")
-        yield from _outside(config, "(0, )", f"{path}.eps")
+        if name != "matching":
+            yield from _outside(config, "(0, )", f"{path}.eps")
         if encoder.heads >= 1 and encoder.width % encoder.heads:
             yield f"{path}.width is {encoder.width}, expected a multiple of {path}.heads {encoder.heads}"
     yield from _outside(config, "[1, )", "model.image.patch", "model.embedding", "model.adaptation.gate_width")
     yield from _outside(config, f"(0, {config.optim.largest_scale}]", "model.initial_scale")
+    yield from _outside(config, "[0, )", "model.matching.layers")
     adaptation = config.model.adaptation
+    if config.model.shared_text and config.model.query != config.model.title:
+        yield "model.title differs from model.query, expected the same settings with model.shared_text"
     if adaptation.single_stream and adaptation.modalities != "both":
         expected = "expected 'both' with model.adaptation.single_stream"
         yield f"model.adaptation.modalities is {adaptation.modalities!r}, {expected}"
 
 
+def _objectives_problems(config: Config) -> Iterator[str]:
+    objectives, adaptation = config.objectives, config.model.adaptation
+    named = ("qic", "title_contrast", "image_contrast", "key", "qim", "qim2", "mlm", "mpm")
+    yield from _outside(config, "[0, )", *(f"objectives.{name}" for name in named))
+    yield from _outside(config, "[0, 2)", "objectives.margin")  # cosines are at most 2 apart
+    yield from _outside(config, "[0, )", "objectives.bank")
+    yield from _outside(config, "[2, )", "objectives.matching_group")
+    if not any(getattr(objectives, name) for name in named):
+        yield f"objectives: every weight is 0, expected one of {', '.join(named)} to be more"
+    needs = {
+        "key": ("model.enrichment", config.model.enrichment and config.inputs.keywords > 0),
+        "qim": ("model.matching.layers", config.model.matching.layers > 0),
+        "qim2": (
+            "model.matching.layers and an image encoder",
+            config.model.matching.layers > 0 and adaptation.modalities != "title",
+        ),
+        "mpm": ("an image encoder", adaptation.modalities != "title" and not adaptation.single_stream),
+    }
+    for name, (what, there) in needs.items():
+        if getattr(objectives, name) and not there:
+            yield f"objectives.{name} is {getattr(objectives, name)}, expected 0 without {what}"
+    group = objectives.matching_group
+    if (objectives.qim or objectives.qim2) and group >= 2 and config.train.batch_size % group:
+        yield f"train.batch_size is {config.train.batch_size}, expected a multiple of objectives.matching_group {group}"
+
+
 def _training_problems(config: Config) -> Iterator[str]:
     optim = config.optim
     counts = ("steps", "batch_size", "log_every", "eval_batch_size", "fsdp")
-    yield from _outside(config, "[0, 2)", "objectives.margin")  # cosines are at most 2 apart
     yield from _outside(config, "(0, )", "optim.learning_rate", "optim.eps", "optim.largest_scale")
     yield from _outside(config, "[0, )", "optim.warmup_steps", "optim.weight_decay", "optim.clip_norm")
     yield from _outside(config, "[0, 1]", "optim.final_learning_rate")

@@ -1,7 +1,7 @@
 """A catalog made ready for training: products in ArrayRecord shards, clicks in one Parquet file.
 
     <cache>/<name>-<digest>/products/         TFDS dataset: shards, features.json, dataset_info.json
-                            titles.parquet    split and title of every product, to read titles without pictures
+                            titles.parquet    split, title, attributes of every product, to read them without pictures
                             clicks.parquet    query, lang, product (position in the train source)
                             manifest.json     counts, and the size of every file; written last, checked at opening
 
@@ -32,7 +32,7 @@ from make_jax.files import folder_atomically
 if TYPE_CHECKING:
     from make_jax.catalog.shards import ProductRecord, ProductSource
 
-FORMAT = 1  # of the built folder; another number builds anew
+FORMAT = 2  # of the built folder; another number builds anew
 MANIFEST = "manifest.json"
 _UNWRITABLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
@@ -68,6 +68,12 @@ class BuiltCatalog:
         """The titles of a split, as `products` orders them, without touching the pictures."""
         columns = _read_table(self.folder / "titles.parquet")
         return [title for title, place in zip(columns["title"], columns["split"], strict=True) if place == split]
+
+    def attributes(self, split: Split) -> list[dict[str, str]]:
+        """The attributes of a split, as `products` orders them; empty outside the training split."""
+        columns = _read_table(self.folder / "titles.parquet")
+        rows = zip(columns["attributes"], columns["split"], strict=True)
+        return [json.loads(text) for text, place in rows if place == split]
 
     def clicks(self) -> Clicks:
         """All clicks; none when the catalog has none."""
@@ -167,6 +173,7 @@ def _write_tables(catalog: Catalog, partial: Path) -> None:
     titles = {
         "split": [product.split for product in catalog.products],
         "title": [product.title for product in catalog.products],
+        "attributes": [json.dumps(product.attributes, ensure_ascii=False) for product in catalog.products],
     }
     clicks = {
         "query": pyarrow.array([click.query for click in catalog.clicks], pyarrow.string()),

@@ -15,9 +15,14 @@ global batch, or this process's rows of it.
     product_id     [B]            int32    T   P     training: position in the catalog's list of products; evaluation:
                                                      position in the lists given, -1 in padding rows
     query_id       [B]            int32    T         equal for equal query texts (see `tokenizer.normalised`)
+    query_keywords   [B, words]   uint32   T         keywords of the query, packed: `catalog/keywords.py`
+    product_keywords [B, words]   uint32   T         keywords of the product's title and attributes
+    swap_tokens    [B, Lq]        int32    S         the query with one keyword replaced: `inputs/swaps.py`
+    swap_mask      [B, Lq]        bool     S         all False where there is no such query
+    swap_keywords  [B, words]     uint32   S
     weight         [B]            float32  T Q P     1; 0 in padding rows
 
-T: `pipeline.train_batches`, Q: `pipeline.query_batches`, P: `pipeline.product_batches`.
+T: `pipeline.train_batches`, S: the same where the objectives ask for swaps, Q: `pipeline.query_batches`, P: `pipeline.product_batches`.
 """
 
 from collections.abc import Sequence

@@ -22,13 +22,15 @@ from typing import TYPE_CHECKING
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Bool, Int32, UInt8, UInt32
 
 from make_jax.catalog.build import BuiltCatalog
+from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.config import DataConfig, InputsConfig
 from make_jax.errors import InputError
 from make_jax.inputs import images as pictures_of
 from make_jax.inputs.batch import Batch, padded, product_part
+from make_jax.inputs.swaps import Swapper
 from make_jax.inputs.tokenizer import Tokenizer, normalised
 
 if TYPE_CHECKING:
@@ -50,9 +52,11 @@ Images = Sequence[bytes | None] | Callable[[int], bytes | None]  # encoded, all 
 def train_batches(
     built: BuiltCatalog,
     tokenizer: Tokenizer,
+    vocabulary: KeywordVocabulary,
     inputs: InputsConfig,
     data: DataConfig,
     *,
+    swaps: bool = False,
     batch_size: int,
     seed: int,
     start_step: int = 0,
@@ -65,8 +69,10 @@ def train_batches(
     Call `close()` on it at the end: it stops threads and worker processes.
 
     Args:
+        vocabulary: the keywords; may have none.
+        swaps: whether batches hold queries with one keyword replaced.
         batch_size: rows of the global batch.
-        seed: decides order and picture changes.
+        seed: decides order, picture changes and swaps.
 
     Raises:
         InputError: there is no click, the processes do not divide the batch, or the seed is negative; and when a batch
@@ -78,14 +84,15 @@ def train_batches(
         raise InputError(f"train.seed: found {seed}, expected 0 or more")
     name = data.catalog or "the catalog inside the package"
     source = built.products("train")
-    examples = _examples(built, tokenizer, inputs, name)
+    examples = _examples(built, tokenizer, vocabulary, inputs, name)
+    swapper = Swapper(vocabulary, examples.queries, examples.product_keywords) if swaps else None
     # Seeds of our own: Grain's defaults depend on how many transformations stand before, and its epochs count up
     # from the seed, so that seeds 0 and 1 would share all epochs but one.
     order_seed, augment_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
     stream = grain.MapDataset.range(len(examples.query_row)).shuffle(seed=order_seed).repeat()
-    rows = stream.random_map(_LoadRow(source, examples, inputs, name), seed=augment_seed)
+    rows = stream.random_map(_LoadRow(source, examples, inputs, name, swapper), seed=augment_seed)
     # Batches of one process's rows: number s * process_count + p is the part of process p in global batch s.
-    parts = rows.batch(batch_size // process_count, drop_remainder=True, batch_fn=_Collate(examples, inputs))
+    parts = rows.batch(batch_size // process_count, drop_remainder=True, batch_fn=_Collate(examples, inputs, tokenizer, vocabulary, swaps))
     local = parts[start_step * process_count + process_index :: process_count]
     return iter(_read(local, data))
 
@@ -102,6 +109,9 @@ class _Examples:
     title_tokens: Int32[np.ndarray, "products Lt"]
     title_mask: Bool[np.ndarray, "products Lt"]
     has_title: Bool[np.ndarray, " products"]
+    queries: list[str]
+    query_keywords: UInt32[np.ndarray, "queries words"]
+    product_keywords: UInt32[np.ndarray, "products words"]
 
 
 @dataclass(frozen=True)
@@ -111,16 +121,18 @@ class _Row:
     click: int
     product_id: int
     picture: Picture | None
+    swap: str | None  # the query with one keyword replaced
 
 
 @dataclass(frozen=True)
 class _LoadRow:
-    """Click number -> row, its picture read, decoded, resized and changed."""
+    """Click number -> row, its picture read, decoded, resized and changed, its query swapped."""
 
     source: "ProductSource"
     examples: _Examples
     inputs: InputsConfig
     name: str
+    swapper: Swapper | None
     kept: dict[int, tuple[int, Picture | None]] = field(default_factory=dict)  # product row -> what `_read` returned
 
     def __call__(self, click: int, rng: np.random.Generator) -> _Row:
@@ -128,7 +140,8 @@ class _LoadRow:
         product_id, picture = self.kept.get(row) or self._read(row)
         if picture is not None:
             picture = pictures_of.augment(picture, rng, self.inputs.augment)
-        return _Row(click, product_id, picture)
+        swap = self.swapper.swap(int(self.examples.query_row[click]), row, rng) if self.swapper else None
+        return _Row(click, product_id, picture, swap)
 
     def _read(self, row: int) -> tuple[int, Picture | None]:
         """The product's position in the catalog, and its picture as evaluation would see it."""
@@ -150,6 +163,9 @@ class _Collate:
 
     examples: _Examples
     inputs: InputsConfig
+    tokenizer: Tokenizer
+    vocabulary: KeywordVocabulary
+    swaps: bool
 
     def __call__(self, rows: Sequence[_Row]) -> Batch:
         examples = self.examples
@@ -168,11 +184,23 @@ class _Collate:
             ),
             "product_id": np.array([row.product_id for row in rows], np.int32),
             "query_id": examples.query_id[query],
+            "query_keywords": examples.query_keywords[query],
+            "product_keywords": examples.product_keywords[product],
+            **(self._swapped(rows) if self.swaps else {}),
             "weight": np.ones(len(rows), np.float32),
         }
 
+    def _swapped(self, rows: Sequence[_Row]) -> Batch:
+        texts = [row.swap for row in rows]
+        tokens, mask = self.tokenizer.encode([text or "" for text in texts], self.inputs.query_tokens)
+        there = np.array([text is not None for text in texts], bool)
+        keywords = self.vocabulary.pack([self.vocabulary.tag(text or "") for text in texts])
+        return {"swap_tokens": tokens, "swap_mask": mask & there[:, None], "swap_keywords": keywords}
 
-def _examples(built: BuiltCatalog, tokenizer: Tokenizer, inputs: InputsConfig, name: str) -> _Examples:
+
+def _examples(
+    built: BuiltCatalog, tokenizer: Tokenizer, vocabulary: KeywordVocabulary, inputs: InputsConfig, name: str
+) -> _Examples:
     clicks = built.clicks()
     if len(clicks.queries) == 0:
         raise InputError(f"{name}: no clicks on products of the training split; expected clicks.jsonl to hold some")
@@ -182,6 +210,7 @@ def _examples(built: BuiltCatalog, tokenizer: Tokenizer, inputs: InputsConfig, n
     query_tokens, query_mask = tokenizer.encode(texts, inputs.query_tokens)
     titles = built.titles("train")
     title_tokens, title_mask = tokenizer.encode(titles, inputs.title_tokens)
+    held = zip(titles, built.attributes("train"), strict=True)
     return _Examples(
         query_row=np.array([rows[text] for text in clicks.queries], np.int32),
         product_row=np.asarray(clicks.products, np.int32),
@@ -191,6 +220,11 @@ def _examples(built: BuiltCatalog, tokenizer: Tokenizer, inputs: InputsConfig, n
         title_tokens=title_tokens,
         title_mask=title_mask,
         has_title=np.array([bool(title.strip()) for title in titles], bool),
+        queries=texts,
+        query_keywords=vocabulary.pack([vocabulary.tag(text) for text in texts]),
+        product_keywords=vocabulary.pack(
+            [vocabulary.tag(title) | vocabulary.of_attributes(attributes) for title, attributes in held]
+        ),
     )
 
 

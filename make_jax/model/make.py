@@ -1,12 +1,13 @@
 """MAKE: three encoders and Modal Adaptation. Read this file first.
 
-    query text  -> query encoder -> mean over tokens -> W_q -> unit length ----------------------- q
+    query text  -> query encoder -> mean over tokens -> Keyword Enhancement -> W_q -> unit length - q
     title text  -> title encoder --.
                                     Modal Adaptation (cross-attention, then a gate per product) -- p      score = q . p
     image       -> image encoder --'
 
 That a short query has its own text encoder, apart from the long title's, is [paper]; the settings are in
-`config.ModelConfig`; Modal Adaptation is in `model/modal_adaptation.py`.
+`config.ModelConfig`; Modal Adaptation is in `model/modal_adaptation.py`, Keyword Enhancement in
+`model/keyword_enhancement.py`.
 
 Letters, here and in every shape of this package: `B` global batch, `b` local batch, `N` devices, `L` tokens (`Lq`
 query, `Lt` title), `P` patches, `D` width of an encoder, `E` width of query and product vectors, `H` heads,
@@ -14,6 +15,7 @@ query, `Lt` title), `P` patches, `D` width of an encoder, `E` width of query and
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -21,51 +23,113 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from make_jax.config import InputsConfig, ModelConfig
 from make_jax.model.image import ImageEncoder
-from make_jax.model.modal_adaptation import Adapted, ModalAdaptation
+from make_jax.model.keyword_enhancement import KeywordEnhancement
+from make_jax.model.modal_adaptation import Adapted, ModalAdaptation, ProductStates
 from make_jax.model.single_stream import SingleStream
 from make_jax.model.text import TextEncoder
-from make_jax.model.transformer import KERNEL_INIT, masked_mean, unit
+from make_jax.model.transformer import KERNEL_INIT, pool, unit
+
+
+class EncodedQuery(NamedTuple):
+    """A query, and what else reading it gave."""
+
+    vectors: Float[Array, "B E"]
+    states: Float[Array, "B Lq D"]
+    logits: Float[Array, "B V"] | None  # of the keywords of products that answer it; None without enrichment
+    gate: Float[Array, "B"] | None  # how much of the expected keyword embedding it took
 
 
 class Make(nn.Module):
     """The whole model as a Flax Linen module: `init` and `apply` on plain parameter trees.
 
     `apply(variables, batch)` gives what training needs; `encode_query` and `encode_product` (with `method=`) give
-    vectors for search.
+    vectors for search, `read_query` and `read_product` all else that reading them gives.
     """
 
     config: ModelConfig
     inputs: InputsConfig
     vocabulary: int  # word pieces of the tokenizer
+    keywords: int = 0  # keywords of the catalog's vocabulary; enrichment needs some
 
     def setup(self) -> None:
         c, i = self.config, self.inputs
         dtype = jnp.dtype(c.dtype)
         modalities = c.adaptation.modalities
-        self.query_encoder = TextEncoder(c.query, self.vocabulary, i.query_tokens, dtype, c.remat)
+        longest = max(i.query_tokens, i.title_tokens) if c.shared_text else i.query_tokens
+        self.query_encoder = TextEncoder(c.query, self.vocabulary, longest, dtype, c.remat)
         self.query_projection = nn.Dense(c.embedding, kernel_init=KERNEL_INIT)
+        if self.enriched:
+            self.enhancement = KeywordEnhancement(self.keywords)
         if c.adaptation.single_stream:
             self.product_encoder = SingleStream(c, i, self.vocabulary)
         else:
-            if modalities != "image":
+            if modalities != "image" and not c.shared_text:
                 self.title_encoder = TextEncoder(c.title, self.vocabulary, i.title_tokens, dtype, c.remat)
             if modalities != "title":
                 self.image_encoder = ImageEncoder(c.image, i.image_mean, i.image_std, dtype, c.remat)
             if modalities == "both":
-                t = c.title
-                self.adaptation = ModalAdaptation(
-                    c.adaptation, c.embedding, t.heads, t.mlp_width, t.dropout, c.image.eps, t.activation, dtype
-                )
+                self.adaptation = ModalAdaptation(c, dtype)
             else:
                 self.product_projection = nn.Dense(c.embedding, kernel_init=KERNEL_INIT)
         self.log_scale = self.param("log_scale", nn.initializers.constant(jnp.log(c.initial_scale)), ())
         self.bias = self.param("bias", nn.initializers.constant(-c.initial_scale), ())  # of the sigmoid loss
 
+    @property
+    def enriched(self) -> bool:
+        """Whether queries predict keywords: asked for, and there are some."""
+        return self.config.enrichment and self.keywords > 0
+
+    def read_query(
+        self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], train: bool = False
+    ) -> EncodedQuery:
+        """q = l2(W_q h'), h' = pool(H_q) + g e: query vectors, token states and predicted keywords [ours]."""
+        states = self.query_encoder(tokens, mask, train)
+        pooled = pool(states, mask, self.config.pooling)
+        logits = gate = None
+        if self.enriched:
+            pooled, logits, gate = self.enhancement(pooled)
+        return EncodedQuery(self._unit(self.query_projection(pooled)), states, logits, gate)
+
     def encode_query(
         self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], train: bool = False
     ) -> Float[Array, "B E"]:
-        """q = l2(W_q mean(H_q)): unit query vectors [ours]."""
-        return unit(self.query_projection(masked_mean(self.query_encoder(tokens, mask, train), mask)))
+        """Query vectors, of unit length unless the config says otherwise."""
+        return self.read_query(tokens, mask, train).vectors
+
+    def read_product(
+        self,
+        title_tokens: Int[Array, "B Lt"],
+        title_mask: Bool[Array, "B Lt"],
+        image: UInt8[Array, "B H W 3"],
+        has_title: Bool[Array, "B"],
+        has_image: Bool[Array, "B"],
+        train: bool = False,
+    ) -> tuple[Adapted, ProductStates]:
+        """Product vectors with the weight of title and image in each, and the states of tokens and patches."""
+        modalities = self.config.adaptation.modalities
+        if self.config.adaptation.single_stream:
+            adapted, states = self.product_encoder(title_tokens, title_mask, image, has_title, has_image, train)
+            return adapted, states
+        title = image_states = None
+        if modalities != "image":
+            title = self.read_title(title_tokens, title_mask, train)
+        if modalities != "title":
+            image_states = self.image_encoder(image, train)
+        patches = self.inputs.image_height * self.inputs.image_width // self.config.image.patch**2
+        states = ProductStates(
+            title,
+            title_mask & has_title[:, None],
+            None if image_states is None else image_states[:, 1:],
+            jnp.broadcast_to(has_image[:, None], (image.shape[0], patches)),
+        )
+        if image_states is None:
+            assert title is not None
+            return self._one_modality(title, states.title_mask, (1.0, 0.0)), states
+        if title is None:
+            start = 1 if self.config.pooling == "mean" else 0  # the class token is not a patch
+            there = jnp.broadcast_to(has_image[:, None], image_states[:, start:].shape[:2])
+            return self._one_modality(image_states[:, start:], there, (0.0, 1.0)), states
+        return self.adaptation(title, title_mask, image_states, has_title, has_image, train), states
 
     def encode_product(
         self,
@@ -76,34 +140,20 @@ class Make(nn.Module):
         has_image: Bool[Array, "B"],
         train: bool = False,
     ) -> Adapted:
-        """Unit product vectors and the weight of title and image in each."""
-        modalities = self.config.adaptation.modalities
-        if self.config.adaptation.single_stream:
-            return self.product_encoder(title_tokens, title_mask, image, has_title, has_image, train)
-        if modalities == "title":
-            pooled = masked_mean(self.title_encoder(title_tokens, title_mask, train), title_mask & has_title[:, None])
-            return self._one_modality(pooled, (1.0, 0.0))
-        if modalities == "image":
-            states = self.image_encoder(image, train)[:, 1:]
-            pooled = masked_mean(states, jnp.broadcast_to(has_image[:, None], states.shape[:2]))
-            return self._one_modality(pooled, (0.0, 1.0))
-        return self.adaptation(
-            self.title_encoder(title_tokens, title_mask, train),
-            title_mask,
-            self.image_encoder(image, train),
-            has_title,
-            has_image,
-            train,
-        )
+        """Product vectors, of unit length unless the config says otherwise, and the weight of title and image."""
+        return self.read_product(title_tokens, title_mask, image, has_title, has_image, train)[0]
 
-    def __call__(self, batch: Mapping[str, Array], train: bool = False) -> dict[str, Array]:
-        """What the objectives read, of a batch as `inputs/batch.py` describes it.
+    def read_title(
+        self, tokens: Int[Array, "B Lt"], mask: Bool[Array, "B Lt"], train: bool = False
+    ) -> Float[Array, "B Lt D"]:
+        """Title token states, by the title's encoder or by the one that it shares with the query."""
+        encoder = self.query_encoder if self.config.shared_text else self.title_encoder
+        return encoder(tokens, mask, train)
 
-        `query`, `product` [B, E], `weights` [B, 2], `log_scale`, `bias` []; with Modal Adaptation over both modalities
-        also `title` and `image` [B, E], the two directions that it weighs.
-        """
-        query = self.encode_query(batch["query_tokens"], batch["query_mask"], train)
-        product = self.encode_product(
+    def __call__(self, batch: Mapping[str, Array], train: bool = False) -> "Outputs":
+        """What the objectives read, of a batch as `inputs/batch.py` describes it."""
+        query = self.read_query(batch["query_tokens"], batch["query_mask"], train)
+        product, states = self.read_product(
             batch["title_tokens"],
             batch["title_mask"],
             batch["image"],
@@ -111,17 +161,27 @@ class Make(nn.Module):
             batch["has_image"],
             train,
         )
-        out = {
-            "query": query,
-            "product": product.vectors,
-            "weights": product.weights,
-            "log_scale": self.log_scale,
-            "bias": self.bias,
-        }
-        if product.title is not None and product.image is not None:
-            out |= {"title": product.title, "image": product.image}
-        return out
+        swap = None
+        if "swap_tokens" in batch:
+            swap = self.read_query(batch["swap_tokens"], batch["swap_mask"], train)
+        return Outputs(query, swap, product, states, self.log_scale, self.bias)
 
-    def _one_modality(self, pooled: Float[Array, "B D"], weights: tuple[float, float]) -> Adapted:
-        vectors = unit(self.product_projection(pooled))
+    def _one_modality(
+        self, states: Float[Array, "B L D"], mask: Bool[Array, "B L"], weights: tuple[float, float]
+    ) -> Adapted:
+        vectors = self._unit(self.product_projection(pool(states, mask, self.config.pooling)))
         return Adapted(vectors, jnp.broadcast_to(jnp.asarray(weights, jnp.float32), (vectors.shape[0], 2)))
+
+    def _unit(self, vectors: Float[Array, "B E"]) -> Float[Array, "B E"]:
+        return unit(vectors) if self.config.normalise else vectors
+
+
+class Outputs(NamedTuple):
+    """What a training batch becomes: all that the objectives read."""
+
+    query: EncodedQuery
+    swap: EncodedQuery | None  # the queries with one keyword replaced, where the batch has them
+    product: Adapted
+    states: ProductStates
+    log_scale: Float[Array, ""]
+    bias: Float[Array, ""]

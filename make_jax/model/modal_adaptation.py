@@ -18,8 +18,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from make_jax.config import AdaptationConfig
-from make_jax.model.transformer import KERNEL_INIT, MASKED, Activation, PreNormLayer, masked_mean, unit
+from make_jax.config import ModelConfig
+from make_jax.model.transformer import KERNEL_INIT, MASKED, PreNormLayer, pool, unit
 
 
 class Adapted(NamedTuple):
@@ -31,16 +31,19 @@ class Adapted(NamedTuple):
     image: Float[Array, "B E"] | None = None  # l2(W_v v)
 
 
+class ProductStates(NamedTuple):
+    """The states of a product's tokens and patches, for what reads more than its vector; None: no such encoder."""
+
+    title: Float[Array, "B Lt D"] | None
+    title_mask: Bool[Array, "B Lt"]  # real tokens of products that have a title
+    image: Float[Array, "B P D"] | None  # patches, without the class token
+    image_mask: Bool[Array, "B P"]
+
+
 class ModalAdaptation(nn.Module):
     """Joins title states [B, Lt, Dt] and image states [B, 1 + P, Dv] to one product vector [B, E]."""
 
-    config: AdaptationConfig
-    embedding: int
-    heads: int
-    mlp_width: int
-    dropout: float
-    eps: float
-    activation: Activation
+    config: ModelConfig
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -53,35 +56,39 @@ class ModalAdaptation(nn.Module):
         has_image: Bool[Array, "B"],
         train: bool = False,
     ) -> Adapted:
+        c, a = self.config, self.config.adaptation
         title_mask = title_mask & has_title[:, None]
         image_mask = jnp.broadcast_to(has_image[:, None], image_states.shape[:2])
         # Cut before anything reads the states: a missing modality neither sends a value nor receives a gradient.
         title_states = jnp.where(title_mask[..., None], title_states, jnp.zeros((), title_states.dtype))
         image_states = jnp.where(image_mask[..., None], image_states, jnp.zeros((), image_states.dtype))
-        if self.config.cross_attention:
-            settings = (self.heads, self.mlp_width, self.dropout, self.eps, self.activation, self.dtype)
+        if a.cross_attention:
+            t = c.title
+            settings = (t.heads, t.mlp_width, t.dropout, c.image.eps, t.activation, self.dtype)
             title_block = PreNormLayer(*settings, name="title_attends_image")
             image_block = PreNormLayer(*settings, name="image_attends_title")
             title_states, image_states = (
                 title_block(title_states, train, context=image_states, context_mask=image_mask),
                 image_block(image_states, train, context=title_states, context_mask=title_mask),
             )
-        t = masked_mean(title_states, title_mask)
-        v = masked_mean(image_states[:, 1:], image_mask[:, 1:])  # the class token is not a patch
-        title_direction = unit(self._dense(self.embedding, "title_projection")(t))
-        image_direction = unit(self._dense(self.embedding, "image_projection")(v))
-        weights = self._weights(t, v, jnp.stack([has_title, has_image], axis=-1))
+        title = pool(title_states, title_mask, c.pooling)
+        patches = slice(1, None) if c.pooling == "mean" else slice(None)  # the class token is not a patch
+        image = pool(image_states[:, patches], image_mask[:, patches], c.pooling)
+        title_direction = unit(self._dense(c.embedding, "title_projection")(title))
+        image_direction = unit(self._dense(c.embedding, "image_projection")(image))
+        weights = self._weights(title, image, jnp.stack([has_title, has_image], axis=-1))
         mixed = weights[:, :1] * title_direction + weights[:, 1:] * image_direction
-        return Adapted(unit(mixed), weights, title_direction, image_direction)
+        return Adapted(unit(mixed) if c.normalise else mixed, weights, title_direction, image_direction)
 
     def _weights(
         self, t: Float[Array, "B Dt"], v: Float[Array, "B Dv"], present: Bool[Array, "B 2"]
     ) -> Float[Array, "B 2"]:
-        if self.config.weights == "mean":
+        a = self.config.adaptation
+        if a.weights == "mean":
             return equal_weights(present)
         if t.shape[-1] != v.shape[-1]:  # encoders of different widths: the gate compares them in the title's
             v = self._dense(t.shape[-1], "gate_image")(v)
-        hidden = nn.gelu(self._dense(self.config.gate_width, "gate_in")(jnp.concatenate([t, v, t * v], axis=-1)))
+        hidden = nn.gelu(self._dense(a.gate_width, "gate_in")(jnp.concatenate([t, v, t * v], axis=-1)))
         # Zero start: both modalities weigh the same until the data says otherwise.
         logits = nn.Dense(2, kernel_init=nn.initializers.zeros, name="gate_out")(hidden)
         return jax.nn.softmax(jnp.where(present, logits, MASKED), axis=-1)

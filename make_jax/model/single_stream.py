@@ -6,8 +6,8 @@ from jaxtyping import Array, Bool, Int, UInt8
 
 from make_jax.config import InputsConfig, ModelConfig
 from make_jax.model.image import normalise, patches
-from make_jax.model.modal_adaptation import Adapted, equal_weights
-from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, PostNormLayer, layer_norm, masked_mean, unit
+from make_jax.model.modal_adaptation import Adapted, ProductStates, equal_weights
+from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, PostNormLayer, layer_norm, pool, unit
 
 
 class SingleStream(nn.Module):
@@ -29,7 +29,7 @@ class SingleStream(nn.Module):
         has_title: Bool[Array, "B"],
         has_image: Bool[Array, "B"],
         train: bool = False,
-    ) -> Adapted:
+    ) -> tuple[Adapted, ProductStates]:
         c, i, t = self.config, self.inputs, self.config.title
         dtype = jnp.dtype(c.dtype)
         words = nn.Embed(self.vocabulary, t.width, embedding_init=EMBEDDING_INIT, dtype=dtype, name="word")(
@@ -50,6 +50,9 @@ class SingleStream(nn.Module):
             x = layer(t.heads, t.mlp_width, t.dropout, t.eps, t.activation, dtype, name=f"layer_{number}")(
                 x, mask, train
             )
-        pooled = masked_mean(x, mask)
-        vectors = unit(nn.Dense(c.embedding, kernel_init=KERNEL_INIT, name="projection")(pooled))
-        return Adapted(vectors, equal_weights(jnp.stack([has_title, has_image], axis=-1)))
+        vectors = nn.Dense(c.embedding, kernel_init=KERNEL_INIT, name="projection")(pool(x, mask, c.pooling))
+        adapted = Adapted(
+            unit(vectors) if c.normalise else vectors, equal_weights(jnp.stack([has_title, has_image], axis=-1))
+        )
+        length = words.shape[1]
+        return adapted, ProductStates(x[:, :length], mask[:, :length], x[:, length:], image_mask)

@@ -134,6 +134,15 @@ def masked_mean(states: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Floa
     return total / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
 
 
+def pool(
+    states: Float[Array, "B L D"], mask: Bool[Array, "B L"], how: Literal["mean", "cls"]
+) -> Float[Array, "B D"]:
+    """One float32 state a row: the mean over real positions, or that of the first position; 0 for an empty row."""
+    if how == "mean":
+        return masked_mean(states, mask)
+    return states[:, 0].astype(jnp.float32) * jnp.any(mask, axis=1)[:, None]
+
+
 def unit(vectors: Float[Array, "*n D"], eps: float = 1e-6) -> Float[Array, "*n D"]:
     """Vectors of length 1; a zero vector stays 0 and its gradient is finite."""
     squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)

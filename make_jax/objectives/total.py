@@ -1,58 +1,93 @@
-"""What training minimises: QIC on the product vector, and where asked the same loss on each of its two directions.
+"""What training minimises: the weighted sum of the objectives that the config gives a weight.
 
-    L = QIC(q, p) + title_contrast QIC(q, l2(W_t t)) + image_contrast QIC(q, l2(W_v v))
+    L = qic QIC(q, p) + title_contrast QIC(q, l2(W_t t)) + image_contrast QIC(q, l2(W_v v)) + key KEY
 
-The two auxiliary terms [ours] keep both encoders useful by themselves: a modality that is weak early is otherwise
-outweighed by the other and learns little. A row that lacks a modality has weight 0 in that modality's term. All terms
-share scale and bias.
+The two auxiliary contrasts [ours] keep both encoders useful by themselves: a modality that is weak early is otherwise
+outweighed by the other and learns little. A row that lacks a modality has weight 0 in that modality's term. All
+contrasts share scale and bias; swaps and bank are negatives of QIC alone. An objective of weight 0 is not computed.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from make_jax.config import ObjectivesConfig
+from make_jax.model.make import Outputs
+from make_jax.objectives.bank import Bank
 from make_jax.objectives.contrastive import Rows, contrastive_loss
+from make_jax.objectives.keywords import keyword_loss
 
-Outputs = Mapping[str, jax.Array]
-Loss = Callable[[Outputs, Mapping[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]]
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Loss = Callable[[Outputs, Batch, Bank | None], tuple[jax.Array, Metrics]]
 
 
 def make_loss(config: ObjectivesConfig, mesh: Mesh) -> Loss:
-    """A function of what `Make.__call__` returns and its batch: the loss over the global batch, and metrics by name."""
-    axes = tuple(mesh.axis_names)
-    rows, whole = PartitionSpec(axes), PartitionSpec()
+    """A function of the model's outputs, their batch and the memory bank: the loss over the global batch, and metrics.
 
-    def local(vectors: Any, others: Any, ids: Any, other_ids: Any, weights: Any, log_scale: Any, bias: Any) -> Any:
+    Metrics hold every objective by its name, unweighted.
+    """
+    contrast = _contrast(config, mesh)
+
+    def loss(out: Outputs, batch: Batch, bank: Bank | None) -> tuple[jax.Array, Metrics]:
+        objectives: dict[str, jax.Array] = {}
+        metrics: Metrics = {}
+        weights = batch["weight"]
+        if config.qic:
+            objectives["qic"], metrics = contrast(out, batch, out.product.vectors, weights, _swaps(out, batch), bank)
+        for name, direction in (("title", out.product.title), ("image", out.product.image)):
+            if getattr(config, f"{name}_contrast") and direction is not None:
+                has = weights * batch[f"has_{name}"].astype(weights.dtype)
+                objectives[f"{name}_contrast"], _ = contrast(out, batch, direction, has, None, None)
+        if config.key and out.query.logits is not None:
+            objectives["key"] = keyword_loss(out.query.logits, batch["product_keywords"], weights)
+        total = sum((getattr(config, name) * value for name, value in objectives.items()), jnp.zeros(()))
+        return total, {**objectives, **metrics}
+
+    return loss
+
+
+def _swaps(out: Outputs, batch: Batch) -> Rows | None:
+    """The swapped queries; a row that has no token has none."""
+    if out.swap is None:
+        return None
+    return Rows(out.swap.vectors, jnp.where(jnp.any(batch["swap_mask"], axis=1), 0, -1))
+
+
+def _contrast(config: ObjectivesConfig, mesh: Mesh) -> Callable[..., tuple[jax.Array, Metrics]]:
+    """The contrastive loss of the config, over the devices of the mesh."""
+    axes = tuple(mesh.axis_names)
+    rows, steps, whole = PartitionSpec(axes), PartitionSpec(None, axes), PartitionSpec()
+
+    def local(
+        queries: Rows, products: Rows, weights: Any, swaps: Rows | None, bank: Bank | None, log_scale: Any, bias: Any
+    ) -> Any:
         return contrastive_loss(
-            Rows(vectors, ids),
-            Rows(others, other_ids),
+            queries,
+            products,
             log_scale,
             weights=weights,
             kind=config.kind,
             bias=bias,
             margin=config.margin,
+            swaps=swaps,
+            bank=None if bank is None else bank.rows(),
             axis=axes,
         )
 
-    sharded = partial(jax.shard_map, mesh=mesh, in_specs=(rows,) * 5 + (whole,) * 2, out_specs=whole, check_vma=True)
-    contrast = sharded(local)
+    sharded = jax.shard_map(
+        local, mesh=mesh, in_specs=(rows,) * 4 + (steps,) + (whole,) * 2, out_specs=whole, check_vma=True
+    )
 
-    def loss(out: Outputs, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        def term(name: str, weights: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-            ids = (batch["query_id"], batch["product_id"])
-            return contrast(out["query"], out[name], *ids, weights, out["log_scale"], out["bias"])
+    def contrast(
+        out: Outputs, batch: Batch, vectors: jax.Array, weights: jax.Array, swaps: Rows | None, bank: Bank | None
+    ) -> tuple[jax.Array, Metrics]:
+        known = config.keyword_masking
+        queries = Rows(out.query.vectors, batch["query_id"], batch["query_keywords"] if known else None)
+        products = Rows(vectors, batch["product_id"], batch["product_keywords"] if known else None)
+        return sharded(queries, products, weights, swaps, bank, out.log_scale, out.bias)
 
-        total, metrics = term("product", batch["weight"])
-        metrics = {"qic": total, **metrics}
-        for name, factor in (("title", config.title_contrast), ("image", config.image_contrast)):
-            if factor:
-                value, _ = term(name, batch["weight"] * batch[f"has_{name}"].astype(batch["weight"].dtype))
-                total = total + factor * value
-                metrics[f"{name}_contrast"] = value
-        return total, metrics
-
-    return loss
+    return contrast
