@@ -29,7 +29,9 @@ TOO_GENERAL = 0.2  # a term in more than this share of the titles asks for nothi
 SAME = 0.9  # a term that stands inside one longer term this often is a part of it and no term of its own
 
 
-def mine_keywords(catalog: Catalog, *, attributes: bool = True, least: int = 5, largest: int = 4096) -> KeywordVocabulary:
+def mine_keywords(
+    catalog: Catalog, *, attributes: bool = True, least: int = 5, largest: int = 4096
+) -> KeywordVocabulary:
     """The keywords of a catalog's training products and clicks, those of most products first.
 
     Args:
@@ -121,9 +123,7 @@ def _shorter(term: str) -> tuple[str, ...]:
     return (" ".join(words[1:]), " ".join(words[:-1])) if len(words) > 1 else ()
 
 
-def _names(
-    clicks: _Clicks, carried: dict[str, set[Value]], values: set[Value], least: int
-) -> dict[Value, set[str]]:
+def _names(clicks: _Clicks, carried: dict[str, set[Value]], values: set[Value], least: int) -> dict[Value, set[str]]:
     """The names of every value: its own, and the terms that clicks tie to it.
 
     A term names the value it tells most about, of those that nearly all products taken after it carry: "saree" is the
