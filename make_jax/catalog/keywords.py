@@ -1,0 +1,198 @@
+"""Keywords: what products are asked for by, as typed terms, and how a text is searched for them.
+
+A keyword is one thing under all its names: `colour:red` is "red" and "红色". Which keywords there are, and which names
+each has, is mined from training products and clicks (`mining.py`); this file finds them in texts.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
+from jaxtyping import UInt32
+
+from make_jax.catalog.problems import shown
+from make_jax.errors import InputError
+
+FORMAT = 1
+TERM = "term"  # kind of a keyword that no attribute names
+
+# Scripts that put no space between words: there a name may begin and end anywhere in a run.
+_SPACELESS = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_PIECES = re.compile(rf"[{_SPACELESS}]+|[^\W_{_SPACELESS}]+")
+_SPACELESS_CHARACTER = re.compile(rf"[{_SPACELESS}]")
+_APOSTROPHES = re.compile(r"(?<=\w)['\u2019](?=\w)")  # men's is mens
+
+
+def pieces(text: str) -> list[str]:
+    """The words of a text in NFKC and lower case; a run of a script without spaces is one piece."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    return _PIECES.findall(_APOSTROPHES.sub("", folded))
+
+
+def normal(text: str) -> str:
+    """A text in the form that its spellings share: its pieces with a space between. Names are kept in this form."""
+    return " ".join(pieces(text))
+
+
+def spaceless(text: str) -> bool:
+    """Whether a text or a name is written, in part at least, in a script that puts no space between words.
+
+    A caller that puts another keyword into a query takes a name on which this agrees with the name that it replaces.
+    """
+    return bool(_SPACELESS_CHARACTER.search(text))
+
+
+def _searchable(normal_text: str) -> str:
+    """A text in the form that names are looked for in: every piece between two spaces of its own.
+
+    " red  shirt " holds " red " and " shirt " beside each other, and " sacred " holds neither.
+    """
+    return f" {normal_text.replace(' ', '  ')} "
+
+
+def _pattern(name: str) -> str:
+    """A name as it stands in a searchable text. A run may begin and end inside a longer one, a word may not."""
+    first, last = int(spaceless(name[0])), int(spaceless(name[-1]))
+    padded = _searchable(name)
+    return padded[first : len(padded) - last]
+
+
+@dataclass(frozen=True)
+class Keyword:
+    """One thing that products are asked for by."""
+
+    kind: str  # colour, brand, category, ... as the catalog names its attributes; or `TERM`
+    name: str  # how people are shown it
+    names: tuple[str, ...]  # every text that stands for it, in the form of `normal`; see `spaceless` for their script
+    products: int  # training products that have it
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+
+_KEYS = {field.name for field in fields(Keyword)}
+
+
+@dataclass(frozen=True)
+class KeywordVocabulary:
+    """The keywords of a catalog, numbered from 0 in this order."""
+
+    keywords: tuple[Keyword, ...]
+
+    def __len__(self) -> int:
+        return len(self.keywords)
+
+    @property
+    def words(self) -> int:
+        """Length of a packed set: 32 keywords a word, at least one word."""
+        return max(1, -(-len(self.keywords) // 32))
+
+    def tag(self, text: str) -> frozenset[int]:
+        """The keywords in a text. Where names overlap the leftmost counts, of these the longest: "navy blue" is not
+        "blue"."""
+        found = self._matcher.find_matches_as_indexes(_searchable(normal(text)))
+        return frozenset(keyword for match in found for keyword in self._owners[match[0]])
+
+    def split(self, text: str) -> list[tuple[str, frozenset[int]]]:
+        """The normal form of a text, cut at the names found in it, each piece with the keywords that it names.
+
+        Pieces that are no name have no keywords; the spaces between names are such pieces. The pieces joined are
+        `normal(text)`, so a text with one keyword replaced is the pieces joined with one of them replaced.
+        """
+        whole = normal(text)
+        searchable = _searchable(whole)
+        cuts: list[tuple[str, frozenset[int]]] = []
+        end = 0
+        for number, start, stop in self._matcher.find_matches_as_indexes(searchable):
+            name = searchable[start:stop].strip(" ").replace("  ", " ")
+            first = start + (searchable[start] == " ")
+            begin = first - 1 - searchable.count("  ", 0, first)  # the same place in `whole`
+            if begin > end:
+                cuts.append((whole[end:begin], frozenset()))
+            cuts.append((name, frozenset(self._owners[number])))
+            end = begin + len(name)
+        return cuts if end == len(whole) else [*cuts, (whole[end:], frozenset())]
+
+    def pack(self, sets: Sequence[Iterable[int]]) -> UInt32[np.ndarray, "n words"]:
+        """Sets of keywords as bits: keyword k is bit k % 32 of word k // 32."""
+        packed = np.zeros((len(sets), self.words), np.uint32)
+        pairs = np.array([(row, keyword) for row, of in enumerate(sets) for keyword in of], np.int64).reshape(-1, 2)
+        bits = np.left_shift(np.uint32(1), (pairs[:, 1] % 32).astype(np.uint32))
+        np.bitwise_or.at(packed, (pairs[:, 0], pairs[:, 1] // 32), bits)
+        return packed
+
+    def of_attributes(self, attributes: dict[str, str]) -> frozenset[int]:
+        """The keywords that a product's attributes say."""
+        said = (self._by_value.get((kind, normal(value))) for kind, value in attributes.items())
+        return frozenset(keyword for keyword in said if keyword is not None)
+
+    def to_json(self) -> str:
+        """Readable JSON, one keyword a line."""
+        rows = ",".join(f"\n  {json.dumps(asdict(keyword), ensure_ascii=False)}" for keyword in self.keywords)
+        return f'{{"format": {FORMAT}, "keywords": [{rows}\n]}}\n'
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "KeywordVocabulary":
+        """What `to_json` wrote. InputError that names `where` for anything else."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{where}: not JSON ({error}), expected what `python -m make_jax.catalog keywords` writes"
+            ) from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("keywords"), list):
+            found = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise InputError(f'{where}: found {shown(found)}, expected {{"format": {FORMAT}, "keywords": [...]}}')
+        keywords = tuple(_keyword(row, f"{where}: keywords[{number}]") for number, row in enumerate(data["keywords"]))
+        first: dict[tuple[str, str], int] = {}
+        for number, keyword in enumerate(keywords):
+            if first.setdefault((keyword.kind, normal(keyword.name)), number) != number:
+                raise InputError(f"{where}: keywords[{number}]: {shown(str(keyword))} stands twice, expected each once")
+        return cls(keywords)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its keywords: each process builds a matcher of its own."""
+        return KeywordVocabulary, (self.keywords,)
+
+    @cached_property
+    def _patterns(self) -> dict[str, list[int]]:
+        owners: dict[str, list[int]] = {}
+        for number, keyword in enumerate(self.keywords):
+            for name in keyword.names:
+                owners.setdefault(_pattern(name), []).append(number)
+        return owners
+
+    @cached_property
+    def _owners(self) -> list[list[int]]:
+        return list(self._patterns.values())
+
+    @cached_property
+    def _matcher(self) -> AhoCorasick:
+        return AhoCorasick(
+            list(self._patterns), matchkind=MatchKind.LeftmostLongest, implementation=Implementation.ContiguousNFA
+        )
+
+    @cached_property
+    def _by_value(self) -> dict[tuple[str, str], int]:
+        return {(keyword.kind, normal(keyword.name)): number for number, keyword in enumerate(self.keywords)}
+
+
+def _keyword(row: Any, where: str) -> Keyword:
+    if not isinstance(row, dict) or set(row) != _KEYS:
+        raise InputError(f"{where}: found {shown(row)}, expected an object with the keys {', '.join(sorted(_KEYS))}")
+    kind, name, names, products = row["kind"], row["name"], row["names"], row["products"]
+    if not (isinstance(kind, str) and kind and isinstance(name, str) and normal(name)):
+        raise InputError(f"{where}: kind {shown(kind)}, name {shown(name)}, expected two texts with a letter or digit")
+    if not isinstance(names, list) or not all(isinstance(n, str) and n and normal(n) == n for n in names):
+        raise InputError(
+            f"{where}: names {shown(names)}, expected a list of texts in lower case, one space between words"
+        )
+    if not isinstance(products, int) or isinstance(products, bool) or products < 0:
+        raise InputError(f"{where}: products {shown(products)}, expected a count")
+    return Keyword(kind, name, tuple(names), products)
