@@ -22,7 +22,8 @@ global batch, or this process's rows of it.
     swap_keywords  [B, words]     uint32   S
     weight         [B]            float32  T Q P     1; 0 in padding rows
 
-T: `pipeline.train_batches`, S: the same where the objectives ask for swaps, Q: `pipeline.query_batches`, P: `pipeline.product_batches`.
+T: `pipeline.train_batches`, S: the same where the objectives ask for swaps, Q: `pipeline.query_batches`,
+P: `pipeline.product_batches`.
 """
 
 from collections.abc import Sequence

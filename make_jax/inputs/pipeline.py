@@ -92,7 +92,11 @@ def train_batches(
     stream = grain.MapDataset.range(len(examples.query_row)).shuffle(seed=order_seed).repeat()
     rows = stream.random_map(_LoadRow(source, examples, inputs, name, swapper), seed=augment_seed)
     # Batches of one process's rows: number s * process_count + p is the part of process p in global batch s.
-    parts = rows.batch(batch_size // process_count, drop_remainder=True, batch_fn=_Collate(examples, inputs, tokenizer, vocabulary, swaps))
+    parts = rows.batch(
+        batch_size // process_count,
+        drop_remainder=True,
+        batch_fn=_Collate(examples, inputs, tokenizer, vocabulary, swaps),
+    )
     local = parts[start_step * process_count + process_index :: process_count]
     return iter(_read(local, data))
 

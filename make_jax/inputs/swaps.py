@@ -32,7 +32,7 @@ class _Choices:
 
 
 class Swapper:
-    """Draws swapped queries. Everything it needs is computed once, and can be sent to other processes."""
+    """Draws swapped queries. Can be sent to other processes."""
 
     def __init__(
         self,
@@ -43,29 +43,27 @@ class Swapper:
         self._vocabulary = vocabulary
         self._held = product_keywords
         self._choices = _choices(vocabulary)
-        self._pieces = [vocabulary.split(text) for text in queries]
-        self._slots = [
-            tuple(i for i, (_, keywords) in enumerate(pieces) if len(keywords) == 1) for pieces in self._pieces
-        ]
+        self._queries = queries
 
     def swap(self, query: int, product: int, rng: np.random.Generator) -> str | None:
         """Query number `query` with one keyword replaced by one that `product` has not; None when there is none.
 
         Parts of a query that stand for several keywords at once stay as they are.
         """
-        slots, pieces = self._slots[query], self._pieces[query]
+        pieces = self._vocabulary.split(self._queries[query])
+        slots = [i for i, (_, keywords) in enumerate(pieces) if len(keywords) == 1]
         if not slots:
             return None
         slot = slots[int(rng.integers(len(slots)))]
         text, keywords = pieces[slot]
         (replaced,) = keywords
-        choices = self._choices.get((self._vocabulary.keywords[replaced].kind, spaceless(text.strip())))
+        choices = self._choices.get((self._vocabulary.keywords[replaced].kind, spaceless(text)))
         for _ in range(_TRIES if choices else 0):
             assert choices is not None
             keyword, name = choices.draw(rng)
             if keyword == replaced or self._has(product, keyword):
                 continue
-            swapped = "".join([*(piece for piece, _ in pieces[:slot]), name, *(piece for piece, _ in pieces[slot + 1 :])])
+            swapped = "".join(name if i == slot else piece for i, (piece, _) in enumerate(pieces))
             # A new neighbourhood may read differently: "navy" before "blue" is one colour.
             if keyword in self._vocabulary.tag(swapped):
                 return swapped

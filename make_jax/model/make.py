@@ -79,9 +79,7 @@ class Make(nn.Module):
         """Whether queries predict keywords: asked for, and there are some."""
         return self.config.enrichment and self.keywords > 0
 
-    def read_query(
-        self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], train: bool = False
-    ) -> EncodedQuery:
+    def read_query(self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], train: bool = False) -> EncodedQuery:
         """q = l2(W_q h'), h' = pool(H_q) + g e: query vectors, token states and predicted keywords [ours]."""
         states = self.query_encoder(tokens, mask, train)
         pooled = pool(states, mask, self.config.pooling)

@@ -134,9 +134,7 @@ def masked_mean(states: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Floa
     return total / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
 
 
-def pool(
-    states: Float[Array, "B L D"], mask: Bool[Array, "B L"], how: Literal["mean", "cls"]
-) -> Float[Array, "B D"]:
+def pool(states: Float[Array, "B L D"], mask: Bool[Array, "B L"], how: Literal["mean", "cls"]) -> Float[Array, "B D"]:
     """One float32 state a row: the mean over real positions, or that of the first position; 0 for an empty row."""
     if how == "mean":
         return masked_mean(states, mask)

@@ -1,6 +1,6 @@
 """A trained model that answers: texts and products in, vectors and results out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32
 
+from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Split
 from make_jax.config import from_json
@@ -27,6 +28,7 @@ from make_jax.runs.state import Params
 CHECKPOINTS = "checkpoints"  # subfolder of a run
 CONFIG = "config.json"  # in a checkpoint
 TOKENIZER = "tokenizer.json"  # in a checkpoint
+KEYWORDS = "keywords.json"  # in a checkpoint
 
 
 class Hit(NamedTuple):
@@ -59,6 +61,7 @@ class Retriever:
         model: Make,
         params: Params,
         tokenizer: Tokenizer,
+        keywords: KeywordVocabulary,
         *,
         batch_size: int = 256,
         mesh: Mesh | None = None,
@@ -66,6 +69,7 @@ class Retriever:
         """`batch_size` is the most rows encoded at once; the rows are split over the devices of `mesh`."""
         self.model = model
         self.tokenizer = tokenizer
+        self.keywords = keywords
         self._mesh = make_mesh(devices=jax.local_devices()) if mesh is None else mesh
         self._params = jax.device_put(params, replicated(self._mesh))
         self._batch_size = batch_size
@@ -81,8 +85,9 @@ class Retriever:
         params, _, files = read_checkpoint(run, checkpoint)
         config = from_json(files[CONFIG], f"{run}/{CONFIG}")
         tokenizer = from_definition(files[TOKENIZER])
-        model = Make(config.model, config.inputs, tokenizer.vocabulary_size)
-        return cls(model, params, tokenizer, batch_size=config.train.eval_batch_size)
+        keywords = read_keywords(files, Path(run))
+        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
+        return cls(model, params, tokenizer, keywords, batch_size=config.train.eval_batch_size)
 
     @property
     def modalities(self) -> Modality:
@@ -168,6 +173,12 @@ def read_checkpoint(
     finally:
         checkpoints.close()
     return params, meta, files
+
+
+def read_keywords(files: Mapping[str, str], where: Path) -> KeywordVocabulary:
+    """The keyword vocabulary of a checkpoint's files; one that was written before there were any has none."""
+    text = files.get(KEYWORDS)
+    return KeywordVocabulary(()) if text is None else KeywordVocabulary.from_json(text, f"{where}/{KEYWORDS}")
 
 
 @partial(jax.jit, static_argnums=0)

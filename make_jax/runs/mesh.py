@@ -36,6 +36,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def bank_sharding(mesh: Mesh) -> NamedSharding:
+    """The second axis, rows of a batch, is split over all devices; the first counts steps."""
+    return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+
+
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Global arrays from this process's rows."""
     sharding = batch_sharding(mesh)

@@ -20,6 +20,8 @@ import jax
 import numpy as np
 
 from make_jax.catalog.build import BuiltCatalog, build
+from make_jax.catalog.keywords import KeywordVocabulary
+from make_jax.catalog.mining import mine_keywords
 from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, check, to_json
 from make_jax.errors import InputError
@@ -30,7 +32,7 @@ from make_jax.inputs.pipeline import train_batches
 from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, train_wordpiece
 from make_jax.model.make import Make
 from make_jax.retrieval.provenance import commit
-from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, TOKENIZER
+from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, read_keywords
 from make_jax.runs.checkpoints import Checkpoints, Found
 from make_jax.runs.mesh import check_batch, make_mesh, place_batch
 from make_jax.runs.state import TrainState, parameter_count
@@ -64,7 +66,8 @@ def train(config: Config) -> Path:
             check_same_run(config, catalog.digest, found)
         built = build(catalog, config.data.cache)
         tokenizer = make_tokenizer(config, catalog) if found is None else from_definition(found.files[TOKENIZER])
-        model = Make(config.model, config.inputs, tokenizer.vocabulary_size)
+        keywords = make_keywords(config, catalog) if found is None else read_keywords(found.files, found.path)
+        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
         state = init_state(model, config, mesh)
         if found is not None:
             state, _ = checkpoints.restore(state, found)
@@ -74,14 +77,23 @@ def train(config: Config) -> Path:
             checkpoints.expect_room(state)  # now, not after the first hours
         telemetry = stack.enter_context(Telemetry(folder, config.train.steps, start_step=start))
         _greet(telemetry, config, catalog, built, state, start, mesh.size)
-        validation = Validation(catalog, model, tokenizer, mesh, config.train.eval_batch_size)
-        run = _Run(config, checkpoints, telemetry, validation, catalog.digest, tokenizer.definition)
+        validation = Validation(catalog, model, tokenizer, keywords, mesh, config.train.eval_batch_size)
+        run = _Run(
+            config,
+            checkpoints,
+            telemetry,
+            validation,
+            catalog.digest,
+            {CONFIG: to_json(config), TOKENIZER: tokenizer.definition, KEYWORDS: keywords.to_json()},
+        )
         run.resume(found)
         batches = train_batches(
             built,
             tokenizer,
+            keywords,
             config.inputs,
             config.data,
+            swaps=config.objectives.keyword_swaps and len(keywords) > 0,
             batch_size=config.train.batch_size,
             seed=config.train.seed,
             start_step=start,
@@ -131,7 +143,7 @@ class _Run:
     telemetry: Telemetry
     validation: Validation
     digest: str
-    tokenizer: str
+    files: dict[str, str]  # what travels in every checkpoint
     best: float = -math.inf
     measured: dict[str, float] = field(default_factory=dict)  # the newest validation figures
     pending: list[dict[str, jax.Array]] = field(default_factory=list)  # metrics of steps that were not read yet
@@ -197,8 +209,7 @@ class _Run:
             "commit": commit(),
             "jax": jax.__version__,
         }
-        files = {CONFIG: to_json(self.config), TOKENIZER: self.tokenizer}
-        self.checkpoints.save(kind, step, state, meta, files)
+        self.checkpoints.save(kind, step, state, meta, self.files)
         self.clock = time.perf_counter()
 
 
@@ -208,6 +219,13 @@ def make_tokenizer(config: Config, catalog: Catalog) -> Tokenizer:
         return from_folder(config.inputs.tokenizer)
     titles = [product.title for product in catalog.split_products("train")]
     return train_wordpiece([*titles, *(click.query for click in catalog.clicks)], config.inputs.vocabulary)
+
+
+def make_keywords(config: Config, catalog: Catalog) -> KeywordVocabulary:
+    """The keywords of the training products and clicks, or none where the config asks for none."""
+    if not config.inputs.keywords:
+        return KeywordVocabulary(())
+    return mine_keywords(catalog, attributes=config.inputs.keyword_attributes, largest=config.inputs.keywords)
 
 
 @contextmanager

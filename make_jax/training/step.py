@@ -9,9 +9,11 @@ import optax
 from jax.sharding import Mesh
 
 from make_jax.config import Config
-from make_jax.model.make import Make
+from make_jax.model.make import Make, Outputs
+from make_jax.objectives.bank import empty, remember
+from make_jax.objectives.contrastive import Rows
 from make_jax.objectives.total import make_loss
-from make_jax.runs.mesh import batch_sharding, replicated
+from make_jax.runs.mesh import bank_sharding, batch_sharding, replicated
 from make_jax.runs.state import Params, TrainState
 from make_jax.training.optimizer import freeze, make_optimizer, rule_factors
 
@@ -42,9 +44,18 @@ def init_state(model: Make, config: Config, mesh: Mesh) -> TrainState:
         params = init_params(model, config.train.seed)
         optimizer = make_optimizer(config.optim, config.train.steps, params)
         ema = jax.tree.map(jnp.copy, params) if config.optim.ema_decay else None
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+        steps = config.objectives.bank
+        words = max(1, -(-model.keywords // 32))
+        bank = empty(steps, config.train.batch_size, config.model.embedding, words) if steps else None
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, bank)
 
-    return jax.jit(build, out_shardings=replicated(mesh))()
+    return jax.jit(build, out_shardings=_shardings(mesh))()
+
+
+def _shardings(mesh: Mesh) -> Any:
+    """Where each part of the state lies: all of it everywhere, only the bank split as the batch is."""
+    everywhere = replicated(mesh)
+    return TrainState(everywhere, everywhere, everywhere, everywhere, bank_sharding(mesh))
 
 
 def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
@@ -60,15 +71,15 @@ def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 
-        def loss_fn(params: Params) -> tuple[jax.Array, dict[str, jax.Array]]:
+        def loss_fn(params: Params) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
             variables = {"params": freeze(params, factors)}
-            out: Any = model.apply(variables, batch, train=True, rngs={"dropout": key})
-            loss, metrics = loss_of(out, batch)
+            out: Outputs = model.apply(variables, batch, train=True, rngs={"dropout": key})  # type: ignore[assignment]
+            loss, metrics = loss_of(out, batch, state.bank)
             both = (batch["has_title"] & batch["has_image"]).astype(jnp.float32) * batch["weight"]
-            title_weight = jnp.sum(out["weights"][:, 0] * both) / jnp.maximum(jnp.sum(both), 1.0)
-            return loss, {**metrics, "title_weight": title_weight}
+            title_weight = jnp.sum(out.product.weights[:, 0] * both) / jnp.maximum(jnp.sum(both), 1.0)
+            return loss, ({**metrics, "title_weight": title_weight}, out.product.vectors)
 
-        (loss, metrics), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (loss, (metrics, vectors)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         new = clamp_scale(optax.apply_updates(state.params, updates), config.optim.largest_scale)
         ema = None if state.ema is None else average(state.ema, new, state.step, config.optim.ema_decay)
@@ -78,10 +89,19 @@ def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
             "gradient_norm": optax.tree.norm(gradients),
             **metrics,
         }
-        return TrainState(state.step + 1, new, opt_state, ema), metrics
+        bank = state.bank
+        if bank is not None:
+            products = Rows(vectors, batch["product_id"], batch["product_keywords"])
+            bank = remember(bank, products, batch["weight"], state.step)
+        return TrainState(state.step + 1, new, opt_state, ema, bank), metrics
 
-    everywhere, rows = replicated(mesh), batch_sharding(mesh)
-    return jax.jit(step, in_shardings=(everywhere, rows), out_shardings=everywhere, donate_argnums=0)
+    states = _shardings(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(states, batch_sharding(mesh)),
+        out_shardings=(states, replicated(mesh)),
+        donate_argnums=0,
+    )
 
 
 def clamp_scale(params: Params, largest: float) -> Params:

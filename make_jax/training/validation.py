@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from jax.sharding import Mesh
 
+from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer
@@ -20,9 +21,17 @@ BEST_BY = "val_ndcg@10"  # the best checkpoint is the one with the highest of th
 class Validation:
     """Validation queries against validation products, exact, as evaluation does it."""
 
-    def __init__(self, catalog: Catalog, model: Make, tokenizer: Tokenizer, mesh: Mesh, batch_size: int) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        model: Make,
+        tokenizer: Tokenizer,
+        keywords: KeywordVocabulary,
+        mesh: Mesh,
+        batch_size: int,
+    ) -> None:
         """Raises InputError when the split has judged queries but no product of its own to search."""
-        self._catalog, self._model, self._tokenizer = catalog, model, tokenizer
+        self._catalog, self._model, self._tokenizer, self._keywords = catalog, model, tokenizer, keywords
         self._mesh, self._batch_size = mesh, batch_size
         self._products = catalog.split_products("val")
         self._judgements = judge(catalog.split_queries("val"), [product.id for product in self._products], catalog.info)
@@ -36,7 +45,9 @@ class Validation:
 
     def measure(self, params: Params) -> Mapping[str, float]:
         """Metric names and values, means over queries."""
-        retriever = Retriever(self._model, params, self._tokenizer, batch_size=self._batch_size, mesh=self._mesh)
+        retriever = Retriever(
+            self._model, params, self._tokenizer, self._keywords, batch_size=self._batch_size, mesh=self._mesh
+        )
         modalities = retriever.modalities
         if self._catalog.info.hide_title and modalities == "both":
             modalities = "image"

@@ -73,10 +73,10 @@ def products(form: str = "full", params: Any = None, **changed: Any):
 def test_vectors_have_unit_length_and_weights_sum_to_1(form):
     model, params = made(form)
     out = jax.jit(model.apply)({"params": params}, batch())
-    np.testing.assert_allclose(np.linalg.norm(out["query"], axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(out.query.vectors, axis=-1), 1, atol=1e-5)
     present = {"title": batch()["has_title"], "image": batch()["has_image"]}.get(form, np.ones(B, bool))
-    np.testing.assert_allclose(np.linalg.norm(out["product"], axis=-1)[present], 1, atol=1e-5)
-    np.testing.assert_allclose(out["weights"].sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(out.product.vectors, axis=-1)[present], 1, atol=1e-5)
+    np.testing.assert_allclose(out.product.weights.sum(-1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", ["full", "no cross-attention", "mean", "single stream"])
@@ -144,7 +144,7 @@ def test_remat_gives_the_same_gradients():
     def gradients(m: Make) -> Any:
         def loss(p: Any) -> jax.Array:
             out = m.apply({"params": p}, batch(), train=True, rngs={"dropout": jax.random.key(3)})
-            return jnp.sum(out["query"] * out["product"])
+            return jnp.sum(out.query.vectors * out.product.vectors)
 
         return jax.jit(jax.grad(loss))(params)
 
