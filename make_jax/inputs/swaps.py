@@ -51,6 +51,7 @@ class Swapper:
         Parts of a query that stand for several keywords at once stay as they are.
         """
         pieces = self._vocabulary.split(self._queries[query])
+        asked = frozenset().union(*(keywords for _, keywords in pieces))
         slots = [i for i, (_, keywords) in enumerate(pieces) if len(keywords) == 1]
         if not slots:
             return None
@@ -61,11 +62,11 @@ class Swapper:
         for _ in range(_TRIES if choices else 0):
             assert choices is not None
             keyword, name = choices.draw(rng)
-            if keyword == replaced or self._has(product, keyword):
+            if keyword in asked or self._has(product, keyword):
                 continue
             swapped = "".join(name if i == slot else piece for i, (piece, _) in enumerate(pieces))
             # A new neighbourhood may read differently: "navy" before "blue" is one colour.
-            if keyword in self._vocabulary.tag(swapped):
+            if self._vocabulary.tag(swapped) - asked == {keyword}:
                 return swapped
         return None
 

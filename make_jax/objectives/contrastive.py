@@ -73,7 +73,7 @@ def contrastive_loss(
     rows = jnp.arange(weights.shape[0])
     here = rows + (0 if axis is None else jax.lax.axis_index(axis) * weights.shape[0])  # column of each row's positive
     positive = here[:, None] == jnp.arange(all_weights.shape[0])[None, :]
-    false = _equal(queries.ids, query_ids) | _equal(products.ids, others.ids) | _answered(queries, others)
+    false = _equal(queries.ids, query_ids) | _equal(products.ids, others.ids) | answered(queries, others)
     live = (weights > 0)[:, None] & (all_weights > 0)[None, :]
     kept = positive | (live & ~false)
 
@@ -111,7 +111,7 @@ def _bank(
 ) -> tuple[Float[Array, "b M"], Bool[Array, "b M"]]:
     """Cosines of local queries with every vector of the bank, and which of the pairs are negatives."""
     everything = jax.tree.map(lambda x: _gather(jax.lax.stop_gradient(x), axis), bank)
-    false = _equal(products.ids, everything.ids) | _answered(queries, everything)
+    false = _equal(products.ids, everything.ids) | answered(queries, everything)
     kept = (weights > 0)[:, None] & (everything.ids >= 0)[None, :] & ~false
     return _products(queries.vectors, everything.vectors), kept
 
@@ -165,7 +165,7 @@ def _products(mine: Float[Array, "b D"], others: Float[Array, "m D"]) -> Float[A
     return jnp.einsum("id,jd->ij", mine, others, preferred_element_type=jnp.float32)
 
 
-def _answered(queries: Rows, products: Rows) -> Bool[Array, "b m"]:
+def answered(queries: Rows, products: Rows) -> Bool[Array, "b m"]:
     """Where a product has all keywords of a query that has some. A loop over words: no array [b, m, words]."""
     shape = (queries.ids.shape[0], products.ids.shape[0])
     if queries.keywords is None or products.keywords is None:

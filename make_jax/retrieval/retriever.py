@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32
 
-from make_jax.catalog.keywords import KeywordVocabulary
+from make_jax.catalog.keywords import Keyword, KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Split
 from make_jax.config import from_json
@@ -38,6 +38,13 @@ class Hit(NamedTuple):
     score: float  # cosine of query and product
     title_weight: float  # share of the title in the product's vector
     image_weight: float  # share of the image; the two sum to 1
+
+
+class Enhancement(NamedTuple):
+    """What Keyword Enhancement adds to a query."""
+
+    keywords: list[tuple[Keyword, float]]  # with the probability that an answer has it, most probable first
+    gate: float  # how much of their expected embedding the query took, 0 to 1
 
 
 class Retriever:
@@ -103,6 +110,22 @@ class Retriever:
             placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask")})
             rows.append(np.asarray(_encode_query(self.model, self._params, **placed)))
         return np.concatenate(rows)[: len(texts)]
+
+    def enhance(self, query: str, least: float = 0.05) -> Enhancement:
+        """The keywords that products which answer the query are expected to have: a query expansion to read.
+
+        `least` is the smallest probability that is worth telling. Raises InputError when the model predicts none.
+        """
+        if not self.model.enriched:
+            why = "model.enrichment is false" if len(self.keywords) else "its catalog gave no keywords"
+            raise InputError(f"this model does not enrich queries: {why}; train one that does")
+        (batch,) = query_batches([query], self.tokenizer, self.model.inputs, batch_size=self._rows(1))
+        placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask")})
+        read = _read_query(self.model, self._params, **placed)
+        likely = 1.0 / (1.0 + np.exp(-np.asarray(read.logits[0], np.float64)))
+        order = np.argsort(-likely, kind="stable")
+        found = [(self.keywords.keywords[k], float(likely[k])) for k in order.tolist() if likely[k] >= least]
+        return Enhancement(found, float(read.gate[0]))
 
     def encode_products(
         self, titles: Sequence[str], images: Sequence[bytes | None], names: Sequence[str] | None = None
@@ -184,6 +207,11 @@ def read_keywords(files: Mapping[str, str], where: Path) -> KeywordVocabulary:
 @partial(jax.jit, static_argnums=0)
 def _encode_query(model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array) -> Any:
     return model.apply({"params": params}, query_tokens, query_mask, method=Make.encode_query)
+
+
+@partial(jax.jit, static_argnums=0)
+def _read_query(model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array) -> Any:
+    return model.apply({"params": params}, query_tokens, query_mask, method=Make.read_query)
 
 
 @partial(jax.jit, static_argnums=0)

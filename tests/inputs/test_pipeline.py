@@ -6,11 +6,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 
 from make_jax.catalog.build import BuiltCatalog, build
+from make_jax.catalog.keywords import KeywordVocabulary
+from make_jax.catalog.mining import mine_keywords
 from make_jax.catalog.reader import Catalog
 from make_jax.config import AugmentConfig, DataConfig, InputsConfig
 from make_jax.errors import InputError
@@ -35,18 +39,24 @@ class Shop:
     catalog: Catalog
     built: BuiltCatalog
     tokenizer: Tokenizer
+    keywords: KeywordVocabulary
     path: Path
 
     def batches(
-        self, steps: int, inputs: InputsConfig = INPUTS, data: DataConfig | None = None, **settings: int
+        self, steps: int, inputs: InputsConfig = INPUTS, data: DataConfig | None = None, **settings: Any
     ) -> list[Batch]:
         """The first batches of training; batch size 8 and seed 0 unless told."""
         chosen = {"batch_size": 8, "seed": 0} | settings
-        iterator = train_batches(self.built, self.tokenizer, inputs, data or DataConfig(), **chosen)
+        iterator = train_batches(self.built, self.tokenizer, self.keywords, inputs, data or DataConfig(), **chosen)
         try:
             return list(itertools.islice(iterator, steps))
         finally:
             iterator.close()
+
+    def text(self, tokens: np.ndarray) -> str:
+        """What a row of token ids says."""
+        text = tokenizers.Tokenizer.from_str(self.tokenizer.definition).decode(tokens.tolist())
+        return text if text.isascii() else text.replace(" ", "")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +66,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     catalog = Catalog.load(path)
     texts = [product.title for product in catalog.split_products("train")]
     texts += [click.query for click in catalog.clicks]
-    return Shop(catalog, build(catalog, str(folder / "cache")), train_wordpiece(texts, 120), path)
+    tokenizer = train_wordpiece(texts, 120)
+    return Shop(catalog, build(catalog, str(folder / "cache")), tokenizer, mine_keywords(catalog, least=2), path)
 
 
 def assert_equal(found: Batch, expected: Batch) -> None:
@@ -85,6 +96,8 @@ def test_batch_has_the_shapes_and_types_of_the_contract(shop: Shop) -> None:
         "has_title": ((8,), "bool"),
         "product_id": ((8,), "int32"),
         "query_id": ((8,), "int32"),
+        "query_keywords": ((8, 1), "uint32"),
+        "product_keywords": ((8, 1), "uint32"),
         "weight": ((8,), "float32"),
     }
     assert (batch["weight"] == 1).all()
@@ -163,13 +176,33 @@ def test_equal_query_texts_have_equal_ids(shop: Shop, tmp_path: Path) -> None:
     ids = [product.id for product in Catalog.load(path).split_products("train")]
     texts = ["Red circle", "red  circle", "ＲＥＤ circle", "red circles"]
     write_lines(path / "clicks.jsonl", [{"query": t, "product": p} for t, p in zip(texts, ids, strict=False)])
-    iterator = train_batches(
-        build(path, str(tmp_path / "cache")), shop.tokenizer, INPUTS, DataConfig(), batch_size=4, seed=0
-    )
+    built = build(path, str(tmp_path / "cache"))
+    iterator = train_batches(built, shop.tokenizer, shop.keywords, INPUTS, DataConfig(), batch_size=4, seed=0)
     batch = next(iterator)
     iterator.close()
     _, counts = np.unique(batch["query_id"], return_counts=True)
     assert sorted(counts.tolist()) == [1, 3]
+
+
+def test_keywords_of_query_and_product_are_packed_as_the_vocabulary_says(shop: Shop) -> None:
+    batch = together(shop.batches(4))
+    products = [shop.catalog.products[i] for i in batch["product_id"]]
+    held = [shop.keywords.tag(p.title) | shop.keywords.of_attributes(p.attributes) for p in products]
+    np.testing.assert_array_equal(batch["product_keywords"], shop.keywords.pack(held))
+    texts = [shop.text(tokens) for tokens in batch["query_tokens"]]
+    np.testing.assert_array_equal(batch["query_keywords"], shop.keywords.pack([shop.keywords.tag(t) for t in texts]))
+    assert batch["query_keywords"].any(axis=1).mean() > 0.3  # the English half: few clicks tie no second language
+
+
+def test_swaps_come_where_asked_and_change_nothing_else(shop: Shop) -> None:
+    plain, swapped = together(shop.batches(4)), together(shop.batches(4, swaps=True))
+    assert set(swapped) - set(plain) == {"swap_tokens", "swap_mask", "swap_keywords"}
+    assert_equal({name: swapped[name] for name in plain}, plain)
+    there = swapped["swap_mask"].any(axis=1)
+    np.testing.assert_array_equal(there, swapped["query_keywords"].any(axis=1))
+    # No product has all keywords of its swapped query.
+    inside = ~(swapped["swap_keywords"] & ~swapped["product_keywords"]).any(axis=1)
+    assert not inside[there].any() and not swapped["swap_keywords"][~there].any()
 
 
 def test_missing_title_or_image_is_told_and_zero(shop: Shop) -> None:
@@ -220,7 +253,7 @@ def test_catalog_without_clicks_is_an_input_error(shop: Shop, tmp_path: Path) ->
     data = DataConfig(catalog=str(path))
     built = build(path, str(tmp_path / "cache"))
     with pytest.raises(InputError, match=r"tiny.*no clicks.*clicks\.jsonl"):
-        train_batches(built, shop.tokenizer, INPUTS, data, batch_size=4, seed=0)
+        train_batches(built, shop.tokenizer, shop.keywords, INPUTS, data, batch_size=4, seed=0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -310,6 +343,7 @@ def test_query_batches_cover_every_text_in_order(shop: Shop) -> None:
 _PROGRAM = """
 import multiprocessing, os, signal, sys
 from make_jax.catalog.build import build
+from make_jax.catalog.keywords import Keyword, KeywordVocabulary
 from make_jax.config import DataConfig, InputsConfig
 from make_jax.inputs.pipeline import train_batches
 from make_jax.inputs.tokenizer import train_wordpiece
@@ -317,7 +351,9 @@ from make_jax.inputs.tokenizer import train_wordpiece
 def batches(workers):
     built = build(sys.argv[1], sys.argv[2])
     tokenizer = train_wordpiece(built.titles("train"), 120)
-    return train_batches(built, tokenizer, InputsConfig(), DataConfig(workers=workers), batch_size=4, seed=0)
+    keywords = KeywordVocabulary((Keyword("colour", "red", ("red",), 2), Keyword("colour", "blue", ("blue",), 2)))
+    inputs, data = InputsConfig(), DataConfig(workers=workers)
+    return train_batches(built, tokenizer, keywords, inputs, data, swaps=True, batch_size=4, seed=0)
 """
 
 
