@@ -1,0 +1,49 @@
+"""What one run of the study is worth: nDCG@10 of every judged query of validation and test, and where the time went."""
+
+from pathlib import Path
+from typing import Any
+
+from make_jax.catalog.reader import Catalog
+from make_jax.catalog.schema import Split
+from make_jax.retrieval.embed import embed_products, embed_queries
+from make_jax.retrieval.metrics import judge, score_ranking
+from make_jax.retrieval.provenance import about
+from make_jax.retrieval.retriever import Retriever, read_checkpoint
+from make_jax.retrieval.search import search
+from make_jax.retrieval.slices import query_slices
+
+METRIC = "nDCG@10"
+SLICES = {
+    "attr English": "kind:attr lang:en",
+    "held-out, English": "heldout:yes lang:en",
+    "attr Chinese": "kind:attr lang:zh",
+    "all": "all",
+}
+
+
+def measure(run: Path, path: str, seed: int) -> dict[str, Any]:
+    """The values of every query in the order of the catalog, and which queries belong to which slice."""
+    catalog = Catalog.load(path)
+    retriever = Retriever.load(run, "last")
+    _, meta, _ = read_checkpoint(run, "last")
+    seconds = round(meta["seconds"], 1)
+    return {
+        "about": about(catalog, seed=seed, run={"steps": meta["position"], "training_seconds": seconds}),
+        "val": _split(retriever, catalog, "val"),
+        "test": _split(retriever, catalog, "test"),
+    }
+
+
+def _split(retriever: Retriever, catalog: Catalog, split: Split) -> dict[str, Any]:
+    products = catalog.split_products(split)
+    judged = judge(catalog.split_queries(split), [product.id for product in products], catalog.info)
+    found = embed_products(retriever, catalog, products, retriever.modalities)
+    queries = embed_queries(retriever, [query.text for query in judged.queries])
+    ranking = search(queries, found.vectors, 100, absent=found.absent)
+    values = score_ranking(ranking, judged, [METRIC])[METRIC]
+    masks = query_slices(judged.queries, {product.id: product for product in products}, catalog.info.relevant)
+    return {
+        "values": [round(float(value), 4) for value in values],
+        "members": {name: mask.nonzero()[0].tolist() for name, mask in masks.items() if name in SLICES.values()},
+        "title_weight": round(float(found.weights[:, 0].mean()), 4),
+    }

@@ -1,0 +1,142 @@
+"""The study: what each part of MAKE is worth, on one catalog, at equal examples.
+
+    python benchmarks/ablations.py run --catalog PATH [--rows full no-ke ...] [--jobs 2]
+    python benchmarks/ablations.py table --catalog PATH
+
+`run` trains every row of `ablation_rows.py` with each of its seeds and measures it; what is done already is left out,
+and a run that was cut short goes on from its checkpoint. Each writes docs/results/ablations/CATALOG/ROW-SEED.json.
+`table` makes docs/results/ablations/CATALOG.md from those files and prints it.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from ablation_rows import ROWS, Row
+from ablation_table import write_table
+
+from make_jax.config import Config, check
+from make_jax.errors import InputError, exit_cleanly
+from make_jax.files import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results" / "ablations"
+RECIPE = ROOT / "configs" / "study.py"
+
+
+def config_of(row: Row, seed: int, catalog: str, runs: Path) -> Config:
+    """The settings of one run. InputError when a row names a setting that does not exist."""
+    config: Config = runpy.run_path(str(RECIPE))["config"]
+    changes = {"run": str(runs / f"{row.name}-{seed}"), "data.catalog": catalog, "train.seed": seed}
+    for path, value in (row.changes | changes).items():
+        config = _changed(config, path.split("."), value)
+    check(config)
+    return config
+
+
+def _changed(config: Any, path: list[str], value: Any) -> Any:
+    name, *rest = path
+    if not hasattr(config, name):
+        raise InputError(f"ablation_rows.py: no setting {name!r} in {type(config).__name__}")
+    inner = _changed(getattr(config, name), rest, value) if rest else value
+    return dataclasses.replace(config, **{name: inner})
+
+
+def run_all(catalog: str, names: list[str], jobs: int, runs: Path, keep: bool) -> None:
+    """Runs what is not done, `jobs` at a time, each on its share of the cores."""
+    folder = results_folder(catalog)
+    wanted = [(row, seed) for row in ROWS for seed in row.seeds if not names or row.name in names]
+    missing = [(row, seed) for row, seed in wanted if not (folder / f"{row.name}-{seed}.json").exists()]
+    missing.sort(key=lambda pair: (pair[1], len(pair[0].seeds) == 1))  # claims first, a seed of all before the next
+    print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are done")
+    for row, seed in missing:
+        config_of(row, seed, catalog, runs)  # a wrong row is found now and not after hours
+    shares: SimpleQueue[list[int]] = SimpleQueue()
+    cores = sorted(os.sched_getaffinity(0))
+    for job in range(jobs):
+        shares.put(cores[job::jobs])
+
+    def work(pair: tuple[Row, int]) -> str | None:
+        row, seed = pair
+        share = shares.get()
+        try:
+            return _in_a_process(row, seed, catalog, runs, keep, share)
+        finally:
+            shares.put(share)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [message for message in pool.map(work, missing) if message]
+    if failed:
+        raise InputError("; ".join(failed))
+
+
+def _in_a_process(row: Row, seed: int, catalog: str, runs: Path, keep: bool, cores: list[int]) -> str | None:
+    """Trains and measures one run on some cores; gives back what went wrong."""
+    command = [sys.executable, __file__, "one", "--catalog", catalog, "--runs", str(runs), row.name, str(seed)]
+    log = runs / f"{row.name}-{seed}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    if len(cores) == 1:  # threads that share a core only take turns
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
+    with log.open("a") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        os.sched_setaffinity(process.pid, cores)
+        code = process.wait()
+    print(f"{row.name}-{seed}: {'done' if code == 0 else f'exit code {code}, see {log}'}", flush=True)
+    if code == 0 and not keep:
+        shutil.rmtree(runs / f"{row.name}-{seed}")
+    return None if code == 0 else f"{row.name}-{seed} ended with exit code {code}, see {log}"
+
+
+def run_one(catalog: str, row: Row, seed: int, runs: Path) -> None:
+    """Trains one run, or the rest of it, measures it and writes its file."""
+    from ablation_measures import measure
+
+    from make_jax.training.loop import train
+
+    folder = train(config_of(row, seed, catalog, runs))
+    made: Mapping[str, Any] = {"row": row.name, "changes": row.changes, "seed": seed} | measure(folder, catalog, seed)
+    target = results_folder(catalog) / f"{row.name}-{seed}.json"
+    write_atomically(target, json.dumps(made, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def results_folder(catalog: str) -> Path:
+    """Where the files of a catalog's runs lie."""
+    return RESULTS / Path(catalog).stem
+
+
+def main() -> None:
+    """Parses the command and does it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["run", "one", "table"])
+    parser.add_argument("row", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("seed", nargs="?", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--catalog", required=True, help="a catalog folder or .zip")
+    parser.add_argument("--rows", nargs="*", default=[], help="only these rows")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its share of the cores")
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="folder for the runs themselves")
+    parser.add_argument("--keep", action="store_true", help="keep each run's folder after it was measured")
+    asked = parser.parse_args()
+    rows = {row.name: row for row in ROWS}
+    unknown = [name for name in [*asked.rows, *([asked.row] if asked.row else [])] if name not in rows]
+    if unknown:
+        raise InputError(f"no row {unknown[0]!r}; rows are {', '.join(rows)}")
+    if asked.command == "run":
+        run_all(asked.catalog, asked.rows, asked.jobs, asked.runs, asked.keep)
+    elif asked.command == "one":
+        run_one(asked.catalog, rows[asked.row], asked.seed, asked.runs)
+    write_table(results_folder(asked.catalog)) if asked.command != "one" else None
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
