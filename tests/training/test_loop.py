@@ -49,6 +49,15 @@ def test_retriever_answers_from_the_run(whole):
     np.testing.assert_allclose(same[0], same[2], atol=1e-6)
 
 
+def test_retriever_tells_the_keywords_that_it_expects(whole):
+    retriever = Retriever.load(whole)
+    enhanced = retriever.enhance("red circle", least=0.0)
+    assert {str(keyword) for keyword, _ in enhanced.keywords} == {str(k) for k in retriever.keywords.keywords}
+    likely = [probability for _, probability in enhanced.keywords]
+    assert likely == sorted(likely, reverse=True) and 0 < likely[-1] < likely[0] < 1 and 0 < enhanced.gate < 1
+    assert len(retriever.enhance("red circle", least=likely[0]).keywords) == 1
+
+
 def test_docstring_example_of_the_retriever_is_true(whole):
     runner = doctest.DocTestRunner()
     for example in doctest.DocTestFinder().find(Retriever, globs={"run": whole}):

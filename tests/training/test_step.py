@@ -16,7 +16,7 @@ from make_jax.training.optimizer import decayed, named_leaves, rule_factors
 from make_jax.training.step import init_params, init_state, make_step
 from tests.training.tiny_run import tiny_config
 
-VOCABULARY, STEPS = 60, 20
+VOCABULARY, KEYWORDS, STEPS = 60, 40, 20
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,10 @@ def batches(c: Config, count: int) -> list[dict[str, np.ndarray]]:
             "has_image": np.arange(b) % 5 != 1,
             "query_id": rng.integers(0, 12, b).astype(np.int32),
             "product_id": rng.integers(0, 12, b).astype(np.int32),
+            "query_keywords": rng.integers(0, 4, (b, 2)).astype(np.uint32),
+            "product_keywords": rng.integers(0, 8, (b, 2)).astype(np.uint32),
+            "swap_tokens": rng.integers(0, VOCABULARY, (b, i.query_tokens)).astype(np.int32),
+            "swap_mask": np.arange(i.query_tokens)[None] < rng.integers(0, 7, b)[:, None],
             "weight": (np.arange(b) != 3).astype(np.float32),
         }
         for _ in range(count)
@@ -47,7 +51,7 @@ def batches(c: Config, count: int) -> list[dict[str, np.ndarray]]:
 
 def losses(c: Config, devices: int, count: int = STEPS) -> tuple[np.ndarray, Any]:
     mesh = make_mesh(devices=jax.devices()[:devices])
-    model = Make(c.model, c.inputs, VOCABULARY)
+    model = Make(c.model, c.inputs, VOCABULARY, KEYWORDS)
     state = init_state(model, c, mesh)
     step = make_step(model, c, mesh, state.params)
     told = []
@@ -70,7 +74,7 @@ def test_training_gives_the_same_losses_on_any_device_count(settings, one_device
 
 def test_frozen_parameters_stay_and_others_move(settings):
     c = replace(settings, optim=replace(settings.optim, rules=(("title_encoder/layer", 0.0), ("title_encoder", 0.1))))
-    model = Make(c.model, c.inputs, VOCABULARY)
+    model = Make(c.model, c.inputs, VOCABULARY, KEYWORDS)
     before = dict(named_leaves(init_params(model, c.train.seed)))
     after = dict(named_leaves(losses(c, 1, 2)[1].params))
     for name, leaf in after.items():
@@ -82,7 +86,7 @@ def test_frozen_parameters_stay_and_others_move(settings):
 
 
 def test_a_rule_that_matches_nothing_is_an_error_and_the_first_match_counts(settings):
-    params = init_params(Make(settings.model, settings.inputs, VOCABULARY), 0)
+    params = init_params(Make(settings.model, settings.inputs, VOCABULARY, KEYWORDS), 0)
     rules = (("layer_0/attention", 0.0), ("query_encoder", 0.5))
     factors = dict(named_leaves(rule_factors(replace(settings.optim, rules=rules), params)))
     assert factors["query_encoder/layer_0/attention/out/bias"] == 0.0
@@ -93,7 +97,7 @@ def test_a_rule_that_matches_nothing_is_an_error_and_the_first_match_counts(sett
 
 
 def test_no_decay_on_norms_biases_scale_and_positions(settings):
-    params = init_params(Make(settings.model, settings.inputs, VOCABULARY), 0)
+    params = init_params(Make(settings.model, settings.inputs, VOCABULARY, KEYWORDS), 0)
     for name, yes in named_leaves(decayed(params)):
         assert yes == name.endswith(("kernel", "embedding")), name
 
@@ -104,12 +108,33 @@ def test_scale_is_clamped_after_the_update(settings):
     np.testing.assert_allclose(jnp.exp(state.params["log_scale"]), 13.0, rtol=1e-6)
 
 
+def test_bank_remembers_the_last_steps_in_turn_and_no_row_of_weight_0(settings):
+    _, state = losses(settings, 2, 3)
+    told = batches(settings, 3)
+    ids = np.asarray(state.bank.ids)
+    for place, step in ((0, 2), (1, 1)):
+        np.testing.assert_array_equal(ids[place], np.where(told[step]["weight"] > 0, told[step]["product_id"], -1))
+        np.testing.assert_array_equal(state.bank.keywords[place], told[step]["product_keywords"])
+    np.testing.assert_allclose(np.linalg.norm(state.bank.vectors, axis=-1), 1, atol=1e-5)
+
+
+def test_objectives_are_told_by_name_and_make_the_loss(settings):
+    c = replace(settings, objectives=replace(settings.objectives, bank=0))
+    mesh = make_mesh(devices=jax.devices()[:1])
+    model = Make(c.model, c.inputs, VOCABULARY, KEYWORDS)
+    state = init_state(model, c, mesh)
+    _, told = make_step(model, c, mesh, state.params)(state, place_batch(batches(c, 1)[0], mesh))
+    parts = ("qic", "title_contrast", "image_contrast", "key")
+    whole = sum(getattr(c.objectives, name) * float(told[name]) for name in parts)
+    np.testing.assert_allclose(told["loss"], whole, rtol=1e-5)
+
+
 def test_averaged_parameters_lie_between_start_and_end(settings):
     c = replace(settings, optim=replace(settings.optim, ema_decay=0.9))
     _, state = losses(c, 1, 3)
     assert state.eval_params is state.ema
     kernel = lambda tree: np.asarray(tree["image_encoder"]["patch"]["kernel"])  # noqa: E731
-    start = kernel(init_params(Make(c.model, c.inputs, VOCABULARY), c.train.seed))
+    start = kernel(init_params(Make(c.model, c.inputs, VOCABULARY, KEYWORDS), c.train.seed))
     moved = np.abs(kernel(state.params) - start).mean()
     assert 0 < np.abs(kernel(state.ema) - start).mean() < moved
 

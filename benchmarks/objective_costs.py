@@ -1,0 +1,145 @@
+"""What each objective costs: step time and memory, on the shapes of configs/fashion.py, side by side in one run.
+
+    python benchmarks/objective_costs.py [--steps 7] [--out docs/results/objective-costs.json]
+
+Every variant is compiled once; then the steps of all variants alternate, and medians and quartiles over them are told.
+Memory is what the compiler plans for one step beside its inputs and outputs (temporary buffers), and what the step
+keeps between steps (the state). Batches are random: time and memory do not depend on what is in them.
+"""
+
+import argparse
+import dataclasses
+import json
+import runpy
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from make_jax.catalog.reader import Catalog
+from make_jax.config import Config, MatchingConfig, check
+from make_jax.errors import exit_cleanly
+from make_jax.files import write_atomically
+from make_jax.model.make import Make
+from make_jax.retrieval.provenance import about
+from make_jax.runs.mesh import make_mesh, place_batch
+from make_jax.training.step import init_state, make_step
+
+ROOT = Path(__file__).resolve().parent.parent
+VOCABULARY, KEYWORDS = 8192, 400
+ALONE = {"title_contrast": 0.0, "image_contrast": 0.0, "keyword_masking": False, "keyword_swaps": False}
+ALONE |= {name: 0.0 for name in ("key", "qim", "qim2", "mlm", "mpm")}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "QIC alone": {},
+    "+ AM-Softmax (margin)": {"margin": 0.1},
+    "+ sigmoid instead of softmax": {"kind": "sigmoid"},
+    "+ query-title and query-image contrast": {"title_contrast": 0.5, "image_contrast": 0.5},
+    "+ false-negative masking": {"keyword_masking": True},
+    "+ keyword swaps": {"keyword_swaps": True},
+    "+ enrichment and KEY": {"key": 0.1},
+    "+ memory bank of 16 steps": {"bank": 16},
+    "+ QIM": {"qim": 1.0},
+    "+ QIM2": {"qim2": 1.0},
+    "+ MLM": {"mlm": 1.0},
+    "+ MPM, contrastive": {"mpm": 1.0},
+    "+ MPM, regression": {"mpm": 1.0, "mpm_kind": "regression"},
+    "all (contrastive MPM, no bank)": ALONE
+    | {"title_contrast": 0.5, "image_contrast": 0.5, "keyword_masking": True, "keyword_swaps": True}
+    | {name: 0.1 for name in ("key", "qim", "qim2", "mlm", "mpm")},
+}
+
+
+def config_of(changes: dict[str, Any]) -> Config:
+    """configs/fashion.py with the objectives of a variant."""
+    recipe: Config = runpy.run_path(str(ROOT / "configs" / "fashion.py"))["config"]
+    objectives = dataclasses.replace(recipe.objectives, **(ALONE | changes))
+    matching = MatchingConfig(layers=1 if objectives.qim or objectives.qim2 else 0, width=128, heads=2, mlp_width=512)
+    model = dataclasses.replace(recipe.model, matching=matching, enrichment=objectives.key > 0)
+    config = dataclasses.replace(recipe, objectives=objectives, model=model)
+    check(config)
+    return config
+
+
+class Variant:
+    """A compiled step with its state."""
+
+    def __init__(self, changes: dict[str, Any], batch: dict[str, np.ndarray]) -> None:
+        config = config_of(changes)
+        mesh = make_mesh()
+        model = Make(config.model, config.inputs, VOCABULARY, KEYWORDS)
+        self.state = init_state(model, config, mesh)
+        swaps = config.objectives.keyword_swaps
+        self.batch = place_batch({k: v for k, v in batch.items() if swaps or not k.startswith("swap")}, mesh)
+        self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
+        self.step = make_step(model, config, mesh, self.state.params).lower(self.state, self.batch).compile()
+        self.temporary = self.step.memory_analysis().temp_size_in_bytes
+        self.seconds: list[float] = []
+
+    def run(self) -> None:
+        """One step, timed to its end."""
+        start = time.perf_counter()
+        self.state, metrics = self.step(self.state, self.batch)
+        jax.block_until_ready(metrics)
+        self.seconds.append(time.perf_counter() - start)
+
+
+def random_batch(config: Config) -> dict[str, np.ndarray]:
+    """A batch with every key that an objective may ask for."""
+    rng = np.random.default_rng(0)
+    b, i = config.train.batch_size, config.inputs
+    words = -(-KEYWORDS // 32)
+    sizes = {"query": i.query_tokens, "title": i.title_tokens, "swap": i.query_tokens}
+    tokens = {f"{name}_tokens": rng.integers(5, VOCABULARY, (b, n)).astype(np.int32) for name, n in sizes.items()}
+    masks = {f"{name}_mask": np.ones((b, n), bool) for name, n in sizes.items()}
+    one = np.arange(words) == rng.integers(0, words, (b, 1))
+    bits = {f"{name}_keywords": np.where(one, 1, 0).astype(np.uint32) for name in ("query", "product", "swap")}
+    return {
+        **tokens,
+        **masks,
+        **bits,
+        "image": rng.integers(0, 256, (b, i.image_height, i.image_width, 3)).astype(np.uint8),
+        "has_title": np.ones(b, bool),
+        "has_image": np.ones(b, bool),
+        "query_id": np.arange(b, dtype=np.int32),
+        "product_id": np.arange(b, dtype=np.int32),
+        "weight": np.ones(b, np.float32),
+    }
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=7, help="timed steps of each variant")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "objective-costs.json")
+    asked = parser.parse_args()
+    batch = random_batch(config_of({}))
+    variants = {}
+    for name, changes in VARIANTS.items():
+        print(f"compiling: {name}", flush=True)
+        variants[name] = Variant(changes, batch)
+        variants[name].run()  # the first step is warmer for none
+        variants[name].seconds.clear()
+    for _ in range(asked.steps):
+        for variant in variants.values():
+            variant.run()
+    rows = {
+        name: {
+            "seconds": statistics.median(variant.seconds),
+            "quartiles": [round(q, 4) for q in statistics.quantiles(variant.seconds, n=4)],
+            "temporary_mib": round(variant.temporary / 2**20, 1),
+            "state_mib": round(variant.state_bytes / 2**20, 1),
+        }
+        for name, variant in variants.items()
+    }
+    made = {"about": about(Catalog.load(""), seed=0), "steps": asked.steps, "rows": rows}
+    write_atomically(asked.out, json.dumps(made, indent=1) + "\n")
+    base = rows["QIC alone"]["seconds"]
+    for name, row in rows.items():
+        print(f"{name:45} {row['seconds']:.3f} s  {row['seconds'] / base:5.2f} x  {row['temporary_mib']:7.1f} MiB")
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
