@@ -31,7 +31,7 @@ from make_jax.training.step import init_state, make_step
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY, KEYWORDS = 8192, 400
 ALONE = {"title_contrast": 0.0, "image_contrast": 0.0, "keyword_masking": False, "keyword_swaps": False}
-ALONE |= {name: 0.0 for name in ("key", "qim", "qim2", "mlm", "mpm")}
+ALONE |= dict.fromkeys(("key", "qim", "qim2", "mlm", "mpm"), 0.0)
 VARIANTS: dict[str, dict[str, Any]] = {
     "QIC alone": {},
     "+ AM-Softmax (margin)": {"margin": 0.1},
@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "+ MPM, regression": {"mpm": 1.0, "mpm_kind": "regression"},
     "all (contrastive MPM, no bank)": ALONE
     | {"title_contrast": 0.5, "image_contrast": 0.5, "keyword_masking": True, "keyword_swaps": True}
-    | {name: 0.1 for name in ("key", "qim", "qim2", "mlm", "mpm")},
+    | dict.fromkeys(("key", "qim", "qim2", "mlm", "mpm"), 0.1),
 }
 
 
