@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ablation_claims import CLAIMS, verdict
 from ablation_measures import METRIC, SLICES
 from ablation_rows import ROWS, Row
 
@@ -29,6 +30,7 @@ def write_table(folder: Path) -> None:
     parts = [f"# The study on {folder.name}\n", _about(results)]
     for split in ("test", "val"):
         parts += [f"## {METRIC}, {split}\n", _table(results, split)]
+    parts += [f"## Claims, {METRIC} on test\n", _claims(results)]
     text = "\n".join(parts)
     write_atomically(folder.with_suffix(".md"), text)
     print(text)
@@ -60,22 +62,32 @@ def _table(results: dict[str, Runs], split: str) -> str:
     return f"{table}\n\nStandard deviation of the full model over its seeds: {', '.join(spread)}.\n"
 
 
+def _claims(results: dict[str, Runs]) -> str:
+    """Each claim with the paired difference on each slice, and what it says."""
+    lines = [["claim", "seeds", *SLICES], ["---"] + ["---:"] * (len(SLICES) + 1)]
+    for claim in CLAIMS:
+        better, worse = results.get(claim.better, {}), results.get(claim.worse, {})
+        shared = sorted(set(better) & set(worse))
+        if shared:
+            cells = []
+            for name in SLICES.values():
+                mean, low, high = interval(_difference(better, worse, shared, "test", name))
+                cells.append(f"{verdict(low, high, claim)}: {_signed(mean, low, high)}")
+            lines.append([claim.says, str(len(shared)), *cells])
+    note = "Held: the whole interval is above 0; failed: below; undecided: it has 0."
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
+
+
 def _line(row: Row, runs: Runs, full: Runs, split: str) -> list[str]:
     cells = [row.says, str(len(runs))]
     for name in SLICES.values():
         values = _values(runs, split, name)
-        cells.append(_interval(values, signed=False))
+        cells.append("{:.3f} [{:.3f}, {:.3f}]".format(*interval(values)))
         shared = sorted(set(runs) & set(full))
         if row.name == FULL or not shared:
             cells.append("")
         else:
-            cells.append(
-                _interval(
-                    _values({seed: runs[seed] for seed in shared}, split, name)
-                    - _values({seed: full[seed] for seed in shared}, split, name),
-                    signed=True,
-                )
-            )
+            cells.append(_signed(*interval(_difference(runs, full, shared, split, name))))
     minutes = [run["about"]["run"]["training_seconds"] / 60 for run in runs.values()]
     return [*cells, f"{np.median(minutes):.1f}"]
 
@@ -85,8 +97,19 @@ def _values(runs: Runs, split: str, name: str) -> np.ndarray:
     return np.array([np.array(run[split]["values"])[run[split]["members"][name]] for run in runs.values()])
 
 
-def _interval(values: np.ndarray, *, signed: bool) -> str:
-    """Mean and 95 % percentile interval over resampled queries and, where there are several, resampled seeds."""
+def _difference(a: Runs, b: Runs, seeds: list[int], split: str, name: str) -> np.ndarray:
+    """Differences [seeds, queries], paired by both."""
+    return _values({seed: a[seed] for seed in seeds}, split, name) - _values(
+        {seed: b[seed] for seed in seeds}, split, name
+    )
+
+
+def _signed(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95 % percentile interval of values [seeds, queries], both resampled where there are several."""
     rng = np.random.default_rng(0)
     seeds, queries = values.shape
     means = np.empty(RESAMPLES)
@@ -94,8 +117,7 @@ def _interval(values: np.ndarray, *, signed: bool) -> str:
         chosen = values[rng.integers(seeds, size=seeds)].mean(axis=0)
         means[i] = chosen[rng.integers(queries, size=queries)].mean()
     low, high = np.quantile(means, [0.025, 0.975])
-    form = "{:+.3f} [{:+.3f}, {:+.3f}]" if signed else "{:.3f} [{:.3f}, {:.3f}]"
-    return form.format(values.mean(), low, high)
+    return float(values.mean()), float(low), float(high)
 
 
 def _spread(full: Runs, split: str, name: str) -> str:

@@ -1,0 +1,40 @@
+"""The claims about MAKE that the study tests, each as the difference of two of its rows."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`better` is worth more than `worse`; "at least" holds too where the interval of the difference has 0."""
+
+    says: str
+    better: str
+    worse: str
+    at_least: bool = False
+
+
+CLAIMS = (
+    Claim("gate > mean weights, everything else the same", "full", "mean-weights"),
+    Claim("cross-attention > none, same weights", "full", "no-cross-attention"),
+    Claim("both modalities > title alone", "full", "title"),
+    Claim("both modalities > image alone", "full", "image"),
+    Claim("three encoders > one stream over title and image", "full", "single-stream"),
+    Claim("Keyword Enhancement > none", "full", "no-ke"),
+    Claim("keywords of attributes > of titles and clicks alone", "full", "ke-without-attributes"),
+    Claim("keywords of titles and clicks alone > none", "ke-without-attributes", "no-ke"),
+    Claim("enrichment alone > no Keyword Enhancement", "ke-enrichment", "no-ke"),
+    Claim("false-negative masking alone > no Keyword Enhancement", "ke-masking", "no-ke"),
+    Claim("keyword swaps alone > no Keyword Enhancement", "ke-swaps", "no-ke"),
+    Claim("AM-Softmax >= softmax", "am-softmax", "full", at_least=True),
+    Claim("softmax > sigmoid", "full", "sigmoid"),
+    Claim("mean pooling > [CLS]", "full", "cls"),
+    Claim("unit length > none", "full", "no-l2"),
+    Claim("QIM2 helps", "full", "no-qim2"),
+)
+
+
+def verdict(low: float, high: float, claim: Claim) -> str:
+    """What an interval of the difference says of a claim."""
+    if low > 0 or (claim.at_least and high >= 0):
+        return "held"
+    return "failed" if high < 0 else "undecided"
