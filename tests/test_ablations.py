@@ -1,0 +1,70 @@
+"""The study's program: its rows, its statistics, its table."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("ablations")
+
+
+def test_every_row_is_a_valid_config_and_differs_from_the_full_one(study, tmp_path):
+    configs = {row.name: study.config_of(row, 0, "some.zip", tmp_path) for row in study.ROWS}
+    assert len(set(map(repr, configs.values()))) == len(study.ROWS)
+    assert all(config.data.catalog == "some.zip" and config.train.seed == 0 for config in configs.values())
+    steps = {config.train.steps * config.train.batch_size for config in configs.values()}
+    assert len(steps) == 1  # equal examples
+
+
+def test_claims_name_rows_that_exist(study):
+    claims = importlib.import_module("ablation_claims")
+    names = {row.name for row in study.ROWS}
+    assert all({claim.better, claim.worse} <= names for claim in claims.CLAIMS)
+
+
+def test_interval_of_paired_differences_is_narrow_where_queries_differ_alike(study):
+    table = importlib.import_module("ablation_table")
+    rng = np.random.default_rng(0)
+    hard = rng.random((1, 300))  # what is common to both models
+    better = hard + 0.02 + 0.01 * rng.normal(size=(3, 300))
+    mean, low, high = table.interval(better - hard)
+    assert low < mean < high and 0.015 < low < 0.02 < high < 0.025
+    assert np.diff(table.interval(better)[1:])[0] > 5 * (high - low)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "at_least", "said"),
+    [(0.1, 0.2, False, "held"), (-0.1, 0.2, False, "undecided"), (-0.2, -0.1, False, "failed"),
+     (-0.1, 0.2, True, "held"), (-0.2, -0.1, True, "failed")],
+)  # fmt: skip
+def test_claim_holds_when_its_whole_interval_says_so(study, low, high, at_least, said):
+    claims = importlib.import_module("ablation_claims")
+    assert claims.verdict(low, high, claims.Claim("", "a", "b", at_least)) == said
+
+
+def test_table_compares_the_seeds_that_both_rows_have(study, tmp_path, capsys):
+    table = importlib.import_module("ablation_table")
+    measures = importlib.import_module("ablation_measures")
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for name, seed, value in (("full", 0, 0.5), ("full", 1, 0.7), ("no-ke", 0, 0.4), ("cls", 0, 0.5)):
+        one = {"values": [value] * 4, "members": {key: [0, 1, 2] for key in measures.SLICES.values()}}
+        about = {"run": {"steps": 3, "training_seconds": 60.0}, "device": "cpu"}
+        about["catalog"] = {"name": "tiny", "queries_from": "templates"}
+        made = {"val": one, "test": one, "about": about}
+        (folder / f"{name}-{seed}.json").write_text(json.dumps(made))
+    table.write_table(folder)
+    text = Path(tmp_path / "tiny.md").read_text()
+    assert text in capsys.readouterr().out
+    line = next(line for line in text.splitlines() if line.startswith("| no Keyword Enhancement"))
+    assert "-0.100 [-0.100, -0.100]" in line and "0.400 [0.400, 0.400]" in line
+    assert "held: +0.100" in next(line for line in text.splitlines() if line.startswith("| Keyword Enhancement > none"))
