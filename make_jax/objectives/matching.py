@@ -79,7 +79,7 @@ def matching_losses(
 def make_pairs(config: ObjectivesConfig, out: Outputs, batch: Mapping[str, Array], key: Key[Array, ""]) -> Pairs:
     """The pairs of a batch: three a row, four where the batch has swapped queries."""
     known, group = config.keyword_masking, config.matching_group
-    weights, has_image = batch["weight"], batch["has_image"].astype(jnp.float32)
+    weights, has_image = batch["weight"], batch["has_image"]
     queries = Rows(out.query.vectors, batch["query_id"], batch["query_keywords"] if known else None)
     products = Rows(out.product.vectors, batch["product_id"], batch["product_keywords"] if known else None)
     drawn = draw(queries, products, out.log_scale, weights=weights, group=group, key=key)
@@ -87,12 +87,12 @@ def make_pairs(config: ObjectivesConfig, out: Outputs, batch: Mapping[str, Array
     own = (out.query.states, batch["query_mask"])
     asked = [own, own, take(own, drawn.queries, group)]
     answers = [out.states, take(out.states, drawn.products, group), out.states]
-    there = [weights, weights * (drawn.products >= 0), weights * (drawn.queries >= 0)]
+    there = [weights > 0, drawn.products >= 0, drawn.queries >= 0]
     pictured = [has_image, take(has_image, drawn.products, group), has_image]
     if out.swap is not None:
         asked.append((out.swap.states, batch["swap_mask"]))
         answers.append(out.states)
-        there.append(weights * jnp.any(batch["swap_mask"], axis=1))
+        there.append(jnp.any(batch["swap_mask"], axis=1))
         pictured.append(has_image)
 
     # Beside each other on axis 1, so that a device's rows stay its own.
@@ -101,8 +101,8 @@ def make_pairs(config: ObjectivesConfig, out: Outputs, batch: Mapping[str, Array
 
     states, mask = beside(asked)
     labels = jnp.zeros((weights.shape[0], len(there)), jnp.float32).at[:, 0].set(1.0)
-    chosen = beside(there)
-    return Pairs(states, mask, beside(answers), labels, chosen, chosen * beside(pictured))
+    chosen = jnp.where(beside(there), weights[:, None], 0.0)
+    return Pairs(states, mask, beside(answers), labels, chosen, jnp.where(beside(pictured), chosen, 0.0))
 
 
 def draw(
