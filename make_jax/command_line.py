@@ -44,6 +44,7 @@ class EvalOptions:
     out: str = ""  # folder that receives the report; "" is RUN/eval/<catalog name>-<split>
     checkpoint: Literal["best", "last"] = "best"  # best: highest validation figure; last: newest
     depth: int = 1000  # products kept a query in the run files
+    rerank: int | None = None  # best products a query that the matching encoder orders; None: 50 if the run trained one
 
 
 def parse(argv: Sequence[str], description: str) -> Config:
@@ -70,6 +71,8 @@ def parse_evaluation(argv: Sequence[str], description: str) -> EvalOptions:
     options = _parse(EvalOptions, None, argv, description)
     if options.depth < 1:
         raise InputError(f"--depth is {options.depth}, expected at least 1")
+    if options.rerank is not None and not 0 <= options.rerank <= options.depth:
+        raise InputError(f"--rerank is {options.rerank}, expected 0 (none) to --depth {options.depth}")
     return options
 
 

@@ -162,6 +162,7 @@ def test_evaluation_options():
         (["a", "--data.catalogs", "x"], ["--data.catalogs", "--data.catalog"]),
         (["a", "b"], ["unexpected word 'b'"]),
         (["a", "--depth", "0"], ["--depth is 0, expected at least 1"]),
+        (["a", "--depth", "9", "--rerank", "10"], ["--rerank is 10, expected 0 (none) to --depth 9"]),
     ],
 )
 def test_wrong_evaluation_options_are_named(argv, parts):

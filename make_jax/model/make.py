@@ -7,7 +7,7 @@
 
 That a short query has its own text encoder, apart from the long title's, is [paper]; the settings are in
 `config.ModelConfig`; Modal Adaptation is in `model/modal_adaptation.py`, Keyword Enhancement in
-`model/keyword_enhancement.py`.
+`model/keyword_enhancement.py`; what reads query and product together, for QIM and re-ranking, in `model/matching.py`.
 
 Letters, here and in every shape of this package: `B` global batch, `b` local batch, `N` devices, `L` tokens (`Lq`
 query, `Lt` title), `P` patches, `D` width of an encoder, `E` width of query and product vectors, `H` heads,
@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from make_jax.config import InputsConfig, ModelConfig
 from make_jax.model.image import ImageEncoder
 from make_jax.model.keyword_enhancement import KeywordEnhancement
+from make_jax.model.matching import MatchingEncoder, What
 from make_jax.model.modal_adaptation import Adapted, ModalAdaptation, ProductStates
 from make_jax.model.single_stream import SingleStream
 from make_jax.model.text import TextEncoder
@@ -43,7 +44,8 @@ class Make(nn.Module):
     """The whole model as a Flax Linen module: `init` and `apply` on plain parameter trees.
 
     `apply(variables, batch)` gives what training needs; `encode_query` and `encode_product` (with `method=`) give
-    vectors for search, `read_query` and `read_product` all else that reading them gives.
+    vectors for search, `read_query` and `read_product` all else that reading them gives, `match` says of the states of
+    both whether they match.
     """
 
     config: ModelConfig
@@ -71,6 +73,8 @@ class Make(nn.Module):
                 self.adaptation = ModalAdaptation(c, dtype)
             else:
                 self.product_projection = nn.Dense(c.embedding, kernel_init=KERNEL_INIT)
+        if c.matching.layers:
+            self.matching = MatchingEncoder(c, dtype)
         self.log_scale = self.param("log_scale", nn.initializers.constant(jnp.log(c.initial_scale)), ())
         self.bias = self.param("bias", nn.initializers.constant(-c.initial_scale), ())  # of the sigmoid loss
 
@@ -141,6 +145,17 @@ class Make(nn.Module):
         """Product vectors, of unit length unless the config says otherwise, and the weight of title and image."""
         return self.read_product(title_tokens, title_mask, image, has_title, has_image, train)[0]
 
+    def match(
+        self,
+        query_states: Float[Array, "B Lq D"],
+        query_mask: Bool[Array, "B Lq"],
+        product: ProductStates,
+        what: What,
+        train: bool = False,
+    ) -> Float[Array, "B"]:
+        """Logits that query i matches product i, or its image alone, from the states that `read_*` gave of both."""
+        return self.matching(query_states, query_mask, product, what, train)
+
     def read_title(
         self, tokens: Int[Array, "B Lt"], mask: Bool[Array, "B Lt"], train: bool = False
     ) -> Float[Array, "B Lt D"]:
@@ -162,6 +177,10 @@ class Make(nn.Module):
         swap = None
         if "swap_tokens" in batch:
             swap = self.read_query(batch["swap_tokens"], batch["swap_mask"], train)
+        if self.is_initializing() and self.config.matching.layers:  # the objectives call it, with pairs of their own
+            self.match(query.states, batch["query_mask"], states, "item")
+            if states.image is not None:
+                self.match(query.states, batch["query_mask"], states, "image")
         return Outputs(query, swap, product, states, self.log_scale, self.bias)
 
     def _one_modality(

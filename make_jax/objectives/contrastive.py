@@ -73,7 +73,7 @@ def contrastive_loss(
     rows = jnp.arange(weights.shape[0])
     here = rows + (0 if axis is None else jax.lax.axis_index(axis) * weights.shape[0])  # column of each row's positive
     positive = here[:, None] == jnp.arange(all_weights.shape[0])[None, :]
-    false = _equal(queries.ids, query_ids) | _equal(products.ids, others.ids) | answered(queries, others)
+    false = false_negatives(queries, products, query_ids, others)
     live = (weights > 0)[:, None] & (all_weights > 0)[None, :]
     kept = positive | (live & ~false)
 
@@ -100,6 +100,14 @@ def contrastive_loss(
         "positive": _sum(jnp.sum(weights * own), axis) / total,
         "masked": _sum(jnp.sum(weights * masked), axis) / total,
     }
+
+
+def false_negatives(queries: Rows, products: Rows, query_ids: Int[Array, "m"], others: Rows) -> Bool[Array, "b m"]:
+    """Where product j of `others` is no negative of query i, by ids and keywords; the diagonal is told by ids alone.
+
+    Row i of `products` is the positive of query i, row j of `others` that of the query with id `query_ids[j]`.
+    """
+    return _equal(queries.ids, query_ids) | _equal(products.ids, others.ids) | answered(queries, others)
 
 
 Columns = tuple[Float[Array, "b m"], Bool[Array, "b m"]]  # logits, and which of them stand in the denominator

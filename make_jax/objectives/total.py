@@ -1,6 +1,7 @@
 """What training minimises: the weighted sum of the objectives that the config gives a weight.
 
     L = qic QIC(q, p) + title_contrast QIC(q, l2(W_t t)) + image_contrast QIC(q, l2(W_v v)) + key KEY
+        + qim QIM + qim2 QIM2
 
 The two auxiliary contrasts [ours] keep both encoders useful by themselves: a modality that is weak early is otherwise
 outweighed by the other and learns little. A row that lacks a modality has weight 0 in that modality's term. All
@@ -19,20 +20,23 @@ from make_jax.model.make import Outputs
 from make_jax.objectives.bank import Bank
 from make_jax.objectives.contrastive import Rows, contrastive_loss
 from make_jax.objectives.keywords import keyword_loss
+from make_jax.objectives.matching import Apply, matching_losses
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Loss = Callable[[Outputs, Batch, Bank | None], tuple[jax.Array, Metrics]]
+Loss = Callable[[Outputs, Batch, Bank | None, Apply, jax.Array], tuple[jax.Array, Metrics]]
+MATCHING_KEY = 1  # what an objective folds into the key of the step, so that no two draw alike
 
 
 def make_loss(config: ObjectivesConfig, mesh: Mesh) -> Loss:
-    """A function of the model's outputs, their batch and the memory bank: the loss over the global batch, and metrics.
+    """A function that gives the loss over the global batch, and metrics: every objective by its name, unweighted.
 
-    Metrics hold every objective by its name, unweighted.
+    It takes the model's outputs, their batch, the memory bank, `apply(method, *args)`, which calls other methods of the
+    model with the parameters and the dropout of this step, and the random key of this step.
     """
     contrast = _contrast(config, mesh)
 
-    def loss(out: Outputs, batch: Batch, bank: Bank | None) -> tuple[jax.Array, Metrics]:
+    def loss(out: Outputs, batch: Batch, bank: Bank | None, apply: Apply, key: jax.Array) -> tuple[jax.Array, Metrics]:
         objectives: dict[str, jax.Array] = {}
         metrics: Metrics = {}
         weights = batch["weight"]
@@ -44,6 +48,10 @@ def make_loss(config: ObjectivesConfig, mesh: Mesh) -> Loss:
                 objectives[f"{name}_contrast"], _ = contrast(out, batch, direction, has, None, None)
         if config.key and out.query.logits is not None:
             objectives["key"] = keyword_loss(out.query.logits, batch["product_keywords"], weights)
+        if config.qim or config.qim2:
+            found, accuracies = matching_losses(config, out, batch, apply, jax.random.fold_in(key, MATCHING_KEY))
+            objectives.update(found)
+            metrics = {**metrics, **accuracies}
         total = sum((getattr(config, name) * value for name, value in objectives.items()), jnp.zeros(()))
         return total, {**objectives, **metrics}
 

@@ -61,14 +61,12 @@ def embed_products(
     With `modality="title"` no image is read and the encoder gets None for each; with "image" it gets "" for each
     title. A product that lacks what is asked is `absent`. Titles that the catalog hides (`hide_title`) are lacking.
     """
-    take_titles = modality != "image" and not catalog.info.hide_title
     width: int | None = None
     vectors: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     for start in range(0, len(products), _AT_ONCE):
         some = products[start : start + _AT_ONCE]
-        titles = [product.title if take_titles else "" for product in some]
-        images = [catalog.image_bytes(product) if modality != "title" else None for product in some]
+        titles, images = read_products(catalog, some, modality)
         present = [i for i in range(len(some)) if titles[i].strip() or images[i] is not None]
         if present:
             made = encoder.encode_products([titles[i] for i in present], [images[i] for i in present])
@@ -87,6 +85,15 @@ def embed_products(
         )
     filled = [rows if rows.shape[1] else np.zeros((len(rows), width), np.float32) for rows in vectors]
     return Embeddings(np.concatenate(filled), np.concatenate(weights))
+
+
+def read_products(
+    catalog: Catalog, products: Sequence[Product], modality: Modality
+) -> tuple[list[str], list[bytes | None]]:
+    """What an encoder is shown of products: titles, "" for none or where the catalog hides them, and images' bytes."""
+    take_titles = modality != "image" and not catalog.info.hide_title
+    titles = [product.title if take_titles else "" for product in products]
+    return titles, [catalog.image_bytes(product) if modality != "title" else None for product in products]
 
 
 def embed_queries(encoder: Encoder, texts: Sequence[str], progress: Progress = silent) -> Float32[np.ndarray, "n D"]:

@@ -1,7 +1,8 @@
 """One evaluation: a model and its baselines search the products of a split for its judged queries.
 
-Systems: `random`, `bm25` (over titles), the model by `title` alone, by `image` alone, by both (`joint`), and its main
-form joined with BM25 (`joint+bm25`). What a model or a catalog cannot do is left out, and a note says so.
+Systems: `random`, `bm25` (over titles), the model by `title` alone, by `image` alone, by both (`joint`), its main form
+with the best re-ranked by the matching encoder (`joint+rerank`, where that is asked), and its main form joined with
+BM25 (`joint+bm25`). What a model or a catalog cannot do is left out, and a note says so.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from make_jax.retrieval.baselines import (
 )
 from make_jax.retrieval.embed import Embeddings, Encoder, Modality, Progress, embed_products, embed_queries, silent
 from make_jax.retrieval.metrics import Judgements, judge, score_ranking
+from make_jax.retrieval.rerank import DEFAULT_WEIGHT as DEFAULT_MATCHING_WEIGHT
+from make_jax.retrieval.rerank import Candidates, Matcher, check_can_match, choose_matching_weight, match_candidates
 from make_jax.retrieval.search import Ranking, search
 from make_jax.retrieval.slices import query_slices
 
@@ -51,6 +54,12 @@ class Evaluation:
         name = f"{self.main}+bm25"
         return name if name in self.rankings else None
 
+    @property
+    def reranked(self) -> str | None:
+        """The name of the main system with its best results re-ranked, if that was asked."""
+        name = f"{self.main}+rerank"
+        return name if name in self.rankings else None
+
 
 @dataclass(frozen=True)
 class _Side:
@@ -61,6 +70,10 @@ class _Side:
     fusion: Fusion  # also holds the vectors of queries and products
     embeddings: Embeddings
 
+    def search(self, depth: int) -> Ranking:
+        """What the main system finds."""
+        return search(self.fusion.queries, self.embeddings.vectors, depth, absent=self.embeddings.absent)
+
 
 def evaluate(
     encoder: Encoder,
@@ -68,13 +81,17 @@ def evaluate(
     split: Split = "test",
     *,
     depth: int = 1000,
+    rerank: int = 0,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Evaluation:
     """Every system's rankings, `depth` deep, and metrics over the judged queries of `split`, searching its products.
 
-    BM25's k1 and b and the fusion weight are chosen on the validation split, whichever split is reported.
+    The best `rerank` products of each query are also re-ranked. BM25's k1 and b, the fusion weight and that of the
+    matching encoder are chosen on the validation split, whichever split is reported. Raises InputError for a split
+    without judged queries, a catalog without what the model reads, and a model that cannot re-rank when it is asked to.
     """
+    matcher = check_can_match(encoder) if rerank else None
     main = _main_modality(encoder, catalog)
     side = _side(encoder, catalog, split, main, progress)
     if not side.judgements.queries:
@@ -83,7 +100,9 @@ def evaluate(
             "more) among its products; judge some in queries.jsonl or choose another --split"
         )
     notes: list[str] = []
-    parameters = _choose(encoder, catalog, side, split, main, notes, progress)
+    tuned = split != "val" and (matcher is not None or not catalog.info.hide_title)
+    val = _side(encoder, catalog, "val", main, progress) if tuned else side
+    parameters = _choose(catalog, val, split, notes, progress)
     rankings = {"random": random_ranking(len(side.judgements.queries), len(side.products), depth, seed)}
     texts, queries = list(side.fusion.texts), side.fusion.queries
     lexical = not catalog.info.hide_title and any(product.title for product in side.products)
@@ -98,8 +117,12 @@ def evaluate(
             rankings[modality] = search(queries, alone.vectors, depth, absent=alone.absent)
             _note_absent(alone, f"by {modality} alone", notes)
     name = "joint" if main == "both" else main
-    rankings[name] = search(queries, side.embeddings.vectors, depth, absent=side.embeddings.absent)
+    rankings[name] = side.search(depth)
     _note_absent(side.embeddings, name, notes)
+    if matcher is not None:
+        reranked, parameters["rerank"] = _rerank(matcher, catalog, side, val, rankings[name], rerank, main, progress)
+        rankings[f"{name}+rerank"] = reranked
+        _note_rerank(parameters["rerank"], val is side, notes)
     if lexical:
         rankings[f"{name}+bm25"] = side.fusion.rankings([parameters["fusion"]["weight"]], depth, progress)[0]
     _note_judgements(side.judgements, catalog, depth, len(side.products), notes)
@@ -146,15 +169,7 @@ def _side(encoder: Encoder, catalog: Catalog, split: Split, main: Modality, prog
     return _Side(products, judgements, fusion, embeddings)
 
 
-def _choose(
-    encoder: Encoder,
-    catalog: Catalog,
-    side: _Side,
-    split: Split,
-    main: Modality,
-    notes: list[str],
-    progress: Progress,
-) -> dict[str, Any]:
+def _choose(catalog: Catalog, val: _Side, split: Split, notes: list[str], progress: Progress) -> dict[str, Any]:
     """BM25's parameters and the fusion weight, by nDCG@10 on the validation split, or defaults without one."""
     chosen: dict[str, Any] = {
         "bm25": Parameters()._asdict(),
@@ -163,7 +178,6 @@ def _choose(
     }
     if catalog.info.hide_title:
         return chosen
-    val = side if split == "val" else _side(encoder, catalog, "val", main, progress)
     n = len(val.judgements.queries)
     if n == 0:
         notes.append(
@@ -174,7 +188,7 @@ def _choose(
     chosen["bm25"] = choose_bm25(val.fusion.bm25, val.judgements, progress)._asdict()
     by_weight = choose_weight(val.fusion, val.judgements, progress)
     chosen["fusion"] = {
-        "weight": max(by_weight, key=lambda weight: (by_weight[weight], -weight)),
+        "weight": _best(by_weight),
         f"validation {CHOSEN_BY} by weight": {f"{weight:g}": value for weight, value in by_weight.items()},
     }
     chosen["chosen_on"] = {"split": "val", "queries": n, "by": CHOSEN_BY}
@@ -184,6 +198,54 @@ def _choose(
             "which flatters bm25 and the fusion."
         )
     return chosen
+
+
+def _rerank(
+    matcher: Matcher,
+    catalog: Catalog,
+    side: _Side,
+    val: _Side,
+    ranking: Ranking,
+    depth: int,
+    main: Modality,
+    progress: Progress,
+) -> tuple[Ranking, dict[str, Any]]:
+    """`ranking` of `side` with its first `depth` re-ranked, and by what: the weight that is best on `val`."""
+
+    def match(of: _Side, found: Ranking, what: str) -> Candidates:
+        def told(_: str, done: int, total: int) -> None:
+            progress(what, done, total)
+
+        return match_candidates(matcher, catalog, of.products, of.fusion.texts, found, depth, main, told)
+
+    candidates = match(side, ranking, "re-ranking")
+    chosen: dict[str, Any] = {"depth": depth, "weight": DEFAULT_MATCHING_WEIGHT, "chosen_on": None}
+    if n := len(val.judgements.queries):
+        own = candidates if val is side else match(val, val.search(max(depth, 10)), "re-ranking validation queries")
+        by_weight = choose_matching_weight(own, val.judgements)
+        chosen = {
+            "depth": depth,
+            "weight": _best(by_weight),
+            f"validation {CHOSEN_BY} by weight": {f"{weight:g}": value for weight, value in by_weight.items()},
+            "chosen_on": {"split": "val", "queries": n, "by": CHOSEN_BY},
+        }
+    return candidates.reranked(chosen["weight"]), chosen
+
+
+def _best(by_weight: dict[float, float]) -> float:
+    """The weight with the highest value; of equals the smallest."""
+    return max(by_weight, key=lambda weight: (by_weight[weight], -weight))
+
+
+def _note_rerank(chosen: dict[str, Any], flatters: bool, notes: list[str]) -> None:
+    """Says what was re-ranked, and by which weight."""
+    on = chosen["chosen_on"]
+    how = f"chosen by {on['by']} on {on['queries']:,} queries of the validation split" if on else "the default"
+    notes.append(
+        f"Re-ranked are the best {chosen['depth']} of each query, by scale * cosine + weight * matching logit with "
+        f"weight {chosen['weight']:g}, {how}"
+        + ("; these are the queries reported, which flatters it." if flatters and on else ".")
+    )
 
 
 def _note_absent(embeddings: Embeddings, how: str, notes: list[str]) -> None:

@@ -12,6 +12,7 @@ from make_jax.retrieval.evaluate import evaluate
 from make_jax.retrieval.provenance import about
 from make_jax.retrieval.render import print_report
 from make_jax.retrieval.report import write_report
+from make_jax.retrieval.rerank import DEFAULT_DEPTH
 from make_jax.retrieval.retriever import CONFIG, Retriever, read_checkpoint
 
 
@@ -23,8 +24,11 @@ def evaluate_run(options: EvalOptions) -> Path:
     catalog = Catalog.load(options.data.catalog or config.data.catalog)
     folder = Path(options.out or f"{options.run}/eval/{catalog.info.name}-{options.split}")
     retriever = Retriever.load(options.run, options.checkpoint)
+    depth, rerank = options.depth, options.rerank
+    if rerank is None:
+        rerank = min(DEFAULT_DEPTH, depth) if retriever.can_match else 0
     with _Bars(console) as bars:
-        evaluation = evaluate(retriever, catalog, options.split, depth=options.depth, progress=bars.show)
+        evaluation = evaluate(retriever, catalog, options.split, depth=depth, rerank=rerank, progress=bars.show)
     made = about(
         catalog,
         seed=config.train.seed,

@@ -14,12 +14,13 @@ _NAMES = {
     "image": "image only",
     "joint": "joint",
 }
+_ADDED = {"bm25": " + BM25", "rerank": ", re-ranked"}
 
 
 def system_name(system: str) -> str:
     """How a table calls a system."""
-    base, _, lexical = system.partition("+")
-    return _NAMES.get(base, base) + (" + BM25" if lexical else "")
+    base, _, added = system.partition("+")
+    return _NAMES.get(base, base) + _ADDED.get(added, "")
 
 
 def markdown(report: dict[str, Any]) -> str:

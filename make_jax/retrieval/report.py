@@ -69,6 +69,7 @@ def build_report(evaluation: Evaluation, about: dict[str, Any], *, seed: int = 0
         "relevant_grade": judgements.relevant,
         "main": evaluation.main,
         "fused": evaluation.fused,
+        "reranked": evaluation.reranked,
         "systems": list(evaluation.rankings),
         "metrics": list(METRICS),
         "ir_measures": judgements.rescore_names(),
@@ -96,8 +97,9 @@ def build_report(evaluation: Evaluation, about: dict[str, Any], *, seed: int = 0
 
 def comparisons(evaluation: Evaluation) -> list[tuple[str, str]]:
     """The pairs (system, other) whose paired difference a report states."""
-    main, fused = evaluation.main, evaluation.fused
-    pairs = [(main, other) for other in evaluation.rankings if other not in (main, fused)]
+    main, fused, reranked = evaluation.main, evaluation.fused, evaluation.reranked
+    pairs = [(main, other) for other in evaluation.rankings if other not in (main, fused, reranked)]
+    pairs += [(reranked, main)] if reranked else []
     return pairs + ([(fused, main), (fused, "bm25")] if fused else [])
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float32
+from jaxtyping import Float32, Int32
 
 from make_jax.catalog.keywords import Keyword, KeywordVocabulary
 from make_jax.catalog.reader import Catalog
@@ -19,7 +19,9 @@ from make_jax.inputs.batch import Batch
 from make_jax.inputs.pipeline import product_batches, query_batches
 from make_jax.inputs.tokenizer import Tokenizer, from_definition
 from make_jax.model.make import Make
+from make_jax.model.modal_adaptation import ProductStates
 from make_jax.retrieval.embed import Embeddings, Modality, Progress, embed_products, silent
+from make_jax.retrieval.rerank import DEFAULT_WEIGHT, check_can_match, match_candidates
 from make_jax.retrieval.search import search
 from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.mesh import batch_sharding, make_mesh, replicated
@@ -29,15 +31,17 @@ CHECKPOINTS = "checkpoints"  # subfolder of a run
 CONFIG = "config.json"  # in a checkpoint
 TOKENIZER = "tokenizer.json"  # in a checkpoint
 KEYWORDS = "keywords.json"  # in a checkpoint
+PRODUCT_INPUTS = ("title_tokens", "title_mask", "image", "has_title", "has_image")  # of a batch
 
 
 class Hit(NamedTuple):
     """A product that a query found."""
 
     product: Product
-    score: float  # cosine of query and product
+    score: float  # cosine of query and product, whatever it was ordered by
     title_weight: float  # share of the title in the product's vector
     image_weight: float  # share of the image; the two sum to 1
+    match: float | None = None  # logit of the matching encoder, of products that it re-ranked
 
 
 class Enhancement(NamedTuple):
@@ -72,14 +76,20 @@ class Retriever:
         *,
         batch_size: int = 256,
         mesh: Mesh | None = None,
+        trained_matching: bool = False,
     ) -> None:
-        """`batch_size` is the most rows encoded at once; the rows are split over the devices of `mesh`."""
+        """`batch_size` is the most rows encoded at once; the rows are split over the devices of `mesh`.
+
+        `trained_matching`: the model's matching encoder has been trained by QIM and may re-rank.
+        """
         self.model = model
         self.tokenizer = tokenizer
         self.keywords = keywords
         self._mesh = make_mesh(devices=jax.local_devices()) if mesh is None else mesh
         self._params = jax.device_put(params, replicated(self._mesh))
         self._batch_size = batch_size
+        self._trained_matching = trained_matching
+        self._catalog: Catalog | None = None
         self._products: list[Product] = []
         self._embeddings: Embeddings | None = None
 
@@ -94,7 +104,8 @@ class Retriever:
         tokenizer = from_definition(files[TOKENIZER])
         keywords = read_keywords(files, Path(run))
         model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
-        return cls(model, params, tokenizer, keywords, batch_size=config.train.eval_batch_size)
+        size, trained = config.train.eval_batch_size, config.objectives.qim > 0
+        return cls(model, params, tokenizer, keywords, batch_size=size, trained_matching=trained)
 
     @property
     def modalities(self) -> Modality:
@@ -142,8 +153,8 @@ class Retriever:
         width, size = self.model.config.embedding, self._rows(len(titles))
         vectors, weights = [np.zeros((0, width), np.float32)], [np.zeros((0, 2), np.float32)]
         for batch in product_batches(titles, images, self.tokenizer, self.model.inputs, batch_size=size, names=names):
-            wanted = ("title_tokens", "title_mask", "image", "has_title", "has_image")
-            adapted = _encode_product(self.model, self._params, **self._place({name: batch[name] for name in wanted}))
+            placed = self._place({name: batch[name] for name in PRODUCT_INPUTS})
+            adapted = _encode_product(self.model, self._params, **placed)
             vectors.append(np.asarray(adapted.vectors))
             weights.append(np.asarray(adapted.weights))
         return Embeddings(np.concatenate(vectors)[: len(titles)], np.concatenate(weights)[: len(titles)])
@@ -153,25 +164,88 @@ class Retriever:
     ) -> None:
         """Embeds the products of a catalog (or of one split of it) for `search`; replaces what was indexed before."""
         catalog = catalog if isinstance(catalog, Catalog) else Catalog.load(catalog)
+        self._catalog = catalog
         self._products = list(catalog.products) if split is None else catalog.split_products(split)
         self._embeddings = embed_products(self, catalog, self._products, self.modalities, progress)
 
-    def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
+    def search(
+        self, queries: Sequence[str], k: int = 10, rerank: int = 0, weight: float = DEFAULT_WEIGHT
+    ) -> list[list[Hit]]:
         """The `k` best indexed products of each query, best first; ties by the order of the catalog.
 
-        Raises InputError when nothing was indexed.
+        With `rerank` the first so many are ordered by scale * cosine + `weight` * matching logit, which is then
+        `Hit.match`; those below keep their places. `retrieval/rerank.py` says why, and a report of `eval.py` which
+        weight was best on validation. Raises InputError when nothing was indexed, or when the model cannot re-rank.
         """
-        if self._embeddings is None:
+        if self._embeddings is None or self._catalog is None:
             raise InputError("nothing to search: call index() with a catalog first")
-        found = search(self.encode_queries(queries), self._embeddings.vectors, k, absent=self._embeddings.absent)
-        return [list(self._hits(scores, indices)) for scores, indices in zip(found.scores, found.indices, strict=True)]
+        if rerank < 0:
+            raise InputError(f"rerank is {rerank}, expected at least 0")
+        vectors = self.encode_queries(queries)
+        found = search(vectors, self._embeddings.vectors, max(k, rerank), absent=self._embeddings.absent)
+        scores, indices = found
+        matches = np.full(scores.shape, np.nan, np.float32)
+        if rerank:
+            matcher = check_can_match(self)
+            candidates = match_candidates(
+                matcher, self._catalog, self._products, queries, found, rerank, self.modalities
+            )
+            order, first = candidates.order(weight), slice(0, rerank)
+            matches[:, first] = candidates.logits
+            for array in (scores, indices, matches):
+                array[:, first] = np.take_along_axis(array[:, first], order, axis=1)
+        return [list(self._hits(*row)) for row in zip(scores[:, :k], indices[:, :k], matches[:, :k], strict=True)]
 
-    def _hits(self, scores: np.ndarray, indices: np.ndarray) -> Iterator[Hit]:
+    def _hits(self, scores: np.ndarray, indices: np.ndarray, matches: np.ndarray) -> Iterator[Hit]:
         assert self._embeddings is not None
-        for score, i in zip(scores.tolist(), indices.tolist(), strict=True):
+        for score, i, match in zip(scores.tolist(), indices.tolist(), matches.tolist(), strict=True):
             if i >= 0:
                 title, image = self._embeddings.weights[i].tolist()
-                yield Hit(self._products[i], score, title, image)
+                yield Hit(self._products[i], score, title, image, None if np.isnan(match) else match)
+
+    @property
+    def can_match(self) -> bool:
+        """Whether the model has a matching encoder that was trained."""
+        return self.model.config.matching.layers > 0 and self._trained_matching
+
+    @property
+    def scale(self) -> float:
+        """What a cosine is multiplied with in the model's contrast."""
+        return float(np.exp(np.asarray(self._params["log_scale"])))
+
+    def match(
+        self,
+        texts: Sequence[str],
+        titles: Sequence[str],
+        images: Sequence[bytes | None],
+        pairs: Int32[np.ndarray, "n 2"],
+    ) -> Float32[np.ndarray, "n"]:
+        """The matching logit of each pair (position of a text, position of a product); see `encode_products`.
+
+        In memory at once: the states of all texts, and those of `batch_size` products and pairs.
+        """
+        check_can_match(self)
+        if not len(pairs):
+            return np.zeros(0, np.float32)
+        i, rows, size = self.model.inputs, self._rows(len(titles)), self._rows(len(pairs))
+        states, masks = [], []
+        for batch in query_batches(texts, self.tokenizer, i, batch_size=self._rows(len(texts))):
+            placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask")})
+            states.append(np.asarray(_read_query(self.model, self._params, **placed)))
+            masks.append(batch["query_mask"])
+        asked = np.concatenate(states), np.concatenate(masks)
+        logits = np.zeros(len(pairs), np.float32)
+        for start, batch in enumerate(product_batches(titles, images, self.tokenizer, i, batch_size=rows)):
+            placed = self._place({name: batch[name] for name in PRODUCT_INPUTS})
+            product = jax.device_put(_read_product(self.model, self._params, placed), replicated(self._mesh))
+            mine = np.flatnonzero(pairs[:, 1] // rows == start)
+            for first in range(0, len(mine), size):
+                chosen = mine[first : first + size]
+                query, at = np.resize(pairs[chosen], (size, 2)).T  # the last is filled up with pairs that it has
+                placed = self._place({"states": asked[0][query], "mask": asked[1][query], "at": at - start * rows})
+                found = _match(self.model, self._params, product, **placed)
+                logits[chosen] = np.asarray(found)[: len(chosen)]
+        return logits
 
     def _rows(self, n: int) -> int:
         """Rows of a batch: a power of two, so that few programs are compiled, and a multiple of the devices."""
@@ -226,3 +300,22 @@ def _encode_product(
 ) -> Any:
     rows = (title_tokens, title_mask, image, has_title, has_image)
     return model.apply({"params": params}, *rows, method=Make.encode_product)
+
+
+@partial(jax.jit, static_argnums=0)
+def _read_query(model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array) -> Any:
+    return model.apply({"params": params}, query_tokens, query_mask, method=Make.read_query).states  # type: ignore[union-attr]
+
+
+@partial(jax.jit, static_argnums=0)
+def _read_product(model: Make, params: Params, batch: dict[str, jax.Array]) -> Any:
+    return model.apply({"params": params}, *(batch[name] for name in PRODUCT_INPUTS), method=Make.read_product)[1]
+
+
+@partial(jax.jit, static_argnums=0)
+def _match(
+    model: Make, params: Params, product: ProductStates, states: jax.Array, mask: jax.Array, at: jax.Array
+) -> Any:
+    """Logits of queries with the products at positions `at`."""
+    chosen = jax.tree.map(lambda x: x[at], product)
+    return model.apply({"params": params}, states, mask, chosen, "item", method=Make.match)

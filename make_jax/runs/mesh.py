@@ -26,6 +26,19 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
         raise InputError(f"train.batch_size is {batch_size}, which {mesh.size} devices do not divide; set it to {near}")
 
 
+def check_groups(batch_size: int, group: int, mesh: Mesh) -> None:
+    """InputError when `group` consecutive rows do not divide the rows of a device, where matching draws negatives."""
+    rows = batch_size // mesh.size
+    if rows % group:
+        smaller = next((size for size in range(min(group, rows), 1, -1) if rows % size == 0), None)
+        advice = f"set the batch size to {-(-rows // group) * group * mesh.size}"
+        raise InputError(
+            f"train.batch_size is {batch_size}, {rows} rows for each of {mesh.size} devices, which "
+            f"objectives.matching_group {group} does not divide; {advice}"
+            + (f" or the group to {smaller}" if smaller else "")
+        )
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())

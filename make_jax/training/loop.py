@@ -34,7 +34,7 @@ from make_jax.model.make import Make
 from make_jax.retrieval.provenance import commit
 from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, read_keywords
 from make_jax.runs.checkpoints import Checkpoints, Found
-from make_jax.runs.mesh import check_batch, make_mesh, place_batch
+from make_jax.runs.mesh import check_batch, check_groups, make_mesh, place_batch
 from make_jax.runs.state import TrainState, parameter_count
 from make_jax.training.curves import draw
 from make_jax.training.optimizer import learning_rate
@@ -56,6 +56,8 @@ def train(config: Config) -> Path:
     folder = Path(config.run)
     mesh = make_mesh(config.train.fsdp)
     check_batch(config.train.batch_size, mesh)
+    if config.objectives.qim or config.objectives.qim2:
+        check_groups(config.train.batch_size, config.objectives.matching_group, mesh)
     catalog = Catalog.load(config.data.catalog)
     _check_splits(catalog)
     with ExitStack() as stack:

@@ -73,8 +73,12 @@ def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
 
         def loss_fn(params: Params) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
             variables = {"params": freeze(params, factors)}
-            out: Outputs = model.apply(variables, batch, train=True, rngs={"dropout": key})  # type: ignore[assignment]
-            loss, metrics = loss_of(out, batch, state.bank)
+
+            def apply(method: Any, *arguments: Any) -> Any:
+                return model.apply(variables, *arguments, train=True, rngs={"dropout": key}, method=method)
+
+            out: Outputs = apply(None, batch)
+            loss, metrics = loss_of(out, batch, state.bank, apply, key)
             both = (batch["has_title"] & batch["has_image"]).astype(jnp.float32) * batch["weight"]
             title_weight = jnp.sum(out.product.weights[:, 0] * both) / jnp.maximum(jnp.sum(both), 1.0)
             return loss, ({**metrics, "title_weight": title_weight}, out.product.vectors)

@@ -1,0 +1,117 @@
+"""The matching encoder: reads a query and a product together and says whether they match.
+
+That QIM and QIM2 have a cross-modal encoder is [blog]. Its form is that of ALBEF (Li et al., arXiv 2107.07651), with
+the norm before each branch instead of behind it; what its context is made of is [ours]. With H_q the token states of
+the query and C = norm([W_t H_t + e_t ; W_v H_v + e_v]) those of the title's tokens and the image's patches:
+
+    x = W_q H_q
+    each layer: x = x + self-attention(norm x)      over the query's real tokens
+                x = x + attention(norm x, C)        to the product
+                x = x + MLP(norm x)
+    logit = u . mean over real tokens of norm(x) + c
+
+Two heads (u, c) share all else: "item" has C as above (QIM, re-ranking), "image" has W_v H_v + e_v alone (QIM2). A
+modality that is missing is masked: neither its content nor a gradient passes. In a `single_stream` tower patches have
+read the title before they come here, so there "image" means patches in the light of the title.
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from make_jax.config import ModelConfig
+from make_jax.model.modal_adaptation import ProductStates
+from make_jax.model.transformer import (
+    EMBEDDING_INIT,
+    KERNEL_INIT,
+    Activation,
+    Attention,
+    FeedForward,
+    layer_norm,
+    masked_mean,
+)
+
+What = Literal["item", "image"]  # which of the two questions is asked: does the product match, does its image?
+
+
+class MatchingEncoder(nn.Module):
+    """Token states of queries [B, Lq, Dq] and states of products to one float32 logit a pair; row i is pair i."""
+
+    config: ModelConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        query_states: Float[Array, "B Lq Dq"],
+        query_mask: Bool[Array, "B Lq"],
+        product: ProductStates,
+        what: What = "item",
+        train: bool = False,
+    ) -> Float[Array, "B"]:
+        c, m = self.config, self.config.matching
+        context, context_mask = self._context(product, what)
+        x = self._dense("query")(query_states.astype(self.dtype))
+        layer = nn.remat(MatchingLayer, static_argnums=(5,)) if c.remat else MatchingLayer
+        settings = (m.heads, m.mlp_width, m.dropout, c.query.eps, c.query.activation, self.dtype)
+        for i in range(m.layers):
+            x = layer(*settings, name=f"layer_{i}")(x, query_mask, context, context_mask, train)
+        pooled = masked_mean(layer_norm(c.query.eps, self.dtype, "norm")(x), query_mask)
+        return nn.Dense(1, kernel_init=KERNEL_INIT, name=f"{what}_head")(pooled)[:, 0]  # float32: it decides the order
+
+    def _context(self, product: ProductStates, what: What) -> tuple[Float[Array, "B M D"], Bool[Array, "B M"]]:
+        """C and its mask."""
+        width = self.config.matching.width
+        kinds = self.param("type", EMBEDDING_INIT, (2, width), jnp.float32).astype(self.dtype)
+        parts = []
+        if product.title is not None and what == "item":
+            parts.append(("title", product.title, product.title_mask, kinds[0]))
+        if product.image is not None:
+            parts.append(("image", product.image, product.image_mask, kinds[1]))
+        if not parts:
+            raise ValueError(f"no states to match a query with: {what!r} was asked of a product without them")
+        states = []
+        for name, of, mask, kind in parts:
+            # Cut before anything reads them, so that what is missing neither sends a value nor receives a gradient.
+            there = jnp.where(mask[..., None], of.astype(self.dtype), jnp.zeros((), self.dtype))
+            states.append(self._dense(name)(there) + kind[None, None])
+        context = layer_norm(self.config.query.eps, self.dtype, "context_norm")(jnp.concatenate(states, axis=1))
+        return context, jnp.concatenate([mask for _, _, mask, _ in parts], axis=1)
+
+    def _dense(self, name: str) -> nn.Dense:
+        return nn.Dense(self.config.matching.width, dtype=self.dtype, kernel_init=KERNEL_INIT, name=name)
+
+
+class MatchingLayer(nn.Module):
+    """Self-attention, attention to `context`, MLP; the norm precedes each."""
+
+    heads: int
+    mlp_width: int
+    dropout: float
+    eps: float
+    activation: Activation
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        mask: Bool[Array, "B L"],
+        context: Float[Array, "B M D"],
+        context_mask: Bool[Array, "B M"],
+        train: bool,
+    ) -> Float[Array, "B L D"]:
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+
+        def attention(name: str) -> Attention:
+            return Attention(self.heads, self.dropout, self.dtype, KERNEL_INIT, name=name)
+
+        normed = layer_norm(self.eps, self.dtype, "attention_norm")(x)
+        x = x + drop(attention("attention")(normed, normed, mask, train))
+        normed = layer_norm(self.eps, self.dtype, "cross_attention_norm")(x)
+        x = x + drop(attention("cross_attention")(normed, context, context_mask, train))
+        normed = layer_norm(self.eps, self.dtype, "mlp_norm")(x)
+        return x + drop(FeedForward(self.mlp_width, self.activation, self.dtype, KERNEL_INIT, name="mlp")(normed))

@@ -1,0 +1,141 @@
+"""Re-ranking: the matching encoder reads each query together with the best products that its vector found.
+
+The score of a pair among the first K of a query [ours]:
+
+    S + weight * m        S = scale * q . p, m the logit of the matching encoder
+
+QIM draws its negatives in proportion to exp(S), so m estimates by how much the positive is likelier than S says, and
+weight 1 adds the two up; evaluation chooses the weight on validation queries. Weight 0 is retrieval alone, a large one
+the matching encoder alone. Ties keep the order of retrieval, and products below K stay where they were.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from make_jax.catalog.reader import Catalog
+from make_jax.catalog.schema import Product
+from make_jax.errors import InputError
+from make_jax.retrieval.baselines import CHOSEN_BY
+from make_jax.retrieval.embed import Modality, Progress, read_products, silent
+from make_jax.retrieval.metrics import Judgements, score_ranking
+from make_jax.retrieval.search import Ranking
+
+DEFAULT_WEIGHT = 1.0  # of the matching logit where nothing was chosen
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0)
+DEFAULT_DEPTH = 50  # K, for a model that can
+_PRODUCTS_AT_ONCE = 1024  # whose images are in memory together
+_QUERIES_AT_ONCE = 4096
+
+
+@runtime_checkable
+class Matcher(Protocol):
+    """What re-ranking asks of a model."""
+
+    @property
+    def can_match(self) -> bool:
+        """Whether the model has a matching encoder that was trained."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """What a cosine is multiplied with in the model's contrast."""
+        ...
+
+    def match(
+        self,
+        texts: Sequence[str],
+        titles: Sequence[str],
+        images: Sequence[bytes | None],
+        pairs: Int32[np.ndarray, "n 2"],
+    ) -> Float32[np.ndarray, "n"]:
+        """The matching logit of each pair (position of a text, position of a product)."""
+        ...
+
+
+def check_can_match(encoder: object) -> Matcher:
+    """The encoder as a Matcher; InputError when it cannot re-rank."""
+    if isinstance(encoder, Matcher) and encoder.can_match:
+        return encoder
+    raise InputError(
+        "this model cannot re-rank: it has no trained matching encoder; train with model.matching.layers and "
+        "objectives.qim more than 0, or ask for rerank 0"
+    )
+
+
+class Candidates(NamedTuple):
+    """A ranking by vectors and what the matching encoder says of its first K columns."""
+
+    ranking: Ranking
+    logits: Float32[np.ndarray, "Q K"]  # -inf where nothing was found
+    scale: float
+
+    def order(self, weight: float) -> Int64[np.ndarray, "Q K"]:
+        """For each query the first K columns in their new order."""
+        return np.argsort(-self._scores(weight), axis=1, kind="stable")
+
+    def reranked(self, weight: float) -> Ranking:
+        """The new ranking, with scores that fall: S + weight * m of the first K, S shifted below those of the rest."""
+        scores, indices = self.ranking.scores * np.float32(self.scale), self.ranking.indices.copy()
+        depth = self.logits.shape[1]
+        if depth == 0 or len(scores) == 0:
+            return Ranking(scores, indices)
+        order = self.order(weight)
+        last = scores[:, depth - 1 : depth].copy()
+        scores[:, :depth] = np.take_along_axis(self._scores(weight), order, axis=1)
+        indices[:, :depth] = np.take_along_axis(indices[:, :depth], order, axis=1)
+        scores[:, depth:] += scores[:, depth - 1 : depth] - np.where(np.isfinite(last), last, np.float32(0))
+        return Ranking(scores, indices)
+
+    def _scores(self, weight: float) -> Float32[np.ndarray, "Q K"]:
+        found = self.ranking.indices[:, : self.logits.shape[1]] >= 0
+        first = np.where(found, self.ranking.scores[:, : self.logits.shape[1]], np.float32(0))
+        logits = np.where(found, self.logits, np.float32(0))
+        scores = np.float32(self.scale) * first + np.float32(weight) * logits
+        return np.where(found, scores, np.float32(-np.inf))
+
+
+def match_candidates(
+    matcher: Matcher,
+    catalog: Catalog,
+    products: Sequence[Product],
+    texts: Sequence[str],
+    ranking: Ranking,
+    depth: int,
+    modality: Modality = "both",
+    progress: Progress = silent,
+) -> Candidates:
+    """The matching logits of the first `depth` products of each query; `products` are what `ranking` counts.
+
+    The products' titles and images are read again, a bounded number at a time. With `modality` "title" or "image" the
+    encoder sees that alone. Raises InputError when a logit is not finite.
+    """
+    found = ranking.indices[:, :depth]
+    logits = np.full(found.shape, -np.inf, np.float32)
+    done, total = 0, int(np.count_nonzero(found >= 0))
+    for start in range(0, len(texts), _QUERIES_AT_ONCE):
+        rows, columns = np.nonzero(found[start : start + _QUERIES_AT_ONCE] >= 0)
+        rows += start
+        distinct, positions = np.unique(found[rows, columns], return_inverse=True)
+        for first in range(0, len(distinct), _PRODUCTS_AT_ONCE):
+            some = distinct[first : first + _PRODUCTS_AT_ONCE]
+            asked = np.flatnonzero((positions >= first) & (positions < first + len(some)))
+            titles, images = read_products(catalog, [products[i] for i in some], modality)
+            mine, query = np.unique(rows[asked], return_inverse=True)
+            pairs = np.stack([query, positions[asked] - first], axis=1).astype(np.int32)
+            logits[rows[asked], columns[asked]] = matcher.match([texts[i] for i in mine], titles, images, pairs)
+            done += len(asked)
+            progress("re-ranking", done, total)
+    if not np.isfinite(logits[found >= 0]).all():
+        raise InputError("the matching encoder gives logits that are not finite: its training diverged")
+    return Candidates(ranking, logits, matcher.scale)
+
+
+def choose_matching_weight(candidates: Candidates, judgements: Judgements) -> dict[float, float]:
+    """Mean nDCG@10 of each weight of the grid WEIGHTS; the best (of equals the smallest) is the one to use."""
+    return {
+        weight: float(score_ranking(candidates.reranked(weight), judgements, [CHOSEN_BY])[CHOSEN_BY].mean())
+        for weight in WEIGHTS
+    }
