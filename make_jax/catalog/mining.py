@@ -142,8 +142,7 @@ class _Ties:
             taken = self.asked.free(set(named) | set(self.own))
             eligible = self.asked.single if self.terms or number < ROUNDS // 2 else self.asked.words
             named = self._tied(taken, eligible)
-        everything = {name: self.own.get(name, set()) | {named[name]} for name in named}
-        everything |= {name: of for name, of in self.own.items() if name not in named}
+        everything = self.own | {name: {value} for name, value in named.items()}
         full = self._inherited(everything, self.asked.free(set(everything)))
         needless = self._needless(full)
         names: dict[Value, set[str]] = defaultdict(set)

@@ -62,18 +62,26 @@ class Text:
 def words(texts: Sequence[Text], candidates: set[str]) -> set[str]:
     """The candidates that are words by where they stand in different texts.
 
-    The first words are those that begin some texts and end others. They are borders to the next, which must stand
-    between two borders at once.
+    The first words are those that begin some texts and end others, and the halves of texts that part like others do.
+    They are borders to the next, which must stand between two borders at once.
     """
     places = [text.places(candidates) for text in texts]
     total = Counter(term for found in places for term in {term for term, _ in found})
-    parts = {part for longer, count in total.items() for part in _ends_cut(longer) if count >= SAME * total[part] > 0}
-    places = [[place for place in found if place[0] not in parts] for found in places]
     begin, end = Counter[str](), Counter[str]()
     for text, found in zip(texts, places, strict=True):
         begin.update({term for term, (first, _) in found if first in text.borders})
         end.update({term for term, (_, stop) in found if stop in text.borders})
-    known = {term for term, count in total.items() if term not in parts and min(begin[term], end[term]) >= FREE * count}
+    parts = {part for longer, count in total.items() for part in _ends_cut(longer) if count >= SAME * total[part] > 0}
+    known = {term for term in candidates - parts if min(begin[term], end[term]) >= FREE * total[term] > 0}
+    alone = [  # in no other text, and no other word in them
+        text
+        for text, found in zip(texts, places, strict=True)
+        if total[text.normal] <= 1 and known.isdisjoint({term for term, _ in found} - {text.normal})
+    ]
+    halves = _halves(alone, candidates)
+    known |= halves
+    able = (candidates - parts) | halves
+    places = [[place for place in found if place[0] in able] for found in places]
     for _ in range(ROUNDS):
         single = {term for term in known if not composed(term, known)}
         free = Counter[str]()
@@ -82,10 +90,29 @@ def words(texts: Sequence[Text], candidates: set[str]) -> set[str]:
             after = text.borders.union(end for _, end in beside)  # no word shows its own borders: sets of two kinds
             before = text.borders.union(first for first, _ in beside)
             free.update({term for term, (first, end) in found if first in after and end in before})
-        last, known = known, {term for term, count in total.items() if free[term] >= FREE * count > 0}
+        last, known = known, {term for term in able if free[term] >= FREE * total[term] > 0}
         if known == last:
             break
     return known
+
+
+def _halves(texts: Sequence[Text], candidates: set[str]) -> set[str]:
+    """The two candidates that each text is, where others begin with the first and others end with the second.
+
+    Where people always ask for the colour before the thing, neither begins some texts and ends others.
+    """
+    pairs = [
+        [
+            (text.normal[:end], text.normal[begin:])
+            for (_, end), (begin, _) in itertools.pairwise(text.atoms)
+            if candidates.issuperset((text.normal[:end], text.normal[begin:]))
+        ]
+        for text in texts
+    ]
+    firsts = Counter(first for of in pairs for first, _ in of)
+    seconds = Counter(second for of in pairs for _, second in of)
+    best = [max(of, key=lambda pair: (min(firsts[pair[0]], seconds[pair[1]]), len(pair[0]))) for of in pairs if of]
+    return {half for first, second in best if min(firsts[first], seconds[second]) > 1 for half in (first, second)}
 
 
 def longest(spans: list[Span]) -> list[Span]:
