@@ -101,7 +101,8 @@ class KeywordVocabulary:
         """The normal form of a text, cut at the names found in it, each piece with the keywords that it names.
 
         Pieces that are no name have no keywords; the spaces between names are such pieces. The pieces joined are
-        `normal(text)`, so a text with one keyword replaced is the pieces joined with one of them replaced.
+        `normal(text)`, so a text with one keyword replaced is the pieces joined with one of them replaced. A piece may
+        have a space that its name lacks, between two scripts: "T 恤".
         """
         whole = normal(text)
         searchable = _searchable(whole)

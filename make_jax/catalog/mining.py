@@ -61,7 +61,7 @@ def mine_keywords(
     counts = Counter(value for values in carried.values() for value in values)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:largest]
     kept = {value: count for value, count in ranked if count >= least}
-    carried = {id: values & kept.keys() for id, values in carried.items()}
+    carried = {id: values.intersection(kept) for id, values in carried.items()}
     names = _Ties(asked, carried, kept, least).names()
     return KeywordVocabulary(
         tuple(
