@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import numpy as np
 import pytest
@@ -31,6 +32,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"  # [B, D] + [D] is an error, not a guess
+
+# Property tests draw the same examples in each run, and take the time that they take.
+hypothesis.settings.register_profile("make_jax", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("make_jax")
 
 # Every annotation of make_jax, shapes included, is checked at each call.
 jaxtyping.install_import_hook("make_jax", "beartype.beartype")

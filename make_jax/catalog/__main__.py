@@ -1,4 +1,4 @@
-"""Checks, describes and builds catalogs: `python -m make_jax.catalog check|describe|build [PATH]`."""
+"""Checks, describes and builds catalogs: `python -m make_jax.catalog check|describe|build|keywords [PATH]`."""
 
 import argparse
 from pathlib import Path
@@ -13,6 +13,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _check(asked.path)
     if asked.command == "describe":
         return _describe(asked.path, asked.out)
+    if asked.command == "keywords":
+        return _keywords(asked)
     return _build(asked.path, asked.cache)
 
 
@@ -49,6 +51,21 @@ def _build(path: str, cache: str) -> int:
     return 0
 
 
+def _keywords(asked: argparse.Namespace) -> int:
+    from make_jax.catalog.found import counts, table
+    from make_jax.catalog.mining import mine_keywords
+    from make_jax.catalog.reader import Catalog
+    from make_jax.files import write_atomically
+
+    catalog = Catalog.load(asked.path)
+    vocabulary = mine_keywords(catalog, attributes=asked.attributes, least=asked.least, largest=asked.largest)
+    write_atomically(asked.out, vocabulary.to_json())
+    print(f"{asked.out}: {counts(vocabulary)}")
+    if asked.show > 0:
+        print(f"\n{table(catalog, vocabulary, asked.show)}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m make_jax.catalog", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -56,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         ("check", "read everything, decode every picture, list every problem with file and line"),
         ("describe", "print counts, lengths and coverage, and write a contact sheet"),
         ("build", "make the shards that training reads; train.py does so by itself"),
+        ("keywords", "mine the keywords of training products and clicks, and show them in validation queries"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("path", nargs="?", default="", help="folder or .zip; the packaged catalog when left out")
@@ -63,7 +81,17 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--out", type=Path, default=Path("contact-sheet.png"), help="the PNG (%(default)s)")
         if name == "build":
             command.add_argument("--cache", default="", help="folder for built catalogs (~/.cache/make_jax)")
+        if name == "keywords":
+            _keyword_options(command)
     return parser
+
+
+def _keyword_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--attributes", action=argparse.BooleanOptionalAction, default=True, help="read attributes")
+    command.add_argument("--least", type=int, default=5, help="products that must have a keyword (%(default)s)")
+    command.add_argument("--largest", type=int, default=4096, help="most keywords (%(default)s)")
+    command.add_argument("--out", type=Path, default=Path("keywords.json"), help="the JSON (%(default)s)")
+    command.add_argument("--show", type=int, default=20, help="validation queries to show (%(default)s)")
 
 
 if __name__ == "__main__":

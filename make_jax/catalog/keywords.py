@@ -24,20 +24,17 @@ TERM = "term"  # kind of a keyword that no attribute names
 
 # Scripts that put no space between words: there a name may begin and end anywhere in a run.
 _SPACELESS = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_PIECES = re.compile(rf"[{_SPACELESS}]+|[^\W_{_SPACELESS}]+")
-_SPACELESS_CHARACTER = re.compile(rf"[{_SPACELESS}]")
+_CHARACTER = re.compile(rf"[{_SPACELESS}]")
+_WORD = re.compile(rf" ?([^\W_{_SPACELESS}]+) ?")
+_ATOM = re.compile(rf"[{_SPACELESS}]|[^\W_{_SPACELESS}]+")
+_GAP = re.compile(r"[\W_]+")
 _APOSTROPHES = re.compile(r"(?<=\w)['\u2019](?=\w)")  # men's is mens
 
 
-def pieces(text: str) -> list[str]:
-    """The words of a text in NFKC and lower case; a run of a script without spaces is one piece."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
-    return _PIECES.findall(_APOSTROPHES.sub("", folded))
-
-
 def normal(text: str) -> str:
-    """A text in the form that its spellings share: its pieces with a space between. Names are kept in this form."""
-    return " ".join(pieces(text))
+    """A text in the form that its spellings share: NFKC, lower case, one space for all between words. Names have it."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    return _GAP.sub(" ", _APOSTROPHES.sub("", folded)).strip()
 
 
 def spaceless(text: str) -> bool:
@@ -45,22 +42,23 @@ def spaceless(text: str) -> bool:
 
     A caller that puts another keyword into a query takes a name on which this agrees with the name that it replaces.
     """
-    return bool(_SPACELESS_CHARACTER.search(text))
+    return bool(_CHARACTER.search(text))
+
+
+def atoms(normal_text: str) -> list[tuple[int, int]]:
+    """Where the parts of a text in normal form begin and end that no name is shorter than: words of scripts with
+    spaces, characters of scripts without."""
+    return [match.span() for match in _ATOM.finditer(normal_text)]
 
 
 def _searchable(normal_text: str) -> str:
-    """A text in the form that names are looked for in: every piece between two spaces of its own.
+    """A text in the form that names are looked for in: words between two spaces of their own, runs without.
 
-    " red  shirt " holds " red " and " shirt " beside each other, and " sacred " holds neither.
+    " red  shirt " holds " red " and " shirt " beside each other, and " sacred " holds neither; "T恤" is " t 恤".
     """
-    return f" {normal_text.replace(' ', '  ')} "
-
-
-def _pattern(name: str) -> str:
-    """A name as it stands in a searchable text. A run may begin and end inside a longer one, a word may not."""
-    first, last = int(spaceless(name[0])), int(spaceless(name[-1]))
-    padded = _searchable(name)
-    return padded[first : len(padded) - last]
+    if normal_text.isascii():
+        return f" {normal_text.replace(' ', '  ')} "
+    return _WORD.sub(r" \1 ", normal_text)
 
 
 @dataclass(frozen=True)
@@ -103,20 +101,21 @@ class KeywordVocabulary:
         """The normal form of a text, cut at the names found in it, each piece with the keywords that it names.
 
         Pieces that are no name have no keywords; the spaces between names are such pieces. The pieces joined are
-        `normal(text)`, so a text with one keyword replaced is the pieces joined with one of them replaced.
+        `normal(text)`, so a text with one keyword replaced is the pieces joined with one of them replaced. A piece may
+        have a space that its name lacks, between two scripts: "T 恤".
         """
         whole = normal(text)
         searchable = _searchable(whole)
+        places = [place for place, character in enumerate(whole) if character != " "]
         cuts: list[tuple[str, frozenset[int]]] = []
         end = 0
         for number, start, stop in self._matcher.find_matches_as_indexes(searchable):
-            name = searchable[start:stop].strip(" ").replace("  ", " ")
-            first = start + (searchable[start] == " ")
-            begin = first - 1 - searchable.count("  ", 0, first)  # the same place in `whole`
+            letters = start - searchable.count(" ", 0, start), stop - searchable.count(" ", 0, stop)
+            begin, after = places[letters[0]], places[letters[1] - 1] + 1
             if begin > end:
                 cuts.append((whole[end:begin], frozenset()))
-            cuts.append((name, frozenset(self._owners[number])))
-            end = begin + len(name)
+            cuts.append((whole[begin:after], frozenset(self._owners[number])))
+            end = after
         return cuts if end == len(whole) else [*cuts, (whole[end:], frozenset())]
 
     def pack(self, sets: Sequence[Iterable[int]]) -> UInt32[np.ndarray, "n words"]:
@@ -165,7 +164,7 @@ class KeywordVocabulary:
         owners: dict[str, list[int]] = {}
         for number, keyword in enumerate(self.keywords):
             for name in keyword.names:
-                owners.setdefault(_pattern(name), []).append(number)
+                owners.setdefault(_searchable(name), []).append(number)
         return owners
 
     @cached_property

@@ -1,0 +1,181 @@
+"""Which keywords are mined, and under which names, from small invented shops; and the command that shows them."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from make_jax.catalog.__main__ import main
+from make_jax.catalog.keywords import KeywordVocabulary
+from make_jax.catalog.mining import mine_keywords
+from make_jax.catalog.reader import Catalog
+from make_jax.errors import InputError
+from tests.tiny_catalog import write_catalog, write_lines
+
+COLOURS = {"Red": ("red", "红色"), "Blue": ("blue", "蓝色"), "Maroon": ("wine red", "酒红色")}
+TYPES = {"Shirts": ("shirt", "衬衫"), "Formal Shoes": ("dress shoes", "皮鞋"), "Dresses": ("dress", "裙子")}
+EACH = 8  # products of a colour and a type
+
+
+def write_shop(folder: Path, clicks: Iterable[tuple[str, str, str]] = (), *, attributes: bool = True) -> Path:
+    """Products of every colour and type, and clicks on them in both languages, with the colour first and last.
+
+    The given clicks, (query, colour, type) with "" for any, are each on all products that fit.
+    """
+    products = [
+        {"id": f"{colour}-{kind}-{i}".replace(" ", ""), "title": f"{colour} {kind} no {i}", "split": "train"}
+        | {"colour": colour, "category": ["Apparel", kind]}
+        for colour in COLOURS
+        for kind in TYPES
+        for i in range(EACH)
+    ]
+    asked: list[tuple[str, str, str]] = list(clicks)
+    for language in (0, 1):
+        gap = " " if language == 0 else ""
+        for kind, kinds in TYPES.items():
+            asked.append((kinds[language], "", kind))
+            for colour, colours in COLOURS.items():
+                asked.append((colours[language] + gap + kinds[language], colour, kind))
+                asked.append((kinds[language] + (" in " if gap else "") + colours[language], colour, kind))
+    rows = [
+        {"query": query, "product": product["id"]}
+        for query, colour, kind in asked
+        for product in products
+        if colour in ("", product["colour"]) and kind in ("", product["category"][1])
+    ]
+    folder.mkdir(parents=True)
+    write_lines(folder / "products.jsonl", products)
+    write_lines(folder / "clicks.jsonl", rows)
+    info = {"attributes": ["colour", "category"]} if attributes else {}
+    (folder / "catalog.json").write_text(json.dumps(info))
+    return folder
+
+
+def leave_colours_out(folder: Path) -> None:
+    """Every second title loses its colour, and other products come in, so that no word is in most titles."""
+    products = [json.loads(line) for line in (folder / "products.jsonl").read_text(encoding="utf-8").splitlines()]
+    for product in products[::2]:
+        product["title"] = product["title"].removeprefix(product["colour"])
+    others = [{"id": f"m{i}", "title": f"Cap no {i}", "category": [], "split": "train"} for i in range(200)]
+    write_lines(folder / "products.jsonl", products + others)
+
+
+def names(folder: Path, **options: Any) -> dict[str, tuple[str, ...]]:
+    """Keyword -> its names."""
+    return {str(keyword): keyword.names for keyword in mine_keywords(Catalog.load(folder), **options).keywords}
+
+
+def test_synonyms_and_both_languages_are_tied_and_nothing_else_is(tmp_path: Path) -> None:
+    assert names(write_shop(tmp_path / "shop")) == {
+        "colour:Red": ("red", "红色"),
+        "colour:Blue": ("blue", "蓝色"),
+        "colour:Maroon": ("maroon", "wine red", "酒红色"),  # of which a part is red, in both languages
+        "category:Shirts": ("shirt", "shirts", "衬衫"),
+        "category:Formal Shoes": ("dress shoes", "formal shoes", "皮鞋"),  # which are no dresses
+        "category:Dresses": ("dress", "dresses", "裙子"),
+    }
+
+
+def test_a_word_is_tied_only_where_nearly_all_products_taken_carry_the_value(tmp_path: Path) -> None:
+    clicks = [("scarlet", "Red", ""), ("cheap", "", ""), ("dark", "Blue", ""), ("dark", "Maroon", "")]
+    clicks += [("smart", "", "Shirts"), ("smart", "", "Formal Shoes")]
+    found = names(write_shop(tmp_path / "shop", clicks))
+    assert found["colour:Red"] == ("red", "scarlet", "红色")
+    assert not {"cheap", "dark", "smart"} & {name for of in found.values() for name in of}
+
+
+def test_a_word_needs_as_many_different_products_as_a_keyword(tmp_path: Path) -> None:
+    folder = write_shop(tmp_path / "shop", [("scarlet", "Red", "Shirts")])
+    assert "scarlet" in names(folder, least=EACH)["colour:Red"]
+    assert "scarlet" not in names(folder, least=EACH + 1)["colour:Red"]
+
+
+def test_a_long_name_that_says_what_a_name_in_it_says_is_left_out(tmp_path: Path) -> None:
+    clicks = [("evening dress", "", "Dresses"), ("blue shirt for work", "Blue", "Shirts")]
+    found = names(write_shop(tmp_path / "shop", clicks))
+    assert found["category:Dresses"] == ("dress", "dresses", "裙子")
+    assert found["category:Shirts"] == ("shirt", "shirts", "衬衫") and found["colour:Blue"] == ("blue", "蓝色")
+
+
+def test_the_rarest_keywords_are_left_out(tmp_path: Path) -> None:
+    folder = write_shop(tmp_path / "shop")
+    assert len(names(folder, largest=4)) == 4
+    assert names(folder, least=3 * EACH + 1) == {}
+    for wrong in ({"least": 0}, {"largest": 0}):
+        with pytest.raises(InputError, match="0, expected 1 or more"):
+            names(folder, **wrong)
+
+
+def test_where_queries_always_have_the_same_order_words_are_told_too(tmp_path: Path) -> None:
+    found = names(write_catalog(tmp_path / "tiny", products=60))
+    assert found["colour:red"] == ("red", "红色") and found["category:triangle"] == ("triangle", "三角形")
+
+
+@pytest.mark.parametrize("attributes", [True, False])
+def test_only_training_products_and_clicks_are_read(tmp_path: Path, attributes: bool) -> None:
+    folder = write_shop(tmp_path / "shop", attributes=attributes)
+    leave_colours_out(folder)
+    before = mine_keywords(Catalog.load(folder))
+    others = [
+        {"id": f"{split}{i}", "title": f"Purple shirt {i}", "colour": "Purple", "category": ["Hats"], "split": split}
+        for split in ("val", "test")
+        for i in range(30)
+    ]
+    with (folder / "products.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in others)
+    judged = [{"qid": f"q{i}", "text": "violet hat", "split": "val", "rel": {f"val{i}": 3}} for i in range(30)]
+    write_lines(folder / "queries.jsonl", judged)
+    assert mine_keywords(Catalog.load(folder)) == before and len(before) > 0
+
+
+def test_without_attributes_keywords_are_words_that_queries_and_titles_share(tmp_path: Path) -> None:
+    folder = write_shop(tmp_path / "shop")
+    leave_colours_out(folder)
+    found = names(folder, attributes=False)
+    assert found == {"term:blue": ("blue", "蓝色"), "term:red": ("red", "红色")}
+    (folder / "catalog.json").write_text("{}")
+    assert names(folder) == found  # no attributes are named
+
+
+def test_the_same_shop_gives_the_same_vocabulary_in_any_order_of_lines_and_hashes(tmp_path: Path) -> None:
+    folder = write_shop(tmp_path / "shop")
+    before = mine_keywords(Catalog.load(folder)).to_json()
+    for name in ("products.jsonl", "clicks.jsonl"):
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        random.shuffle(lines)
+        (folder / name).write_text("\n".join(lines), encoding="utf-8")
+    command = [sys.executable, "-m", "make_jax.catalog", "keywords", str(folder), "--out", str(tmp_path / "k.json")]
+    subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": "7"}, check=True, capture_output=True)
+    assert (tmp_path / "k.json").read_text(encoding="utf-8") == before
+
+
+def test_the_command_writes_the_vocabulary_and_shows_validation_queries_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_shop(tmp_path / "shop")
+    with (folder / "products.jsonl").open("a", encoding="utf-8") as file:
+        rows = [{"id": f"v{i}", "title": f"Blue shirt {i}", "split": "val"} for i in range(3)]
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    relevant = {"v0": 3, "v1": 3, "v2": 3}
+    judged = [
+        {"qid": "a", "text": "warm shirt", "split": "val", "rel": relevant},
+        {"qid": "b", "text": "红色|衬衫", "split": "val", "rel": {"v0": 3, "v1": 3}},
+        {"qid": "c", "text": "secret", "split": "test", "rel": {}},
+    ]
+    write_lines(folder / "queries.jsonl", judged)
+    out = tmp_path / "made" / "keywords.json"
+    assert main(["keywords", str(folder), "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert f"{out}: 6 keywords (category 3, colour 3), 16 names" in text
+    assert "| warm shirt | category:Shirts | warm | colour:Blue |" in text
+    assert "| 红色/衬衫 | category:Shirts, colour:Red |  |  |" in text
+    assert "secret" not in text
+    assert KeywordVocabulary.from_json(out.read_text(encoding="utf-8"), "x") == mine_keywords(Catalog.load(folder))
+    assert main(["keywords", str(folder), "--no-attributes", "--show", "0", "--out", str(out)]) == 0
+    assert "query" not in capsys.readouterr().out
