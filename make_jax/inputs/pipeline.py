@@ -30,6 +30,7 @@ from make_jax.config import DataConfig, InputsConfig
 from make_jax.errors import InputError
 from make_jax.inputs import images as pictures_of
 from make_jax.inputs.batch import Batch, padded, product_part
+from make_jax.inputs.masking import Masker
 from make_jax.inputs.swaps import Swapper
 from make_jax.inputs.tokenizer import Tokenizer, normalised
 
@@ -57,6 +58,8 @@ def train_batches(
     data: DataConfig,
     *,
     swaps: bool = False,
+    masked_tokens: bool = False,
+    masked_patch: int = 0,
     batch_size: int,
     seed: int,
     start_step: int = 0,
@@ -71,12 +74,14 @@ def train_batches(
     Args:
         vocabulary: the keywords; may have none.
         swaps: whether batches hold queries with one keyword replaced.
+        masked_tokens: whether batches hold queries and titles with some tokens hidden.
+        masked_patch: pixels a side of the patches that batches say to hide; 0 hides none.
         batch_size: rows of the global batch.
-        seed: decides order, picture changes and swaps.
+        seed: decides order, picture changes, swaps and what is hidden.
 
     Raises:
-        InputError: there is no click, the processes do not divide the batch, or the seed is negative; and when a batch
-            is taken: a picture is unreadable.
+        InputError: there is no click, the processes do not divide the batch, the seed is negative, or tokens are to be
+            hidden and the tokenizer has no mask token; and when a batch is taken: a picture is unreadable.
     """
     if batch_size % process_count:
         raise InputError(f"train.batch_size: found {batch_size}, expected a multiple of the {process_count} processes")
@@ -86,11 +91,14 @@ def train_batches(
     source = built.products("train")
     examples = _examples(built, tokenizer, vocabulary, inputs, name)
     swapper = Swapper(vocabulary, examples.queries, examples.product_keywords) if swaps else None
+    masker = None
+    if masked_tokens or masked_patch:
+        masker = Masker(tokenizer, inputs, tokens=masked_tokens, patch=masked_patch)
     # Seeds of our own: Grain's defaults depend on how many transformations stand before, and its epochs count up
     # from the seed, so that seeds 0 and 1 would share all epochs but one.
     order_seed, augment_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
     stream = grain.MapDataset.range(len(examples.query_row)).shuffle(seed=order_seed).repeat()
-    rows = stream.random_map(_LoadRow(source, examples, inputs, name, swapper), seed=augment_seed)
+    rows = stream.random_map(_LoadRow(source, examples, inputs, name, swapper, masker), seed=augment_seed)
     # Batches of one process's rows: number s * process_count + p is the part of process p in global batch s.
     parts = rows.batch(
         batch_size // process_count,
@@ -126,26 +134,36 @@ class _Row:
     product_id: int
     picture: Picture | None
     swap: str | None  # the query with one keyword replaced
+    masks: dict[str, np.ndarray]  # what is hidden, by the batch's keys
 
 
 @dataclass(frozen=True)
 class _LoadRow:
-    """Click number -> row, its picture read, decoded, resized and changed, its query swapped."""
+    """Click number -> row, its picture read, decoded, resized and changed, its query swapped, parts of it hidden."""
 
     source: "ProductSource"
     examples: _Examples
     inputs: InputsConfig
     name: str
     swapper: Swapper | None
+    masker: Masker | None
     kept: dict[int, tuple[int, Picture | None]] = field(default_factory=dict)  # product row -> what `_read` returned
 
     def __call__(self, click: int, rng: np.random.Generator) -> _Row:
-        row = int(self.examples.product_row[click])
+        query, row = int(self.examples.query_row[click]), int(self.examples.product_row[click])
         product_id, picture = self.kept.get(row) or self._read(row)
         if picture is not None:
             picture = pictures_of.augment(picture, rng, self.inputs.augment)
-        swap = self.swapper.swap(int(self.examples.query_row[click]), row, rng) if self.swapper else None
-        return _Row(click, product_id, picture, swap)
+        swap = self.swapper.swap(query, row, rng) if self.swapper else None
+        masks = self._masks(query, row, picture is not None, rng)
+        return _Row(click, product_id, picture, swap, masks)
+
+    def _masks(self, query: int, row: int, picture: bool, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        if self.masker is None:
+            return {}
+        e = self.examples
+        title = e.title_tokens[row], e.title_mask[row] & e.has_title[row]
+        return self.masker.draw((e.query_tokens[query], e.query_mask[query]), title, picture, rng)
 
     def _read(self, row: int) -> tuple[int, Picture | None]:
         """The product's position in the catalog, and its picture as evaluation would see it."""
@@ -191,6 +209,7 @@ class _Collate:
             "query_keywords": examples.query_keywords[query],
             "product_keywords": examples.product_keywords[product],
             **(self._swapped(rows) if self.swaps else {}),
+            **{name: np.stack([row.masks[name] for row in rows]) for name in rows[0].masks},
             "weight": np.ones(len(rows), np.float32),
         }
 

@@ -22,8 +22,10 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from make_jax.config import InputsConfig, ModelConfig
+from make_jax.inputs.masking import hidden_patches, most_predicted
 from make_jax.model.image import ImageEncoder
 from make_jax.model.keyword_enhancement import KeywordEnhancement
+from make_jax.model.masked import PatchHead, PredictedPatches, PredictedTokens, TokenHead, word_table
 from make_jax.model.modal_adaptation import Adapted, ModalAdaptation, ProductStates
 from make_jax.model.single_stream import SingleStream
 from make_jax.model.text import TextEncoder
@@ -43,7 +45,8 @@ class Make(nn.Module):
     """The whole model as a Flax Linen module: `init` and `apply` on plain parameter trees.
 
     `apply(variables, batch)` gives what training needs; `encode_query` and `encode_product` (with `method=`) give
-    vectors for search, `read_query` and `read_product` all else that reading them gives.
+    vectors for search, `read_query` and `read_product` all else that reading them gives; `predict_query`,
+    `predict_title` and `predict_patches` what masked modelling asks for.
     """
 
     config: ModelConfig
@@ -71,6 +74,13 @@ class Make(nn.Module):
                 self.adaptation = ModalAdaptation(c, dtype)
             else:
                 self.product_projection = nn.Dense(c.embedding, kernel_init=KERNEL_INIT)
+        if c.mlm:
+            self.query_head = TokenHead(c.query, most_predicted(i, i.query_tokens), c.image.eps, dtype)
+            if modalities != "image":
+                self.title_head = TokenHead(c.title, most_predicted(i, i.title_tokens), c.image.eps, dtype)
+        if c.mpm != "none" and modalities != "title" and not c.adaptation.single_stream:
+            hidden = hidden_patches(i, self._patches)
+            self.patch_head = PatchHead(c.mpm, c.image.width, c.image.patch, hidden)
         self.log_scale = self.param("log_scale", nn.initializers.constant(jnp.log(c.initial_scale)), ())
         self.bias = self.param("bias", nn.initializers.constant(-c.initial_scale), ())  # of the sigmoid loss
 
@@ -113,12 +123,11 @@ class Make(nn.Module):
             title = self.read_title(title_tokens, title_mask, train)
         if modalities != "title":
             image_states = self.image_encoder(image, train)
-        patches = self.inputs.image_height * self.inputs.image_width // self.config.image.patch**2
         states = ProductStates(
             title,
             title_mask & has_title[:, None],
             None if image_states is None else image_states[:, 1:],
-            jnp.broadcast_to(has_image[:, None], (image.shape[0], patches)),
+            jnp.broadcast_to(has_image[:, None], (image.shape[0], self._patches)),
         )
         if image_states is None:
             assert title is not None
@@ -145,8 +154,39 @@ class Make(nn.Module):
         self, tokens: Int[Array, "B Lt"], mask: Bool[Array, "B Lt"], train: bool = False
     ) -> Float[Array, "B Lt D"]:
         """Title token states, by the title's encoder or by the one that it shares with the query."""
-        encoder = self.query_encoder if self.config.shared_text else self.title_encoder
-        return encoder(tokens, mask, train)
+        return self._title_encoder(tokens, mask, train)
+
+    def predict_query(
+        self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], labels: Int[Array, "B Lq"], train: bool = False
+    ) -> PredictedTokens:
+        """What stands at the hidden tokens of queries; `labels` are -1 where none is hidden."""
+        return self.query_head(self.query_encoder(tokens, mask, train), labels, word_table(self.query_encoder), train)
+
+    def predict_title(
+        self,
+        tokens: Int[Array, "B Lt"],
+        mask: Bool[Array, "B Lt"],
+        labels: Int[Array, "B Lt"],
+        image: UInt8[Array, "B H W 3"],
+        has_title: Bool[Array, "B"],
+        has_image: Bool[Array, "B"],
+        states: ProductStates,
+        train: bool = False,
+    ) -> PredictedTokens:
+        """What stands at the hidden tokens of titles, given the picture [blog]; `states`: those of `read_product`."""
+        if self.config.adaptation.single_stream:  # reads titles and pictures together in any case
+            _, masked = self.product_encoder(tokens, mask, image, has_title, has_image, train)
+            assert masked.title is not None
+            return self.title_head(masked.title, labels, word_table(self.product_encoder), train)
+        title, encoder = self._title_encoder(tokens, mask, train), self._title_encoder
+        return self.title_head(title, labels, word_table(encoder), train, states.image, states.image_mask)
+
+    def predict_patches(
+        self, image: UInt8[Array, "B H W 3"], hidden: Bool[Array, "B P"], train: bool = False
+    ) -> PredictedPatches:
+        """What is in the hidden patches of pictures, of which the encoder sees the others alone."""
+        states = self.image_encoder(image, train, hidden, self.patch_head.vector)
+        return self.patch_head(states[:, 1:], image, hidden)
 
     def __call__(self, batch: Mapping[str, Array], train: bool = False) -> "Outputs":
         """What the objectives read, of a batch as `inputs/batch.py` describes it."""
@@ -162,7 +202,28 @@ class Make(nn.Module):
         swap = None
         if "swap_tokens" in batch:
             swap = self.read_query(batch["swap_tokens"], batch["swap_mask"], train)
+        if self.is_initializing():
+            self._make_heads(batch, states)
         return Outputs(query, swap, product, states, self.log_scale, self.bias)
+
+    def _make_heads(self, batch: Mapping[str, Array], states: ProductStates) -> None:
+        """Calls the heads of masked modelling, which a plain batch does not reach, so that they get parameters."""
+        c, title = self.config, (batch["title_tokens"], batch["title_mask"], batch["title_tokens"])
+        if c.mlm:
+            self.predict_query(batch["query_tokens"], batch["query_mask"], batch["query_tokens"])
+            if states.title is not None:
+                self.predict_title(*title, batch["image"], batch["has_title"], batch["has_image"], states)
+        if hasattr(self, "patch_head"):
+            self.predict_patches(batch["image"], states.image_mask)
+
+    @property
+    def _title_encoder(self) -> TextEncoder:
+        return self.query_encoder if self.config.shared_text else self.title_encoder
+
+    @property
+    def _patches(self) -> int:
+        """P, patches of a picture."""
+        return self.inputs.image_height * self.inputs.image_width // self.config.image.patch**2
 
     def _one_modality(
         self, states: Float[Array, "B L D"], mask: Bool[Array, "B L"], weights: tuple[float, float]

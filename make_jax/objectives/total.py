@@ -1,6 +1,7 @@
 """What training minimises: the weighted sum of the objectives that the config gives a weight.
 
     L = qic QIC(q, p) + title_contrast QIC(q, l2(W_t t)) + image_contrast QIC(q, l2(W_v v)) + key KEY
+        + mlm MLM + mpm MPM
 
 The two auxiliary contrasts [ours] keep both encoders useful by themselves: a modality that is weak early is otherwise
 outweighed by the other and learns little. A row that lacks a modality has weight 0 in that modality's term. All
@@ -19,20 +20,23 @@ from make_jax.model.make import Outputs
 from make_jax.objectives.bank import Bank
 from make_jax.objectives.contrastive import Rows, contrastive_loss
 from make_jax.objectives.keywords import keyword_loss
+from make_jax.objectives.masked import Apply, mlm, mpm
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Loss = Callable[[Outputs, Batch, Bank | None], tuple[jax.Array, Metrics]]
+Loss = Callable[[Outputs, Batch, Bank | None, Apply, jax.Array], tuple[jax.Array, Metrics]]
 
 
 def make_loss(config: ObjectivesConfig, mesh: Mesh) -> Loss:
-    """A function of the model's outputs, their batch and the memory bank: the loss over the global batch, and metrics.
+    """A function (outputs, batch, bank, apply, key): the loss over the global batch, and metrics.
 
-    Metrics hold every objective by its name, unweighted.
+    `outputs` are the model's of the batch, `bank` the memory bank, `apply(method, *args)` calls a method of Make with
+    the parameters of the step in training mode, `key` is for what an objective draws. Metrics hold every objective by
+    its name, unweighted.
     """
     contrast = _contrast(config, mesh)
 
-    def loss(out: Outputs, batch: Batch, bank: Bank | None) -> tuple[jax.Array, Metrics]:
+    def loss(out: Outputs, batch: Batch, bank: Bank | None, apply: Apply, key: jax.Array) -> tuple[jax.Array, Metrics]:
         objectives: dict[str, jax.Array] = {}
         metrics: Metrics = {}
         weights = batch["weight"]
@@ -44,6 +48,12 @@ def make_loss(config: ObjectivesConfig, mesh: Mesh) -> Loss:
                 objectives[f"{name}_contrast"], _ = contrast(out, batch, direction, has, None, None)
         if config.key and out.query.logits is not None:
             objectives["key"] = keyword_loss(out.query.logits, batch["product_keywords"], weights)
+        if config.mlm:
+            objectives["mlm"], told = mlm(out, batch, apply)
+            metrics = {**metrics, **told}
+        if config.mpm:
+            objectives["mpm"], told = mpm(batch, apply)
+            metrics = {**metrics, **told}
         total = sum((getattr(config, name) * value for name, value in objectives.items()), jnp.zeros(()))
         return total, {**objectives, **metrics}
 
