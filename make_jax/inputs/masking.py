@@ -9,16 +9,15 @@ average. Of those 80 % are replaced by the mask token, 10 % by a random token, a
 import math
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Float, Int, Int32
 
 from make_jax.config import InputsConfig
 from make_jax.errors import InputError
+from make_jax.inputs.batch import Batch
 from make_jax.inputs.tokenizer import Tokenizer
 
 NOT_PREDICTED = -1  # the label of a token that nobody is asked for
 _TO_MASK, _TO_RANDOM = 0.8, 0.9  # upper ends of the shares that become the mask token, and a random one
-
-Text = tuple[Int32[np.ndarray, " _"], Bool[np.ndarray, " _"]]  # tokens and the mask of real ones
 
 
 def most_predicted(inputs: InputsConfig, length: int) -> int:
@@ -32,7 +31,7 @@ def hidden_patches(inputs: InputsConfig, patches: int) -> int:
 
 
 class Masker:
-    """Draws what is hidden of a row. Can be sent to other processes."""
+    """Decides what is hidden, from random numbers that each row drew. Can be sent to other processes."""
 
     def __init__(self, tokenizer: Tokenizer, inputs: InputsConfig, *, tokens: bool, patch: int) -> None:
         """Hides tokens if `tokens`, and patches of `patch` pixels a side unless that is 0.
@@ -48,41 +47,48 @@ class Masker:
         self._inputs, self._tokens, self._mask_id = inputs, tokens, tokenizer.mask_id
         self._is_text = np.ones(tokenizer.vocabulary_size, bool)
         self._is_text[sorted(tokenizer.special_ids)] = False
-        self._plain = np.flatnonzero(self._is_text)
+        self._plain = np.flatnonzero(self._is_text).astype(np.int32)
         self._patches = (inputs.image_height // patch) * (inputs.image_width // patch) if patch else 0
 
-    def draw(self, query: Text, title: Text, picture: bool, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """The row's `query_masked`, `query_labels`, `title_masked`, `title_labels` and `patch_mask`, where asked for.
+    def draw(self, rng: np.random.Generator) -> Float[np.ndarray, " numbers"]:
+        """All that a row needs to draw, in one call; those of the texts whatever is hidden, those of patches last."""
+        texts = self._inputs.query_tokens, self._inputs.title_tokens
+        return rng.random(sum(map(_numbers, texts)) + self._patches)
 
-        One number is drawn from `rng` whatever is hidden, so that hiding tokens does not change which patches are.
-        """
-        seed = int(rng.integers(2**63))
-        row: dict[str, np.ndarray] = {}
+    def hide(self, batch: Batch, drawn: Float[np.ndarray, "B numbers"]) -> Batch:
+        """What `batch`, which has texts and pictures, gains: the keys of `inputs/batch.py` that are asked for."""
+        middle, end = np.cumsum([_numbers(batch[f"{text}_tokens"].shape[1]) for text in ("query", "title")]).tolist()
+        added: Batch = {}
         if self._tokens:
-            own = np.random.default_rng([0, seed])
-            row["query_masked"], row["query_labels"] = self.hide_tokens(*query, own)
-            row["title_masked"], row["title_labels"] = self.hide_tokens(*title, own)
+            for text, numbers in (("query", drawn[:, :middle]), ("title", drawn[:, middle:end])):
+                shown, labels = self.hide_tokens(batch[f"{text}_tokens"], batch[f"{text}_mask"], numbers)
+                added |= {f"{text}_masked": shown, f"{text}_labels": labels}
         if self._patches:
-            row["patch_mask"] = np.zeros(self._patches, bool)
-            if picture:
-                order = np.random.default_rng([1, seed]).permutation(self._patches)
-                row["patch_mask"][order[: hidden_patches(self._inputs, self._patches)]] = True
-        return row
+            chosen = _ranks(drawn[:, end:]) < hidden_patches(self._inputs, self._patches)
+            added["patch_mask"] = chosen & batch["has_image"][:, None]
+        return added
 
     def hide_tokens(
-        self, tokens: Int32[np.ndarray, " L"], mask: Bool[np.ndarray, " L"], rng: np.random.Generator
-    ) -> tuple[Int32[np.ndarray, " L"], Int32[np.ndarray, " L"]]:
+        self, tokens: Int32[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], drawn: Float[np.ndarray, "B numbers"]
+    ) -> tuple[Int32[np.ndarray, "B L"], Int32[np.ndarray, "B L"]]:
         """The tokens with some hidden, 0 at padding, and what stood there: `NOT_PREDICTED` wherever nobody asks."""
         assert self._mask_id is not None
-        shown = np.where(mask, tokens, 0).astype(np.int32)
-        labels = np.full(len(tokens), NOT_PREDICTED, np.int32)
-        text = np.flatnonzero(mask & self._is_text[tokens])
-        if len(text):
-            count = math.floor(self._inputs.masked_tokens * len(text) + rng.random())
-            count = min(max(1, count), most_predicted(self._inputs, len(tokens)))
-            chosen, kind = rng.permutation(text)[:count], rng.random(count)
-            others = self._plain[rng.integers(len(self._plain), size=count)]
-            labels[chosen] = tokens[chosen]
-            shown[chosen] = np.where(kind < _TO_RANDOM, others, tokens[chosen])
-            shown[chosen[kind < _TO_MASK]] = self._mask_id
-        return shown, labels
+        order, kind, other = np.split(drawn[:, 1:], 3, axis=1)
+        text = mask & self._is_text[tokens]
+        count = np.floor(self._inputs.masked_tokens * text.sum(axis=1) + drawn[:, 0])
+        count = np.clip(count, 1, most_predicted(self._inputs, tokens.shape[1]))
+        chosen = text & (_ranks(np.where(text, order, 1.0)) < count[:, None])
+        random = self._plain[(other * len(self._plain)).astype(np.int32)]
+        replaced = np.where(kind < _TO_MASK, self._mask_id, np.where(kind < _TO_RANDOM, random, tokens))
+        shown = np.where(chosen, replaced, np.where(mask, tokens, 0))
+        return shown.astype(np.int32), np.where(chosen, tokens, NOT_PREDICTED).astype(np.int32)
+
+
+def _numbers(length: int) -> int:
+    """Numbers that a row draws for a text: how many are predicted; then, a token: whether it, how, and by which."""
+    return 1 + 3 * length
+
+
+def _ranks(values: Float[np.ndarray, "B n"]) -> Int[np.ndarray, "B n"]:
+    """How many of a row's values are less than each."""
+    return values.argsort(axis=1).argsort(axis=1)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Bool, Int32, UInt8, UInt32
+from jaxtyping import Bool, Float, Int32, UInt8, UInt32
 
 from make_jax.catalog.build import BuiltCatalog
 from make_jax.catalog.keywords import KeywordVocabulary
@@ -103,7 +103,7 @@ def train_batches(
     parts = rows.batch(
         batch_size // process_count,
         drop_remainder=True,
-        batch_fn=_Collate(examples, inputs, tokenizer, vocabulary, swaps),
+        batch_fn=_Collate(examples, inputs, tokenizer, vocabulary, swaps, masker),
     )
     local = parts[start_step * process_count + process_index :: process_count]
     return iter(_read(local, data))
@@ -134,12 +134,12 @@ class _Row:
     product_id: int
     picture: Picture | None
     swap: str | None  # the query with one keyword replaced
-    masks: dict[str, np.ndarray]  # what is hidden, by the batch's keys
+    drawn: Float[np.ndarray, " numbers"]  # decides what is hidden; none where nothing is
 
 
 @dataclass(frozen=True)
 class _LoadRow:
-    """Click number -> row, its picture read, decoded, resized and changed, its query swapped, parts of it hidden."""
+    """Click number -> row, its picture read, decoded, resized and changed, its query swapped."""
 
     source: "ProductSource"
     examples: _Examples
@@ -150,20 +150,13 @@ class _LoadRow:
     kept: dict[int, tuple[int, Picture | None]] = field(default_factory=dict)  # product row -> what `_read` returned
 
     def __call__(self, click: int, rng: np.random.Generator) -> _Row:
-        query, row = int(self.examples.query_row[click]), int(self.examples.product_row[click])
+        row = int(self.examples.product_row[click])
         product_id, picture = self.kept.get(row) or self._read(row)
         if picture is not None:
             picture = pictures_of.augment(picture, rng, self.inputs.augment)
-        swap = self.swapper.swap(query, row, rng) if self.swapper else None
-        masks = self._masks(query, row, picture is not None, rng)
-        return _Row(click, product_id, picture, swap, masks)
-
-    def _masks(self, query: int, row: int, picture: bool, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        if self.masker is None:
-            return {}
-        e = self.examples
-        title = e.title_tokens[row], e.title_mask[row] & e.has_title[row]
-        return self.masker.draw((e.query_tokens[query], e.query_mask[query]), title, picture, rng)
+        swap = self.swapper.swap(int(self.examples.query_row[click]), row, rng) if self.swapper else None
+        drawn = self.masker.draw(rng) if self.masker else np.zeros(0)  # after all else, which it must not change
+        return _Row(click, product_id, picture, swap, drawn)
 
     def _read(self, row: int) -> tuple[int, Picture | None]:
         """The product's position in the catalog, and its picture as evaluation would see it."""
@@ -188,12 +181,13 @@ class _Collate:
     tokenizer: Tokenizer
     vocabulary: KeywordVocabulary
     swaps: bool
+    masker: Masker | None
 
     def __call__(self, rows: Sequence[_Row]) -> Batch:
         examples = self.examples
         clicks = np.array([row.click for row in rows])
         query, product = examples.query_row[clicks], examples.product_row[clicks]
-        return {
+        batch = {
             "query_tokens": examples.query_tokens[query],
             "query_mask": examples.query_mask[query],
             **product_part(
@@ -209,9 +203,11 @@ class _Collate:
             "query_keywords": examples.query_keywords[query],
             "product_keywords": examples.product_keywords[product],
             **(self._swapped(rows) if self.swaps else {}),
-            **{name: np.stack([row.masks[name] for row in rows]) for name in rows[0].masks},
             "weight": np.ones(len(rows), np.float32),
         }
+        if self.masker is not None:
+            batch |= self.masker.hide(batch, np.stack([row.drawn for row in rows]))
+        return batch
 
     def _swapped(self, rows: Sequence[_Row]) -> Batch:
         texts = [row.swap for row in rows]

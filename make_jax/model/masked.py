@@ -19,7 +19,6 @@ that the product with the words is [B, m, V].
 
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -113,7 +112,7 @@ class PatchHead(nn.Module):
 
 def first_true(mask: Bool[Array, "B L"], count: int) -> Int[Array, "B m"]:
     """The places of the first `count` true values of each row, then of false ones."""
-    return jax.lax.top_k(mask.astype(jnp.int32), count)[1]
+    return jnp.argsort(~mask, axis=1, stable=True)[:, :count]  # top_k would gather the rows of all devices
 
 
 def at(values: Array, places: Int[Array, "B m"]) -> Array:

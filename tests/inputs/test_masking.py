@@ -3,7 +3,6 @@
 import itertools
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,18 +29,15 @@ def tokenizer() -> Tokenizer:
     return train_wordpiece(["red circle number", "green square", "a blue triangle"] * 2, 60)
 
 
-def masker(inputs: InputsConfig = INPUTS) -> Masker:
-    return Masker(tokenizer(), inputs, tokens=True, patch=0)
-
-
 def drawn(length: int, words: int, times: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens [length], of which the first and the last of `words` + 2 are special; shown and labels [times, length]."""
     tokens = np.full(length, SPECIAL.index("[UNK]"), np.int32)  # padding may look like anything
     tokens[1 : words + 1] = 5 + np.arange(words) % (tokenizer().vocabulary_size - 5)
     tokens[0], tokens[words + 1] = SPECIAL.index("[CLS]"), SPECIAL.index("[SEP]")
-    hide, rng = masker().hide_tokens, np.random.default_rng(0)
-    pairs = [hide(tokens, np.arange(length) < words + 2, rng) for _ in range(times)]
-    return tokens, np.stack([shown for shown, _ in pairs]), np.stack([labels for _, labels in pairs])
+    masker = Masker(tokenizer(), INPUTS, tokens=True, patch=0)
+    numbers = np.random.default_rng(0).random((times, 1 + 3 * length))
+    mask = np.broadcast_to(np.arange(length) < words + 2, (times, length))
+    return tokens, *masker.hide_tokens(np.broadcast_to(tokens, (times, length)), mask, numbers)
 
 
 def test_15_percent_are_predicted_of_which_80_10_10_are_masked_random_unchanged() -> None:
@@ -73,15 +69,15 @@ def test_at_least_one_token_is_predicted_if_there_is_any_and_never_more_than_the
 
 
 def test_exactly_the_share_of_patches_is_hidden_and_none_without_a_picture() -> None:
-    draw = Masker(tokenizer(), INPUTS, tokens=False, patch=4).draw
-    nothing = np.zeros(6, np.int32), np.zeros(6, bool)
-    rng = np.random.default_rng(0)
-    masks = np.stack([draw(nothing, nothing, True, rng)["patch_mask"] for _ in range(200)])
-    assert masks.shape == (200, 24) and (masks.sum(axis=1) == 10).all()  # 0.4 of 24 is 9.6
+    masker, rng = Masker(tokenizer(), INPUTS, tokens=False, patch=4), np.random.default_rng(0)
+    batch = {"query_tokens": np.zeros((200, 6), np.int32), "title_tokens": np.zeros((200, 8), np.int32)}
+    batch["has_image"] = np.arange(200) < 199
+    added = masker.hide(batch, np.stack([masker.draw(rng) for _ in range(200)]))
+    assert added.keys() == {"patch_mask"}
+    masks = added["patch_mask"]
+    assert masks.shape == (200, 24) and masks.sum(axis=1).tolist() == [10] * 199 + [0]  # 0.4 of 24 is 9.6
     assert hidden_patches(INPUTS, 24) == 10 and hidden_patches(INPUTS, 1) == 1
     assert np.abs(masks.mean(axis=0) - 10 / 24).max() < 0.15
-    row = draw(nothing, nothing, False, rng)
-    assert row.keys() == {"patch_mask"} and not row["patch_mask"].any()
 
 
 def test_a_tokenizer_without_a_mask_token_is_an_input_error_that_names_the_setting() -> None:
