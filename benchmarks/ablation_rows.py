@@ -60,7 +60,7 @@ ROWS = (
     Row("no-qim2", "no QIM2", _without("qim2")),
     Row("no-mlm", "no MLM", _without("mlm")),
     Row("no-mpm", "no MPM", _without("mpm")),
-    Row("mpm-regression", "MPM as regression", {"objectives.mpm_kind": "regression"}),
+    Row("mpm-regression", "MPM as regression", {"model.mpm": "regression"}),
     Row("no-key", "no KEY", _without("key")),
     Row("no-auxiliary", "no query-title and query-image contrast", NO_AUXILIARY),
     Row(

@@ -45,7 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "+ QIM2": {"qim2": 1.0},
     "+ MLM": {"mlm": 1.0},
     "+ MPM, contrastive": {"mpm": 1.0},
-    "+ MPM, regression": {"mpm": 1.0, "mpm_kind": "regression"},
+    "+ MPM, regression": {"mpm": 1.0},
     "all (contrastive MPM, no bank)": ALONE
     | {"title_contrast": 0.5, "image_contrast": 0.5, "keyword_masking": True, "keyword_swaps": True}
     | dict.fromkeys(("key", "qim", "qim2", "mlm", "mpm"), 0.1),

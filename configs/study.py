@@ -38,6 +38,8 @@ config = Config(
         image=ImageConfig(layers=3, width=96, heads=2, mlp_width=384, patch=16, dropout=0.0, activation="gelu_tanh"),
         adaptation=AdaptationConfig(cross_attention=True, gate_width=96),
         matching=MatchingConfig(layers=1, width=96, heads=2, mlp_width=384),
+        mlm=True,
+        mpm="contrastive",
         embedding=96,
     ),
     objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, key=0.1, qim=0.2, qim2=0.1, mlm=0.1, mpm=0.1),

@@ -117,6 +117,8 @@ class ModelConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
+    mlm: bool = False  # the heads that predict hidden tokens exist, for objectives.mlm
+    mpm: Literal["none", "contrastive", "regression"] = "none"  # the head that predicts hidden patches
     enrichment: bool = True  # the query predicts keywords, and their expected embedding joins it
     shared_text: bool = False  # query and title share one encoder, with the settings of `query`
     pooling: Literal["mean", "cls"] = "mean"  # of token states and of patch states
@@ -144,8 +146,7 @@ class ObjectivesConfig:
     qim2: float = 0.0  # query-image matching
     matching_group: int = 64  # rows among which QIM and QIM2 draw their negatives
     mlm: float = 0.0  # hidden tokens of the title, given the image, and of the query
-    mpm: float = 0.0  # hidden patches of the picture
-    mpm_kind: Literal["contrastive", "regression"] = "contrastive"
+    mpm: float = 0.0  # hidden patches of the picture; model.mpm says how they are predicted
 
 
 @dataclass(frozen=True)
@@ -339,7 +340,11 @@ def _objectives_problems(config: Config) -> Iterator[str]:
             "model.matching.layers and an image encoder",
             config.model.matching.layers > 0 and adaptation.modalities != "title",
         ),
-        "mpm": ("an image encoder", adaptation.modalities != "title" and not adaptation.single_stream),
+        "mlm": ("model.mlm", config.model.mlm),
+        "mpm": (
+            "model.mpm and an image encoder",
+            config.model.mpm != "none" and adaptation.modalities != "title" and not adaptation.single_stream,
+        ),
     }
     for name, (what, there) in needs.items():
         if getattr(objectives, name) and not there:

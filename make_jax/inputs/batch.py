@@ -20,10 +20,15 @@ global batch, or this process's rows of it.
     swap_tokens    [B, Lq]        int32    S         the query with one keyword replaced: `inputs/swaps.py`
     swap_mask      [B, Lq]        bool     S         all False where there is no such query
     swap_keywords  [B, words]     uint32   S
+    query_masked   [B, Lq]        int32    M         the query with some tokens hidden: `inputs/masking.py`
+    query_labels   [B, Lq]        int32    M         what stood there; -1 where nothing is to be predicted
+    title_masked   [B, Lt]        int32    M         the same of the title
+    title_labels   [B, Lt]        int32    M
+    patch_mask     [B, P]         bool     M         True at hidden patches; all False without a picture
     weight         [B]            float32  T Q P     1; 0 in padding rows
 
-T: `pipeline.train_batches`, S: the same where the objectives ask for swaps, Q: `pipeline.query_batches`,
-P: `pipeline.product_batches`.
+T: `pipeline.train_batches`, S and M: the same where the objectives ask for swaps and for masked tokens or patches,
+Q: `pipeline.query_batches`, P: `pipeline.product_batches`.
 """
 
 from collections.abc import Sequence

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Bool, Int32, UInt8, UInt32
+from jaxtyping import Bool, Float, Int32, UInt8, UInt32
 
 from make_jax.catalog.build import BuiltCatalog
 from make_jax.catalog.keywords import KeywordVocabulary
@@ -30,6 +30,7 @@ from make_jax.config import DataConfig, InputsConfig
 from make_jax.errors import InputError
 from make_jax.inputs import images as pictures_of
 from make_jax.inputs.batch import Batch, padded, product_part
+from make_jax.inputs.masking import Masker
 from make_jax.inputs.swaps import Swapper
 from make_jax.inputs.tokenizer import Tokenizer, normalised
 
@@ -57,6 +58,8 @@ def train_batches(
     data: DataConfig,
     *,
     swaps: bool = False,
+    masked_tokens: bool = False,
+    masked_patch: int = 0,
     batch_size: int,
     seed: int,
     start_step: int = 0,
@@ -71,12 +74,14 @@ def train_batches(
     Args:
         vocabulary: the keywords; may have none.
         swaps: whether batches hold queries with one keyword replaced.
+        masked_tokens: whether batches hold queries and titles with some tokens hidden.
+        masked_patch: pixels a side of the patches that batches say to hide; 0 hides none.
         batch_size: rows of the global batch.
-        seed: decides order, picture changes and swaps.
+        seed: decides order, picture changes, swaps and what is hidden.
 
     Raises:
-        InputError: there is no click, the processes do not divide the batch, or the seed is negative; and when a batch
-            is taken: a picture is unreadable.
+        InputError: there is no click, the processes do not divide the batch, the seed is negative, or tokens are to be
+            hidden and the tokenizer has no mask token; and when a batch is taken: a picture is unreadable.
     """
     if batch_size % process_count:
         raise InputError(f"train.batch_size: found {batch_size}, expected a multiple of the {process_count} processes")
@@ -86,16 +91,19 @@ def train_batches(
     source = built.products("train")
     examples = _examples(built, tokenizer, vocabulary, inputs, name)
     swapper = Swapper(vocabulary, examples.queries, examples.product_keywords) if swaps else None
+    masker = None
+    if masked_tokens or masked_patch:
+        masker = Masker(tokenizer, inputs, tokens=masked_tokens, patch=masked_patch)
     # Seeds of our own: Grain's defaults depend on how many transformations stand before, and its epochs count up
     # from the seed, so that seeds 0 and 1 would share all epochs but one.
     order_seed, augment_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
     stream = grain.MapDataset.range(len(examples.query_row)).shuffle(seed=order_seed).repeat()
-    rows = stream.random_map(_LoadRow(source, examples, inputs, name, swapper), seed=augment_seed)
+    rows = stream.random_map(_LoadRow(source, examples, inputs, name, swapper, masker), seed=augment_seed)
     # Batches of one process's rows: number s * process_count + p is the part of process p in global batch s.
     parts = rows.batch(
         batch_size // process_count,
         drop_remainder=True,
-        batch_fn=_Collate(examples, inputs, tokenizer, vocabulary, swaps),
+        batch_fn=_Collate(examples, inputs, tokenizer, vocabulary, swaps, masker),
     )
     local = parts[start_step * process_count + process_index :: process_count]
     return iter(_read(local, data))
@@ -126,6 +134,7 @@ class _Row:
     product_id: int
     picture: Picture | None
     swap: str | None  # the query with one keyword replaced
+    drawn: Float[np.ndarray, " numbers"]  # decides what is hidden; none where nothing is
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,7 @@ class _LoadRow:
     inputs: InputsConfig
     name: str
     swapper: Swapper | None
+    masker: Masker | None
     kept: dict[int, tuple[int, Picture | None]] = field(default_factory=dict)  # product row -> what `_read` returned
 
     def __call__(self, click: int, rng: np.random.Generator) -> _Row:
@@ -145,7 +155,8 @@ class _LoadRow:
         if picture is not None:
             picture = pictures_of.augment(picture, rng, self.inputs.augment)
         swap = self.swapper.swap(int(self.examples.query_row[click]), row, rng) if self.swapper else None
-        return _Row(click, product_id, picture, swap)
+        drawn = self.masker.draw(rng) if self.masker else np.zeros(0)  # after all else, which it must not change
+        return _Row(click, product_id, picture, swap, drawn)
 
     def _read(self, row: int) -> tuple[int, Picture | None]:
         """The product's position in the catalog, and its picture as evaluation would see it."""
@@ -170,12 +181,13 @@ class _Collate:
     tokenizer: Tokenizer
     vocabulary: KeywordVocabulary
     swaps: bool
+    masker: Masker | None
 
     def __call__(self, rows: Sequence[_Row]) -> Batch:
         examples = self.examples
         clicks = np.array([row.click for row in rows])
         query, product = examples.query_row[clicks], examples.product_row[clicks]
-        return {
+        batch = {
             "query_tokens": examples.query_tokens[query],
             "query_mask": examples.query_mask[query],
             **product_part(
@@ -193,6 +205,9 @@ class _Collate:
             **(self._swapped(rows) if self.swaps else {}),
             "weight": np.ones(len(rows), np.float32),
         }
+        if self.masker is not None:
+            batch |= self.masker.hide(batch, np.stack([row.drawn for row in rows]))
+        return batch
 
     def _swapped(self, rows: Sequence[_Row]) -> Batch:
         texts = [row.swap for row in rows]

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from make_jax.config import ImageConfig
 from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, PreNormLayer, layer_norm
@@ -27,7 +27,10 @@ def patches(image: Float[Array, "B H W 3"], patch: int) -> Float[Array, "B P E"]
 
 
 class ImageEncoder(nn.Module):
-    """Pixels to patch states [B, 1 + P, D]: patch embedding, class token (position 0), pre-norm layers, norm."""
+    """Pixels to patch states [B, 1 + P, D]: patch embedding, class token (position 0), pre-norm layers, norm.
+
+    With `hidden` the embedding of those patches is `substitute`: their pixels reach no state.
+    """
 
     config: ImageConfig
     mean: tuple[float, float, float]
@@ -36,10 +39,19 @@ class ImageEncoder(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, image: UInt8[Array, "B H W 3"], train: bool = False) -> Float[Array, "B T D"]:
+    def __call__(
+        self,
+        image: UInt8[Array, "B H W 3"],
+        train: bool = False,
+        hidden: Bool[Array, "B P"] | None = None,
+        substitute: Float[Array, "D"] | None = None,
+    ) -> Float[Array, "B T D"]:
         c = self.config
         x = patches(normalise(image, self.mean, self.std, self.dtype), c.patch)
         x = nn.Dense(c.width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="patch")(x)
+        if hidden is not None:
+            assert substitute is not None
+            x = jnp.where(hidden[..., None], substitute.astype(self.dtype)[None, None], x)
         token = self.param("class", EMBEDDING_INIT, (1, 1, c.width), jnp.float32).astype(self.dtype)
         x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, c.width)), x], axis=1)
         positions = self.param("position", EMBEDDING_INIT, (x.shape[1], c.width), jnp.float32)

@@ -14,16 +14,18 @@ query, `Lt` title), `P` patches, `D` width of an encoder, `E` width of query and
 `K` products searched, `V` keywords.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from make_jax.config import InputsConfig, ModelConfig
+from make_jax.inputs.masking import hidden_patches, most_predicted
 from make_jax.model.image import ImageEncoder
 from make_jax.model.keyword_enhancement import KeywordEnhancement
+from make_jax.model.masked import PatchHead, PredictedPatches, PredictedTokens, TokenHead, word_table
 from make_jax.model.matching import MatchingEncoder, What
 from make_jax.model.modal_adaptation import Adapted, ModalAdaptation, ProductStates
 from make_jax.model.single_stream import SingleStream
@@ -44,8 +46,8 @@ class Make(nn.Module):
     """The whole model as a Flax Linen module: `init` and `apply` on plain parameter trees.
 
     `apply(variables, batch)` gives what training needs; `encode_query` and `encode_product` (with `method=`) give
-    vectors for search, `read_query` and `read_product` all else that reading them gives, `match` says of the states of
-    both whether they match.
+    vectors for search, `read_query` and `read_product` all else that reading them gives; `match` says of the states of
+    both whether they match; `predict_query`, `predict_title` and `predict_patches` what masked modelling asks for.
     """
 
     config: ModelConfig
@@ -75,6 +77,13 @@ class Make(nn.Module):
                 self.product_projection = nn.Dense(c.embedding, kernel_init=KERNEL_INIT)
         if c.matching.layers:
             self.matching = MatchingEncoder(c, dtype)
+        if c.mlm:
+            self.query_head = TokenHead(c.query, most_predicted(i, i.query_tokens), c.image.eps, dtype)
+            if modalities != "image":
+                self.title_head = TokenHead(c.title, most_predicted(i, i.title_tokens), c.image.eps, dtype)
+        if c.mpm != "none" and modalities != "title" and not c.adaptation.single_stream:
+            hidden = hidden_patches(i, self._patches)
+            self.patch_head = PatchHead(c.mpm, c.image.width, c.image.patch, hidden)
         self.log_scale = self.param("log_scale", nn.initializers.constant(jnp.log(c.initial_scale)), ())
         self.bias = self.param("bias", nn.initializers.constant(-c.initial_scale), ())  # of the sigmoid loss
 
@@ -117,12 +126,11 @@ class Make(nn.Module):
             title = self.read_title(title_tokens, title_mask, train)
         if modalities != "title":
             image_states = self.image_encoder(image, train)
-        patches = self.inputs.image_height * self.inputs.image_width // self.config.image.patch**2
         states = ProductStates(
             title,
             title_mask & has_title[:, None],
             None if image_states is None else image_states[:, 1:],
-            jnp.broadcast_to(has_image[:, None], (image.shape[0], patches)),
+            jnp.broadcast_to(has_image[:, None], (image.shape[0], self._patches)),
         )
         if image_states is None:
             assert title is not None
@@ -160,8 +168,39 @@ class Make(nn.Module):
         self, tokens: Int[Array, "B Lt"], mask: Bool[Array, "B Lt"], train: bool = False
     ) -> Float[Array, "B Lt D"]:
         """Title token states, by the title's encoder or by the one that it shares with the query."""
-        encoder = self.query_encoder if self.config.shared_text else self.title_encoder
-        return encoder(tokens, mask, train)
+        return self._title_encoder(tokens, mask, train)
+
+    def predict_query(
+        self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], labels: Int[Array, "B Lq"], train: bool = False
+    ) -> PredictedTokens:
+        """What stands at the hidden tokens of queries; `labels` are -1 where none is hidden."""
+        return self.query_head(self.query_encoder(tokens, mask, train), labels, word_table(self.query_encoder), train)
+
+    def predict_title(
+        self,
+        tokens: Int[Array, "B Lt"],
+        mask: Bool[Array, "B Lt"],
+        labels: Int[Array, "B Lt"],
+        image: UInt8[Array, "B H W 3"],
+        has_title: Bool[Array, "B"],
+        has_image: Bool[Array, "B"],
+        states: ProductStates,
+        train: bool = False,
+    ) -> PredictedTokens:
+        """What stands at the hidden tokens of titles, given the picture [blog]; `states`: those of `read_product`."""
+        if self.config.adaptation.single_stream:  # reads titles and pictures together in any case
+            _, masked = self.product_encoder(tokens, mask, image, has_title, has_image, train)
+            assert masked.title is not None
+            return self.title_head(masked.title, labels, word_table(self.product_encoder), train)
+        title, encoder = self._title_encoder(tokens, mask, train), self._title_encoder
+        return self.title_head(title, labels, word_table(encoder), train, states.image, states.image_mask)
+
+    def predict_patches(
+        self, image: UInt8[Array, "B H W 3"], hidden: Bool[Array, "B P"], train: bool = False
+    ) -> PredictedPatches:
+        """What is in the hidden patches of pictures, of which the encoder sees the others alone."""
+        states = self.image_encoder(image, train, hidden, self.patch_head.vector)
+        return self.patch_head(states[:, 1:], image, hidden)
 
     def __call__(self, batch: Mapping[str, Array], train: bool = False) -> "Outputs":
         """What the objectives read, of a batch as `inputs/batch.py` describes it."""
@@ -177,11 +216,32 @@ class Make(nn.Module):
         swap = None
         if "swap_tokens" in batch:
             swap = self.read_query(batch["swap_tokens"], batch["swap_mask"], train)
-        if self.is_initializing() and self.config.matching.layers:  # the objectives call it, with pairs of their own
+        if self.is_initializing():
+            self._make_heads(batch, query, states)
+        return Outputs(query, swap, product, states, self.log_scale, self.bias)
+
+    def _make_heads(self, batch: Mapping[str, Array], query: EncodedQuery, states: ProductStates) -> None:
+        """Calls what only some objectives call, so that it gets parameters."""
+        c, title = self.config, (batch["title_tokens"], batch["title_mask"], batch["title_tokens"])
+        if c.mlm:
+            self.predict_query(batch["query_tokens"], batch["query_mask"], batch["query_tokens"])
+            if states.title is not None:
+                self.predict_title(*title, batch["image"], batch["has_title"], batch["has_image"], states)
+        if c.matching.layers:
             self.match(query.states, batch["query_mask"], states, "item")
             if states.image is not None:
                 self.match(query.states, batch["query_mask"], states, "image")
-        return Outputs(query, swap, product, states, self.log_scale, self.bias)
+        if hasattr(self, "patch_head"):
+            self.predict_patches(batch["image"], states.image_mask)
+
+    @property
+    def _title_encoder(self) -> TextEncoder:
+        return self.query_encoder if self.config.shared_text else self.title_encoder
+
+    @property
+    def _patches(self) -> int:
+        """P, patches of a picture."""
+        return self.inputs.image_height * self.inputs.image_width // self.config.image.patch**2
 
     def _one_modality(
         self, states: Float[Array, "B L D"], mask: Bool[Array, "B L"], weights: tuple[float, float]
@@ -191,6 +251,10 @@ class Make(nn.Module):
 
     def _unit(self, vectors: Float[Array, "B E"]) -> Float[Array, "B E"]:
         return unit(vectors) if self.config.normalise else vectors
+
+
+# Calls a method of Make, given with its arguments, with the parameters of a step in training mode.
+Apply = Callable[..., Any]
 
 
 class Outputs(NamedTuple):

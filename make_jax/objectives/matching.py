@@ -17,7 +17,7 @@ no gradient and is a function of the key and the rows.
 A group divides the rows of a device, so states of queries and products never cross devices.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -26,10 +26,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from make_jax.config import ObjectivesConfig
-from make_jax.model.make import Make, Outputs
+from make_jax.model.make import Apply, Make, Outputs
 from make_jax.objectives.contrastive import EXCLUDED, Rows, false_negatives
-
-Apply = Callable[..., Any]  # (method of the model, its arguments) -> what it gives with this step's parameters
 
 
 class Drawn(NamedTuple):

@@ -1,7 +1,7 @@
 """What training minimises: the weighted sum of the objectives that the config gives a weight.
 
     L = qic QIC(q, p) + title_contrast QIC(q, l2(W_t t)) + image_contrast QIC(q, l2(W_v v)) + key KEY
-        + qim QIM + qim2 QIM2
+        + qim QIM + qim2 QIM2 + mlm MLM + mpm MPM
 
 The two auxiliary contrasts [ours] keep both encoders useful by themselves: a modality that is weak early is otherwise
 outweighed by the other and learns little. A row that lacks a modality has weight 0 in that modality's term. All
@@ -16,11 +16,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from make_jax.config import ObjectivesConfig
-from make_jax.model.make import Outputs
+from make_jax.model.make import Apply, Outputs
 from make_jax.objectives.bank import Bank
 from make_jax.objectives.contrastive import Rows, contrastive_loss
 from make_jax.objectives.keywords import keyword_loss
-from make_jax.objectives.matching import Apply, matching_losses
+from make_jax.objectives.masked import mlm, mpm
+from make_jax.objectives.matching import matching_losses
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -52,6 +53,12 @@ def make_loss(config: ObjectivesConfig, mesh: Mesh) -> Loss:
             found, accuracies = matching_losses(config, out, batch, apply, jax.random.fold_in(key, MATCHING_KEY))
             objectives.update(found)
             metrics = {**metrics, **accuracies}
+        if config.mlm:
+            objectives["mlm"], told = mlm(out, batch, apply)
+            metrics = {**metrics, **told}
+        if config.mpm:
+            objectives["mpm"], told = mpm(batch, apply)
+            metrics = {**metrics, **told}
         total = sum((getattr(config, name) * value for name, value in objectives.items()), jnp.zeros(()))
         return total, {**objectives, **metrics}
 

@@ -231,7 +231,7 @@ class Retriever:
         states, masks = [], []
         for batch in query_batches(texts, self.tokenizer, i, batch_size=self._rows(len(texts))):
             placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask")})
-            states.append(np.asarray(_read_query(self.model, self._params, **placed)))
+            states.append(np.asarray(_read_query(self.model, self._params, **placed).states))
             masks.append(batch["query_mask"])
         asked = np.concatenate(states), np.concatenate(masks)
         logits = np.zeros(len(pairs), np.float32)
@@ -300,11 +300,6 @@ def _encode_product(
 ) -> Any:
     rows = (title_tokens, title_mask, image, has_title, has_image)
     return model.apply({"params": params}, *rows, method=Make.encode_product)
-
-
-@partial(jax.jit, static_argnums=0)
-def _read_query(model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array) -> Any:
-    return model.apply({"params": params}, query_tokens, query_mask, method=Make.read_query).states  # type: ignore[union-attr]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -96,6 +96,8 @@ def train(config: Config) -> Path:
             config.inputs,
             config.data,
             swaps=config.objectives.keyword_swaps and len(keywords) > 0,
+            masked_tokens=config.objectives.mlm > 0,
+            masked_patch=config.model.image.patch if config.objectives.mpm else 0,
             batch_size=config.train.batch_size,
             seed=config.train.seed,
             start_step=start,

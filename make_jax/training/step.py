@@ -73,11 +73,12 @@ def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
 
         def loss_fn(params: Params) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
             variables = {"params": freeze(params, factors)}
+            out: Outputs = model.apply(variables, batch, train=True, rngs={"dropout": key})  # type: ignore[assignment]
 
-            def apply(method: Any, *arguments: Any) -> Any:
-                return model.apply(variables, *arguments, train=True, rngs={"dropout": key}, method=method)
+            def apply(method: Callable[..., Any], *args: Any) -> Any:
+                again = {"dropout": jax.random.fold_in(key, 1)}  # a second reading drops other activations
+                return model.apply(variables, *args, train=True, rngs=again, method=method)
 
-            out: Outputs = apply(None, batch)
             loss, metrics = loss_of(out, batch, state.bank, apply, key)
             both = (batch["has_title"] & batch["has_image"]).astype(jnp.float32) * batch["weight"]
             title_weight = jnp.sum(out.product.weights[:, 0] * both) / jnp.maximum(jnp.sum(both), 1.0)
