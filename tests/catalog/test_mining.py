@@ -103,6 +103,13 @@ def test_a_long_name_that_says_what_a_name_in_it_says_is_left_out(tmp_path: Path
     assert found["category:Shirts"] == ("shirt", "shirts", "衬衫") and found["colour:Blue"] == ("blue", "蓝色")
 
 
+def test_words_in_a_row_are_a_name_where_they_mean_something_else_than_one_by_one(tmp_path: Path) -> None:
+    clicks = [("shoes", "", "Formal Shoes"), ("shoes", "", "Shirts"), ("shoes in red", "Red", "")]
+    found = names(write_shop(tmp_path / "shop", clicks))
+    assert found["category:Formal Shoes"] == ("dress shoes", "formal shoes", "皮鞋")  # not "shoes": shirts, too
+    assert found["category:Dresses"] == ("dress", "dresses", "裙子")
+
+
 def test_the_rarest_keywords_are_left_out(tmp_path: Path) -> None:
     folder = write_shop(tmp_path / "shop")
     assert len(names(folder, largest=4)) == 4
@@ -123,7 +130,7 @@ def test_only_training_products_and_clicks_are_read(tmp_path: Path, attributes: 
     leave_colours_out(folder)
     before = mine_keywords(Catalog.load(folder))
     others = [
-        {"id": f"{split}{i}", "title": f"Purple shirt {i}", "colour": "Purple", "category": ["Hats"], "split": split}
+        {"id": f"{split}{i}", "title": f"Blue shirt {i}", "colour": "Blue", "category": ["Hats"], "split": split}
         for split in ("val", "test")
         for i in range(30)
     ]
