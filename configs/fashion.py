@@ -39,9 +39,12 @@ config = Config(
         title=text,
         image=ImageConfig(layers=4, width=128, heads=2, mlp_width=512, patch=16, dropout=0.0, activation="gelu_tanh"),
         adaptation=AdaptationConfig(cross_attention=False, gate_width=128),
+        enrichment=False,
         embedding=128,
     ),
-    objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5),
+    objectives=ObjectivesConfig(
+        title_contrast=0.5, image_contrast=0.5, keyword_masking=False, keyword_swaps=False
+    ),
     optim=OptimConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.05),
     train=TrainConfig(steps=700, batch_size=256, eval_every=350, save_every=100, log_every=10),
 )
