@@ -40,9 +40,7 @@ config = Config(
         enrichment=False,
         embedding=128,
     ),
-    objectives=ObjectivesConfig(
-        title_contrast=0.5, image_contrast=1.0, keyword_masking=False, keyword_swaps=False
-    ),
+    objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=1.0, keyword_masking=False, keyword_swaps=False),
     optim=OptimConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.1, ema_decay=0.99),
     train=TrainConfig(steps=500, batch_size=128, eval_every=125, save_every=100, log_every=10),
 )

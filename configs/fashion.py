@@ -42,9 +42,7 @@ config = Config(
         enrichment=False,
         embedding=128,
     ),
-    objectives=ObjectivesConfig(
-        title_contrast=0.5, image_contrast=0.5, keyword_masking=False, keyword_swaps=False
-    ),
+    objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, keyword_masking=False, keyword_swaps=False),
     optim=OptimConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.05),
     train=TrainConfig(steps=700, batch_size=256, eval_every=350, save_every=100, log_every=10),
 )
