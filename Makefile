@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 
 test: lint
 	@echo "==> tests"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	@echo "==> ruff"
