@@ -14,7 +14,7 @@ import runpy
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -52,12 +52,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def config_of(changes: dict[str, Any]) -> Config:
-    """configs/fashion.py with the objectives of a variant."""
+def config_of(changes: dict[str, Any], form: Literal["contrastive", "regression"] = "contrastive") -> Config:
+    """configs/fashion.py with the objectives of a variant; `form` is that of MPM."""
     recipe: Config = runpy.run_path(str(ROOT / "configs" / "fashion.py"))["config"]
     objectives = dataclasses.replace(recipe.objectives, **(ALONE | changes))
     matching = MatchingConfig(layers=1 if objectives.qim or objectives.qim2 else 0, width=128, heads=2, mlp_width=512)
-    model = dataclasses.replace(recipe.model, matching=matching, enrichment=objectives.key > 0)
+    model = dataclasses.replace(
+        recipe.model,
+        matching=matching,
+        enrichment=objectives.key > 0,
+        mlm=objectives.mlm > 0,
+        mpm=form if objectives.mpm else "none",
+    )
     config = dataclasses.replace(recipe, objectives=objectives, model=model)
     check(config)
     return config
@@ -66,8 +72,8 @@ def config_of(changes: dict[str, Any]) -> Config:
 class Variant:
     """A compiled step with its state."""
 
-    def __init__(self, changes: dict[str, Any], batch: dict[str, np.ndarray]) -> None:
-        config = config_of(changes)
+    def __init__(self, name: str, changes: dict[str, Any], batch: dict[str, np.ndarray]) -> None:
+        config = config_of(changes, "regression" if "regression" in name else "contrastive")
         mesh = make_mesh()
         model = Make(config.model, config.inputs, VOCABULARY, KEYWORDS)
         self.state = init_state(model, config, mesh)
@@ -119,7 +125,7 @@ def main() -> None:
     variants = {}
     for name, changes in VARIANTS.items():
         print(f"compiling: {name}", flush=True)
-        variants[name] = Variant(changes, batch)
+        variants[name] = Variant(name, changes, batch)
         variants[name].run()  # the first step is warmer for none
         variants[name].seconds.clear()
     for _ in range(asked.steps):
