@@ -91,10 +91,10 @@ class AdaptationConfig:
     """Modal Adaptation: how title and image become one product vector."""
 
     modalities: Literal["both", "title", "image"] = "both"  # which encoders exist
-    weights: Literal["gate", "mean"] = "gate"  # mean: one half each
+    weights: Literal["gate", "confidence", "mean"] = "gate"  # one weight a product; one a dimension; one half each
     cross_attention: bool = True  # title attends to image and image to title before pooling
     single_stream: bool = False  # one encoder over [title; image] instead of all of the above
-    gate_width: int = 160  # hidden units of the gate
+    gate_width: int = 160  # hidden units of what makes the weights
 
 
 @dataclass(frozen=True)

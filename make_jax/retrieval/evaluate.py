@@ -104,18 +104,14 @@ def evaluate(
     val = _side(encoder, catalog, "val", main, progress) if tuned else side
     parameters = _choose(catalog, val, split, notes, progress)
     rankings = {"random": random_ranking(len(side.judgements.queries), len(side.products), depth, seed)}
-    texts, queries = list(side.fusion.texts), side.fusion.queries
     lexical = not catalog.info.hide_title and any(product.title for product in side.products)
     if lexical:
         side.fusion.bm25.set(Parameters(parameters["bm25"]["k1"], parameters["bm25"]["b"]))
-        rankings["bm25"] = side.fusion.bm25.search(texts, depth)
+        rankings["bm25"] = side.fusion.bm25.search(list(side.fusion.texts), depth)
     else:
         notes.append("No BM25 and no title search: the catalog has no titles or hides them, because they are labels.")
     if main == "both":
-        for modality in ("title", "image") if lexical else ("image",):
-            alone = embed_products(encoder, catalog, side.products, modality, progress)
-            rankings[modality] = search(queries, alone.vectors, depth, absent=alone.absent)
-            _note_absent(alone, f"by {modality} alone", notes)
+        rankings |= _by_one_modality(encoder, catalog, side, lexical, depth, notes, progress)
     name = "joint" if main == "both" else main
     rankings[name] = side.search(depth)
     _note_absent(side.embeddings, name, notes)
@@ -142,6 +138,19 @@ def evaluate(
         parameters=parameters | {"depth": depth, "random_seed": seed},
         notes=tuple(notes),
     )
+
+
+def _by_one_modality(
+    encoder: Encoder, catalog: Catalog, side: _Side, titles: bool, depth: int, notes: list[str], progress: Progress
+) -> dict[str, Ranking]:
+    """What the same model finds by pictures alone, and by `titles` alone."""
+    rankings: dict[str, Ranking] = {}
+    modalities: tuple[Modality, ...] = ("title", "image") if titles else ("image",)
+    for modality in modalities:
+        alone = embed_products(encoder, catalog, side.products, modality, progress)
+        rankings[modality] = search(side.fusion.queries, alone.vectors, depth, absent=alone.absent)
+        _note_absent(alone, f"by {modality} alone", notes)
+    return rankings
 
 
 def _main_modality(encoder: Encoder, catalog: Catalog) -> Modality:

@@ -17,9 +17,11 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 import jax
@@ -284,6 +286,8 @@ def _writer() -> ocp.AsyncCheckpointer:
     # Orbax and asyncio print tracebacks of a failed background save before it is raised to us; we say it in one line.
     logging.getLogger("absl").addFilter(_not_from_orbax)
     logging.getLogger("asyncio").addFilter(_not_from_tensorstore)
+    if not isinstance(sys.excepthook, _NotFromLateWrite):
+        sys.excepthook = _NotFromLateWrite(sys.excepthook)
     # Float noise hardly shrinks (240 MB to 212), and compression takes processor time from the training.
     return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
 
@@ -294,6 +298,17 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
 
 def _not_from_tensorstore(record: logging.LogRecord) -> bool:
     return "OCDBT" not in record.getMessage()
+
+
+class _NotFromLateWrite:
+    """An excepthook without what TensorStore prints when a write ends after the one that failed has ended the loop."""
+
+    def __init__(self, before: Callable[[type[BaseException], BaseException, TracebackType | None], Any]):
+        self.before = before
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            self.before(kind, error, trace)
 
 
 def _reader() -> ocp.Checkpointer:

@@ -89,21 +89,7 @@ def train(config: Config) -> Path:
             {CONFIG: to_json(config), TOKENIZER: tokenizer.definition, KEYWORDS: keywords.to_json()},
         )
         run.resume(found)
-        batches = train_batches(
-            built,
-            tokenizer,
-            keywords,
-            config.inputs,
-            config.data,
-            swaps=config.objectives.keyword_swaps and len(keywords) > 0,
-            masked_tokens=config.objectives.mlm > 0,
-            masked_patch=config.model.image.patch if config.objectives.mpm else 0,
-            batch_size=config.train.batch_size,
-            seed=config.train.seed,
-            start_step=start,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        batches = _batches(config, built, tokenizer, keywords, start)
         placed = stack.enter_context(prefetch(batches, partial(place_batch, mesh=mesh), max(1, config.data.prefetch)))
         stopped = _loop(run, state, make_step(model, config, mesh, state.params), placed, start)
         checkpoints.wait()
@@ -111,6 +97,27 @@ def train(config: Config) -> Path:
     if stopped:
         raise KeyboardInterrupt
     return folder
+
+
+def _batches(
+    config: Config, built: BuiltCatalog, tokenizer: Tokenizer, keywords: KeywordVocabulary, start: int
+) -> Iterator[Batch]:
+    """This process's rows of the batches from `start` on, with what the objectives ask for."""
+    return train_batches(
+        built,
+        tokenizer,
+        keywords,
+        config.inputs,
+        config.data,
+        swaps=config.objectives.keyword_swaps and len(keywords) > 0,
+        masked_tokens=config.objectives.mlm > 0,
+        masked_patch=config.model.image.patch if config.objectives.mpm else 0,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        start_step=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
 
 
 def _loop(run: "_Run", state: TrainState, step: Any, batches: Batches, start: int) -> bool:

@@ -1,73 +1,27 @@
 """Batches for training and for evaluation."""
 
 import dataclasses
-import itertools
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import tokenizers
 
-from make_jax.catalog.build import BuiltCatalog, build
-from make_jax.catalog.keywords import KeywordVocabulary
-from make_jax.catalog.mining import mine_keywords
+from make_jax.catalog.build import build
 from make_jax.catalog.reader import Catalog
-from make_jax.config import AugmentConfig, DataConfig, InputsConfig
+from make_jax.config import AugmentConfig, DataConfig
 from make_jax.errors import InputError
 from make_jax.inputs import pipeline
 from make_jax.inputs.batch import Batch
 from make_jax.inputs.images import load
 from make_jax.inputs.pipeline import product_batches, query_batches, train_batches
-from make_jax.inputs.tokenizer import Tokenizer, train_wordpiece
+from tests.inputs.shop import INPUTS, Shop
 from tests.tiny_catalog import write_catalog, write_lines
 
-INPUTS = InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=12)
 PLAIN = dataclasses.replace(
     INPUTS, augment=AugmentConfig(crop_area=1.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
 )
 ALWAYS = {"query_tokens", "query_mask", "title_tokens", "title_mask", "image", "has_image", "has_title"}
-
-
-@dataclasses.dataclass
-class Shop:
-    """A catalog, built, and a tokenizer trained on it."""
-
-    catalog: Catalog
-    built: BuiltCatalog
-    tokenizer: Tokenizer
-    keywords: KeywordVocabulary
-    path: Path
-
-    def batches(
-        self, steps: int, inputs: InputsConfig = INPUTS, data: DataConfig | None = None, **settings: Any
-    ) -> list[Batch]:
-        """The first batches of training; batch size 8 and seed 0 unless told."""
-        chosen = {"batch_size": 8, "seed": 0} | settings
-        iterator = train_batches(self.built, self.tokenizer, self.keywords, inputs, data or DataConfig(), **chosen)
-        try:
-            return list(itertools.islice(iterator, steps))
-        finally:
-            iterator.close()
-
-    def text(self, tokens: np.ndarray) -> str:
-        """What a row of token ids says."""
-        text = tokenizers.Tokenizer.from_str(self.tokenizer.definition).decode(tokens.tolist())
-        return text if text.isascii() else text.replace(" ", "")
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    folder = tmp_path_factory.mktemp("shop")
-    path = write_catalog(folder / "tiny", products=40)
-    catalog = Catalog.load(path)
-    texts = [product.title for product in catalog.split_products("train")]
-    texts += [click.query for click in catalog.clicks]
-    tokenizer = train_wordpiece(texts, 120)
-    return Shop(catalog, build(catalog, str(folder / "cache")), tokenizer, mine_keywords(catalog, least=2), path)
 
 
 def assert_equal(found: Batch, expected: Batch) -> None:
@@ -336,70 +290,3 @@ def test_query_batches_cover_every_text_in_order(shop: Shop) -> None:
     assert whole["weight"].tolist() == [1, 1, 1, 1, 1, 0]
     assert not whole["query_mask"][5].any()
     assert list(query_batches([], shop.tokenizer, INPUTS, batch_size=3)) == []
-
-
-# --- processes ---
-
-_PROGRAM = """
-import multiprocessing, os, signal, sys
-from make_jax.catalog.build import build
-from make_jax.catalog.keywords import Keyword, KeywordVocabulary
-from make_jax.config import DataConfig, InputsConfig
-from make_jax.inputs.pipeline import train_batches
-from make_jax.inputs.tokenizer import train_wordpiece
-
-def batches(workers):
-    built = build(sys.argv[1], sys.argv[2])
-    tokenizer = train_wordpiece(built.titles("train"), 120)
-    keywords = KeywordVocabulary((Keyword("colour", "red", ("red",), 2), Keyword("colour", "blue", ("blue",), 2)))
-    inputs, data = InputsConfig(), DataConfig(workers=workers)
-    return train_batches(built, tokenizer, keywords, inputs, data, swaps=True, batch_size=4, seed=0)
-"""
-
-
-def run_program(shop: Shop, before: str, after: str) -> subprocess.CompletedProcess[str]:
-    """Runs _PROGRAM between two pieces of code; returns when everyone who holds its output has gone."""
-    return subprocess.run(
-        [sys.executable, "-c", f"{before}\n{_PROGRAM}\n{after}", str(shop.path), str(shop.built.folder.parent)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-def test_data_side_works_where_jax_cannot_be_imported(shop: Shop) -> None:
-    done = run_program(shop, "import sys; sys.modules['jax'] = None", "print(next(batches(0))['image'].shape)")
-    assert done.stdout == "(4, 64, 64, 3)\n", done.stderr
-
-
-def test_workers_leave_with_a_killed_training_process(shop: Shop) -> None:
-    code = "print(next(batches(1))['image'].shape, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
-    done = run_program(shop, "", code)  # a worker that stayed would hold the output open until the time is out
-    assert done.stdout == "(4, 64, 64, 3)\n", done.stderr
-
-
-class Telling(Sequence[dict[str, object]]):
-    """Products whose position is replaced by the number of devices' backends that the reading process has started.
-
-    Grain imports jax where it is installed. That is harmless as long as no worker takes hold of a device.
-    """
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, position: object) -> dict[str, object]:
-        bridge = sys.modules.get("jax._src.xla_bridge")
-        backends = 0 if bridge is None else len(bridge._backends)
-        model_side = any(name.startswith(("make_jax.model", "make_jax.runs", "flax")) for name in sys.modules)
-        return {"id": "", "title": "", "image": b"", "index": backends + 100 * model_side}
-
-
-def test_workers_hold_no_device_and_import_no_model(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    telling = Telling(len(shop.built.products("train")))
-    monkeypatch.setattr(shop.built, "products", lambda split: telling)
-    (batch,) = shop.batches(1, data=DataConfig(workers=1))
-    assert batch["product_id"].tolist() == [0] * 8

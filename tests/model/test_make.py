@@ -23,6 +23,7 @@ INPUTS = InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_wid
 FORMS = {
     "full": AdaptationConfig(gate_width=8),
     "no cross-attention": AdaptationConfig(gate_width=8, cross_attention=False),
+    "confidence": AdaptationConfig(gate_width=8, weights="confidence"),
     "mean": AdaptationConfig(weights="mean"),
     "single stream": AdaptationConfig(single_stream=True),
     "title": AdaptationConfig(modalities="title"),
@@ -53,6 +54,11 @@ def made(form: str = "full") -> tuple[Make, Any]:
     if form in ("full", "no cross-attention"):
         kernel = params["adaptation"]["gate_out"]["kernel"]
         params["adaptation"]["gate_out"]["kernel"] = jax.random.normal(jax.random.key(1), kernel.shape)
+    if form == "confidence":
+        for number, modality in enumerate(("title", "image")):
+            kernel = params["adaptation"][f"{modality}_confidence_out"]["kernel"]
+            random = jax.random.normal(jax.random.key(number), kernel.shape)
+            params["adaptation"][f"{modality}_confidence_out"]["kernel"] = random
     return model, params
 
 
@@ -79,7 +85,7 @@ def test_vectors_have_unit_length_and_weights_sum_to_1(form):
     np.testing.assert_allclose(out.product.weights.sum(-1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["full", "no cross-attention", "mean", "single stream"])
+@pytest.mark.parametrize("form", ["full", "no cross-attention", "confidence", "mean", "single stream"])
 def test_missing_modality_has_weight_exactly_0(form):
     weights = np.asarray(products(form).weights)
     assert weights[1].tolist() == [0, 1]
@@ -87,7 +93,7 @@ def test_missing_modality_has_weight_exactly_0(form):
     assert 0 < weights[0, 0] < 1
 
 
-@pytest.mark.parametrize("form", ["full", "no cross-attention", "mean", "single stream"])
+@pytest.mark.parametrize("form", ["full", "no cross-attention", "confidence", "mean", "single stream"])
 def test_output_is_independent_of_pixels_and_tokens_that_are_missing(form):
     before = products(form)
     after = products(
@@ -102,7 +108,7 @@ def test_output_is_independent_of_pixels_and_tokens_that_are_missing(form):
     assert not np.array_equal(before.vectors[0], changed.vectors[0])
 
 
-@pytest.mark.parametrize("form", ["full", "no cross-attention", "mean"])
+@pytest.mark.parametrize("form", ["full", "no cross-attention", "confidence", "mean"])
 @pytest.mark.parametrize(("row", "tower"), [(2, "image_encoder"), (1, "title_encoder")])
 def test_no_gradient_enters_the_tower_of_a_missing_modality(form, row, tower):
     _, params = made(form)
@@ -114,6 +120,30 @@ def test_no_gradient_enters_the_tower_of_a_missing_modality(form, row, tower):
 
     assert size(row) == 0
     assert size(0) > 0
+
+
+@pytest.mark.parametrize("form", ["no cross-attention", "confidence"])
+def test_vectors_are_the_weighted_directions(form):
+    """By hand, from the parameters: one weight a product, or one a dimension from each direction alone."""
+    out, p = products(form), made(form)[1]["adaptation"]
+    if form == "confidence":
+
+        def sure(name: str, direction: jax.Array) -> jax.Array:
+            inner, outer = (jax.tree.map(np.asarray, p[f"{name}_confidence_{end}"]) for end in ("in", "out"))
+            return (
+                np.asarray(jax.nn.gelu(4 * np.asarray(direction) @ inner["kernel"] + inner["bias"])) @ outer["kernel"]
+                + outer["bias"]
+            )
+
+        parts = jax.nn.softmax(np.stack([sure("title", out.title), sure("image", out.image)]), axis=0)
+        assert np.ptp(np.asarray(parts[0, 0])) > 0.1, "the weights of all dimensions are the same"
+        np.testing.assert_allclose(out.weights[0], parts[:, 0].mean(-1), atol=1e-5)
+    else:
+        parts = out.weights.T[..., None]
+    mixed = parts[0] * out.title + parts[1] * out.image
+    expected = mixed / np.linalg.norm(mixed, axis=-1, keepdims=True)
+    both = [0, 3]  # the rows that have title and picture
+    np.testing.assert_allclose(out.vectors[jnp.array(both)], expected[jnp.array(both)], atol=1e-5)
 
 
 def test_padding_tokens_change_nothing():

@@ -1,0 +1,74 @@
+"""What the data side does to processes: it needs no device, and its workers leave with it."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from make_jax.config import DataConfig
+from tests.inputs.shop import Shop
+
+_PROGRAM = """
+import multiprocessing, os, signal, sys
+from make_jax.catalog.build import build
+from make_jax.catalog.keywords import Keyword, KeywordVocabulary
+from make_jax.config import DataConfig, InputsConfig
+from make_jax.inputs.pipeline import train_batches
+from make_jax.inputs.tokenizer import train_wordpiece
+
+def batches(workers):
+    built = build(sys.argv[1], sys.argv[2])
+    tokenizer = train_wordpiece(built.titles("train"), 120)
+    keywords = KeywordVocabulary((Keyword("colour", "red", ("red",), 2), Keyword("colour", "blue", ("blue",), 2)))
+    inputs, data = InputsConfig(), DataConfig(workers=workers)
+    return train_batches(built, tokenizer, keywords, inputs, data, swaps=True, batch_size=4, seed=0)
+"""
+
+
+def run_program(shop: Shop, before: str, after: str) -> subprocess.CompletedProcess[str]:
+    """Runs _PROGRAM between two pieces of code; returns when everyone who holds its output has gone."""
+    return subprocess.run(
+        [sys.executable, "-c", f"{before}\n{_PROGRAM}\n{after}", str(shop.path), str(shop.built.folder.parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_data_side_works_where_jax_cannot_be_imported(shop: Shop) -> None:
+    done = run_program(shop, "import sys; sys.modules['jax'] = None", "print(next(batches(0))['image'].shape)")
+    assert done.stdout == "(4, 64, 64, 3)\n", done.stderr
+
+
+def test_workers_leave_with_a_killed_training_process(shop: Shop) -> None:
+    code = "print(next(batches(1))['image'].shape, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    done = run_program(shop, "", code)  # a worker that stayed would hold the output open until the time is out
+    assert done.stdout == "(4, 64, 64, 3)\n", done.stderr
+
+
+class Telling(Sequence[dict[str, object]]):
+    """Products whose position is replaced by the number of devices' backends that the reading process has started.
+
+    Grain imports jax where it is installed. That is harmless as long as no worker takes hold of a device.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, position: object) -> dict[str, object]:
+        bridge = sys.modules.get("jax._src.xla_bridge")
+        backends = 0 if bridge is None else len(bridge._backends)
+        model_side = any(name.startswith(("make_jax.model", "make_jax.runs", "flax")) for name in sys.modules)
+        return {"id": "", "title": "", "image": b"", "index": backends + 100 * model_side}
+
+
+def test_workers_hold_no_device_and_import_no_model(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    telling = Telling(len(shop.built.products("train")))
+    monkeypatch.setattr(shop.built, "products", lambda split: telling)
+    (batch,) = shop.batches(1, data=DataConfig(workers=1))
+    assert batch["product_id"].tolist() == [0] * 8
