@@ -14,8 +14,9 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("gate > mean weights, everything else the same", "full", "mean-weights"),
-    Claim("cross-attention > none, same weights", "full", "no-cross-attention"),
+    Claim("weights of Modal Adaptation > mean weights", "full", "mean-weights"),
+    Claim("the same with cross-attention", "cross-attention", "cross-attention-mean"),
+    Claim("cross-attention > none, same weights", "cross-attention", "full"),
     Claim("both modalities > title alone", "full", "title"),
     Claim("both modalities > image alone", "full", "image"),
     Claim("three encoders > one stream over title and image", "full", "single-stream"),
@@ -23,13 +24,14 @@ CLAIMS = (
     Claim("keywords of attributes > of titles and clicks alone", "full", "ke-without-attributes"),
     Claim("keywords of titles and clicks alone > none", "ke-without-attributes", "no-ke"),
     Claim("enrichment alone > no Keyword Enhancement", "ke-enrichment", "no-ke"),
+    Claim("evidence alone > no Keyword Enhancement", "ke-evidence", "no-ke"),
     Claim("false-negative masking alone > no Keyword Enhancement", "ke-masking", "no-ke"),
     Claim("keyword swaps alone > no Keyword Enhancement", "ke-swaps", "no-ke"),
     Claim("AM-Softmax >= softmax", "am-softmax", "full", at_least=True),
     Claim("softmax > sigmoid", "full", "sigmoid"),
     Claim("mean pooling > [CLS]", "full", "cls"),
     Claim("unit length > none", "full", "no-l2"),
-    Claim("QIM2 helps", "full", "no-qim2"),
+    Claim("QIM2 helps", "qim2", "qim"),
 )
 
 

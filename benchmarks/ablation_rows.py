@@ -22,31 +22,25 @@ class Row:
 
 NO_KE = {
     "model.enrichment": False,
+    "model.evidence": 0,
     "objectives.key": 0.0,
     "objectives.keyword_masking": False,
     "objectives.keyword_swaps": False,
 }
 NO_AUXILIARY = {"objectives.title_contrast": 0.0, "objectives.image_contrast": 0.0}
-TITLE = {"model.adaptation.modalities": "title", "objectives.qim2": 0.0, "objectives.mpm": 0.0} | NO_AUXILIARY
-
-
-def _without(name: str) -> dict[str, Any]:
-    return {f"objectives.{name}": 0.0}
-
+CROSS_ATTENTION = {"model.adaptation.cross_attention": True}
+MEAN = {"model.adaptation.weights": "mean"}
+QIM = {"model.matching.layers": 1, "objectives.qim": 0.2}
 
 ROWS = (
     Row("full", "full", {}, CLAIM_SEEDS),
-    Row("mean-weights", "gate -> mean weights", {"model.adaptation.weights": "mean"}, CLAIM_SEEDS),
-    Row("no-cross-attention", "no cross-attention", {"model.adaptation.cross_attention": False}, CLAIM_SEEDS),
-    Row(
-        "single-stream",
-        "single stream",
-        {"model.adaptation.single_stream": True, "objectives.mpm": 0.0} | NO_AUXILIARY,
-        CLAIM_SEEDS,
-    ),
-    Row("title", "title alone", TITLE, CLAIM_SEEDS),
-    Row("image", "image alone", {"model.adaptation.modalities": "image"} | NO_AUXILIARY, CLAIM_SEEDS),
+    Row("mean-weights", "one half each in place of the weights", MEAN, CLAIM_SEEDS),
     Row("no-ke", "no Keyword Enhancement", NO_KE, CLAIM_SEEDS),
+    Row("title", "title alone", {"model.adaptation.modalities": "title"} | NO_AUXILIARY, CLAIM_SEEDS),
+    Row("image", "image alone", {"model.adaptation.modalities": "image"} | NO_AUXILIARY, CLAIM_SEEDS),
+    Row("single-stream", "single stream", {"model.adaptation.single_stream": True} | NO_AUXILIARY, CLAIM_SEEDS),
+    Row("cross-attention", "with cross-attention", CROSS_ATTENTION, CLAIM_SEEDS),
+    Row("cross-attention-mean", "with cross-attention, one half each", CROSS_ATTENTION | MEAN, CLAIM_SEEDS),
     Row(
         "ke-without-attributes",
         "keywords of titles and clicks alone",
@@ -54,20 +48,17 @@ ROWS = (
         CLAIM_SEEDS,
     ),
     Row("ke-enrichment", "KE: enrichment alone", NO_KE | {"model.enrichment": True, "objectives.key": 0.1}),
+    Row("ke-evidence", "KE: evidence alone", NO_KE | {"model.evidence": 512}),
     Row("ke-masking", "KE: false-negative masking alone", NO_KE | {"objectives.keyword_masking": True}),
     Row("ke-swaps", "KE: keyword swaps alone", NO_KE | {"objectives.keyword_swaps": True}),
-    Row("no-qim", "no QIM", _without("qim")),
-    Row("no-qim2", "no QIM2", _without("qim2")),
-    Row("no-mlm", "no MLM", _without("mlm")),
-    Row("no-mpm", "no MPM", _without("mpm")),
-    Row("mpm-regression", "MPM as regression", {"model.mpm": "regression"}),
-    Row("no-key", "no KEY", _without("key")),
+    Row("no-evidence", "KE without evidence", {"model.evidence": 0}),
+    Row("no-key", "no KEY", {"objectives.key": 0.0}),
     Row("no-auxiliary", "no query-title and query-image contrast", NO_AUXILIARY),
-    Row(
-        "qic-alone",
-        "QIC alone",
-        {f"objectives.{name}": 0.0 for name in ("qim", "qim2", "mlm", "mpm", "key")} | NO_AUXILIARY,
-    ),
+    Row("qim", "with QIM", QIM),
+    Row("qim2", "with QIM and QIM2", QIM | {"objectives.qim2": 0.1}),
+    Row("mlm", "with MLM", {"model.mlm": True, "objectives.mlm": 0.1}),
+    Row("mpm", "with MPM, contrastive", {"model.mpm": "contrastive", "objectives.mpm": 0.1}),
+    Row("mpm-regression", "with MPM, regression", {"model.mpm": "regression", "objectives.mpm": 0.1}),
     Row("am-softmax", "AM-Softmax, margin 0.1", {"objectives.margin": 0.1}),
     Row("sigmoid", "sigmoid, learned bias", {"objectives.kind": "sigmoid"}),
     Row("cls", "pooling by [CLS]", {"model.pooling": "cls"}),

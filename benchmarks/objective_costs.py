@@ -23,6 +23,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, MatchingConfig, check
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
+from make_jax.inputs.masking import hidden_patches
 from make_jax.model.make import Make
 from make_jax.retrieval.provenance import about
 from make_jax.runs.mesh import make_mesh, place_batch
@@ -61,6 +62,7 @@ def config_of(changes: dict[str, Any], form: Literal["contrastive", "regression"
         recipe.model,
         matching=matching,
         enrichment=objectives.key > 0,
+        evidence=0,
         mlm=objectives.mlm > 0,
         mpm=form if objectives.mpm else "none",
     )
@@ -101,11 +103,20 @@ def random_batch(config: Config) -> dict[str, np.ndarray]:
     tokens = {f"{name}_tokens": rng.integers(5, VOCABULARY, (b, n)).astype(np.int32) for name, n in sizes.items()}
     masks = {f"{name}_mask": np.ones((b, n), bool) for name, n in sizes.items()}
     one = np.arange(words) == rng.integers(0, words, (b, 1))
+    hidden = {}
+    for name, n in (("query", i.query_tokens), ("title", i.title_tokens)):
+        chosen = np.arange(n)[None] == rng.integers(0, n, (b, 1))
+        hidden[f"{name}_masked"] = np.where(chosen, 4, tokens[f"{name}_tokens"])
+        hidden[f"{name}_labels"] = np.where(chosen, tokens[f"{name}_tokens"], -1)
+    patches = i.image_height * i.image_width // config.model.image.patch**2
+    ranks = np.argsort(rng.random((b, patches)), axis=1)
+    hidden["patch_mask"] = ranks < hidden_patches(i, patches)
     bits = {f"{name}_keywords": np.where(one, 1, 0).astype(np.uint32) for name in ("query", "product", "swap")}
     return {
         **tokens,
         **masks,
         **bits,
+        **hidden,
         "image": rng.integers(0, 256, (b, i.image_height, i.image_width, 3)).astype(np.uint8),
         "has_title": np.ones(b, bool),
         "has_image": np.ones(b, bool),

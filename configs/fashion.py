@@ -40,6 +40,7 @@ config = Config(
         image=ImageConfig(layers=4, width=128, heads=2, mlp_width=512, patch=16, dropout=0.0, activation="gelu_tanh"),
         adaptation=AdaptationConfig(cross_attention=False, gate_width=128),
         enrichment=False,
+        evidence=0,
         embedding=128,
     ),
     objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, keyword_masking=False, keyword_swaps=False),

@@ -1,4 +1,4 @@
-"""The full model, small enough that two cores train it in minutes: what `benchmarks/ablations.py` changes row by row.
+"""MAKE, small enough that two cores train it in minutes: what `benchmarks/ablations.py` changes row by row.
 
 Command:  python benchmarks/ablations.py run --catalog fashion-sparse-mini.zip
 Machine:  two cores of an AMD EPYC, one for each of two runs at a time
@@ -36,13 +36,11 @@ config = Config(
         query=text,
         title=text,
         image=ImageConfig(layers=3, width=96, heads=2, mlp_width=384, patch=16, dropout=0.0, activation="gelu_tanh"),
-        adaptation=AdaptationConfig(cross_attention=True, gate_width=96),
-        matching=MatchingConfig(layers=1, width=96, heads=2, mlp_width=384),
-        mlm=True,
-        mpm="contrastive",
+        adaptation=AdaptationConfig(cross_attention=False, gate_width=96),
+        matching=MatchingConfig(layers=0, width=96, heads=2, mlp_width=384),
         embedding=96,
     ),
-    objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, key=0.1, qim=0.2, qim2=0.1, mlm=0.1, mpm=0.1),
+    objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, key=0.1),
     optim=OptimConfig(learning_rate=2e-3, warmup_steps=30, weight_decay=0.05),
-    train=TrainConfig(steps=250, batch_size=256, eval_every=0, save_every=100, log_every=10),
+    train=TrainConfig(steps=150, batch_size=256, eval_every=0, save_every=100, log_every=10),
 )

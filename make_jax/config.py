@@ -91,7 +91,7 @@ class AdaptationConfig:
     """Modal Adaptation: how title and image become one product vector."""
 
     modalities: Literal["both", "title", "image"] = "both"  # which encoders exist
-    weights: Literal["gate", "confidence", "mean"] = "gate"  # one weight a product; one a dimension; one half each
+    weights: Literal["confidence", "gate", "mean"] = "confidence"  # of title and image: model/modal_adaptation.py
     cross_attention: bool = True  # title attends to image and image to title before pooling
     single_stream: bool = False  # one encoder over [title; image] instead of all of the above
     gate_width: int = 160  # hidden units of what makes the weights
@@ -120,10 +120,12 @@ class ModelConfig:
     mlm: bool = False  # the heads that predict hidden tokens exist, for objectives.mlm
     mpm: Literal["none", "contrastive", "regression"] = "none"  # the head that predicts hidden patches
     enrichment: bool = True  # the query predicts keywords, and their expected embedding joins it
+    evidence: int = 512  # dimensions of the vectors of search that stand for keywords, the most frequent ones; 0: none
+    evidence_scale: float = 4.0  # what they count beside the rest
     shared_text: bool = False  # query and title share one encoder, with the settings of `query`
     pooling: Literal["mean", "cls"] = "mean"  # of token states and of patch states
     normalise: bool = True  # query and product vectors have unit length; without it begin with initial_scale 1
-    embedding: int = 160  # width of query and product vectors
+    embedding: int = 160  # width of query and product vectors, without evidence
     initial_scale: float = 14.0  # logit scale at step 0
     dtype: Literal["float32", "bfloat16"] = "float32"  # of matrix products; parameters and statistics stay float32
     remat: bool = False  # recompute each encoder layer in the backward pass: less memory, a third more work
@@ -313,6 +315,7 @@ def _model_problems(config: Config) -> Iterator[str]:
             yield from _outside(config, "(0, )", f"{path}.eps")
         if encoder.heads >= 1 and encoder.width % encoder.heads:
             yield f"{path}.width is {encoder.width}, expected a multiple of {path}.heads {encoder.heads}"
+    yield from _outside(config, "[0, )", "model.evidence", "model.evidence_scale")
     yield from _outside(config, "[1, )", "model.image.patch", "model.embedding", "model.adaptation.gate_width")
     yield from _outside(config, f"(0, {config.optim.largest_scale}]", "model.initial_scale")
     yield from _outside(config, "[0, )", "model.matching.layers")

@@ -15,7 +15,7 @@ global batch, or this process's rows of it.
     product_id     [B]            int32    T   P     training: position in the catalog's list of products; evaluation:
                                                      position in the lists given, -1 in padding rows
     query_id       [B]            int32    T         equal for equal query texts (see `tokenizer.normalised`)
-    query_keywords   [B, words]   uint32   T         keywords of the query, packed: `catalog/keywords.py`
+    query_keywords   [B, words]   uint32   T Q       keywords of the query, packed: `catalog/keywords.py`
     product_keywords [B, words]   uint32   T         keywords of the product's title and attributes
     swap_tokens    [B, Lq]        int32    S         the query with one keyword replaced: `inputs/swaps.py`
     swap_mask      [B, Lq]        bool     S         all False where there is no such query

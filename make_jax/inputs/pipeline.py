@@ -323,11 +323,21 @@ def product_batches(
 
 
 def query_batches(
-    texts: Sequence[str], tokenizer: Tokenizer, inputs: InputsConfig, *, batch_size: int
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    vocabulary: KeywordVocabulary,
+    inputs: InputsConfig,
+    *,
+    batch_size: int,
 ) -> Iterator[Batch]:
     """One pass over the queries, in order; the last batch is filled up with rows of weight 0."""
     for start in range(0, len(texts), batch_size):
         chosen = texts[start : start + batch_size]
         tokens, mask = tokenizer.encode(chosen, inputs.query_tokens)
-        weight = np.ones(len(chosen), np.float32)
-        yield padded({"query_tokens": tokens, "query_mask": mask, "weight": weight}, batch_size)
+        rows = {
+            "query_tokens": tokens,
+            "query_mask": mask,
+            "query_keywords": vocabulary.pack([vocabulary.tag(text) for text in chosen]),
+            "weight": np.ones(len(chosen), np.float32),
+        }
+        yield padded(rows, batch_size)

@@ -1,17 +1,18 @@
 """MAKE: three encoders and Modal Adaptation. Read this file first.
 
-    query text  -> query encoder -> mean over tokens -> Keyword Enhancement -> W_q -> unit length - q
+    query text  -> query encoder -> mean over tokens -> Keyword Enhancement -> W_q, evidence --- q
     title text  -> title encoder --.
-                                    Modal Adaptation (cross-attention, then a gate per product) -- p      score = q . p
+                                    Modal Adaptation (cross-attention, weights), evidence --- p      score = q . p
     image       -> image encoder --'
 
 That a short query has its own text encoder, apart from the long title's, is [paper]; the settings are in
 `config.ModelConfig`; Modal Adaptation is in `model/modal_adaptation.py`, Keyword Enhancement in
-`model/keyword_enhancement.py`; what reads query and product together, for QIM and re-ranking, in `model/matching.py`.
+`model/keyword_enhancement.py` and `model/keyword_evidence.py`; what reads query and product together, for QIM and
+re-ranking, in `model/matching.py`.
 
 Letters, here and in every shape of this package: `B` global batch, `b` local batch, `N` devices, `L` tokens (`Lq`
 query, `Lt` title), `P` patches, `D` width of an encoder, `E` width of query and product vectors, `H` heads,
-`K` products searched, `V` keywords.
+`K` products searched, `V` keywords, `n` of them with a dimension of the vectors of search.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,12 +20,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from make_jax.config import InputsConfig, ModelConfig
 from make_jax.inputs.masking import hidden_patches, most_predicted
 from make_jax.model.image import ImageEncoder
 from make_jax.model.keyword_enhancement import KeywordEnhancement
+from make_jax.model.keyword_evidence import Direction, KeywordEvidence, asked, with_evidence
 from make_jax.model.masked import PatchHead, PredictedPatches, PredictedTokens, TokenHead, word_table
 from make_jax.model.matching import MatchingEncoder, What
 from make_jax.model.modal_adaptation import Adapted, ModalAdaptation, ProductStates
@@ -64,6 +66,8 @@ class Make(nn.Module):
         self.query_projection = nn.Dense(c.embedding, kernel_init=KERNEL_INIT)
         if self.enriched:
             self.enhancement = KeywordEnhancement(self.keywords)
+        if self.evidence:
+            self.keyword_evidence = KeywordEvidence(self.evidence)
         if c.adaptation.single_stream:
             self.product_encoder = SingleStream(c, i, self.vocabulary)
         else:
@@ -92,6 +96,16 @@ class Make(nn.Module):
         """Whether queries predict keywords: asked for, and there are some."""
         return self.config.enrichment and self.keywords > 0
 
+    @property
+    def evidence(self) -> int:
+        """n, dimensions of the vectors of search that stand for keywords, the most frequent ones."""
+        return min(self.config.evidence, self.keywords)
+
+    @property
+    def width(self) -> int:
+        """E + n, dimensions of the vectors of search."""
+        return self.config.embedding + self.evidence
+
     def read_query(self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], train: bool = False) -> EncodedQuery:
         """q = l2(W_q h'), h' = pool(H_q) + g e: query vectors, token states and predicted keywords [ours]."""
         states = self.query_encoder(tokens, mask, train)
@@ -102,10 +116,13 @@ class Make(nn.Module):
         return EncodedQuery(self._unit(self.query_projection(pooled)), states, logits, gate)
 
     def encode_query(
-        self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], train: bool = False
-    ) -> Float[Array, "B E"]:
-        """Query vectors, of unit length unless the config says otherwise."""
-        return self.read_query(tokens, mask, train).vectors
+        self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], keywords: UInt32[Array, "B words"]
+    ) -> Float[Array, "B width"]:
+        """Query vectors for search, of unit length unless the config says otherwise; `keywords`: its own, packed."""
+        vectors = self.read_query(tokens, mask).vectors
+        if not self.evidence:
+            return vectors
+        return self._unit(with_evidence(vectors, asked(keywords, self.evidence), self.config.evidence_scale))
 
     def read_product(
         self,
@@ -148,10 +165,35 @@ class Make(nn.Module):
         image: UInt8[Array, "B H W 3"],
         has_title: Bool[Array, "B"],
         has_image: Bool[Array, "B"],
-        train: bool = False,
     ) -> Adapted:
-        """Product vectors, of unit length unless the config says otherwise, and the weight of title and image."""
-        return self.read_product(title_tokens, title_mask, image, has_title, has_image, train)[0]
+        """Product vectors for search, of unit length unless the config says otherwise, and the modal weights."""
+        adapted, _ = self.read_product(title_tokens, title_mask, image, has_title, has_image)
+        if not self.evidence:
+            return adapted
+        directions = self._directions(adapted, has_title, has_image)
+        confident = self.config.adaptation.weights == "confidence" and "product" not in directions
+        weights = adapted.weights
+        if confident:
+            shown = self.keyword_evidence(directions)
+            weights = jnp.stack([shown.weights["title"], shown.weights["image"]], axis=-1)
+        elif "product" in directions:
+            shown = self.keyword_evidence(directions)
+        else:
+            shown = self.keyword_evidence(directions, {"title": weights[:, 0], "image": weights[:, 1]})
+        vectors = self._unit(with_evidence(adapted.vectors, shown.evidence, self.config.evidence_scale))
+        return adapted._replace(vectors=vectors, weights=weights)
+
+    def directions(
+        self,
+        title_tokens: Int[Array, "B Lt"],
+        title_mask: Bool[Array, "B Lt"],
+        image: UInt8[Array, "B H W 3"],
+        has_title: Bool[Array, "B"],
+        has_image: Bool[Array, "B"],
+    ) -> dict[str, Direction]:
+        """What keyword evidence reads, by name of the modality."""
+        adapted, _ = self.read_product(title_tokens, title_mask, image, has_title, has_image)
+        return self._directions(adapted, has_title, has_image)
 
     def match(
         self,
@@ -217,11 +259,15 @@ class Make(nn.Module):
         if "swap_tokens" in batch:
             swap = self.read_query(batch["swap_tokens"], batch["swap_mask"], train)
         if self.is_initializing():
-            self._make_heads(batch, query, states)
+            self._make_heads(batch, query, product, states)
         return Outputs(query, swap, product, states, self.log_scale, self.bias)
 
-    def _make_heads(self, batch: Mapping[str, Array], query: EncodedQuery, states: ProductStates) -> None:
-        """Calls what only some objectives call, so that it gets parameters."""
+    def _make_heads(
+        self, batch: Mapping[str, Array], query: EncodedQuery, product: Adapted, states: ProductStates
+    ) -> None:
+        """Calls what only search and some objectives call, so that it gets parameters."""
+        if self.evidence:
+            self.keyword_evidence(self._directions(product, batch["has_title"], batch["has_image"]))
         c, title = self.config, (batch["title_tokens"], batch["title_mask"], batch["title_tokens"])
         if c.mlm:
             self.predict_query(batch["query_tokens"], batch["query_mask"], batch["query_tokens"])
@@ -233,6 +279,13 @@ class Make(nn.Module):
                 self.match(query.states, batch["query_mask"], states, "image")
         if hasattr(self, "patch_head"):
             self.predict_patches(batch["image"], states.image_mask)
+
+    def _directions(
+        self, adapted: Adapted, has_title: Bool[Array, "B"], has_image: Bool[Array, "B"]
+    ) -> dict[str, Direction]:
+        if adapted.title is None or adapted.image is None:
+            return {"product": Direction(adapted.vectors, jnp.any(adapted.weights > 0, axis=-1))}
+        return {"title": Direction(adapted.title, has_title), "image": Direction(adapted.image, has_image)}
 
     @property
     def _title_encoder(self) -> TextEncoder:

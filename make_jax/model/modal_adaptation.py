@@ -7,16 +7,14 @@
 
 The weights come in three forms:
 
-    gate        (w_t, w_v) = softmax(W2 gelu(W1 [t ; v ; t*v]))         one number a product and modality
-    confidence  (w_t, w_v)[d] = softmax(c_t(t~)[d], c_v(v~)[d])         one a dimension; c: two dense layers
+    gate        (w_t, w_v) = softmax(W2 gelu(W1 [t ; v ; t*v]))
     mean        one half each
+    confidence  one half each here, and one for each keyword of the product in model/keyword_evidence.py
 
-By `confidence` the title can give the type of a product and the picture its colour. Each modality says by itself how
-sure it is of a dimension, so that a combination of attributes never seen in training has weights like any other; what
-users are shown is the mean over dimensions. The weights see the product only, never the query, so product vectors can
-be computed ahead of time. The two directions have unit length before they are weighted, so that the weights mean what
-they say. A modality that is missing has weight exactly 0, its content cannot reach p, and no gradient enters its
-encoder from that row.
+By `confidence` the title can tell the type of a product and the picture its colour. The weights see the product only,
+never the query, so product vectors can be computed ahead of time. The two directions have unit length before they are
+weighted, so that the weights mean what they say. A modality that is missing has weight exactly 0, its content cannot
+reach p, and no gradient enters its encoder from that row.
 """
 
 from typing import NamedTuple
@@ -86,15 +84,9 @@ class ModalAdaptation(nn.Module):
         title_direction = unit(self._dense(c.embedding, "title_projection")(title))
         image_direction = unit(self._dense(c.embedding, "image_projection")(image))
         present = jnp.stack([has_title, has_image], axis=-1)
-        if a.weights == "mean":
-            parts = equal_weights(present)[..., None]
-        elif a.weights == "gate":
-            parts = self._gate(title, image, present)[..., None]
-        else:
-            parts = self._confidence(title_direction, image_direction, present)
-        mixed = parts[:, 0] * title_direction + parts[:, 1] * image_direction
-        vectors = unit(mixed) if c.normalise else mixed
-        return Adapted(vectors, jnp.mean(parts, axis=-1), title_direction, image_direction)
+        weights = self._gate(title, image, present) if a.weights == "gate" else equal_weights(present)
+        mixed = weights[:, :1] * title_direction + weights[:, 1:] * image_direction
+        return Adapted(unit(mixed) if c.normalise else mixed, weights, title_direction, image_direction)
 
     def _gate(
         self, t: Float[Array, "B Dt"], v: Float[Array, "B Dv"], present: Bool[Array, "B 2"]
@@ -107,22 +99,6 @@ class ModalAdaptation(nn.Module):
         # Zero start: both modalities weigh the same until the data says otherwise.
         logits = nn.Dense(2, kernel_init=nn.initializers.zeros, name="gate_out")(hidden)
         return jax.nn.softmax(jnp.where(present, logits, MASKED), axis=-1)
-
-    def _confidence(
-        self, t: Float[Array, "B E"], v: Float[Array, "B E"], present: Bool[Array, "B 2"]
-    ) -> Float[Array, "B 2 E"]:
-        """One weight a modality and dimension. Each modality says by itself how sure it is of each dimension."""
-        c = self.config
-
-        def sure(direction: Float[Array, "B E"], name: str) -> Float[Array, "B E"]:
-            # A direction's numbers are about 1/sqrt(E); dense layers start for numbers about 1.
-            hidden = nn.gelu(
-                self._dense(c.adaptation.gate_width, f"{name}_confidence_in")(direction * c.embedding**0.5)
-            )
-            return nn.Dense(c.embedding, kernel_init=nn.initializers.zeros, name=f"{name}_confidence_out")(hidden)
-
-        logits = jnp.stack([sure(t, "title"), sure(v, "image")], axis=1)
-        return jax.nn.softmax(jnp.where(present[..., None], logits, MASKED), axis=1)
 
     def _dense(self, width: int, name: str) -> nn.Dense:
         return nn.Dense(width, kernel_init=KERNEL_INIT, name=name)  # float32: small, and decides the result

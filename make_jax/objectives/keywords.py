@@ -6,10 +6,11 @@ z [B, V] are the logits of `model/keyword_enhancement.py`; K(p) are the keywords
 the clicks of one query, sigmoid(z_k) becomes the share of products taken after it that have keyword k.
 """
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, UInt32
+
+from make_jax.model.keyword_evidence import unpack
 
 
 def keyword_loss(
@@ -18,10 +19,3 @@ def keyword_loss(
     """The weighted mean over rows; 0 when all weights are."""
     losses = jnp.sum(optax.sigmoid_binary_cross_entropy(logits, unpack(keywords, logits.shape[-1])), axis=-1)
     return jnp.sum(weights * losses) / jnp.maximum(jnp.sum(weights), 1e-30)
-
-
-def unpack(keywords: UInt32[Array, "B words"], count: int) -> Float[Array, "B V"]:
-    """Packed sets as zeros and ones."""
-    number = jnp.arange(count)
-    bits = jax.lax.shift_right_logical(keywords[:, number // 32], (number % 32).astype(jnp.uint32)[None, :])
-    return (bits & jnp.uint32(1)).astype(jnp.float32)

@@ -114,11 +114,11 @@ class Retriever:
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n E"]:
         """Unit query vectors, one a text."""
-        width = self.model.config.embedding
+        width = self.model.width
         size = self._rows(len(texts))
         rows = [np.zeros((0, width), np.float32)]
-        for batch in query_batches(texts, self.tokenizer, self.model.inputs, batch_size=size):
-            placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask")})
+        for batch in query_batches(texts, self.tokenizer, self.keywords, self.model.inputs, batch_size=size):
+            placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask", "query_keywords")})
             rows.append(np.asarray(_encode_query(self.model, self._params, **placed)))
         return np.concatenate(rows)[: len(texts)]
 
@@ -130,7 +130,7 @@ class Retriever:
         if not self.model.enriched:
             why = "model.enrichment is false" if len(self.keywords) else "its catalog gave no keywords"
             raise InputError(f"this model does not enrich queries: {why}; train one that does")
-        (batch,) = query_batches([query], self.tokenizer, self.model.inputs, batch_size=self._rows(1))
+        (batch,) = query_batches([query], self.tokenizer, self.keywords, self.model.inputs, batch_size=self._rows(1))
         placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask")})
         read = _read_query(self.model, self._params, **placed)
         likely = 1.0 / (1.0 + np.exp(-np.asarray(read.logits[0], np.float64)))
@@ -150,7 +150,7 @@ class Retriever:
             if not title.strip() and not image:
                 name = repr(names[i]) if names is not None else f"number {i}"
                 raise InputError(f"product {name} has neither title nor image; give one of them")
-        width, size = self.model.config.embedding, self._rows(len(titles))
+        width, size = self.model.width, self._rows(len(titles))
         vectors, weights = [np.zeros((0, width), np.float32)], [np.zeros((0, 2), np.float32)]
         for batch in product_batches(titles, images, self.tokenizer, self.model.inputs, batch_size=size, names=names):
             placed = self._place({name: batch[name] for name in PRODUCT_INPUTS})
@@ -229,7 +229,7 @@ class Retriever:
             return np.zeros(0, np.float32)
         i, rows, size = self.model.inputs, self._rows(len(titles)), self._rows(len(pairs))
         states, masks = [], []
-        for batch in query_batches(texts, self.tokenizer, i, batch_size=self._rows(len(texts))):
+        for batch in query_batches(texts, self.tokenizer, self.keywords, i, batch_size=self._rows(len(texts))):
             placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask")})
             states.append(np.asarray(_read_query(self.model, self._params, **placed).states))
             masks.append(batch["query_mask"])
@@ -279,8 +279,10 @@ def read_keywords(files: Mapping[str, str], where: Path) -> KeywordVocabulary:
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode_query(model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array) -> Any:
-    return model.apply({"params": params}, query_tokens, query_mask, method=Make.encode_query)
+def _encode_query(
+    model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array, query_keywords: jax.Array
+) -> Any:
+    return model.apply({"params": params}, query_tokens, query_mask, query_keywords, method=Make.encode_query)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -299,7 +301,8 @@ def _encode_product(
     has_image: jax.Array,
 ) -> Any:
     rows = (title_tokens, title_mask, image, has_title, has_image)
-    return model.apply({"params": params}, *rows, method=Make.encode_product)
+    adapted: Any = model.apply({"params": params}, *rows, method=Make.encode_product)
+    return adapted._replace(title=None, image=None)  # nobody reads them here
 
 
 @partial(jax.jit, static_argnums=0)

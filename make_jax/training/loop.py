@@ -2,21 +2,23 @@
 
     evaluate, save, take the next batch, step, write
 
-so that a checkpoint of step i holds the state before batch i is read, and i is also the data position.
+so that a checkpoint of step i holds the state before batch i is read, and i is also the data position. After the last
+step, before it is evaluated, the heads of keyword evidence are fitted.
 """
 
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from make_jax.catalog.build import BuiltCatalog, build
@@ -35,8 +37,9 @@ from make_jax.retrieval.provenance import commit
 from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, read_keywords
 from make_jax.runs.checkpoints import Checkpoints, Found
 from make_jax.runs.mesh import check_batch, check_groups, make_mesh, place_batch
-from make_jax.runs.state import TrainState, parameter_count
+from make_jax.runs.state import Params, TrainState, parameter_count
 from make_jax.training.curves import draw
+from make_jax.training.keyword_heads import fit_keyword_heads
 from make_jax.training.optimizer import learning_rate
 from make_jax.training.resume import check_same_run
 from make_jax.training.step import init_state, make_step
@@ -85,6 +88,16 @@ def train(config: Config) -> Path:
             checkpoints,
             telemetry,
             validation,
+            partial(
+                fit_keyword_heads,
+                model,
+                catalog=catalog,
+                tokenizer=tokenizer,
+                keywords=keywords,
+                mesh=mesh,
+                batch_size=config.train.eval_batch_size,
+                seed=config.train.seed,
+            ),
             catalog.digest,
             {CONFIG: to_json(config), TOKENIZER: tokenizer.definition, KEYWORDS: keywords.to_json()},
         )
@@ -126,6 +139,9 @@ def _loop(run: "_Run", state: TrainState, step: Any, batches: Batches, start: in
     with _asked_to_stop() as asked:
         for i in range(start, t.steps + 1):
             over = i == t.steps or bool(asked)
+            if i > start and i == t.steps:
+                run.flush(i, batches)
+                state = run.fit_keyword_heads(state)
             if i > start and (i == t.steps or (t.eval_every and i % t.eval_every == 0)):
                 run.flush(i, batches)
                 run.evaluate(i, state)
@@ -153,6 +169,7 @@ class _Run:
     checkpoints: Checkpoints
     telemetry: Telemetry
     validation: Validation
+    fit_heads: Callable[[Params], Params]  # of keyword evidence, to the encoders among the parameters
     digest: str
     files: dict[str, str]  # what travels in every checkpoint
     best: float = -math.inf
@@ -195,6 +212,16 @@ class _Run:
         )
         self.seconds += elapsed
         self.pending, self.clock, self.waited = [], now, waited
+
+    def fit_keyword_heads(self, state: TrainState) -> TrainState:
+        """The state with the heads of keyword evidence fitted to its encoders."""
+        if "keyword_evidence" not in state.params:
+            return state
+        self.telemetry.note("fitting the heads of keyword evidence to the training products")
+        heads = self.fit_heads(state.eval_params)
+        params = {**state.params, "keyword_evidence": heads}
+        ema = None if state.ema is None else {**state.ema, "keyword_evidence": jax.tree.map(jnp.copy, heads)}
+        return replace(state, params=params, ema=ema)
 
     def evaluate(self, step: int, state: TrainState) -> None:
         """Measures validation and saves the checkpoint when it is the best so far."""

@@ -282,11 +282,15 @@ def test_unreadable_picture_in_evaluation_is_an_input_error_that_names_it(shop: 
 
 def test_query_batches_cover_every_text_in_order(shop: Shop) -> None:
     texts = ["red circle", "", "红色圆形", "blue", "green"]
-    batches = list(query_batches(texts, shop.tokenizer, INPUTS, batch_size=3))
+    batches = list(query_batches(texts, shop.tokenizer, shop.keywords, INPUTS, batch_size=3))
     tokens, mask = shop.tokenizer.encode(texts, 6)
     whole = together(batches)
     np.testing.assert_array_equal(whole["query_tokens"][:5], tokens)
     np.testing.assert_array_equal(whole["query_mask"][:5], mask)
     assert whole["weight"].tolist() == [1, 1, 1, 1, 1, 0]
     assert not whole["query_mask"][5].any()
-    assert list(query_batches([], shop.tokenizer, INPUTS, batch_size=3)) == []
+    sets = [shop.keywords.tag(text) for text in texts]
+    assert any(sets)
+    np.testing.assert_array_equal(whole["query_keywords"][:5], shop.keywords.pack(sets))
+    assert not whole["query_keywords"][5].any()
+    assert list(query_batches([], shop.tokenizer, shop.keywords, INPUTS, batch_size=3)) == []

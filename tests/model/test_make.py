@@ -21,9 +21,9 @@ TINY = ModelConfig(
 )  # fmt: skip
 INPUTS = InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=24)
 FORMS = {
-    "full": AdaptationConfig(gate_width=8),
-    "no cross-attention": AdaptationConfig(gate_width=8, cross_attention=False),
-    "confidence": AdaptationConfig(gate_width=8, weights="confidence"),
+    "full": AdaptationConfig(gate_width=8, weights="gate"),
+    "no cross-attention": AdaptationConfig(gate_width=8, weights="gate", cross_attention=False),
+    "confidence": AdaptationConfig(),
     "mean": AdaptationConfig(weights="mean"),
     "single stream": AdaptationConfig(single_stream=True),
     "title": AdaptationConfig(modalities="title"),
@@ -54,11 +54,6 @@ def made(form: str = "full") -> tuple[Make, Any]:
     if form in ("full", "no cross-attention"):
         kernel = params["adaptation"]["gate_out"]["kernel"]
         params["adaptation"]["gate_out"]["kernel"] = jax.random.normal(jax.random.key(1), kernel.shape)
-    if form == "confidence":
-        for number, modality in enumerate(("title", "image")):
-            kernel = params["adaptation"][f"{modality}_confidence_out"]["kernel"]
-            random = jax.random.normal(jax.random.key(number), kernel.shape)
-            params["adaptation"][f"{modality}_confidence_out"]["kernel"] = random
     return model, params
 
 
@@ -122,33 +117,24 @@ def test_no_gradient_enters_the_tower_of_a_missing_modality(form, row, tower):
     assert size(0) > 0
 
 
-@pytest.mark.parametrize("form", ["no cross-attention", "confidence"])
+@pytest.mark.parametrize("form", ["no cross-attention", "mean"])
 def test_vectors_are_the_weighted_directions(form):
-    """By hand, from the parameters: one weight a product, or one a dimension from each direction alone."""
-    out, p = products(form), made(form)[1]["adaptation"]
-    if form == "confidence":
-
-        def sure(name: str, direction: jax.Array) -> jax.Array:
-            inner, outer = (jax.tree.map(np.asarray, p[f"{name}_confidence_{end}"]) for end in ("in", "out"))
-            return (
-                np.asarray(jax.nn.gelu(4 * np.asarray(direction) @ inner["kernel"] + inner["bias"])) @ outer["kernel"]
-                + outer["bias"]
-            )
-
-        parts = jax.nn.softmax(np.stack([sure("title", out.title), sure("image", out.image)]), axis=0)
-        assert np.ptp(np.asarray(parts[0, 0])) > 0.1, "the weights of all dimensions are the same"
-        np.testing.assert_allclose(out.weights[0], parts[:, 0].mean(-1), atol=1e-5)
-    else:
-        parts = out.weights.T[..., None]
-    mixed = parts[0] * out.title + parts[1] * out.image
-    expected = mixed / np.linalg.norm(mixed, axis=-1, keepdims=True)
-    both = [0, 3]  # the rows that have title and picture
-    np.testing.assert_allclose(out.vectors[jnp.array(both)], expected[jnp.array(both)], atol=1e-5)
+    out = products(form)
+    mixed = out.weights[:, :1] * out.title + out.weights[:, 1:] * out.image
+    both = jnp.array([0, 3])  # the rows that have title and picture
+    expected = mixed / jnp.linalg.norm(mixed, axis=-1, keepdims=True)
+    np.testing.assert_allclose(out.vectors[both], expected[both], atol=1e-5)
+    assert (form == "mean") == bool(jnp.all(out.weights[both] == 0.5))
 
 
 def test_padding_tokens_change_nothing():
     model, params = made()
-    encode = jax.jit(lambda tokens, mask: model.apply({"params": params}, tokens, mask, method=Make.encode_query))
+    nothing = jnp.zeros((4, 0), jnp.uint32)
+
+    def encode(tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        return apply(tokens, mask, nothing[: len(tokens)])
+
+    apply = jax.jit(lambda *rows: model.apply({"params": params}, *rows, method=Make.encode_query))
     tokens, mask = batch()["query_tokens"], batch()["query_mask"]
     other = jnp.where(mask, tokens, 9)
     np.testing.assert_allclose(encode(tokens, mask), encode(other, mask), atol=1e-6)

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from make_jax.objectives.keywords import keyword_loss, unpack
+from make_jax.model.keyword_evidence import unpack
+from make_jax.objectives.keywords import keyword_loss
 
 V = 40
 SETS = [{0, 31, 32, 39}, set(), {5}, {33, 34}]

@@ -96,7 +96,7 @@ def one_by_one(retriever: Retriever, catalog: Catalog) -> Any:
 
     def logit(text: str, identity: str) -> float:
         product = products[identity]
-        [query] = query_batches([text], retriever.tokenizer, model.inputs, batch_size=1)
+        [query] = query_batches([text], retriever.tokenizer, retriever.keywords, model.inputs, batch_size=1)
         image = catalog.image_bytes(product)
         [row] = product_batches([product.title], [image], retriever.tokenizer, model.inputs, batch_size=1)
         asked = (query["query_tokens"], query["query_mask"])

@@ -28,7 +28,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="module")
 def settings(everything: Config) -> Config:
     """As little as compiles fast: what is tested with it does not depend on the objectives."""
-    model = replace(everything.model, enrichment=False)
+    model = replace(everything.model, enrichment=False, evidence=0)
     return replace(everything, model=model, objectives=ObjectivesConfig(keyword_swaps=False))
 
 

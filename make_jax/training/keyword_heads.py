@@ -1,0 +1,111 @@
+"""Fits the heads of keyword evidence (`model/keyword_evidence.py`) when the encoders are done [ours].
+
+    minimise  sum_i sum_k BCE(head_m(d_mi)_k, y_ik)        y_ik = 1 where K(p_i), of title and attributes, has keyword k
+
+over training products, the directions d fixed. Trained beside the encoders the heads follow directions that turn all
+the time and end far behind these (docs/study.md); fitted afterwards they cost one pass over the products and seconds
+for each head, and change nothing that the encoders learned.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from make_jax.catalog.keywords import KeywordVocabulary
+from make_jax.catalog.reader import Catalog
+from make_jax.inputs.pipeline import product_batches
+from make_jax.inputs.tokenizer import Tokenizer
+from make_jax.model.keyword_evidence import Direction, KeywordHead
+from make_jax.model.make import Make
+from make_jax.objectives.keywords import keyword_loss
+from make_jax.retrieval.embed import read_products
+from make_jax.retrieval.retriever import PRODUCT_INPUTS
+from make_jax.runs.mesh import batch_sharding, replicated
+from make_jax.runs.state import Params
+
+MOST = 100_000  # products that heads are fitted to; of more, as many are drawn
+STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 2000, 256, 2e-3, 1e-2  # chosen on validation, fashion-sparse-mini
+NEVER = 1e-4  # added to the share of products that have a keyword
+
+
+def fit_keyword_heads(
+    model: Make,
+    params: Params,
+    catalog: Catalog,
+    tokenizer: Tokenizer,
+    keywords: KeywordVocabulary,
+    mesh: Mesh,
+    batch_size: int,
+    seed: int,
+) -> Params:
+    """The parameters `keyword_evidence` of a model whose other parameters are `params`; a function of `seed`.
+
+    All processes read all products. Raises InputError for an unreadable picture.
+    """
+    rng = np.random.default_rng(seed)
+    products = catalog.split_products("train")
+    products = [products[i] for i in np.sort(rng.permutation(len(products))[:MOST])]
+    held = [keywords.tag(p.title) | keywords.of_attributes(p.attributes) for p in products]
+    packed = keywords.pack(held)
+    share = np.zeros(model.evidence)
+    for k in (k for some in held for k in some if k < model.evidence):
+        share[k] += 1 / len(held)
+    known = np.log((share + NEVER) / (1 + NEVER - share)).astype(np.float32)
+    size = -(-batch_size // mesh.size) * mesh.size
+    rows: list[dict[str, Direction]] = []
+    for start in range(0, len(products), size):
+        titles, images = read_products(catalog, products[start : start + size], model.config.adaptation.modalities)
+        names = [product.id for product in products[start : start + size]]
+        for batch in product_batches(titles, images, tokenizer, model.inputs, batch_size=size, names=names):
+            placed = jax.device_put({name: batch[name] for name in PRODUCT_INPUTS}, batch_sharding(mesh))
+            rows.append(jax.device_get(_directions(mesh, model, params, placed)))
+    fitted: dict[str, Any] = {"known": known}
+    for name in rows[0]:
+        directions = np.concatenate([found[name].vectors for found in rows])[: len(products)]
+        has = np.flatnonzero(np.concatenate([found[name].present for found in rows])[: len(products)])
+        fitted[name] = fit_head(directions[has], packed[has], known, mesh, seed)
+    return jax.device_put(fitted, replicated(mesh))
+
+
+def fit_head(directions: np.ndarray, keywords: np.ndarray, known: np.ndarray, mesh: Mesh, seed: int) -> Params:
+    """The parameters of one head for directions [n, E] of products with packed keywords [n, words].
+
+    `known` [V] are the logits of the keywords of any product: what the head says before it has learned. Without
+    products it says nothing else.
+    """
+    head, steps = KeywordHead(len(known)), STEPS if len(directions) else 0
+    optimizer = optax.adamw(
+        optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, STEPS // 50, STEPS), weight_decay=WEIGHT_DECAY
+    )
+
+    @partial(jax.jit, out_shardings=replicated(mesh))
+    def fit(directions: jax.Array, keywords: jax.Array) -> Params:
+        params = head.init(jax.random.key(seed), jnp.zeros((1, directions.shape[1])))["params"]
+        params = {**params, "predict": {**params["predict"], "bias": jnp.asarray(known)}}
+
+        def loss(params: Params, chosen: jax.Array) -> jax.Array:
+            logits = head.apply({"params": params}, directions[chosen])
+            return keyword_loss(logits, keywords[chosen], jnp.ones(BATCH))  # type: ignore[arg-type]
+
+        def step(i: jax.Array, state: tuple[Params, Any]) -> tuple[Params, Any]:
+            params, opt_state = state
+            chosen = jax.random.randint(jax.random.fold_in(jax.random.key(seed), i), (BATCH,), 0, len(directions))
+            updates, opt_state = optimizer.update(jax.grad(loss)(params, chosen), opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        return jax.lax.fori_loop(0, steps, step, (params, optimizer.init(params)))[0]
+
+    return fit(*jax.device_put((directions, keywords), replicated(mesh)))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _directions(mesh: Mesh, model: Make, params: Params, batch: dict[str, jax.Array]) -> Any:
+    """On every device whole, so that each process can read them."""
+    rows = (batch[name] for name in PRODUCT_INPUTS)
+    found = model.apply({"params": params}, *rows, method=Make.directions)
+    return jax.lax.with_sharding_constraint(found, replicated(mesh))

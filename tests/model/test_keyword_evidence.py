@@ -1,0 +1,158 @@
+"""Keyword evidence: what it adds to the vectors of search, and whose word counts."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from make_jax.model.keyword_evidence import EPS, LENGTH, Direction, KeywordEvidence, asked, unpack, with_evidence
+from make_jax.model.make import Make
+from tests.model.test_make import FORMS, INPUTS, TINY, VOCABULARY, batch
+
+V = 7
+ROWS = ("title_tokens", "title_mask", "image", "has_title", "has_image")
+SETS = [{0, 3}, set(), {6}, {1, 2, 4, 5}]
+PACKED = jnp.asarray([[sum(1 << k for k in keywords)] for keywords in SETS], jnp.uint32)
+
+
+@cache
+def made(form: str, keywords: int = V) -> tuple[Make, Any]:
+    """A model with heads that say something, as after they were fitted."""
+    model = Make(replace(TINY, adaptation=FORMS[form]), INPUTS, VOCABULARY, keywords)
+    params = jax.jit(model.init)(jax.random.key(0), batch())["params"]
+    heads = params["keyword_evidence"]
+    for number, name in enumerate(name for name in heads if name != "known"):
+        kernel = heads[name]["predict"]["kernel"]
+        heads[name]["predict"]["kernel"] = jax.random.normal(jax.random.key(number), kernel.shape)
+    heads["known"] = jnp.linspace(-4.0, 0.0, keywords)
+    return model, params
+
+
+@cache
+def program(form: str) -> Any:
+    """(parameters, rows) -> directions and vectors of products without and with evidence."""
+    model, _ = made(form)
+
+    @jax.jit
+    def run(params: Any, rows: Any) -> Any:
+        p = {"params": params}
+        return (
+            model.apply(p, *(rows[n] for n in ROWS), method=Make.directions),
+            model.apply(p, *(rows[n] for n in ROWS), method=Make.read_product)[0],
+            model.apply(p, *(rows[n] for n in ROWS), method=Make.encode_product),
+        )
+
+    return run
+
+
+def by_hand(heads: Any, directions: dict[str, Any], weights: np.ndarray | None) -> Any:
+    """Evidence and weights of each product, one by one."""
+    evidence, shares = [], []
+    for row in range(len(batch()["image"])):
+        logits, says = [], []
+        for m, (name, found) in enumerate(directions.items()):
+            d = np.asarray(found.vectors[row], np.float64)
+            d = d / max(np.linalg.norm(d), 1e-12) * len(d) ** 0.5
+            inner, outer = heads[name]["hidden"], heads[name]["predict"]
+            z = np.asarray(jax.nn.gelu(d @ inner["kernel"] + inner["bias"])) @ outer["kernel"] + outer["bias"]
+            say = np.sqrt(np.maximum(z - heads["known"], 1)) if weights is None else np.full(V, weights[row, m])
+            logits.append(z)
+            says.append(say * np.asarray(found.present[row]))
+        total = np.sum(says, 0)
+        z = np.sum(np.array(says) * logits, 0) / total
+        likely = 1 / (1 + np.exp(-z))
+        evidence.append(np.log(1 + likely / EPS) / np.log(1 + 1 / EPS) / LENGTH)
+        shares.append(np.sum(np.array(says) / total * likely, 1) / likely.sum())
+    return np.array(evidence), np.array(shares)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_vectors_of_search_are_direction_and_evidence(form):
+    model, params = made(form)
+    directions, read, product = program(form)(params, batch())
+    single = form in ("title", "image", "single stream")
+    directions = {name: directions[name] for name in (["product"] if single else ["title", "image"])}
+    weights = np.asarray(read.weights) if form in ("full", "no cross-attention", "mean") else None
+    evidence, shares = by_hand(jax.tree.map(np.asarray, params["keyword_evidence"]), directions, weights)
+    expected = np.concatenate([read.vectors, TINY.evidence_scale * evidence], axis=1)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert model.width == TINY.embedding + V
+    np.testing.assert_allclose(product.vectors, expected, rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(product.weights, read.weights if single else shares, rtol=2e-3, atol=1e-5)
+
+
+def test_queries_ask_for_the_keywords_they_hold():
+    model, params = made("confidence")
+    rows = batch()
+    given = (rows["query_tokens"], rows["query_mask"])
+    vectors = jax.jit(lambda *a: model.apply({"params": params}, *a, method=Make.encode_query))(*given, PACKED)
+    plain = jax.jit(lambda *a: model.apply({"params": params}, *a, method=Make.read_query))(*given).vectors
+    held = np.array([[k in keywords for k in range(V)] for keywords in SETS], np.float64)
+    held /= np.maximum(1, np.linalg.norm(held, axis=1, keepdims=True))
+    expected = np.concatenate([plain, TINY.evidence_scale * held], axis=1)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_a_product_with_both_keywords_beats_one_that_is_surer_of_one():
+    """What a sum of logarithms is for: with probabilities themselves the two products would tie."""
+    query = asked(jnp.array([[3]], jnp.uint32), 2)
+    nothing = jnp.zeros((1, 4))
+    head = {"hidden": {"kernel": jnp.zeros((4, 8)), "bias": jnp.zeros(8)}}
+    scores = []
+    for p in ([0.5, 0.5], [0.99, 0.01]):
+        bias = jnp.log(jnp.array(p)) - jnp.log1p(-jnp.array(p))
+        params = {"known": jnp.zeros(2), "product": head | {"predict": {"kernel": jnp.zeros((8, 2)), "bias": bias}}}
+        shown = KeywordEvidence(2).apply({"params": params}, {"product": Direction(nothing, jnp.ones(1, bool))})
+        vector = with_evidence(nothing, shown.evidence, 1.0)
+        scores.append(float((with_evidence(nothing, query, 1.0) @ vector.T)[0, 0]))
+    assert scores[0] > 1.4 * scores[1]
+
+
+def test_heads_that_were_not_fitted_change_no_ranking():
+    model = Make(replace(TINY, adaptation=FORMS["confidence"]), INPUTS, VOCABULARY, V)
+    params = jax.jit(model.init)(jax.random.key(0), batch())["params"]
+    _, read, product = program("confidence")(params, batch())
+    added = np.asarray(product.vectors)[:, TINY.embedding :]
+    assert (added == added[0, 0]).all()
+    np.testing.assert_allclose(
+        product.vectors[:, : TINY.embedding] / product.vectors[0, 0],
+        read.vectors / read.vectors[0, 0],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_without_cross_attention_a_modality_speaks_for_itself():
+    before, _, _ = program("no cross-attention")(made("no cross-attention")[1], batch())
+    changed = batch() | {"image": 255 - batch()["image"]}
+    after, _, _ = program("no cross-attention")(made("no cross-attention")[1], changed)
+    np.testing.assert_array_equal(before["title"].vectors, after["title"].vectors)
+    assert not np.allclose(before["image"].vectors, after["image"].vectors)
+
+
+@pytest.mark.parametrize(("evidence", "keywords", "width"), [(0, V, 16), (3, V, 19), (512, V, 16 + V), (512, 0, 16)])
+def test_width_follows_what_is_asked_and_what_there_is(evidence, keywords, width):
+    model = Make(replace(TINY, evidence=evidence), INPUTS, VOCABULARY, keywords)
+
+    def both() -> Any:
+        rows = batch()
+        params = model.init(jax.random.key(0), rows)
+        asked = jnp.zeros((4, -(-keywords // 32)), jnp.uint32)
+        return (
+            model.apply(params, rows["query_tokens"], rows["query_mask"], asked, method=Make.encode_query),
+            model.apply(params, *(rows[n] for n in ROWS), method=Make.encode_product).vectors,
+        )
+
+    query, product = jax.eval_shape(both)
+    assert model.width == width == query.shape[1] == product.shape[1]
+
+
+def test_sets_are_unpacked_in_the_order_of_the_vocabulary():
+    held = [[float(k in keywords) for k in range(V)] for keywords in SETS]
+    np.testing.assert_array_equal(unpack(PACKED, V), held)
+    np.testing.assert_array_equal(unpack(PACKED, 3), np.array(held)[:, :3])
