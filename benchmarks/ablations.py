@@ -82,7 +82,7 @@ def run_all(catalog: str, names: list[str], jobs: int, runs: Path, keep: bool) -
 
 def _in_a_process(row: Row, seed: int, catalog: str, runs: Path, keep: bool, cores: list[int]) -> str | None:
     """Trains and measures one run on some cores; gives back what went wrong."""
-    command = [sys.executable, __file__, "one", "--catalog", catalog, "--runs", str(runs), row.name, str(seed)]
+    command = [sys.executable, __file__, "one", row.name, str(seed), "--catalog", catalog, "--runs", str(runs)]
     log = runs / f"{row.name}-{seed}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -78,14 +78,16 @@ def fit_head(directions: np.ndarray, keywords: np.ndarray, known: np.ndarray, me
     `known` [V] are the logits of the keywords of any product: what the head says before it has learned. Without
     products it says nothing else.
     """
-    head, steps = KeywordHead(len(known)), STEPS if len(directions) else 0
+    head, steps = KeywordHead(len(known)), STEPS
+    if not len(directions):  # one row, for its shape
+        directions, keywords, steps = np.zeros((1, directions.shape[1]), np.float32), np.zeros((1, 1), np.uint32), 0
     optimizer = optax.adamw(
         optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, STEPS // 50, STEPS), weight_decay=WEIGHT_DECAY
     )
 
     @partial(jax.jit, out_shardings=replicated(mesh))
     def fit(directions: jax.Array, keywords: jax.Array) -> Params:
-        params = head.init(jax.random.key(seed), jnp.zeros((1, directions.shape[1])))["params"]
+        params = head.init(jax.random.key(seed), directions[:1])["params"]
         params = {**params, "predict": {**params["predict"], "bias": jnp.asarray(known)}}
 
         def loss(params: Params, chosen: jax.Array) -> jax.Array:

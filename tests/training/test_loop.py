@@ -4,15 +4,17 @@ import doctest
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from make_jax.errors import InputError
-from make_jax.retrieval.retriever import Retriever
-from make_jax.training import loop
+from make_jax.retrieval.retriever import Retriever, read_checkpoint
+from make_jax.training import keyword_heads, loop
 from make_jax.training.loop import train
 from make_jax.training.telemetry import read_metrics
 from tests.training.tiny_run import tiny_config
@@ -20,6 +22,14 @@ from tests.training.tiny_run import tiny_config
 
 def told(run: Path, name: str = "loss") -> dict[int, float]:
     return {line["step"]: line[name] for line in read_metrics(run / "metrics.jsonl") if name in line}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps_of_fitting() -> Iterator[None]:
+    """So few that eight devices on two cores are done soon: nothing tested here depends on how well heads fit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keyword_heads, "STEPS", 20)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +105,9 @@ def test_interrupted_and_resumed_run_has_bitwise_the_same_losses(whole, tmp_path
     monkeypatch.setattr(loop, "make_step", real)
     train(config)
     assert told(tmp_path / "run") == told(whole)
+    once, twice = (read_checkpoint(run, "last")[0] for run in (whole, tmp_path / "run"))
+    assert all(np.any(once["keyword_evidence"][name]["predict"]["kernel"]) for name in ("title", "image"))
+    jax.tree.map(np.testing.assert_array_equal, once, twice)
 
 
 def test_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
