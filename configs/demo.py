@@ -36,7 +36,7 @@ config = Config(
         query=text,
         title=text,
         image=ImageConfig(layers=4, width=128, heads=2, mlp_width=512, patch=16, dropout=0.0, activation="gelu_tanh"),
-        adaptation=AdaptationConfig(cross_attention=False, gate_width=128),
+        adaptation=AdaptationConfig(weights="gate", cross_attention=False, gate_width=128),
         enrichment=False,
         evidence=0,
         embedding=128,

@@ -36,7 +36,7 @@ config = Config(
         query=text,
         title=text,
         image=ImageConfig(layers=3, width=96, heads=2, mlp_width=384, patch=16, dropout=0.0, activation="gelu_tanh"),
-        adaptation=AdaptationConfig(cross_attention=False, gate_width=96),
+        adaptation=AdaptationConfig(cross_attention=False),
         matching=MatchingConfig(layers=0, width=96, heads=2, mlp_width=384),
         embedding=96,
     ),

@@ -94,7 +94,7 @@ class AdaptationConfig:
     weights: Literal["confidence", "gate", "mean"] = "confidence"  # of title and image: model/modal_adaptation.py
     cross_attention: bool = True  # title attends to image and image to title before pooling
     single_stream: bool = False  # one encoder over [title; image] instead of all of the above
-    gate_width: int = 160  # hidden units of what makes the weights
+    gate_width: int = 160  # hidden units of the gate
 
 
 @dataclass(frozen=True)
@@ -325,6 +325,10 @@ def _model_problems(config: Config) -> Iterator[str]:
     if adaptation.single_stream and adaptation.modalities != "both":
         expected = "expected 'both' with model.adaptation.single_stream"
         yield f"model.adaptation.modalities is {adaptation.modalities!r}, {expected}"
+    two = adaptation.modalities == "both" and not adaptation.single_stream
+    if two and adaptation.weights == "confidence" and not (config.model.evidence and config.inputs.keywords):
+        expected = "expected 'gate' or 'mean' without model.evidence and inputs.keywords"
+        yield f"model.adaptation.weights is 'confidence', {expected}"
 
 
 def _objectives_problems(config: Config) -> Iterator[str]:

@@ -108,6 +108,7 @@ def test_check_accepts_the_default():
         ("model.title.dropout", 1.0, "model.title.dropout is 1.0, expected at least 0 and less than 1"),
         ("model.image.heads", 0, "model.image.heads is 0, expected at least 1"),
         ("model.image.patch", 0, "model.image.patch is 0, expected at least 1"),
+        ("model.evidence", 0, "model.adaptation.weights is 'confidence', expected 'gate' or 'mean' without"),
         ("model.initial_scale", 101.0, "model.initial_scale is 101.0, expected more than 0 and at most 100.0"),
         ("objectives.margin", -0.1, "objectives.margin is -0.1, expected at least 0"),
         ("objectives.mlm", 0.5, "objectives.mlm is 0.5, expected 0 without model.mlm"),
