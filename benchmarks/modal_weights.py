@@ -104,7 +104,7 @@ def draw(told: dict[str, Any], path: Path) -> None:
     """The figure: weights by what was dropped, what stays of colour queries, and noise."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.6), dpi=130, layout="constrained")
+    figure = Figure(figsize=(11.5, 3.8), dpi=130, layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
     weights = {name: of for name, of in told["image_weight"].items() if not name.endswith("alone dropped")}
     _bars(left, weights, "image weight by what the title lost", "#4477aa")
@@ -114,7 +114,7 @@ def draw(told: dict[str, Any], path: Path) -> None:
         for side in ("colour word present", "colour word gone")
     }
     _bars(middle, sides, "nDCG@10 of colour queries", "#ee8866")
-    _bars(right, told["title_weight"], "title weight, picture replaced", "#44aa77")
+    _bars(right, told["title_weight"], "title weight, other pictures", "#44aa77")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())
@@ -129,7 +129,7 @@ def _bars(panel: Any, values: dict[str, dict[str, float]], title: str, colour: s
     panel.invert_yaxis()
     for place, mean in enumerate(means):
         panel.text(0.01, place, f"{mean:.3f}", va="center", fontsize=8, color="white")
-    panel.set_title(title, fontsize=10, loc="left")
+    panel.set_title(title, fontsize=10)
     panel.set_xlim(0, 1)
     panel.spines[["top", "right"]].set_visible(False)
 

@@ -120,7 +120,7 @@ class ModelConfig:
     mlm: bool = False  # the heads that predict hidden tokens exist, for objectives.mlm
     mpm: Literal["none", "contrastive", "regression"] = "none"  # the head that predicts hidden patches
     enrichment: bool = True  # the query predicts keywords, and their expected embedding joins it
-    evidence: int = 512  # dimensions of the vectors of search that stand for keywords, the most frequent ones; 0: none
+    evidence: int = 512  # most dimensions that are added to vectors for keywords, one each, the most frequent first
     evidence_scale: float = 4.0  # what they count beside the rest
     shared_text: bool = False  # query and title share one encoder, with the settings of `query`
     pooling: Literal["mean", "cls"] = "mean"  # of token states and of patch states
