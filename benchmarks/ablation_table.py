@@ -41,7 +41,7 @@ def _about(results: dict[str, Runs]) -> str:
     first = next(iter(results[FULL].values()))["about"]
     return (
         f"{first['run']['steps']} steps of every row, {first['device']}, catalog {first['catalog']['name']}. "
-        f"{first['catalog']['queries_from']}\n\n"
+        "Where its queries come from stands in every JSON file, as `queries_from`.\n\n"
         "A row of several seeds has their mean; its interval (95 %) is over resampled queries and resampled seeds. The "
         "difference is to the full model, paired by query and by seed. A row of one seed is compared with the full "
         "model of the same seed, over resampled queries alone: read differences below the spread of seeds as none.\n"

@@ -62,7 +62,6 @@ def config_of(changes: dict[str, Any], form: Literal["contrastive", "regression"
         recipe.model,
         matching=matching,
         enrichment=objectives.key > 0,
-        evidence=0,
         mlm=objectives.mlm > 0,
         mpm=form if objectives.mpm else "none",
     )
