@@ -7,6 +7,7 @@ the time and end far behind these (docs/study.md); fitted afterwards they cost o
 for each head, and change nothing that the encoders learned.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from jax.sharding import Mesh
 
 from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
+from make_jax.errors import InputError
 from make_jax.inputs.pipeline import product_batches
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.keyword_evidence import Direction, KeywordHead
@@ -42,10 +44,12 @@ def fit_keyword_heads(
     mesh: Mesh,
     batch_size: int,
     seed: int,
+    note: Callable[[str], None],
 ) -> Params:
     """The parameters `keyword_evidence` of a model whose other parameters are `params`; a function of `seed`.
 
-    All processes read all products. Raises InputError for an unreadable picture.
+    All processes read all products. An unreadable picture does not end a run that is as good as over: its batch is left
+    out, and `note` is told.
     """
     rng = np.random.default_rng(seed)
     products = catalog.split_products("train")
@@ -58,17 +62,26 @@ def fit_keyword_heads(
     known = np.log((share + NEVER) / (1 + NEVER - share)).astype(np.float32)
     size = -(-batch_size // mesh.size) * mesh.size
     rows: list[dict[str, Direction]] = []
+    read: list[int] = []  # positions of products
     for start in range(0, len(products), size):
-        titles, images = read_products(catalog, products[start : start + size], model.config.adaptation.modalities)
-        names = [product.id for product in products[start : start + size]]
-        for batch in product_batches(titles, images, tokenizer, model.inputs, batch_size=size, names=names):
-            placed = jax.device_put({name: batch[name] for name in PRODUCT_INPUTS}, batch_sharding(mesh))
-            rows.append(jax.device_get(_directions(mesh, model, params, placed)))
+        some = products[start : start + size]
+        titles, images = read_products(catalog, some, model.config.adaptation.modalities)
+        names = [product.id for product in some]
+        try:
+            [batch] = product_batches(titles, images, tokenizer, model.inputs, batch_size=size, names=names)
+        except InputError as error:
+            note(f"{len(some)} products are left out of keyword evidence: {error}")
+            continue
+        placed = jax.device_put({name: batch[name] for name in PRODUCT_INPUTS}, batch_sharding(mesh))
+        found, n = jax.device_get(_directions(mesh, model, params, placed)), len(some)
+        rows.append({name: Direction(of.vectors[:n], of.present[:n]) for name, of in found.items()})
+        read += range(start, start + n)
     fitted: dict[str, Any] = {"known": known}
-    for name in rows[0]:
-        directions = np.concatenate([found[name].vectors for found in rows])[: len(products)]
-        has = np.flatnonzero(np.concatenate([found[name].present for found in rows])[: len(products)])
-        fitted[name] = fit_head(directions[has], packed[has], known, mesh, seed)
+    for name in sorted(params["keyword_evidence"].keys() - {"known"}):
+        directions = [found[name].vectors for found in rows]
+        has = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(found[name].present for found in rows)]))
+        given = np.concatenate([np.zeros((0, model.config.embedding), np.float32), *directions])[has]
+        fitted[name] = fit_head(given, packed[read][has], known, mesh, seed)
     return jax.device_put(fitted, replicated(mesh))
 
 

@@ -97,6 +97,7 @@ def train(config: Config) -> Path:
                 mesh=mesh,
                 batch_size=config.train.eval_batch_size,
                 seed=config.train.seed,
+                note=telemetry.note,
             ),
             catalog.digest,
             {CONFIG: to_json(config), TOKENIZER: tokenizer.definition, KEYWORDS: keywords.to_json()},
@@ -217,7 +218,7 @@ class _Run:
         """The state with the heads of keyword evidence fitted to its encoders."""
         if "keyword_evidence" not in state.params:
             return state
-        self.telemetry.note("fitting the heads of keyword evidence to the training products")
+        self.telemetry.note("fitting keyword evidence to the training products; validation was without it until now")
         heads = self.fit_heads(state.eval_params)
         params = {**state.params, "keyword_evidence": heads}
         ema = None if state.ema is None else {**state.ema, "keyword_evidence": jax.tree.map(jnp.copy, heads)}

@@ -52,8 +52,8 @@ def test_a_head_without_products_says_what_is_known():
     np.testing.assert_allclose(said, np.tile(known, (8, 1)))
 
 
-@pytest.mark.parametrize("size", [16, 64])
-def test_heads_are_fitted_to_the_training_products_that_have_the_modality(tmp_path, monkeypatch, size):
+@pytest.mark.parametrize(("size", "broken"), [(64, False), (16, False), (16, True)])
+def test_heads_are_fitted_to_the_training_products_that_have_the_modality(tmp_path, monkeypatch, size, broken):
     config = tiny_config(tmp_path)
     catalog = Catalog.load(config.data.catalog)
     products = catalog.split_products("train")
@@ -61,17 +61,22 @@ def test_heads_are_fitted_to_the_training_products_that_have_the_modality(tmp_pa
     keywords = mine_keywords(catalog)
     model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
     params = init_params(model, 0)
-    asked: list[tuple[np.ndarray, np.ndarray]] = []
-    monkeypatch.setattr(
-        keyword_heads, "fit_head", lambda d, k, *_: asked.append((d, k)) or {"rows": np.float32(len(d))}
-    )
-    fitted = fit_keyword_heads(model, params, catalog, tokenizer, keywords, make_mesh(), size, 0)
+    monkeypatch.setattr(keyword_heads, "fit_head", lambda directions, packed, *_: {"x": directions, "y": packed})
+    read, notes = list(range(len(products))), []
+    if broken:
+        spoiled = next(i for i in range(size, 2 * size) if products[i].image)
+        (tmp_path / "tiny" / str(products[spoiled].image)).write_bytes(b"no picture")
+        read = [i for i in read if i // size != 1]
+    fitted = fit_keyword_heads(model, params, catalog, tokenizer, keywords, make_mesh(), size, 0, notes.append)
+    assert len(notes) == broken
+    if broken:
+        assert notes[0].startswith("16 products are left out of keyword evidence") and products[spoiled].id in notes[0]
     assert set(fitted) == {"known", "title", "image"}
     sets = [keywords.tag(p.title) | keywords.of_attributes(p.attributes) for p in products]
-    for name, (directions, packed) in zip(("image", "title"), asked, strict=True):
-        have = [i for i, product in enumerate(products) if getattr(product, name)]
-        assert 0 < len(have) < len(products)
-        np.testing.assert_array_equal(packed, keywords.pack([sets[i] for i in have]))
-        np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1, rtol=1e-5)
+    for name in ("title", "image"):
+        have = [i for i in read if getattr(products[i], name)]
+        assert 0 < len(have) < len(read)
+        np.testing.assert_array_equal(fitted[name]["y"], keywords.pack([sets[i] for i in have]))
+        np.testing.assert_allclose(np.linalg.norm(fitted[name]["x"], axis=1), 1, rtol=1e-5)
     share = np.array([np.mean([k in held for held in sets]) for k in range(model.evidence)])
     np.testing.assert_allclose(1 / (1 + np.exp(-np.asarray(fitted["known"]))), share, atol=2e-4)
