@@ -72,7 +72,7 @@ def train(config: Config) -> Path:
         built = build(catalog, config.data.cache)
         tokenizer = make_tokenizer(config, catalog) if found is None else from_definition(found.files[TOKENIZER])
         keywords = make_keywords(config, catalog) if found is None else read_keywords(found.files, found.path)
-        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
+        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.rivals)
         state = init_state(model, config, mesh)
         if found is not None:
             state, _ = checkpoints.restore(state, found)
