@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, PartitionSpec
 
-from make_jax.objectives.contrastive import Rows, answered, contrastive_loss
+from make_jax.objectives.contrastive import contrastive_loss
+from make_jax.objectives.pairs import Rows, answered
 
 B, D, V, BANKED = 16, 8, 40, 24
 ROWS, WHOLE = PartitionSpec(("data", "fsdp")), PartitionSpec()
