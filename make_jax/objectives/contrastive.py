@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from make_jax.objectives.contrastive_gather import gather_statistics
-from make_jax.objectives.contrastive_ring import Setting, ring_statistics
+from make_jax.objectives.contrastive_ring import Inputs, Setting, ring_statistics
 from make_jax.objectives.pairs import EXCLUDED, Rows
 from make_jax.objectives.statistics import Axis
 
@@ -69,33 +69,36 @@ def contrastive_loss(
     scale = jnp.exp(log_scale.astype(jnp.float32))
     offset = jnp.zeros((), jnp.float32) if kind == "softmax" or bias is None else bias.astype(jnp.float32)
     if form == "ring":
-        setting = Setting(kind, margin, tile, axis)
-        found = ring_statistics(setting, scale, offset, queries, products, weights, bank)
+        inputs = Inputs(scale, offset, queries, products, weights, bank)
+        found = ring_statistics(Setting(kind, tile, axis), inputs)
     else:
-        found = gather_statistics(kind, margin, axis, scale, offset, queries, products, weights, bank)
+        found = gather_statistics(kind, axis, scale, offset, queries, products, weights, bank)
 
+    cosine = _cosine(queries, products)
+    own = scale * (cosine - margin) + offset
     by_product = found.by_product
     if swaps is not None:
-        cosine = jnp.einsum("id,id->i", swaps.vectors, products.vectors, preferred_element_type=jnp.float32)
-        swapped, there = scale * cosine + offset, swaps.ids >= 0
+        swapped = jnp.where(swaps.ids >= 0, scale * _cosine(swaps, products) + offset, EXCLUDED)
         if kind == "softmax":
-            by_product = jnp.logaddexp(by_product, jnp.where(there, swapped, EXCLUDED))
+            by_product = jnp.logaddexp(by_product, swapped)
         else:
-            by_product += jnp.where(there, -jax.nn.log_sigmoid(-swapped), 0.0)
-    losses = found.by_query + by_product
-    if kind == "softmax":
-        losses -= 2.0 * scale * (found.own - margin)
+            by_product += jax.nn.softplus(swapped)
+    if kind == "softmax":  # log(exp(own) + exp(negatives)) - own
+        losses = jax.nn.softplus(found.by_query - own) + jax.nn.softplus(by_product - own)
+    else:
+        losses = found.by_query + by_product + 2.0 * jax.nn.softplus(-own)
 
     def mean(values: Float[Array, "b"]) -> Float[Array, ""]:
         return _sum(jnp.sum(weights * values), axis) / total
 
     total = jnp.maximum(_sum(jnp.sum(weights), axis), 1e-30)
-    found = jax.lax.stop_gradient(found)
-    return mean(losses) / 2.0, {
-        "accuracy": mean(found.best.astype(jnp.float32)),
-        "positive": mean(found.own),
-        "masked": mean(found.masked),
-    }
+    metrics = {"accuracy": found.best.astype(jnp.float32), "positive": cosine, "masked": found.masked}
+    return mean(losses) / 2.0, {name: mean(jax.lax.stop_gradient(values)) for name, values in metrics.items()}
+
+
+def _cosine(mine: Rows, others: Rows) -> Float[Array, "b"]:
+    """Row against the same row."""
+    return jnp.einsum("id,id->i", mine.vectors, others.vectors, preferred_element_type=jnp.float32)
 
 
 def _sum(x: Array, axis: Axis) -> Array:

@@ -9,12 +9,11 @@ from jaxtyping import Array, Bool, Float, Int
 from make_jax.objectives.pairs import EXCLUDED, Rows, answered, cosines, equal, false_negatives
 from make_jax.objectives.statistics import Axis, Statistics
 
-Columns = tuple[Float[Array, "b m"], Bool[Array, "b m"]]  # logits, and which of them stand in the denominator
+Columns = tuple[Float[Array, "b m"], Bool[Array, "b m"]]  # logits, and which of them are negatives
 
 
 def gather_statistics(
     kind: Literal["softmax", "sigmoid"],
-    margin: float,
     axis: Axis,
     scale: Float[Array, ""],
     offset: Float[Array, ""],
@@ -34,45 +33,41 @@ def gather_statistics(
     positive = here[:, None] == jnp.arange(all_weights.shape[0])[None, :]
     false = false_negatives(queries, products, query_ids, others)
     live = (weights > 0)[:, None] & (all_weights > 0)[None, :]
-    kept = positive | (live & ~false)
+    negative = live & ~false & ~positive
 
-    found = cosines(queries.vectors, others.vectors)
-    logits = scale * (found - margin * positive.astype(jnp.float32)) + offset
-    banked = None
-    if bank is not None:
-        dots, there = _bank(queries, products, weights, bank, axis)
-        banked = scale * dots + offset, there
-    if kind == "softmax":
-        by_query, by_product = _softmax(logits, kept, here, banked, axis)
-    else:
-        by_query, by_product = _sigmoid(logits, kept, positive, banked, axis)
-    return Statistics(
-        by_query,
-        by_product,
-        own=jnp.sum(jnp.where(positive, found, 0.0), axis=1),
-        best=jnp.argmax(jnp.where(kept, found, EXCLUDED), axis=1) == here,
-        masked=jnp.mean((live & false & ~positive).astype(jnp.float32), axis=1),
-    )
+    dots = cosines(queries.vectors, others.vectors)
+    columns = scale * dots + offset, negative
+    banked = None if bank is None else _bank(scale, offset, queries, products, weights, bank, axis)
+    by_query, by_product = (_softmax if kind == "softmax" else _sigmoid)(columns, banked, here, axis)
+    best = jnp.argmax(jnp.where(negative | positive, dots, EXCLUDED), axis=1) == here
+    masked = jnp.mean((live & false & ~positive).astype(jnp.float32), axis=1)
+    return Statistics(by_query, by_product, best, masked)
 
 
 def _bank(
-    queries: Rows, products: Rows, weights: Float[Array, "b"], bank: Rows, axis: Axis
-) -> tuple[Float[Array, "b M"], Bool[Array, "b M"]]:
-    """Cosines of local queries with every vector of the bank, and which of the pairs are negatives."""
+    scale: Float[Array, ""],
+    offset: Float[Array, ""],
+    queries: Rows,
+    products: Rows,
+    weights: Float[Array, "b"],
+    bank: Rows,
+    axis: Axis,
+) -> Columns:
+    """Local queries against every vector of the bank."""
     everything = jax.tree.map(lambda x: _gather(jax.lax.stop_gradient(x), axis), bank)
     false = equal(products.ids, everything.ids) | answered(queries, everything)
-    kept = (weights > 0)[:, None] & (everything.ids >= 0)[None, :] & ~false
-    return cosines(queries.vectors, everything.vectors), kept
+    negative = (weights > 0)[:, None] & (everything.ids >= 0)[None, :] & ~false
+    return scale * cosines(queries.vectors, everything.vectors) + offset, negative
 
 
 def _softmax(
-    logits: Float[Array, "b B"], kept: Bool[Array, "b B"], here: Int[Array, "b"], banked: Columns | None, axis: Axis
+    columns: Columns, banked: Columns | None, here: Int[Array, "b"], axis: Axis
 ) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
-    """Logarithms of the denominators of local queries and of local products."""
-    logits = jnp.where(kept, logits, EXCLUDED)
+    """Logarithms of the sums of negatives, of local queries and of local products."""
+    logits = _logits(columns)
     by_query = jax.nn.logsumexp(logits, axis=1)
     if banked is not None:
-        by_query = jnp.logaddexp(by_query, jax.nn.logsumexp(jnp.where(banked[1], banked[0], EXCLUDED), axis=1))
+        by_query = jnp.logaddexp(by_query, jax.nn.logsumexp(_logits(banked), axis=1))
     # The maximum only guards exp against overflow: its gradient is zero, and pmax has none.
     top = jax.lax.stop_gradient(jnp.max(logits, axis=0))
     top = top if axis is None else jax.lax.pmax(top, axis)
@@ -81,18 +76,19 @@ def _softmax(
 
 
 def _sigmoid(
-    logits: Float[Array, "b B"],
-    kept: Bool[Array, "b B"],
-    positive: Bool[Array, "b B"],
-    banked: Columns | None,
-    axis: Axis,
+    columns: Columns, banked: Columns | None, here: Int[Array, "b"], axis: Axis
 ) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
-    """Sums of the pairs' losses over the rows of local queries and over the columns of local products."""
-    pairs = jnp.where(kept, -jax.nn.log_sigmoid(jnp.where(positive, logits, -logits)), 0.0)
+    """Sums of the negatives' losses, of local queries and of local products."""
+    del here
+    pairs = jax.nn.softplus(_logits(columns))
     by_query = jnp.sum(pairs, axis=1)
     if banked is not None:
-        by_query += jnp.sum(jnp.where(banked[1], -jax.nn.log_sigmoid(-banked[0]), 0.0), axis=1)
+        by_query += jnp.sum(jax.nn.softplus(_logits(banked)), axis=1)
     return by_query, _sum_own_columns(jnp.sum(pairs, axis=0), axis)
+
+
+def _logits(columns: Columns) -> Float[Array, "b m"]:
+    return jnp.where(columns[1], columns[0], EXCLUDED)
 
 
 def _gather(x: Array, axis: Axis) -> Array:

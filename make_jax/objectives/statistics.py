@@ -1,17 +1,19 @@
-"""What both forms of the contrastive loss tell of local rows."""
+"""What both forms of the contrastive loss tell of local rows, and where it is summed."""
 
 from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float
 
-Axis = str | tuple[str, ...] | None
+Axis = str | tuple[str, ...] | None  # names of mesh axes; None: one device
 
 
 class Statistics(NamedTuple):
-    """Of local queries and local products, over all columns and all rows of the whole matrix."""
+    """Of local queries against all negatives of the batch and the bank, and of local products against those of the batch.
 
-    by_query: Float[Array, "b"]  # softmax: log of the denominator, sigmoid: sum of the pairs' losses; bank included
-    by_product: Float[Array, "b"]  # the same, without swaps
-    own: Float[Array, "b"]  # cosine of the positive
-    best: Bool[Array, "b"]  # the positive has the largest cosine of those kept; of equal ones the first counts
+    The positive is in none of the sums: the loss adds it.
+    """
+
+    by_query: Float[Array, "b"]  # softmax: log sum_j E_ij exp(S_ij), EXCLUDED of none; sigmoid: sum_j E_ij L_ij
+    by_product: Float[Array, "b"]
+    best: Bool[Array, "b"]  # no negative has a larger cosine than the positive; of equal ones the first counts
     masked: Float[Array, "b"]  # share of the other rows that are no negatives of the query
