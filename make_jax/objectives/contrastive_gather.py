@@ -4,12 +4,10 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from make_jax.objectives.pairs import EXCLUDED, Rows, answered, cosines, equal, false_negatives
 from make_jax.objectives.statistics import Axis, Statistics
-
-Columns = tuple[Float[Array, "b m"], Bool[Array, "b m"]]  # logits, and which of them are negatives
 
 
 def gather_statistics(
@@ -36,9 +34,9 @@ def gather_statistics(
     negative = live & ~false & ~positive
 
     dots = cosines(queries.vectors, others.vectors)
-    columns = scale * dots + offset, negative
+    logits = jnp.where(negative, scale * dots + offset, EXCLUDED)
     banked = None if bank is None else _bank(scale, offset, queries, products, weights, bank, axis)
-    by_query, by_product = (_softmax if kind == "softmax" else _sigmoid)(columns, banked, here, axis)
+    by_query, by_product = (_softmax if kind == "softmax" else _sigmoid)(logits, banked, here, axis)
     best = jnp.argmax(jnp.where(negative | positive, dots, EXCLUDED), axis=1) == here
     masked = jnp.mean((live & false & ~positive).astype(jnp.float32), axis=1)
     return Statistics(by_query, by_product, best, masked)
@@ -52,22 +50,21 @@ def _bank(
     weights: Float[Array, "b"],
     bank: Rows,
     axis: Axis,
-) -> Columns:
-    """Local queries against every vector of the bank."""
+) -> Float[Array, "b M"]:
+    """Logits of local queries and every vector of the bank."""
     everything = jax.tree.map(lambda x: _gather(jax.lax.stop_gradient(x), axis), bank)
     false = equal(products.ids, everything.ids) | answered(queries, everything)
     negative = (weights > 0)[:, None] & (everything.ids >= 0)[None, :] & ~false
-    return scale * cosines(queries.vectors, everything.vectors) + offset, negative
+    return jnp.where(negative, scale * cosines(queries.vectors, everything.vectors) + offset, EXCLUDED)
 
 
 def _softmax(
-    columns: Columns, banked: Columns | None, here: Int[Array, "b"], axis: Axis
+    logits: Float[Array, "b B"], banked: Float[Array, "b M"] | None, here: Int[Array, "b"], axis: Axis
 ) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
     """Logarithms of the sums of negatives, of local queries and of local products."""
-    logits = _logits(columns)
     by_query = jax.nn.logsumexp(logits, axis=1)
     if banked is not None:
-        by_query = jnp.logaddexp(by_query, jax.nn.logsumexp(_logits(banked), axis=1))
+        by_query = jnp.logaddexp(by_query, jax.nn.logsumexp(banked, axis=1))
     # The maximum only guards exp against overflow: its gradient is zero, and pmax has none.
     top = jax.lax.stop_gradient(jnp.max(logits, axis=0))
     top = top if axis is None else jax.lax.pmax(top, axis)
@@ -76,19 +73,15 @@ def _softmax(
 
 
 def _sigmoid(
-    columns: Columns, banked: Columns | None, here: Int[Array, "b"], axis: Axis
+    logits: Float[Array, "b B"], banked: Float[Array, "b M"] | None, here: Int[Array, "b"], axis: Axis
 ) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
     """Sums of the negatives' losses, of local queries and of local products."""
     del here
-    pairs = jax.nn.softplus(_logits(columns))
+    pairs = jax.nn.softplus(logits)
     by_query = jnp.sum(pairs, axis=1)
     if banked is not None:
-        by_query += jnp.sum(jax.nn.softplus(_logits(banked)), axis=1)
+        by_query += jnp.sum(jax.nn.softplus(banked), axis=1)
     return by_query, _sum_own_columns(jnp.sum(pairs, axis=0), axis)
-
-
-def _logits(columns: Columns) -> Float[Array, "b m"]:
-    return jnp.where(columns[1], columns[0], EXCLUDED)
 
 
 def _gather(x: Array, axis: Axis) -> Array:

@@ -99,7 +99,7 @@ class Slopes(NamedTuple):
 
 
 def ring_statistics(setting: Setting, inputs: Inputs) -> Statistics:
-    """The statistics of local rows in memory O(b D + tile b), with gradients for scale, offset, queries and products."""
+    """The statistics of local rows in memory O(b D + tile b); gradients for scale, offset, queries and products."""
     # Varying copies, so that autodiff and not this file sums their gradients over the devices.
     scale, offset = (_varying(x, setting.axis) for x in (inputs.scale, inputs.offset))
     return _statistics(setting, inputs._replace(scale=scale, offset=offset))
@@ -180,13 +180,14 @@ def _backward(setting: Setting, kept: tuple[Inputs, Statistics], cotangents: Sta
     moving = columns, _zeros(products.vectors.shape, axis)
     (_, for_products), slopes = _journey(axis, meet, _guests(inputs), moving, (anchors, rows), start)
     for_queries = _join(b, slopes.queries)
+    none: Any = None  # has no gradient
     gradients = Inputs(
-        jnp.sum(queries.vectors.astype(jnp.float32) * for_queries),
-        jnp.sum(slopes.offset),
-        _only((inputs.scale * for_queries).astype(queries.vectors.dtype)),
-        _only((inputs.scale * for_products).astype(products.vectors.dtype)),
-        jnp.zeros_like(inputs.weights) + _zeros((), axis),
-        inputs.bank and _only(inputs.bank.vectors * 0),
+        scale=jnp.sum(queries.vectors.astype(jnp.float32) * for_queries),
+        offset=jnp.sum(slopes.offset),
+        queries=Rows((inputs.scale * for_queries).astype(queries.vectors.dtype), none),
+        products=Rows((inputs.scale * for_products).astype(products.vectors.dtype), none),
+        weights=none,
+        bank=none,
     )
     return (gradients,)
 
@@ -300,7 +301,7 @@ def _split(setting: Setting, tree: Any) -> Any:
 
 
 def _cut(tree: Any, size: int) -> Any:
-    """Arrays [r, ...] as [parts, size, ...]; the last part is filled: ids and places with -1, everything else with 0."""
+    """Arrays [r, ...] as [parts, size, ...]; the last part is filled: ids and places with -1, all else with 0."""
 
     def cut(x: Array) -> Array:
         more = [(0, -x.shape[0] % size)] + [(0, 0)] * (x.ndim - 1)
@@ -327,11 +328,6 @@ def _zeros(shape: tuple[int, ...], axis: Axis) -> Array:
 def _varying(x: Float[Array, ""], axis: Axis) -> Float[Array, ""]:
     """The same number, for shard_map one that differs between devices, as loops and gradients of local rows want it."""
     return x if axis is None else x + (0 * jax.lax.axis_index(axis)).astype(x.dtype)
-
-
-def _only(vectors: Array) -> Rows:
-    """The gradient of rows, of which only vectors have one."""
-    return Rows(vectors, None, None)
 
 
 def _devices(axis: Axis) -> int:

@@ -8,9 +8,9 @@ Axis = str | tuple[str, ...] | None  # names of mesh axes; None: one device
 
 
 class Statistics(NamedTuple):
-    """Of local queries against all negatives of the batch and the bank, and of local products against those of the batch.
+    """Of local queries against all negatives in batch and bank, and of local products against those in the batch.
 
-    The positive is in none of the sums: the loss adds it.
+    The positive stands in none of the sums: the loss adds it.
     """
 
     by_query: Float[Array, "b"]  # softmax: log sum_j E_ij exp(S_ij), EXCLUDED of none; sigmoid: sum_j E_ij L_ij

@@ -91,6 +91,8 @@ def _contrast(config: ObjectivesConfig, mesh: Mesh) -> Callable[..., tuple[jax.A
             margin=config.margin,
             swaps=swaps,
             bank=None if bank is None else bank.rows(),
+            form=config.form,
+            tile=config.tile,
             axis=axes,
         )
 
