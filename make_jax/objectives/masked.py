@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float
 from make_jax.model.make import Apply, Make, Outputs
 from make_jax.model.masked import PredictedPatches, PredictedTokens
 from make_jax.model.transformer import unit
-from make_jax.objectives.contrastive import EXCLUDED
+from make_jax.objectives.pairs import EXCLUDED
 
 Metrics = dict[str, Array]
 

@@ -18,10 +18,11 @@ from jax.sharding import Mesh, PartitionSpec
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import Apply, Outputs
 from make_jax.objectives.bank import Bank
-from make_jax.objectives.contrastive import Rows, contrastive_loss
+from make_jax.objectives.contrastive import contrastive_loss
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.objectives.masked import mlm, mpm
 from make_jax.objectives.matching import matching_losses
+from make_jax.objectives.pairs import Rows
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -90,6 +91,8 @@ def _contrast(config: ObjectivesConfig, mesh: Mesh) -> Callable[..., tuple[jax.A
             margin=config.margin,
             swaps=swaps,
             bank=None if bank is None else bank.rows(),
+            form=config.form,
+            tile=config.tile,
             axis=axes,
         )
 

@@ -11,8 +11,8 @@ import pytest
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import EncodedQuery, Make, Outputs
 from make_jax.model.modal_adaptation import Adapted, ProductStates
-from make_jax.objectives.contrastive import Rows
 from make_jax.objectives.matching import draw, matching_losses
+from make_jax.objectives.pairs import Rows
 from make_jax.objectives.total import make_loss
 from make_jax.runs.mesh import batch_sharding, make_mesh, replicated
 
