@@ -105,7 +105,7 @@ def fit_head(directions: np.ndarray, keywords: np.ndarray, known: np.ndarray, me
 
         def loss(params: Params, chosen: jax.Array) -> jax.Array:
             logits = head.apply({"params": params}, directions[chosen])
-            return keyword_loss(logits, keywords[chosen], jnp.ones(BATCH))  # type: ignore[arg-type]
+            return keyword_loss(logits, keywords[chosen], jnp.ones(BATCH)).value  # type: ignore[arg-type]
 
         def step(i: jax.Array, state: tuple[Params, Any]) -> tuple[Params, Any]:
             params, opt_state = state
