@@ -26,7 +26,7 @@ from make_jax.objectives.contrastive import Axis, Rows, contrastive_loss
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.objectives.masked import mlm, mpm
 from make_jax.objectives.matching import matching_losses
-from make_jax.objectives.means import Mean, mean
+from make_jax.objectives.means import Mean
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -64,8 +64,7 @@ def local_means(
     `apply(method, *args)` calls other methods of the model with the parameters and the dropout of these rows. `key` is
     that of the step, `number` that of these rows among all micro-batches of the global batch.
     """
-    both = (batch["has_title"] & batch["has_image"]).astype(jnp.float32) * batch["weight"]
-    found = {"title_weight": mean(out.product.weights[:, 0], both)}
+    found: dict[str, Mean] = {}
     if config.key and out.query.logits is not None:
         found["key"] = keyword_loss(out.query.logits, batch["product_keywords"], batch["weight"])
     if config.qim or config.qim2:

@@ -30,7 +30,7 @@ from jax.sharding import Mesh, PartitionSpec
 from make_jax.config import Config
 from make_jax.model.make import Make, Outputs
 from make_jax.objectives.bank import Bank
-from make_jax.objectives.means import Mean
+from make_jax.objectives.means import Mean, mean
 from make_jax.objectives.total import Vectors, local_means, total_loss, vectors_of
 from make_jax.runs.mesh import BATCH_AXES
 from make_jax.runs.sharding import gather, partition_specs, reduce
@@ -94,6 +94,8 @@ def make_encode(model: Make, config: Config) -> Encode:
             return model.apply(variables, *args, train=True, rngs={"dropout": again}, method=method)
 
         means = local_means(config.objectives, out, batch, apply, drawing, number)
+        both = (batch["has_title"] & batch["has_image"]).astype(jnp.float32) * batch["weight"]
+        means["title_weight"] = mean(out.product.weights[:, 0], both)
         return vectors_of(config.objectives, out), means
 
     return encode
