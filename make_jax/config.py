@@ -138,6 +138,8 @@ class ObjectivesConfig:
     qic: float = 1.0  # query-item contrast over the global batch
     kind: Literal["softmax", "sigmoid"] = "softmax"  # of every contrast of queries and products
     margin: float = 0.0  # AM-Softmax: subtracted from the positive's cosine
+    form: Literal["gather", "ring"] = "gather"  # of the contrasts; ring: memory grows with the batch, not its square
+    tile: int = 256  # queries of a device that the ring form treats at once
     bank: int = 0  # steps whose product vectors stay as negatives of QIC; 0 keeps none
     keyword_masking: bool = True  # a product that has all keywords of a query is none of its negatives
     keyword_swaps: bool = True  # a query with one keyword replaced is a negative of its product
@@ -338,6 +340,7 @@ def _objectives_problems(config: Config) -> Iterator[str]:
     yield from _outside(config, "[0, )", *(f"objectives.{name}" for name in named))
     yield from _outside(config, "[0, 2)", "objectives.margin")  # cosines are at most 2 apart
     yield from _outside(config, "[0, )", "objectives.bank")
+    yield from _outside(config, "[1, )", "objectives.tile")
     yield from _outside(config, "[2, )", "objectives.matching_group")
     if not any(getattr(objectives, name) for name in named):
         yield f"objectives: every weight is 0, expected one of {', '.join(named)} to be more"

@@ -8,10 +8,11 @@
 
 That the contrastive form beats regression is [sister]; this form is [ours], after wav2vec 2.0 (Baevski et al., arXiv
 2006.11477). p and x [F] are the predictions and targets of `model/masked.py`. j goes over the hidden patches of the
-same 16 rows, so over other places of the picture and other pictures; where 16 divides the rows that are encoded at once,
-no device needs another's patches, and device counts change nothing; where it does not, groups are smaller. E_ij is 1 for j = i; else 0 when j is flat, its row has weight 0, or it
-looks as i does: the cosine of their pixels, brought to mean 0 and deviation 1, is more than 0.95. A flat patch, white
-background above all, is nobody's target either: it cannot be told from other flat ones.
+same 16 rows, so over other places of the picture and other pictures (of as many as divide the rows that are encoded at
+once, where 16 does not): no device needs another's patches, and device counts change nothing. E_ij is 1 for j = i; else
+0 when j is flat, its row has weight 0, or it looks as i does: the cosine of their pixels, brought to mean 0 and
+deviation 1, is more than 0.95. A flat patch, white background above all, is nobody's target either: it cannot be told
+from other flat ones.
 """
 
 import math
@@ -25,8 +26,8 @@ from jaxtyping import Array, Bool, Float
 from make_jax.model.make import Apply, Make, Outputs
 from make_jax.model.masked import PredictedPatches, PredictedTokens
 from make_jax.model.transformer import unit
-from make_jax.objectives.contrastive import EXCLUDED
 from make_jax.objectives.means import Mean, mean
+from make_jax.objectives.pairs import EXCLUDED
 
 Found = tuple[Mean, dict[str, Mean]]  # the loss and its metrics
 

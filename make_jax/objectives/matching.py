@@ -28,8 +28,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import Apply, Make, Outputs
-from make_jax.objectives.contrastive import EXCLUDED, Rows, false_negatives
 from make_jax.objectives.means import Mean, mean
+from make_jax.objectives.pairs import EXCLUDED, Rows, false_negatives
 
 
 class Drawn(NamedTuple):

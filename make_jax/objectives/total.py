@@ -22,11 +22,13 @@ from jaxtyping import Array, Float, Int, Key
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import Apply, Outputs
 from make_jax.objectives.bank import Bank
-from make_jax.objectives.contrastive import Axis, Rows, contrastive_loss
+from make_jax.objectives.contrastive import contrastive_loss
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.objectives.masked import mlm, mpm
 from make_jax.objectives.matching import matching_losses
 from make_jax.objectives.means import Mean
+from make_jax.objectives.pairs import Rows
+from make_jax.objectives.statistics import Axis
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -127,6 +129,8 @@ def _contrasts(
             margin=config.margin,
             swaps=swaps,
             bank=None if bank is None else bank.rows(),
+            form=config.form,
+            tile=config.tile,
             axis=axis,
         )
 

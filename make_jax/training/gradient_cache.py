@@ -82,9 +82,7 @@ def make_encode(model: Make, config: Config) -> Encode:
     It gives what the loss needs of rows: their vectors, and the sums of all objectives that need no other rows.
     """
 
-    def encode(
-        params: Params, batch: Batch, key: jax.Array, number: jax.Array
-    ) -> tuple[Vectors, dict[str, Mean]]:
+    def encode(params: Params, batch: Batch, key: jax.Array, number: jax.Array) -> tuple[Vectors, dict[str, Mean]]:
         drawing, dropping = jax.random.split(key)
         reading, again = jax.random.split(jax.random.fold_in(dropping, number))
         variables = {"params": params}

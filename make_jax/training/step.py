@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from make_jax.config import Config
 from make_jax.model.make import Make
 from make_jax.objectives.bank import empty, remember
-from make_jax.objectives.contrastive import Rows
+from make_jax.objectives.pairs import Rows
 from make_jax.runs.mesh import batch_sharding, replicated
 from make_jax.runs.sharding import state_shardings
 from make_jax.runs.state import Params, TrainState

@@ -14,7 +14,7 @@ from make_jax.model.masked import PredictedPatches, PredictedTokens, at, first_t
 from make_jax.objectives.masked import patch_loss, token_loss
 from make_jax.objectives.total import local_means, total_loss, vectors_of
 from make_jax.runs.mesh import make_mesh, place_batch
-from tests.objectives.test_contrastive import agree
+from tests.objectives.contrasts import agree
 
 # --- tokens ---
 

@@ -11,9 +11,9 @@ import pytest
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import EncodedQuery, Make, Outputs
 from make_jax.model.modal_adaptation import Adapted, ProductStates
-from make_jax.objectives.contrastive import Rows
 from make_jax.objectives.matching import draw, matching_losses
 from make_jax.objectives.means import Mean
+from make_jax.objectives.pairs import Rows
 from make_jax.objectives.total import local_means
 from make_jax.runs.mesh import batch_sharding, make_mesh, replicated
 
@@ -145,7 +145,8 @@ def test_draws_are_as_frequent_as_exp_of_the_score():
     ids = jnp.tile(jnp.arange(4), times)
     rows = [Rows(jnp.tile(jnp.asarray(x), (times, 1)), ids) for x in (q, p)]
     weights = jnp.ones(4 * times)
-    found = jax.jit(lambda: draw(*rows, jnp.asarray(SCALE), weights=weights, group=4, key=jax.random.key(0), first=FIRST))()
+    key, scale = jax.random.key(0), jnp.asarray(SCALE)
+    found = jax.jit(lambda: draw(*rows, scale, weights=weights, group=4, key=key, first=FIRST))()
     chance = np.exp(5.0 * q @ p.T) * (1 - np.eye(4))
     for side, table in ((found.products, chance), (found.queries, chance.T)):
         counts = np.stack([np.bincount(np.asarray(side)[i::4], minlength=4) for i in range(4)])

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.sharding import PartitionSpec
 
 from make_jax.config import (
@@ -22,6 +23,7 @@ from make_jax.config import (
 )
 from make_jax.errors import InputError
 from make_jax.model.make import Make
+from make_jax.objectives.bank import Bank
 from make_jax.runs import named
 from make_jax.runs.mesh import make_mesh
 from make_jax.runs.sharding import LAST_AXIS, RULES, partition_specs, state_shardings
@@ -101,8 +103,6 @@ def test_what_is_split_computes_in_the_models_dtype():
             dtypes["/".join(context.module.path)] = context.module.dtype
         return out
 
-    from flax import linen as nn
-
     with nn.intercept_methods(note):
         jax.eval_shape(lambda: init_params(model, 0))
     for name, spec in specs(shapes().params).items():
@@ -170,10 +170,9 @@ def test_state_split_over_4_devices_restores_on_1_and_2(checkpoints):
     for fsdp, devices in ((1, 1), (2, 2), (2, 8)):
         mesh = make_mesh(fsdp, jax.devices()[:devices])
         shardings = state_shardings(jax.eval_shape(lambda: state), mesh)
+        shardings = replace(shardings, bank=Bank(*[shardings.bank] * 3))
         template = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            state,
-            replace(shardings, bank=jax.tree.map(lambda _: shardings.bank, state.bank)),
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, shardings
         )
         found, _ = checkpoints.restore(template)
         assert found.params["title_encoder"]["word"]["embedding"].sharding.mesh.shape["fsdp"] == fsdp

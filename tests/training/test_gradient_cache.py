@@ -20,6 +20,7 @@ from make_jax.config import (
     ObjectivesConfig,
     TextConfig,
     TrainConfig,
+    check,
 )
 from make_jax.errors import InputError
 from make_jax.model.make import Make, Outputs
@@ -37,13 +38,13 @@ from make_jax.training.step import init_params
 from tests.training.tiny_batch import random_batch
 
 VOCABULARY, KEYWORDS, B, GROUP = 40, 40, 32, 4
-TEXT = TextConfig(layers=1, width=16, heads=2, mlp_width=32, dropout=0.3)
+TEXT = TextConfig(layers=0, width=16, heads=2, mlp_width=32, dropout=0.3)
 CONFIG = Config(
     inputs=InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=24),
     model=ModelConfig(
         query=TEXT,
         title=TEXT,
-        image=ImageConfig(layers=1, width=16, heads=2, mlp_width=32, dropout=0.3),
+        image=ImageConfig(layers=0, width=16, heads=2, mlp_width=32, dropout=0.3),
         adaptation=AdaptationConfig(gate_width=8),
         matching=MatchingConfig(layers=1, width=16, heads=2, mlp_width=32, dropout=0.3),
         mlm=True,
@@ -71,14 +72,15 @@ def bank() -> Bank:
     vectors = rng.normal(size=(2, B, 16)).astype(np.float32)
     ids = np.where(rng.random((2, B)) < 0.2, -1, rng.integers(0, B, (2, B))).astype(np.int32)
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return Bank(vectors, ids, rng.integers(0, 8, (2, B, 2)).astype(np.uint32))
+    return Bank(*map(jnp.asarray, (vectors, ids, rng.integers(0, 8, (2, B, 2)).astype(np.uint32))))
 
 
 @cache
 def params() -> Any:
     """Not those of a start, where zero biases and heads would hide what is wrong."""
     rng = np.random.default_rng(2)
-    moved = jax.tree.map(lambda x: np.asarray(x) + rng.normal(0, 0.05, x.shape).astype(np.float32), init_params(MODEL, 0))
+    start = jax.device_get(init_params(MODEL, 0))
+    moved = jax.tree.map(lambda x: x + rng.normal(0, 0.05, x.shape).astype(np.float32), start)
     return {**moved, "log_scale": np.float32(np.log(9.0))}
 
 
@@ -119,7 +121,7 @@ def reference(size: int, dtype: str = "float32") -> Any:
         w = rows["weight"]
         swaps = Rows(out.swap.vectors, jnp.where(rows["swap_mask"].any(1), 0, -1))
         told: dict[str, Any] = {}
-        told["qic"], metrics = contrast(out.product.vectors, w, swaps=swaps, bank=jax.tree.map(jnp.asarray, bank()).rows())
+        told["qic"], metrics = contrast(out.product.vectors, w, swaps=swaps, bank=bank().rows())
         told |= metrics
         for name in ("title", "image"):
             told[f"{name}_contrast"], _ = contrast(getattr(out.product, name), w * rows[f"has_{name}"])
@@ -180,3 +182,76 @@ def test_equals_all_rows_at_once_with_dropout_and_every_objective(devices, fsdp,
     assert_equal(found(devices, fsdp, size), reference(size), 1e-5)
 
 
+def test_bfloat16_and_remat_over_split_parameters_equal_all_rows_at_once():
+    assert_equal(found(4, 2, 4, "bfloat16", True), reference(4, "bfloat16"), 2**-7)
+
+
+def collectives(text: str) -> list[tuple[str, str, str]]:
+    """(computation, operation, what it gives) of every exchange in a compiled program."""
+    made, computation = [], ""
+    for line in text.splitlines():
+        if line.endswith("{") and " -> " in line:
+            computation = line.split()[0]
+        if named := re.search(r"= (.*?) (all-reduce|reduce-scatter|all-gather)(-start)?\(", line):
+            made.append((computation, named[2], named[1]))
+    return made
+
+
+def shape_of(name: str, parts: int = 1) -> str:
+    """A parameter's shape as a program writes it, its last axis split into `parts`."""
+    *rest, last = dict(named_leaves(params()))[name].shape
+    return f"f32[{','.join(map(str, (*rest, last // parts)))}]"
+
+
+SPLIT, WHOLE = "matching/layer_0/mlp/in/kernel", "adaptation/gate_in/kernel"  # of shapes that nothing else has
+
+
+def test_gradients_are_all_reduced_once_and_outside_the_loop():
+    made = collectives(program(2, 1, 4)[0].as_text())
+    [(where, operation, what)] = [each for each in made if shape_of(WHOLE) in each[2]]
+    assert (where, operation) == ("ENTRY", "all-reduce")
+    sizes = [int(np.prod([int(n) for n in dims.split(",") if n])) for dims in re.findall(r"f32\[([\d,]*)\]", what)]
+    assert sum(sizes) >= sum(leaf.size for leaf in jax.tree.leaves(params()))
+    assert not [each for each in made if each[0] != "ENTRY"]
+
+
+def test_split_gradients_are_scattered_once_and_split_parameters_gathered_once():
+    made = collectives(program(4, 2, 4)[0].as_text())
+    assert not [each for each in made if each[0] != "ENTRY"]
+    by_operation = {name: [each[2] for each in made if each[1] == name] for name in ("all-gather", "reduce-scatter")}
+    assert sum(shape_of(SPLIT) in what for what in by_operation["all-gather"]) == 1
+    assert sum(shape_of(SPLIT, 2) in what for what in by_operation["reduce-scatter"]) == 1
+    assert not any(shape_of(WHOLE) in what for what in by_operation["all-gather"])
+    assert sum(shape_of(WHOLE) in each[2] for each in made) == 1
+
+
+def test_memory_does_not_grow_with_the_batch_but_for_vectors():
+    """Temporary buffers of a device: the loss takes them by the ring, so that its matrix does not hide the rest."""
+    objectives = ObjectivesConfig(form="ring", tile=16)
+    config = replace(CONFIG, objectives=objectives, train=replace(CONFIG.train, micro_batch=16))
+    model, mesh = Make(CONFIG.model, CONFIG.inputs, VOCABULARY, KEYWORDS), make_mesh(devices=jax.devices()[:1])
+    gradient = make_gradient(model, config, mesh, params(), jax.tree.map(lambda _: 1.0, params()))
+
+    def temporary(count: int) -> int:
+        rows = random_batch(replace(config, train=replace(config.train, batch_size=count)), VOCABULARY, KEYWORDS)
+        return jax.jit(gradient).lower(params(), rows, None, KEY).compile().memory_analysis().temp_size_in_bytes
+
+    small, large = temporary(64), temporary(1024)
+    vectors = 5 * 16 * 4  # bytes a row: three vectors, each with its cotangent, in float32
+    assert small < large < small + 4 * vectors * (1024 - 64)
+
+
+def test_micro_batches_that_do_not_divide_a_devices_rows_are_an_error():
+    mesh = make_mesh()
+    check_micro_batch(256, 0, mesh)
+    check_micro_batch(256, 32, mesh)
+    with pytest.raises(InputError) as told:
+        check_micro_batch(256, 12, mesh)
+    assert str(told.value) == (
+        "train.micro_batch is 12, which does not divide the 32 rows that each of 8 devices has of train.batch_size "
+        "256; set it to 8 or 16"
+    )
+    with pytest.raises(InputError, match=r"set it to 32$"):
+        check_micro_batch(256, 64, mesh)
+    with pytest.raises(InputError, match=r"micro_batch is 6, expected a multiple of .*matching_group 4, like 4 or 8"):
+        check(replace(CONFIG, train=replace(CONFIG.train, micro_batch=6)))
