@@ -51,6 +51,7 @@ def fit_keyword_heads(
     All processes read all products. An unreadable picture does not end a run that is as good as over: its batch is left
     out, and `note` is told.
     """
+    params = jax.device_put(params, replicated(mesh))  # once: they are read for every batch
     rng = np.random.default_rng(seed)
     products = catalog.split_products("train")
     products = [products[i] for i in np.sort(rng.permutation(len(products))[:MOST])]
