@@ -181,7 +181,8 @@ class TrainConfig:
     eval_every: int = 200  # steps; 0 evaluates at the end only
     eval_batch_size: int = 256  # products embedded at once
     save_every: int = 200  # steps; 0 saves at the end only
-    fsdp: int = 1  # devices over which the mesh's fsdp axis goes; the rest is data
+    micro_batch: int = 0  # rows that a device encodes at once, the rest of its batch waiting; 0: all of them
+    fsdp: int = 1  # devices over which the large matrices are split: the mesh's fsdp axis; the rest is data
 
 
 @dataclass(frozen=True)
@@ -360,8 +361,11 @@ def _objectives_problems(config: Config) -> Iterator[str]:
         if getattr(objectives, name) and not there:
             yield f"objectives.{name} is {getattr(objectives, name)}, expected 0 without {what}"
     group = objectives.matching_group
-    if (objectives.qim or objectives.qim2) and group >= 2 and config.train.batch_size % group:
-        yield f"train.batch_size is {config.train.batch_size}, expected a multiple of objectives.matching_group {group}"
+    for name in ("batch_size", "micro_batch"):
+        size = getattr(config.train, name)
+        if (objectives.qim or objectives.qim2) and group >= 2 and size % group:
+            near = f"{size // group * group} or {-(-size // group) * group}" if size > group else f"{group}"
+            yield f"train.{name} is {size}, expected a multiple of objectives.matching_group {group}, like {near}"
 
 
 def _training_problems(config: Config) -> Iterator[str]:
@@ -372,7 +376,7 @@ def _training_problems(config: Config) -> Iterator[str]:
     yield from _outside(config, "[0, 1]", "optim.final_learning_rate")
     yield from _outside(config, "[0, 1)", "optim.beta1", "optim.beta2", "optim.ema_decay")
     yield from _outside(config, "[1, )", *(f"train.{name}" for name in counts))
-    yield from _outside(config, "[0, )", "train.eval_every", "train.save_every")
+    yield from _outside(config, "[0, )", "train.eval_every", "train.save_every", "train.micro_batch")
     yield from _outside(config, "[0, 4294967295]", "train.seed")  # NumPy and Grain take 32 bits
     if optim.warmup_steps >= config.train.steps >= 1:
         yield f"optim.warmup_steps is {optim.warmup_steps}, expected less than train.steps {config.train.steps}"

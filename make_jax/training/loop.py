@@ -36,7 +36,7 @@ from make_jax.model.make import Make
 from make_jax.retrieval.provenance import commit
 from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, read_keywords
 from make_jax.runs.checkpoints import Checkpoints, Found
-from make_jax.runs.mesh import check_batch, check_groups, make_mesh, place_batch
+from make_jax.runs.mesh import check_batch, check_groups, check_micro_batch, make_mesh, place_batch
 from make_jax.runs.state import Params, TrainState, parameter_count
 from make_jax.training.curves import draw
 from make_jax.training.keyword_heads import fit_keyword_heads
@@ -59,6 +59,7 @@ def train(config: Config) -> Path:
     folder = Path(config.run)
     mesh = make_mesh(config.train.fsdp)
     check_batch(config.train.batch_size, mesh)
+    check_micro_batch(config.train.batch_size, config.train.micro_batch, mesh)
     if config.objectives.qim or config.objectives.qim2:
         check_groups(config.train.batch_size, config.objectives.matching_group, mesh)
     catalog = Catalog.load(config.data.catalog)

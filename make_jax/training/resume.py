@@ -8,8 +8,15 @@ from make_jax.errors import InputError
 from make_jax.retrieval.retriever import CONFIG
 from make_jax.runs.checkpoints import Found
 
-# Settings that change where a run reads, how fast it goes or what it tells, and not what it learns.
-FREE = ("run", "data", "train.log_every", "train.eval_every", "train.save_every", "train.eval_batch_size", "train.fsdp")
+# Settings that change where a run reads, how fast it goes or what it tells, and not what it learns. Another micro_batch
+# drops other activations, as another count of devices does.
+FREE = (
+    "run",
+    "data",
+    "objectives.form",
+    "objectives.tile",
+    *(f"train.{name}" for name in ("log_every", "eval_every", "save_every", "eval_batch_size", "micro_batch", "fsdp")),
+)
 
 
 def check_same_run(config: Config, digest: str, found: Found) -> None:
