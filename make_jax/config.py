@@ -179,6 +179,8 @@ class TrainConfig:
     eval_every: int = 200  # steps; 0 evaluates at the end only
     eval_batch_size: int = 256  # products embedded at once
     save_every: int = 200  # steps; 0 saves at the end only
+    keep: int = 2  # newest checkpoints kept on the disk, beside the best one
+    init_from: str = ""  # run or checkpoint folder whose weights a new run begins with; "" draws them from the seed
     fsdp: int = 1  # devices over which the mesh's fsdp axis goes; the rest is data
 
 
@@ -363,7 +365,7 @@ def _objectives_problems(config: Config) -> Iterator[str]:
 
 def _training_problems(config: Config) -> Iterator[str]:
     optim = config.optim
-    counts = ("steps", "batch_size", "log_every", "eval_batch_size", "fsdp")
+    counts = ("steps", "batch_size", "log_every", "eval_batch_size", "fsdp", "keep")
     yield from _outside(config, "(0, )", "optim.learning_rate", "optim.eps", "optim.largest_scale")
     yield from _outside(config, "[0, )", "optim.warmup_steps", "optim.weight_decay", "optim.clip_norm")
     yield from _outside(config, "[0, 1]", "optim.final_learning_rate")

@@ -1,4 +1,4 @@
-"""The one exception for bad input, and the one place that turns it into exit code 2."""
+"""Why a program ends early, and the one place that turns it into an exit code: 2 for bad input, 0 for SIGTERM."""
 
 import sys
 from collections.abc import Callable
@@ -12,16 +12,27 @@ class InputError(Exception):
     """
 
 
+class Terminated(Exception):  # noqa: N818 - nothing went wrong
+    """SIGTERM asked the program to end, and it has kept what there was to keep.
+
+    The message is one line that says what was kept. Programs print it and end with exit code 0.
+    """
+
+
 def exit_cleanly(main: Callable[[], int | None]) -> None:
     """Runs `main` and leaves the process: its code, or 2 and one line on stderr for a bad input.
 
-    Ctrl-C leaves with 130 and no traceback; a full disk or an unreadable file (OSError) is a bad input too.
+    Ctrl-C leaves with 130 and no traceback, SIGTERM with 0 where `main` minds it (see `Terminated`); a full disk or an
+    unreadable file (OSError) is a bad input too.
     """
     try:
         code = main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except Terminated as ended:
+        print(ended, file=sys.stderr)
+        code = 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

@@ -9,7 +9,8 @@ from make_jax.retrieval.retriever import CONFIG
 from make_jax.runs.checkpoints import Found
 
 # Settings that change where a run reads, how fast it goes or what it tells, and not what it learns.
-FREE = ("run", "data", "train.log_every", "train.eval_every", "train.save_every", "train.eval_batch_size", "train.fsdp")
+_FREE_IN_TRAIN = ("log_every", "eval_every", "save_every", "eval_batch_size", "fsdp", "keep")
+FREE = ("run", "data", "model.remat", *(f"train.{name}" for name in _FREE_IN_TRAIN))
 
 
 def check_same_run(config: Config, digest: str, found: Found) -> None:
@@ -17,24 +18,25 @@ def check_same_run(config: Config, digest: str, found: Found) -> None:
     before = from_json(found.files[CONFIG], f"{found.path}/{CONFIG}")
     differing = [
         f"{name} is {asked!r} here and {saved!r} there"
-        for name, asked, saved in _differences(config, before)
+        for name, asked, saved in differences(config, before)
         if name not in FREE and name.partition(".")[0] not in FREE
     ]
     if found.meta["catalog_digest"] != digest:
         differing.append("the catalog's content differs")
     if differing:
         raise InputError(
-            f"{found.path}: a run with other settings: {'; '.join(differing)}; use the same, or another folder by --run"
+            f"{found.path}: a run with other settings: {'; '.join(differing)}; use the same, or another folder by "
+            f"--run (with --train.init-from {found.path} it begins with these weights)"
         )
 
 
-def _differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted name, value in a, value in b) of the fields that differ."""
+def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted name, value in a, value in b) of the fields in which two dataclasses differ."""
     found = []
     for field in dataclasses.fields(a):
         x, y, name = getattr(a, field.name), getattr(b, field.name), prefix + field.name
         if dataclasses.is_dataclass(x):
-            found += _differences(x, y, f"{name}.")
+            found += differences(x, y, f"{name}.")
         elif x != y:
             found.append((name, x, y))
     return found

@@ -80,14 +80,14 @@ class Telemetry:
         self._pace.append((time.monotonic(), step))
         self._show()
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float], **texts: str) -> None:
         """Tells `metrics` of `step`: one flushed line of `metrics.jsonl`, TensorBoard scalars, and the live line.
 
-        A value that is not finite stands as null, because JSON has no word for it.
+        A value that is not finite stands as null, because JSON has no word for it. `texts` stand in the line only.
         """
         values = {name: float(value) for name, value in metrics.items()}
         told = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._metrics.write(json.dumps({"step": step, "time": round(time.time(), 3), **told}) + "\n")
+        self._metrics.write(json.dumps({"step": step, "time": round(time.time(), 3), **told, **texts}) + "\n")
         self._metrics.flush()
         self._events.scalars(step, values)
         self._shown |= values
