@@ -3,11 +3,12 @@
 import sys
 
 from make_jax.command_line import parse
-from make_jax.errors import exit_cleanly
+from make_jax.errors import end_on_sigterm, exit_cleanly
 
 
 def main() -> None:
     """Parses the settings and trains."""
+    end_on_sigterm()
     config = parse(sys.argv[1:], "Trains a model on a catalog's clicks.")
     from make_jax.training.loop import train  # after parsing: --help and a wrong flag answer at once
 
