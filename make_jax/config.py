@@ -182,6 +182,17 @@ class TrainConfig:
     keep: int = 2  # newest checkpoints kept on the disk, beside the best one
     init_from: str = ""  # run or checkpoint folder whose weights a new run begins with; "" draws them from the seed
     fsdp: int = 1  # devices over which the mesh's fsdp axis goes; the rest is data
+    profile: str = ""  # FIRST:LAST step to trace into RUN/profile, such as 10:15; "" traces none
+
+
+@dataclass(frozen=True)
+class ProcessesConfig:
+    """The processes of a run, where the environment does not tell (docs/scaling.md); nothing that it learns from."""
+
+    coordinator: str = ""  # HOST:PORT of process 0, PORT free there; "" asks SLURM, Open MPI, Kubernetes, a TPU pod
+    count: int = 0  # processes; 0 asks the environment, 1 is alone whatever the environment says
+    index: int = -1  # of this process, from 0; -1 asks the environment
+    start_timeout: int = 300  # seconds in which all have to come
 
 
 @dataclass(frozen=True)
@@ -195,6 +206,7 @@ class Config:
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    processes: ProcessesConfig = field(default_factory=ProcessesConfig)
 
 
 def to_json(config: Config) -> str:
@@ -220,7 +232,7 @@ def check(config: Config) -> None:
     """Raises InputError that names every setting with a wrong type, out of range, or contradicting another one."""
     _read(Config, dataclasses.asdict(config), "", "config")  # a recipe is plain Python: its types are checked here
     problems = [*_data_problems(config), *_model_problems(config)]
-    problems += [*_objectives_problems(config), *_training_problems(config)]
+    problems += [*_objectives_problems(config), *_training_problems(config), *_processes_problems(config.processes)]
     if problems:
         raise InputError("; ".join(problems))
 
@@ -361,6 +373,25 @@ def _objectives_problems(config: Config) -> Iterator[str]:
     group = objectives.matching_group
     if (objectives.qim or objectives.qim2) and group >= 2 and config.train.batch_size % group:
         yield f"train.batch_size is {config.train.batch_size}, expected a multiple of objectives.matching_group {group}"
+
+
+def _processes_problems(processes: ProcessesConfig) -> Iterator[str]:
+    address, count, index = processes.coordinator, processes.count, processes.index
+    if processes.start_timeout < 1:
+        yield f"processes.start_timeout is {processes.start_timeout}, expected at least 1"
+    if not address:
+        if count not in (0, 1):
+            yield f"processes.count is {count}, expected HOST:PORT in processes.coordinator with it (or 0 or 1)"
+        if index != -1:
+            yield f"processes.index is {index}, expected HOST:PORT in processes.coordinator with it (or -1)"
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 65536):
+        yield f"processes.coordinator is {address!r}, expected HOST:PORT"
+    if count < 1:
+        yield f"processes.count is {count}, expected at least 1 with processes.coordinator"
+    elif not 0 <= index < count:
+        yield f"processes.index is {index}, expected 0 to {count - 1}, for processes.count is {count}"
 
 
 def _training_problems(config: Config) -> Iterator[str]:

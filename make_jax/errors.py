@@ -38,18 +38,25 @@ def exit_cleanly(main: Callable[[], int | None]) -> None:
     """
     try:
         code = main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except Terminated as ended:
-        print(ended, file=sys.stderr)
-        code = 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        code = 2
+    except (InputError, Terminated, KeyboardInterrupt, OSError) as error:
+        code = tell(error)
     sys.stdout.flush()
     sys.exit(code)
+
+
+def tell(error: BaseException) -> int | None:
+    """Prints on stderr what `exit_cleanly` says of an error and returns its exit code; None for one that is a bug."""
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    if isinstance(error, Terminated):
+        print(error, file=sys.stderr)
+        return 0
+    if isinstance(error, InputError):
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    return None

@@ -118,8 +118,14 @@ class Checkpoints:
                 self._writer = None
 
     def exists(self) -> bool:
-        """Whether any checkpoint is there, intact or not."""
-        return any(self._candidates(kind) for kind in KINDS)
+        """Whether any checkpoint is there, intact or not; where process 0 sees one, all processes are told so."""
+        there = self.newest() is not None
+        return bool(multihost_utils.broadcast_one_to_all(there)) if jax.process_count() > 1 else there
+
+    def newest(self) -> int | None:
+        """The step of the newest complete checkpoint, intact or not; None without any."""
+        newest = max((_age(path) for kind in KINDS for path in self._candidates(kind)), default=None)
+        return None if newest is None else newest[0]
 
     def latest_intact(self, kind: Kind = "last") -> Found:
         """Returns the newest checkpoint whose files are all unchanged: for "last" of both kinds, for "best" of the

@@ -27,7 +27,7 @@ from make_jax.model.make import Make
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.retrieval.embed import read_products
 from make_jax.retrieval.retriever import PRODUCT_INPUTS
-from make_jax.runs.mesh import batch_sharding, replicated
+from make_jax.runs.mesh import place_everywhere, place_rows, replicated
 from make_jax.runs.state import Params
 
 MOST = 100_000  # products that heads are fitted to; of more, as many are drawn
@@ -75,7 +75,7 @@ def fit_keyword_heads(
         except InputError as error:
             note(f"{len(some)} products are left out of keyword evidence: {error}")
             continue
-        placed = jax.device_put({name: batch[name] for name in PRODUCT_INPUTS}, batch_sharding(mesh))
+        placed = place_rows({name: batch[name] for name in PRODUCT_INPUTS}, mesh)
         found, n = jax.device_get(_directions(mesh, model, params, placed)), len(some)
         rows.append({name: Direction(of.vectors[:n], of.present[:n]) for name, of in found.items()})
         read += range(start, start + n)
@@ -85,7 +85,7 @@ def fit_keyword_heads(
         has = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(found[name].present for found in rows)]))
         given = np.concatenate([np.zeros((0, model.config.embedding), np.float32), *directions])[has]
         fitted[name] = fit_head(given, packed[read][has], known, mesh, seed, give_way)
-    return jax.device_put(fitted, replicated(mesh))
+    return place_everywhere(fitted, mesh)
 
 
 def fit_head(
@@ -128,7 +128,7 @@ def fit_head(
 
         return jax.lax.fori_loop(steps[0], steps[1], step, state)
 
-    given = jax.device_put((directions, keywords), replicated(mesh))
+    given = place_everywhere((directions, keywords), mesh)
     state = start(given[0])
     for first in range(0, steps, PART):
         give_way()

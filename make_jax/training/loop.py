@@ -9,7 +9,7 @@ step, before it is evaluated, the heads of keyword evidence are fitted.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -34,15 +34,17 @@ from make_jax.retrieval.provenance import commit
 from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
 from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.mesh import check_batch, check_groups, make_mesh, place_batch
+from make_jax.runs.processes import Processes, joined
 from make_jax.runs.state import Params, TrainState, parameter_count
 from make_jax.training.curves import draw
 from make_jax.training.keyword_heads import fit_keyword_heads
 from make_jax.training.optimizer import learning_rate
+from make_jax.training.resume import same_everywhere
 from make_jax.training.seen import make_fold
 from make_jax.training.start import Start, find_start
 from make_jax.training.step import init_state, make_step
 from make_jax.training.stopping import Interrupted, Stop, stop_on_signals
-from make_jax.training.telemetry import METRICS, Telemetry
+from make_jax.training.telemetry import METRICS, Silent, Telemetry
 from make_jax.training.validation import BEST_BY, Validation
 
 CURVES = "curves.png"
@@ -56,6 +58,13 @@ def train(config: Config) -> Path:
     Ctrl-C and SIGTERM save and raise KeyboardInterrupt and Terminated.
     """
     check(config)
+    checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.keep)
+    with closing(checkpoints), joined(config.processes, checkpoints.newest) as processes:
+        return _train(config, checkpoints, processes)
+
+
+def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Path:
+    """What `train` does, in each of the processes."""
     folder = Path(config.run)
     mesh = make_mesh(config.train.fsdp)
     check_batch(config.train.batch_size, mesh)
@@ -65,21 +74,23 @@ def train(config: Config) -> Path:
         stop = stack.enter_context(stop_on_signals())
         catalog = Catalog.load(config.data.catalog)
         _check_splits(catalog)
-        checkpoints = Checkpoints(folder / CHECKPOINTS, config.train.keep)
-        stack.callback(checkpoints.close)
+        processes.check_same(same_everywhere(config, catalog.digest))
         start = find_start(config, catalog, checkpoints)
         tokenizer, keywords = start.tokenizer, start.keywords
         built = build(catalog, config.data.cache)
         model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
         state = start.state(init_state(model, config, mesh), checkpoints)
-        if jax.process_index() == 0:
+        if processes.first:
             write_atomically(folder / CONFIG, to_json(config))
             checkpoints.expect_room(state)  # now, not after the first hours
-        telemetry = stack.enter_context(Telemetry(folder, config.train.steps, start_step=start.step))
+        telemetry: Telemetry | Silent = Silent()
+        if processes.first:
+            telemetry = stack.enter_context(Telemetry(folder, config.train.steps, start_step=start.step))
         _greet(telemetry, config, catalog, built, state, start, mesh.size)
         run = _Run(
             config,
             checkpoints,
+            processes,
             telemetry,
             stop,
             Validation(catalog, model, tokenizer, keywords, mesh, config.train.eval_batch_size),
@@ -104,7 +115,9 @@ def train(config: Config) -> Path:
         placed = stack.enter_context(prefetch(batches, partial(place_batch, mesh=mesh), max(1, config.data.prefetch)))
         stopped = _loop(run, state, make_step(model, config, mesh, state.params), placed, start.step)
         checkpoints.wait()
-        draw(folder / METRICS, folder / CURVES)
+        processes.leave()
+        if processes.first:
+            draw(folder / METRICS, folder / CURVES)
         if stopped is not None:
             stop.leave(f"step {stopped} is saved")
     return folder
@@ -164,7 +177,8 @@ class _Run:
 
     config: Config
     checkpoints: Checkpoints
-    telemetry: Telemetry
+    processes: Processes
+    telemetry: Telemetry | Silent
     stop: Stop
     validation: Validation
     fit_heads: Callable[[Params], Params]  # of keyword evidence, to the encoders among the parameters
@@ -197,6 +211,7 @@ class _Run:
         if len(self.pending) > 2:
             jax.block_until_ready(self.pending[-3])
         self.telemetry.advance(step)
+        self.processes.step = step
 
     def flush(self, step: int, batches: Batches) -> None:
         """Reads and tells the metrics of the steps up to `step`. InputError when one of them is not finite."""
@@ -240,7 +255,8 @@ class _Run:
     def evaluate(self, step: int, state: TrainState) -> None:
         """Measures validation and saves the checkpoint when it is the best so far."""
         if self.validation.queries:
-            self.measured = dict(self.validation.measure(state.eval_params, lambda *_: self.stop.give_way()))
+            measured = self.validation.measure(state.eval_params, lambda *_: self.stop.give_way())
+            self.measured = self.processes.same(measured)
             self.telemetry.write(step, self.measured)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in self.measured.items())
             self.telemetry.note(f"step {step}: {shown}")
@@ -277,7 +293,13 @@ def _check_splits(catalog: Catalog) -> None:
 
 
 def _greet(
-    telemetry: Telemetry, config: Config, catalog: Catalog, built: BuiltCatalog, state: TrainState, start: Start, n: int
+    telemetry: Telemetry | Silent,
+    config: Config,
+    catalog: Catalog,
+    built: BuiltCatalog,
+    state: TrainState,
+    start: Start,
+    n: int,
 ) -> None:
     telemetry.note(
         f"{catalog.info.name}: {len(built.products('train')):,} training products, {len(catalog.clicks):,} clicks; "

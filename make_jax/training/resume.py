@@ -9,8 +9,8 @@ from make_jax.retrieval.retriever import CONFIG
 from make_jax.runs.checkpoints import Found
 
 # Settings that change where a run reads, how fast it goes or what it tells, and not what it learns.
-_FREE_IN_TRAIN = ("log_every", "eval_every", "save_every", "eval_batch_size", "fsdp", "keep")
-FREE = ("run", "data", "model.remat", *(f"train.{name}" for name in _FREE_IN_TRAIN))
+_FREE_IN_TRAIN = ("log_every", "eval_every", "save_every", "eval_batch_size", "fsdp", "keep", "profile")
+FREE = ("run", "data", "processes", "model.remat", *(f"train.{name}" for name in _FREE_IN_TRAIN))
 
 
 def check_same_run(config: Config, digest: str, found: Found) -> None:
@@ -28,6 +28,13 @@ def check_same_run(config: Config, digest: str, found: Found) -> None:
             f"{found.path}: a run with other settings: {'; '.join(differing)}; use the same, or another folder by "
             f"--run (with --train.init-from {found.path} it begins with these weights)"
         )
+
+
+def same_everywhere(config: Config, digest: str) -> dict[str, str]:
+    """What all processes of a run must have alike, by name; the paths of a catalog and its cache may differ."""
+    settings = dataclasses.asdict(config)
+    del settings["processes"], settings["data"]["catalog"], settings["data"]["cache"]
+    return {"the catalog": digest, "the settings": repr(settings)}
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

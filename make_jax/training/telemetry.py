@@ -30,6 +30,19 @@ TENSORBOARD = "tensorboard"  # subfolder of a run's folder
 PLAIN_INTERVAL = 10.0  # least seconds between two lines where the output is not a terminal
 
 
+class Silent:
+    """The telemetry of a process that another one tells for."""
+
+    def advance(self, step: int) -> None:
+        """Nothing."""
+
+    def write(self, step: int, metrics: Mapping[str, float], **texts: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
 class Telemetry:
     """The one teller of a run: use it as a context manager, `advance` every step, `write` at the steps that are logged.
 
