@@ -10,12 +10,12 @@ when a promise was not kept.
 
 import argparse
 import ctypes
-import importlib.util
 import json
 import os
 import resource
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +25,11 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import local_processes
 import numpy as np
 from kill_runs import (
+    LONGEST,
+    RECIPE,
     ROOT,
     Failed,
     Run,
@@ -37,19 +40,22 @@ from kill_runs import (
     last_told,
     newest,
     saving,
+    surroundings,
     told,
 )
 
 from make_jax.catalog.reader import Catalog
-from make_jax.errors import exit_cleanly
+from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.retrieval.provenance import about
+from make_jax.runs.watch import GONE
 
 GRACE = 30.0  # seconds from SIGTERM to the end
-STEPS = 120  # of the run that is killed so often
-LONG = ("--train.steps", str(STEPS), "--train.save-every", "60")
-SHORT = ("--train.steps", "20", "--train.eval-every", "8", "--train.save-every", "5")
-PLAIN = (*SHORT, "--model.query.dropout", "0", "--model.title.dropout", "0", "--train.keep", "4")
+STEPS, EVAL = 40, 20
+WHOLE = ("--train.steps", str(STEPS), "--train.eval-every", str(EVAL), "--train.save-every", "10", "--train.keep", "4")
+OFTEN = (*WHOLE[:4], "--train.save-every", "3", "--train.keep", "3")  # the same run: how often it saves changes nothing
+PLAIN = ("--train.steps", "20", "--train.eval-every", "0", "--train.save-every", "5", "--train.keep", "4")
+PLAIN += ("--model.query.dropout", "0", "--model.title.dropout", "0")
 PLAIN += ("--model.evidence", "0", "--model.adaptation.weights", "gate")
 Row = Callable[[], str]  # does it and says what was seen
 
@@ -71,9 +77,7 @@ class Matrix:
         kills = {f"SIGKILL {k + 1}": partial(self.kill, k) for k in range(self.kills)}
         moments = ("import", "compilation", "step", "save", "evaluation", "fit")
         return {
-            f"undisturbed, {STEPS} steps": partial(self.whole, "long", LONG),
-            "undisturbed, 20 steps": partial(self.whole, "short", SHORT),
-            "undisturbed, 20 steps without dropout": partial(self.whole, "plain", PLAIN),
+            "undisturbed": partial(self.whole, "whole", WHOLE),
             **kills,
             "to the end after the kills": self.after_kills,
             **{f"SIGTERM in {moment}": partial(self.terminate, moment) for moment in moments},
@@ -83,8 +87,12 @@ class Matrix:
             "disk full before a save": partial(self.full_disk, 0.0),
             "disk full during a save": partial(self.full_disk, 0.5),
             "write that fails during a save": self.failing_write,
+            "undisturbed, without dropout": partial(self.whole, "plain", PLAIN),
             "8 -> 4 -> 2 -> 8 devices": self.other_devices,
-            "second of two processes killed": self.second_process,
+            "undisturbed, two processes": self.whole_pair,
+            "second of two processes killed": partial(self.one_of_a_pair, 1, signal.SIGKILL),
+            "first of two processes killed": partial(self.one_of_a_pair, 0, signal.SIGKILL),
+            "SIGTERM to one of two processes": partial(self.one_of_a_pair, 1, signal.SIGTERM),
         }
 
     def start(self, name: str, options: tuple[str, ...], **how: Any) -> Run:
@@ -113,7 +121,7 @@ class Matrix:
         if before >= STEPS:  # no step is left to be killed in
             shutil.rmtree(folder)
             before = 0
-        run = self.start("killed", (*LONG[:2], "--train.save-every", "3"))
+        run = self.start("killed", OFTEN)
         if when == "start":
             time.sleep(rng.uniform(1, 12))
         else:
@@ -132,13 +140,13 @@ class Matrix:
         expect(after >= there >= before, f"step {there} was saved, {after} is left")
         expect(run.started_at in (None, before), f"step {before} was saved, went on from {run.started_at}")
         if folder.exists() and last_told(folder):
-            expect_same(folder, self.work / "long", whole=False)
+            expect_same(folder, self.work / "whole", whole=False)
         kind = "in a save" if writing else "between saves" if run.stepped else "while starting"
         return f"{kind}; told step {last_told(folder)}, saved {after}"
 
     def after_kills(self) -> str:
         """The run that was killed so often ends as the other."""
-        run = self.to_the_end("killed", LONG, "long")
+        run = self.to_the_end("killed", WHOLE, "whole")
         return f"went on from {run.started_at}; all values and the last parameters are the same"
 
     def terminate(self, moment: str) -> str:
@@ -146,7 +154,7 @@ class Matrix:
         name = f"terminated-{moment}"
         shutil.rmtree(self.work / name, ignore_errors=True)
         compiles = moment == "compilation"
-        run = self.start(name, SHORT, cache=f"jax-{time.time_ns()}" if compiles else "jax")
+        run = self.start(name, OFTEN, cache=f"jax-{time.time_ns()}" if compiles else "jax")
         folder = run.folder
         if moment == "import":
             time.sleep(1.5)
@@ -157,7 +165,7 @@ class Matrix:
             run.until(lambda: "fitting keyword evidence" in run.said, "the fit")
             time.sleep(2.0)
         else:
-            run.until(lambda: last_told(folder) >= (8 if moment == "evaluation" else 3), "a step")
+            run.until(lambda: last_told(folder) >= (EVAL if moment == "evaluation" else 3), "a step")
         if moment == "save":
             run.until(lambda: bool(saving(folder)), "a save")
         step = last_told(folder)
@@ -174,57 +182,57 @@ class Matrix:
             expect(saved >= step and f"step {saved} is saved" in run.said, f"saved {saved}: {run.said[-300:]!r}")
         if moment in ("evaluation", "fit"):
             expect((step, "val_ndcg@10") not in told(folder), "it was over before the signal came")
-        self.to_the_end(name, SHORT, "short")
+        self.to_the_end(name, WHOLE, "whole")
         return f"exit code 0 after {seconds:.1f} s; saved {newest(folder) and step}; the rest is the same"
 
     def interrupt(self) -> str:
         """Ctrl-C: saved, exit code 130."""
         shutil.rmtree(self.work / "interrupted", ignore_errors=True)
-        run = self.start("interrupted", SHORT)
+        run = self.start("interrupted", OFTEN)
         run.until(lambda: last_told(run.folder) >= 3, "a step")
         run.signal(signal.SIGINT)
         code, saved = run.end(), newest(run.folder)
         expect(code == 130 and f"step {saved} is saved" in run.said, f"exit code {code}: {run.said[-300:]!r}")
-        self.to_the_end("interrupted", SHORT, "short")
+        self.to_the_end("interrupted", WHOLE, "whole")
         return f"exit code 130; saved {saved}; the rest is the same"
 
     def damage(self, how: str) -> str:
         """The newest checkpoint is damaged: said, and the older one used."""
         name, folder = how, self.work / how
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self.work / "plain", folder)
-        for path in (folder / "checkpoints" / "last" / "000020", folder / "checkpoints" / "best"):
+        shutil.copytree(self.work / "whole", folder)
+        for path in (folder / "checkpoints" / "last" / f"{STEPS:06d}", folder / "checkpoints" / "best"):
             shutil.rmtree(path)
-        file = largest(folder / "checkpoints" / "last" / "000015" / "state")
+        file = largest(folder / "checkpoints" / "last" / "000030" / "state")
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content if how == "flipped" else content[:-1])
-        run = self.to_the_end(name, PLAIN, "plain")
-        expect(f"{file}: damaged" in run.said and "last/000010 instead" in run.said, f"not said: {run.said[:500]!r}")
-        expect(run.started_at == 10, f"went on from {run.started_at}")
-        return f"named {file.parent.name}/{file.name[:8]}...; went on from 10; the rest is the same"
+        run = self.to_the_end(name, WHOLE, "whole")
+        expect(f"{file}: damaged" in run.said and "last/000020 instead" in run.said, f"not said: {run.said[:500]!r}")
+        expect(run.started_at == 20, f"went on from {run.started_at}")
+        return f"named {file.parent.name}/{file.name[:8]}...; went on from 20; the rest is the same"
 
     def full_disk(self, share: float) -> str:
         """A disk of its own that is full but for `share` of what a save takes beside the arrays."""
         if os.geteuid() != 0:
             raise NotRun("mounting a small disk needs root; see the row of a write that fails")
-        one = self.work / "plain" / "checkpoints" / "last" / "000005"
+        one = self.work / "whole" / "checkpoints" / "last" / "000010"
         total = sum(file.stat().st_size for file in one.rglob("*") if file.is_file())
         disk = self.work / "disk"
         disk.mkdir(parents=True, exist_ok=True)
         _mount(disk, 8 * total)
         try:
-            run = self.start("disk/run", PLAIN)
-            run.until(lambda: newest(run.folder) >= 5, "a checkpoint")
+            run = self.start("disk/run", OFTEN)
+            run.until(lambda: newest(run.folder) > 0, "a checkpoint")
             free = shutil.disk_usage(disk).free
             with (disk / "filler").open("wb") as filler:
                 filler.write(bytes(max(0, free - (1 << 16) - int(share * total))))
             code, saved = run.end(), newest(run.folder)
             expect(code == 2 and run.said.count("error: ") == 1, f"exit code {code}: {run.said[-500:]!r}")
             expect("No space left on device" in run.said and "Traceback" not in run.said, run.said[-500:])
-            expect(saved >= 5 and not any(checkpoints(run.folder).values()), f"saved {saved}")
+            expect(saved > 0 and not any(checkpoints(run.folder).values()), f"saved {saved}")
             (disk / "filler").unlink()
-            self.to_the_end("disk/run", PLAIN, "plain")
+            self.to_the_end("disk/run", WHOLE, "whole")
             line = next(line for line in run.said.splitlines() if "error: " in line)
         finally:
             _unmount(disk)
@@ -233,40 +241,81 @@ class Matrix:
     def failing_write(self) -> str:
         """A write of arrays that the system refuses."""
         shutil.rmtree(self.work / "refused", ignore_errors=True)
-        run = self.start("refused", PLAIN)
-        run.until(lambda: newest(run.folder) >= 5, "a checkpoint")
+        run = self.start("refused", OFTEN)
+        run.until(lambda: newest(run.folder) > 0, "a checkpoint")
         resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
         code, saved = run.end(), newest(run.folder)
         expect(code == 2 and "was not written (File too large)" in run.said, f"exit code {code}: {run.said[-500:]!r}")
-        expect(saved >= 5 and not any(checkpoints(run.folder).values()), f"saved {saved}")
+        expect(saved > 0 and not any(checkpoints(run.folder).values()), f"saved {saved}")
         expect("Traceback" not in run.said, "a traceback")
-        self.to_the_end("refused", PLAIN, "plain")
+        self.to_the_end("refused", WHOLE, "whole")
         return f"exit code 2, said which step was not written; {saved} stands; the rest is the same"
 
     def other_devices(self) -> str:
         """Each stretch of five steps on another count of devices, restored from the one before."""
-        folder, reference, worst = self.work / "elastic", told(self.work / "plain"), 0.0
+        folder, worst = self.work / "elastic", 0.0
         shutil.rmtree(folder, ignore_errors=True)
         for devices, stop in ((8, 5), (4, 10), (2, 15), (8, 20)):
             run = self.start("elastic", PLAIN, devices=devices)
             expect(run.end() == 0, f"{devices} devices: exit code {run.process.returncode}: {run.said[-300:]!r}")
             expect(run.started_at == (stop - 5 or None), f"{devices} devices: went on from {run.started_at}")
-            for (step, name), value in told(folder).items():
-                if name == "seen":
-                    expect(value == reference[step, name], f"{devices} devices: another batch before step {step}")
-                if name == "loss":
-                    worst = max(worst, abs(value - reference[step, name]) / abs(reference[step, name]))
+            worst = max(worst, self.compare(folder))
             for path in checkpoints(folder):  # as if it had been stopped there
                 if path.parent.name == "best" or int(path.name) > stop:
                     shutil.rmtree(path)
-        expect(worst <= 1e-5, f"losses differ by {worst:.1e}")
         return f"the same batches; losses differ by {worst:.1e} at most"
 
-    def second_process(self) -> str:
-        """One of two processes is killed: the other ends by itself, and both go on from the last checkpoint."""
-        if importlib.util.find_spec("make_jax.runs.processes") is None:
-            raise NotRun("needs runs of several processes")
-        raise NotRun("not written yet")
+    def pair(self, name: str) -> tuple[Path, list[subprocess.Popen[bytes]]]:
+        """The run's folder, and the two processes of four devices each that go on with it."""
+        folder = self.work / name
+        arguments = ["--config", str(RECIPE), "--run", str(folder), *PLAIN, "--data.cache", str(self.work / "catalog")]
+        return folder, local_processes.start(arguments, 2, 4, self.work / "logs" / name)
+
+    def whole_pair(self) -> str:
+        """Two processes that nobody disturbs: the batches of one process, and its losses."""
+        shutil.rmtree(self.work / "pair", ignore_errors=True)
+        folder, processes = self.pair("pair")
+        codes = local_processes.wait(processes, LONGEST)
+        expect(codes == [0, 0], f"exit codes {codes}")
+        return f"the same batches as one process; losses differ by {self.compare(folder):.1e} at most"
+
+    def compare(self, folder: Path) -> float:
+        """The largest relative difference of losses to the run without dropout; Failed for other batches or 1e-5."""
+        reference, worst = told(self.work / "plain"), 0.0
+        for (step, name), value in told(folder).items():
+            expect(name != "seen" or value == reference[step, name], f"another batch before step {step}")
+            if name == "loss":
+                worst = max(worst, abs(value - reference[step, name]) / abs(reference[step, name]))
+        expect(worst <= 1e-5, f"losses differ by {worst:.1e}")
+        return worst
+
+    def one_of_a_pair(self, index: int, number: signal.Signals) -> str:
+        """A signal to one of two processes: both end in time, and go on from the last checkpoint."""
+        name = f"pair-{index}-{number.name}"
+        shutil.rmtree(self.work / name, ignore_errors=True)
+        folder, processes = self.pair(name)
+        end = time.monotonic() + LONGEST
+        while not newest(folder) and time.monotonic() < end and all(p.poll() is None for p in processes):
+            time.sleep(0.05)
+        before = newest(folder)
+        expect(before > 0, "no checkpoint came")
+        began = time.monotonic()
+        processes[index].send_signal(number)
+        codes = ended = local_processes.wait(processes, 120)
+        seconds, saved = time.monotonic() - began, newest(folder)
+        said = local_processes.said_by(self.work / "logs" / name, 1 - index).read_text(errors="replace")
+        last = said.strip().splitlines()[-1]
+        if number == signal.SIGTERM:
+            expect(codes == [0, 0] and seconds <= GRACE, f"exit codes {codes} after {seconds:.0f} s: {last!r}")
+            expect(f"step {saved} is saved" in said, f"saved {saved}: {last!r}")
+        else:
+            expect(codes[1 - index] == GONE and seconds <= 60, f"exit codes {codes} after {seconds:.0f} s: {last!r}")
+            expect("restart the job with the same command" in said, f"not said: {last!r}")
+        expect(saved >= before and not any(checkpoints(folder).values()), f"{before} was saved, {saved} is left")
+        codes = local_processes.wait(self.pair(name)[1], LONGEST)
+        expect(codes == [0, 0], f"going on: exit codes {codes}")
+        expect_same(folder, self.work / "pair")
+        return f"both ended, exit codes {ended}, within {seconds:.0f} s; saved {saved}; the rest is the same"
 
 
 def _mount(folder: Path, size: int) -> None:
@@ -286,7 +335,7 @@ def do(name: str, row: Row) -> dict[str, Any]:
         result, seen = "kept", row()
     except NotRun as why:
         result, seen = "not run", str(why)
-    except Failed as error:
+    except (Failed, InputError, subprocess.TimeoutExpired) as error:
         result, seen = "BROKEN", str(error)
     print(f"{result:8} {name:38} {seen}", flush=True)
     return {"row": name, "result": result, "seen": seen, "seconds": round(time.monotonic() - began, 1)}
@@ -302,6 +351,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="rows whose name has this; what they compare with must be done")
     asked = parser.parse_args()
     work = asked.work.resolve()
+    os.environ |= surroundings(work)  # for processes that local_processes starts
     file = work / "rows.json"
     rows: dict[str, dict[str, Any]] = {}
     if file.exists():

@@ -34,6 +34,23 @@ def expect(kept: bool, what: str) -> None:
         raise Failed(what)
 
 
+def surroundings(work: Path, cache: str = "jax") -> dict[str, str]:
+    """The environment of runs, which keep their compiled programs in `work`/`cache`; says nothing of devices."""
+    flags = [
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",  # eight devices on a few busy cores wait long
+        "--xla_backend_optimization_level=0",  # much is compiled here and little computed
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": " ".join(flags),
+        "JAX_COMPILATION_CACHE_DIR": str(work / cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
 class Run:
     """One start of train.py in a process of its own; `folder` is the run's."""
 
@@ -41,17 +58,8 @@ class Run:
         self.folder = folder
         self.log = work / "logs" / f"{folder.name}-{time.time_ns()}.txt"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        flags = (
-            f"--xla_force_host_platform_device_count={devices} --xla_cpu_collective_call_terminate_timeout_seconds=600"
-        )
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": flags,
-            "JAX_COMPILATION_CACHE_DIR": str(work / cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1",
-        }
+        environment = surroundings(work, cache)
+        environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
         words = [sys.executable, str(ROOT / "train.py"), "--config", str(RECIPE), "--run", str(folder), *options]
         words += ["--data.cache", str(work / "catalog")]
         with self.log.open("wb") as log:
