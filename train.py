@@ -3,16 +3,20 @@
 import sys
 
 from make_jax.command_line import parse
-from make_jax.errors import exit_cleanly
+from make_jax.errors import end_on_sigterm, exit_cleanly
 
 
 def main() -> None:
     """Parses the settings and trains."""
+    end_on_sigterm()
     config = parse(sys.argv[1:], "Trains a model on a catalog's clicks.")
-    from make_jax.training.loop import train  # after parsing: --help and a wrong flag answer at once
+    import jax  # after parsing: --help and a wrong flag answer at once
+
+    from make_jax.training.loop import train
 
     folder = train(config)
-    print(f"done: {folder} (curves.png, metrics.jsonl, checkpoints/); now: python eval.py {folder}")
+    if jax.process_index() == 0:
+        print(f"done: {folder} (curves.png, metrics.jsonl, checkpoints/); now: python eval.py {folder}")
 
 
 if __name__ == "__main__":

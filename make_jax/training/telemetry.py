@@ -30,6 +30,19 @@ TENSORBOARD = "tensorboard"  # subfolder of a run's folder
 PLAIN_INTERVAL = 10.0  # least seconds between two lines where the output is not a terminal
 
 
+class Silent:
+    """The telemetry of a process that another one tells for."""
+
+    def advance(self, step: int) -> None:
+        """Nothing."""
+
+    def write(self, step: int, metrics: Mapping[str, float], **texts: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
 class Telemetry:
     """The one teller of a run: use it as a context manager, `advance` every step, `write` at the steps that are logged.
 
@@ -80,14 +93,14 @@ class Telemetry:
         self._pace.append((time.monotonic(), step))
         self._show()
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float], **texts: str) -> None:
         """Tells `metrics` of `step`: one flushed line of `metrics.jsonl`, TensorBoard scalars, and the live line.
 
-        A value that is not finite stands as null, because JSON has no word for it.
+        A value that is not finite stands as null, because JSON has no word for it. `texts` stand in the line only.
         """
         values = {name: float(value) for name, value in metrics.items()}
         told = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._metrics.write(json.dumps({"step": step, "time": round(time.time(), 3), **told}) + "\n")
+        self._metrics.write(json.dumps({"step": step, "time": round(time.time(), 3), **told, **texts}) + "\n")
         self._metrics.flush()
         self._events.scalars(step, values)
         self._shown |= values
