@@ -31,7 +31,7 @@ def count_flops(jaxpr: core.Jaxpr) -> int:
             total += eqn.params["length"] * sum(parts)
         elif name == "shard_map":  # its body is what one device does
             mesh = eqn.params["mesh"]
-            total += math.prod(mesh.shape[axis] for axis in eqn.params["manual_axes"]) * sum(parts)
+            total += math.prod(mesh.shape[axis] for axis in eqn.params["newly_manual_axes"]) * sum(parts)
         else:
             total += sum(parts)
     return total
