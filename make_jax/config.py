@@ -235,7 +235,8 @@ def check(config: Config) -> None:
     """Raises InputError that names every setting with a wrong type, out of range, or contradicting another one."""
     _read(Config, dataclasses.asdict(config), "", "config")  # a recipe is plain Python: its types are checked here
     problems = [*_data_problems(config), *_model_problems(config)]
-    problems += [*_objectives_problems(config), *_training_problems(config), *_processes_problems(config.processes)]
+    problems += [*_objectives_problems(config), *_training_problems(config), *_profile_problems(config.train)]
+    problems += _processes_problems(config.processes)
     if problems:
         raise InputError("; ".join(problems))
 
@@ -380,6 +381,26 @@ def _objectives_problems(config: Config) -> Iterator[str]:
         if (objectives.qim or objectives.qim2) and group >= 2 and size % group:
             near = f"{size // group * group} or {-(-size // group) * group}" if size > group else f"{group}"
             yield f"train.{name} is {size}, expected a multiple of objectives.matching_group {group}, like {near}"
+
+
+def profiled_steps(text: str) -> tuple[int, int] | None:
+    """The first and the last step that `train.profile` names; None for none. ValueError for anything else."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(text)
+    return int(found[1]), int(found[2])
+
+
+def _profile_problems(train: TrainConfig) -> Iterator[str]:
+    try:
+        steps = profiled_steps(train.profile)
+    except ValueError:
+        yield f"train.profile is {train.profile!r}, expected FIRST:LAST step, such as 10:15, the first step being 1"
+        return
+    if steps is not None and steps[1] > train.steps:
+        yield f"train.profile is {train.profile!r}, expected steps up to train.steps {train.steps}"
 
 
 def _processes_problems(processes: ProcessesConfig) -> Iterator[str]:

@@ -23,7 +23,7 @@ from jax._src import distributed  # its store has no public name
 from jax.experimental import multihost_utils
 
 from make_jax.config import ProcessesConfig
-from make_jax.errors import InputError, tell
+from make_jax.errors import InputError, Terminated, tell
 from make_jax.runs.watch import GONE, Watch, last_words, reachable
 
 # Later than our own watch, which says more; JAX's would be 100 s, and a process 0 whose machine lost its power is only
@@ -184,11 +184,11 @@ def _free(port: int) -> bool:
 
 def _end(watch: Watch, error: BaseException) -> NoReturn:
     """Ends this process by its error, or by that of another one which is the reason of it."""
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    if any(isinstance(each, jax.errors.JaxRuntimeError) for each in chain):
-        watch.blame()
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if not isinstance(cause, InputError | Terminated | KeyboardInterrupt | OSError):
+        watch.blame()  # a failed collective comes as a ValueError, a JaxRuntimeError, or what a library made of it
     code = tell(error)
     if code is None:
         traceback.print_exception(error)

@@ -39,15 +39,17 @@ from make_jax.runs.state import Params, TrainState, parameter_count
 from make_jax.training.curves import draw
 from make_jax.training.keyword_heads import fit_keyword_heads
 from make_jax.training.optimizer import learning_rate
+from make_jax.training.profiling import Profile
 from make_jax.training.resume import same_everywhere
 from make_jax.training.seen import make_fold
 from make_jax.training.start import Start, find_start
 from make_jax.training.step import init_state, make_step
 from make_jax.training.stopping import Interrupted, Stop, stop_on_signals
 from make_jax.training.telemetry import METRICS, Silent, Telemetry
+from make_jax.training.utilisation import Utilisation
 from make_jax.training.validation import BEST_BY, Validation
 
-CURVES = "curves.png"
+CURVES, PROFILE = "curves.png", "profile"  # in a run's folder
 Batches = Prefetch[Batch, dict[str, jax.Array]]
 
 
@@ -87,12 +89,17 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
         telemetry: Telemetry | Silent = Silent()
         if processes.first:
             telemetry = stack.enter_context(Telemetry(folder, config.train.steps, start_step=start.step))
+        # Of process 0 alone, which stands for the others: two of one machine would write the same file.
+        profile = Profile(config.train.profile if processes.first else "", folder / PROFILE)
+        stack.callback(profile.close)
         _greet(telemetry, config, catalog, built, state, start, mesh.size)
         run = _Run(
             config,
             checkpoints,
             processes,
             telemetry,
+            Utilisation(config, mesh),
+            profile,
             stop,
             Validation(catalog, model, tokenizer, keywords, mesh, config.train.eval_batch_size),
             partial(
@@ -165,7 +172,8 @@ def _loop(run: "_Run", state: TrainState, step: Any, batches: Batches, start: in
         if over:
             return i if stopped else None
         batch = next(batches)
-        state, metrics = step(state, batch)
+        run.utilisation.see(step, state, batch)
+        state, metrics = run.profile.step(i + 1, step, state, batch)
         run.remember(i + 1, batch, metrics)
         if (i + 1) % t.log_every == 0:
             run.flush(i + 1, batches)
@@ -180,6 +188,8 @@ class _Run:
     checkpoints: Checkpoints
     processes: Processes
     telemetry: Telemetry | Silent
+    utilisation: Utilisation
+    profile: Profile
     stop: Stop
     validation: Validation
     fit_heads: Callable[[Params], Params]  # of keyword evidence, to the encoders among the parameters
@@ -235,7 +245,7 @@ class _Run:
             {
                 **{name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]},
                 "learning_rate": float(learning_rate(self.config.optim, self.config.train.steps)(step)),
-                "examples_per_second": len(told) * self.config.train.batch_size / elapsed,
+                **self.utilisation.measured(len(told), elapsed),
                 "data_wait": (waited - self.waited) / elapsed,
             },
             seen=f"{int(self.seen):08x}",

@@ -1,7 +1,8 @@
 """What a run tells while it goes: a live line, `metrics.jsonl`, and TensorBoard events. Imports no jax.
 
-Names that the live line and the curves know: `loss`, `scale`, `learning_rate`, `examples_per_second`, `data_wait`
-(share of the time spent waiting for data, 0 to 1) and any name that contains `ndcg@10`. Other names are kept as told.
+Names that the live line and the curves know: `loss`, `scale`, `learning_rate`, `data_wait` (share of the time spent
+waiting for data, 0 to 1), those of `training/utilisation.py`, and any name that contains `ndcg@10`. Other names are
+kept as told.
 """
 
 import json
@@ -131,10 +132,17 @@ class Telemetry:
             ("loss", "loss {:.3f}"),
             ("scale", "scale {:.1f}"),
             ("examples_per_second", "{:,.0f} examples/s"),
+            ("examples_per_second_per_device", "{:,.0f} a device"),
+            ("mfu", "MFU {:.1%}"),
             ("data_wait", "data wait {:.0%}"),
+            ("peak_device_memory", "device memory {:.3g} GB"),
+            ("peak_process_memory", "process memory {:.3g} GB"),
         ):
             if name in self._shown:
-                parts.append(form.format(self._shown[name]))
+                value = self._shown[name]
+                parts.append(form.format(value / 1e9 if name.endswith("memory") else value))
+            elif name == "mfu" and "examples_per_second" in self._shown:
+                parts.append("MFU unknown")
         return "  ".join(parts)
 
     def _seconds_left(self) -> float:
