@@ -1,4 +1,4 @@
-"""Checks, describes and builds catalogs: `python -m make_jax.catalog check|describe|build|keywords [PATH]`; `import NAME`."""
+"""Checks, describes, builds and imports catalogs: `python -m make_jax.catalog check|describe|build|keywords|import`."""
 
 import argparse
 from pathlib import Path

@@ -40,7 +40,7 @@ ABOUT = About(
         "2206.06588; Al Ghossein, Chen, Tang: Shopping Queries Image Dataset (SQID), arXiv 2405.15190."
     ),
     attributes=("brand", "colour"),
-    gains={0: 0, 1: 1, 2: 10, 3: 100},
+    gains={0: 0.0, 1: 1.0, 2: 10.0, 3: 100.0},
     relevant=3,
 )
 

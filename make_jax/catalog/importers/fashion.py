@@ -28,7 +28,7 @@ ABOUT = About(
     title="Fashion Product Images, Myntra",
     licence="MIT according to the uploader on Kaggle, who is not the photographer",
     provenance=(
-        "Products scraped from Myntra and uploaded to Kaggle by Param Aggarwal (2019); copied to Hugging Face by others. "
+        "Products scraped from Myntra, uploaded to Kaggle by Param Aggarwal (2019); copied to Hugging Face by others. "
         "Splits are 80 % train, 10 % val, 10 % test by a hash of the title in lower case, so that equal titles are in "
         "one split; unlike in make_jax's own catalogs of this data set, near-identical pictures are not looked for. "
         "`brand` is brandName of styles/<id>.json; where that is missing, the words of the title before the first word "

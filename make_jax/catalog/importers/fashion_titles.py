@@ -12,7 +12,7 @@ GENDERS = frozenset({"men", "man", "women", "woman", "boy", "girl", "unisex", "k
 
 PROVENANCE = (
     "SPARSE TITLES: from each title the words that state the colour (50 % of the products), type (35 %), gender (35 %) "
-    "and brand (20 %) are dropped, chosen independently: what is dropped of product ID is colour if the first 8 bytes of "
+    "and brand (20 %) are dropped, chosen independently: product ID loses its colour if the first 8 bytes of "
     'SHA-256 of "sparse colour:ID", as a share of 2^64, are below 0.5, and so on. Words are compared in lower case, '
     "without punctuation and plural s. Colour: words of the product's colour label and of colour labels of one word; "
     "type: words of its articleType and the last word of any articleType; gender: men, women, boys, girls, unisex, "

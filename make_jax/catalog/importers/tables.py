@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 from make_jax.catalog.importers.rows import Row
 from make_jax.errors import InputError
@@ -16,6 +16,7 @@ _SPACE = re.compile(r"\s*")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)")
 
 
+@runtime_checkable
 class Table(Protocol):
     """Rows in an order that does not change."""
 
