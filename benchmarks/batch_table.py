@@ -35,8 +35,8 @@ def write_batch_table(folder: Path) -> None:
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     text = (
         f"# Batch sizes on {folder.name}\n\n{METRIC} on test after {EXAMPLES:,} examples of the recipe "
-        f"configs/study.py, one seed. Of the learning rates in the fourth column the one was taken that is best on all queries of "
-        f"validation.\n\n{table}\n"
+        "configs/study.py, one seed. Of the learning rates in the fourth column the one was taken that is best on all "
+        f"queries of validation.\n\n{table}\n"
     )
     write_atomically(folder.with_suffix(".md"), text)
     print(text)
