@@ -75,13 +75,15 @@ class Matrix:
     def rows(self) -> dict[str, Row]:
         """All rows, in order; the first are what the others are compared with."""
         kills = {f"SIGKILL {k + 1}": partial(self.kill, k) for k in range(self.kills)}
-        moments = ("import", "compilation", "step", "save", "evaluation", "fit")
         return {
             "undisturbed": partial(self.whole, "whole", WHOLE),
             **kills,
             "to the end after the kills": self.after_kills,
-            **{f"SIGTERM in {moment}": partial(self.terminate, moment) for moment in moments},
-            "Ctrl-C": self.interrupt,
+            **{f"SIGTERM in {moment}": partial(self.end_early, moment) for moment in ("import", "compilation")},
+            **{f"SIGTERM in {moment}": partial(self.stop, moment) for moment in ("step", "save")},
+            "Ctrl-C": partial(self.stop, "step", signal.SIGINT),
+            **{f"SIGTERM in {moment}": partial(self.stop, moment) for moment in ("evaluation", "fit")},
+            "to the end after the signals": self.after_stops,
             "truncated checkpoint": partial(self.damage, "truncated"),
             "bit-flipped checkpoint": partial(self.damage, "flipped"),
             "disk full before a save": partial(self.full_disk, 0.0),
@@ -149,52 +151,57 @@ class Matrix:
         run = self.to_the_end("killed", WHOLE, "whole")
         return f"went on from {run.started_at}; all values and the last parameters are the same"
 
-    def terminate(self, moment: str) -> str:
-        """SIGTERM: saved, exit code 0, in time; and then to the end."""
-        name = f"terminated-{moment}"
-        shutil.rmtree(self.work / name, ignore_errors=True)
-        compiles = moment == "compilation"
-        run = self.start(name, OFTEN, cache=f"jax-{time.time_ns()}" if compiles else "jax")
-        folder = run.folder
+    def end_early(self, moment: str) -> str:
+        """SIGTERM while Python imports, or while the first step is compiled: exit code 0 at once."""
+        shutil.rmtree(self.work / "ended", ignore_errors=True)
+        run = self.start("ended", OFTEN, cache=f"jax-{time.time_ns()}")
         if moment == "import":
-            time.sleep(1.5)
-        elif compiles:
+            run.until(lambda: run.minds_sigterm, "the first line of train.py")
+            time.sleep(0.5)
+        else:
             run.until(lambda: "compiling the step" in run.said, "compiling")
             time.sleep(2.0)
-        elif moment == "fit":
+        seconds = self.send(run, signal.SIGTERM, 0)
+        expect("nothing to save" in run.said and newest(run.folder) == 0, run.said[-300:])
+        return f"exit code 0 after {seconds:.1f} s; there was nothing to save"
+
+    def stop(self, moment: str, number: signal.Signals = signal.SIGTERM) -> str:
+        """A signal: saved, exit code 0 (Ctrl-C: 130), in time. One run gets all of them, and goes on from each."""
+        folder = self.work / "stopped"
+        before = newest(folder)
+        run = self.start("stopped", OFTEN)
+        if moment == "fit":
             run.until(lambda: "fitting keyword evidence" in run.said, "the fit")
             time.sleep(2.0)
+        elif moment == "evaluation":
+            run.until(lambda: run.stepped and last_told(folder) >= EVAL, "the step before the evaluation")
         else:
-            run.until(lambda: last_told(folder) >= (EVAL if moment == "evaluation" else 3), "a step")
+            run.until(lambda: run.stepped, "a step")
         if moment == "save":
             run.until(lambda: bool(saving(folder)), "a save")
         step = last_told(folder)
-        began = time.monotonic()
-        run.signal(signal.SIGTERM)
-        code, seconds = run.end(), time.monotonic() - began
-        expect(code == 0, f"exit code {code}: {run.said[-300:]!r}")
-        expect(seconds <= GRACE, f"took {seconds:.1f} s")
-        expect("Traceback" not in run.said, "a traceback")
-        if moment in ("import", "compilation"):
-            expect("nothing to save" in run.said and newest(folder) == 0, run.said[-300:])
-        else:
-            saved = newest(folder)
-            expect(saved >= step and f"step {saved} is saved" in run.said, f"saved {saved}: {run.said[-300:]!r}")
+        seconds = self.send(run, number, 0 if number == signal.SIGTERM else 130)
+        expect(before == (run.started_at or 0), f"step {before} was saved, went on from {run.started_at}")
+        saved = newest(folder)
+        expect(saved >= step and f"step {saved} is saved" in run.said, f"saved {saved}: {run.said[-300:]!r}")
         if moment in ("evaluation", "fit"):
             expect((step, "val_ndcg@10") not in told(folder), "it was over before the signal came")
-        self.to_the_end(name, WHOLE, "whole")
-        return f"exit code 0 after {seconds:.1f} s; saved {newest(folder) and step}; the rest is the same"
+        expect_same(folder, self.work / "whole", whole=False)
+        return f"exit code {run.process.returncode} after {seconds:.1f} s; saved {saved}"
 
-    def interrupt(self) -> str:
-        """Ctrl-C: saved, exit code 130."""
-        shutil.rmtree(self.work / "interrupted", ignore_errors=True)
-        run = self.start("interrupted", OFTEN)
-        run.until(lambda: last_told(run.folder) >= 3, "a step")
-        run.signal(signal.SIGINT)
-        code, saved = run.end(), newest(run.folder)
-        expect(code == 130 and f"step {saved} is saved" in run.said, f"exit code {code}: {run.said[-300:]!r}")
-        self.to_the_end("interrupted", WHOLE, "whole")
-        return f"exit code 130; saved {saved}; the rest is the same"
+    def send(self, run: Run, number: signal.Signals, expected: int) -> float:
+        """Sends a signal; seconds to the end, which must come in time and without a traceback."""
+        began = time.monotonic()
+        run.signal(number)
+        code, seconds = run.end(), time.monotonic() - began
+        expect(code == expected and "Traceback" not in run.said, f"exit code {code}: {run.said[-300:]!r}")
+        expect(seconds <= GRACE, f"took {seconds:.1f} s")
+        return seconds
+
+    def after_stops(self) -> str:
+        """The run that was stopped so often ends as the other."""
+        run = self.to_the_end("stopped", WHOLE, "whole")
+        return f"went on from {run.started_at}; all values and the last parameters are the same"
 
     def damage(self, how: str) -> str:
         """The newest checkpoint is damaged: said, and the older one used."""

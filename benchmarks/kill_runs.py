@@ -76,6 +76,13 @@ class Run:
         found = re.search(r"goes on from step (\d+)", self.said)
         return int(found[1]) if found else None
 
+    @property
+    def minds_sigterm(self) -> bool:
+        """Whether the process has a handler for SIGTERM: not before Python itself has started."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        caught = re.search(r"SigCgt:\s*([0-9a-f]+)", status)
+        return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
     def until(self, there: Callable[[], bool], what: str) -> None:
         """Waits for something to be seen; Failed when the process ends before, or takes too long."""
         end = time.monotonic() + LONGEST
