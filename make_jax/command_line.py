@@ -23,7 +23,7 @@ Options = TypeVar("Options")
 
 _RECIPE_HELP = (
     "--config FILE.py is read first: a recipe, that is a Python file which defines `config`. "
-    "Every option below changes one of its settings."
+    "Every option below changes one of its settings; --profile 10:15 is short for --train.profile."
 )
 
 
@@ -51,17 +51,21 @@ def parse(argv: Sequence[str], description: str) -> Config:
     """Returns the checked Config that `argv` (without the program's name) asks for.
 
     `--config FILE.py` names a recipe whose `config` is the start; without it the defaults are. Each setting has an
-    option, `--data.catalog PATH`, `--optim.learning-rate 3e-4`. `--help` prints them all and exits with 0. Raises
-    InputError for a broken recipe, an unknown option (with the nearest name), a wrong value, contradicting settings.
+    option, `--data.catalog PATH`, `--optim.learning-rate 3e-4`; `--profile` is short for `--train.profile`. `--help`
+    prints them all and exits with 0. Raises InputError for a broken recipe, an unknown option (with the nearest name),
+    a wrong value, contradicting settings.
     """
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     before.add_argument("--config")
+    before.add_argument("--profile")
     try:
         known, rest = before.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
-        raise InputError(f"--config: {error.message}, a recipe such as configs/demo.py") from None
+        expected = "steps such as 10:15" if error.argument_name == "--profile" else "a recipe such as configs/demo.py"
+        raise InputError(f"{error.argument_name}: {error.message}, {expected}") from None
+    rest += [] if known.profile is None else ["--train.profile", known.profile]
     default = Config() if known.config is None else load_recipe(known.config)
-    config = _parse(Config, default, rest, f"{description}\n\n{_RECIPE_HELP}", extra=("--config",))
+    config = _parse(Config, default, rest, f"{description}\n\n{_RECIPE_HELP}", extra=("--config", "--profile"))
     check(config)
     return config
 
