@@ -102,7 +102,11 @@ def marqo_gs_parquet(folder: Path) -> Path:
             for number in range(3):
                 product = (query + number) % 4
                 identity = f"{place // 2 + 1}00{product}"
-                values = {"query": f"bags {query}{' new' * (place % 2)}", "product_id": identity, "position": number + 1}
+                values = {
+                    "query": f"bags {query}{' new' * (place % 2)}",
+                    "product_id": identity,
+                    "position": number + 1,
+                }
                 values |= {"title": f"bag {identity}", "pair_id": f"{query}-{identity}", "score_linear": 100 - number}
                 values |= {"score_reciprocal": 1 / (number + 1), "no_score": 1, "query_id": str(query)}
                 rows.append({**values, "image": hugging_face(picture(product + 4 * (place // 2)))})
