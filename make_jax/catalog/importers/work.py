@@ -297,13 +297,14 @@ class Work:
 def finished(out: Path, key: str) -> bool:
     """Whether an import of this key was killed after its catalog was in place; removes what it left beside it."""
     folder = _folder(out)
-    if not (out.exists() and (folder / "work.db").exists()) or (folder / "catalog").exists():
+    if not (out.exists() and folder.exists()) or (folder / "catalog").exists():
         return False
-    database = _opened(folder)
-    same = _key(database) == key
-    database.close()
-    if same:
-        shutil.rmtree(folder)
+    same = False
+    if (folder / "work.db").exists():
+        database = _opened(folder)
+        same = _key(database) == key
+        database.close()
+    shutil.rmtree(folder)
     return same
 
 

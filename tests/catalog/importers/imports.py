@@ -13,8 +13,3 @@ def imported(out: Path, name: str, source: Path, *options: str | Path) -> Catalo
     _, problems = check(out)
     assert problems.texts == []
     return Catalog.load(out)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder by its path inside."""
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

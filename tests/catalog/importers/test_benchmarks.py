@@ -7,7 +7,8 @@ import pytest
 
 from make_jax.errors import InputError
 from tests.catalog.importers import published
-from tests.catalog.importers.imports import contents, imported
+from tests.catalog.importers.contents import contents
+from tests.catalog.importers.imports import imported
 
 
 def test_wands_has_three_grades_and_no_pictures(tmp_path: Path) -> None:
