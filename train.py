@@ -2,12 +2,14 @@
 
 import sys
 
-from make_jax.command_line import parse
-from make_jax.errors import exit_cleanly
+from make_jax.errors import end_on_sigterm, exit_cleanly
 
 
 def main() -> None:
     """Parses the settings and trains."""
+    end_on_sigterm()  # before what takes seconds to import
+    from make_jax.command_line import parse
+
     config = parse(sys.argv[1:], "Trains a model on a catalog's clicks.")
     import jax  # after parsing: --help and a wrong flag answer at once
 

@@ -1,11 +1,12 @@
-"""The study: what each part of MAKE is worth, on one catalog, at equal examples.
+"""The studies: what each part of MAKE is worth, and what batch a catalog wants; on one catalog, at equal examples.
 
-    python benchmarks/ablations.py run --catalog PATH [--rows full no-ke ...] [--jobs 2]
-    python benchmarks/ablations.py table --catalog PATH
+    python benchmarks/ablations.py run --catalog PATH [--study parts|batch] [--rows full no-ke ...] [--jobs 2]
+    python benchmarks/ablations.py table --catalog PATH [--study parts|batch]
 
-`run` trains every row of `ablation_rows.py` with each of its seeds and measures it; what is done already is left out,
-and a run that was cut short goes on from its checkpoint. Each writes docs/results/ablations/CATALOG/ROW-SEED.json.
-`table` makes docs/results/ablations/CATALOG.md from those files and prints it.
+`run` trains every row of `ablation_rows.py` (or `batch_rows.py`) with each of its seeds and measures it; what is done
+already is left out, and a run that was cut short goes on from its checkpoint. Each writes a file
+docs/results/ablations/CATALOG/ROW-SEED.json (or docs/results/batch-sizes/...); `table` makes CATALOG.md from these
+files and prints it.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,14 +25,35 @@ from typing import Any
 
 from ablation_rows import ROWS, Row
 from ablation_table import write_table
+from batch_rows import BATCH_ROWS
+from batch_table import write_batch_table
 
 from make_jax.config import Config, check
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "results" / "ablations"
+RESULTS = ROOT / "docs" / "results"
 RECIPE = ROOT / "configs" / "study.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Rows, where their results go, and what makes a table of them."""
+
+    rows: tuple[Row, ...]
+    results: str
+    table: Callable[[Path], None]
+
+    def folder(self, catalog: str) -> Path:
+        """Where the files of a catalog's runs lie."""
+        return RESULTS / self.results / Path(catalog).stem
+
+
+STUDIES = {
+    "parts": Study(ROWS, "ablations", write_table),
+    "batch": Study(BATCH_ROWS, "batch-sizes", write_batch_table),
+}
 
 
 def config_of(row: Row, seed: int, catalog: str, runs: Path) -> Config:
@@ -52,10 +74,10 @@ def _changed(config: Any, path: list[str], value: Any) -> Any:
     return dataclasses.replace(config, **{name: inner})
 
 
-def run_all(catalog: str, names: list[str], jobs: int, runs: Path, keep: bool) -> None:
+def run_all(study: str, catalog: str, names: list[str], jobs: int, runs: Path, keep: bool) -> None:
     """Runs what is not done, `jobs` at a time, each on its share of the cores."""
-    folder = results_folder(catalog)
-    wanted = [(row, seed) for row in ROWS for seed in row.seeds if not names or row.name in names]
+    folder = STUDIES[study].folder(catalog)
+    wanted = [(row, seed) for row in STUDIES[study].rows for seed in row.seeds if not names or row.name in names]
     missing = [(row, seed) for row, seed in wanted if not (folder / f"{row.name}-{seed}.json").exists()]
     missing.sort(key=lambda pair: (pair[1], len(pair[0].seeds) == 1))  # claims first, a seed of all before the next
     print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are done")
@@ -70,7 +92,7 @@ def run_all(catalog: str, names: list[str], jobs: int, runs: Path, keep: bool) -
         row, seed = pair
         share = shares.get()
         try:
-            return _in_a_process(row, seed, catalog, runs, keep, share)
+            return _in_a_process(study, row, seed, catalog, runs, keep, share)
         finally:
             shares.put(share)
 
@@ -80,9 +102,12 @@ def run_all(catalog: str, names: list[str], jobs: int, runs: Path, keep: bool) -
         raise InputError("; ".join(failed))
 
 
-def _in_a_process(row: Row, seed: int, catalog: str, runs: Path, keep: bool, cores: list[int]) -> str | None:
+def _in_a_process(
+    study: str, row: Row, seed: int, catalog: str, runs: Path, keep: bool, cores: list[int]
+) -> str | None:
     """Trains and measures one run on some cores; gives back what went wrong."""
-    command = [sys.executable, __file__, "one", row.name, str(seed), "--catalog", catalog, "--runs", str(runs)]
+    command = [sys.executable, __file__, "one", row.name, str(seed)]
+    command += ["--study", study, "--catalog", catalog, "--runs", str(runs)]
     log = runs / f"{row.name}-{seed}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -98,7 +123,7 @@ def _in_a_process(row: Row, seed: int, catalog: str, runs: Path, keep: bool, cor
     return None if code == 0 else f"{row.name}-{seed} ended with exit code {code}, see {log}"
 
 
-def run_one(catalog: str, row: Row, seed: int, runs: Path) -> None:
+def run_one(study: str, catalog: str, row: Row, seed: int, runs: Path) -> None:
     """Trains one run, or the rest of it, measures it and writes its file."""
     from ablation_measures import measure
 
@@ -106,13 +131,8 @@ def run_one(catalog: str, row: Row, seed: int, runs: Path) -> None:
 
     folder = train(config_of(row, seed, catalog, runs))
     made: Mapping[str, Any] = {"row": row.name, "changes": row.changes, "seed": seed} | measure(folder, catalog, seed)
-    target = results_folder(catalog) / f"{row.name}-{seed}.json"
+    target = STUDIES[study].folder(catalog) / f"{row.name}-{seed}.json"
     write_atomically(target, json.dumps(made, ensure_ascii=False, separators=(",", ":")) + "\n")
-
-
-def results_folder(catalog: str) -> Path:
-    """Where the files of a catalog's runs lie."""
-    return RESULTS / Path(catalog).stem
 
 
 def main() -> None:
@@ -121,21 +141,24 @@ def main() -> None:
     parser.add_argument("command", choices=["run", "one", "table"])
     parser.add_argument("row", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("seed", nargs="?", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--study", choices=list(STUDIES), default="parts")
     parser.add_argument("--catalog", required=True, help="a catalog folder or .zip")
     parser.add_argument("--rows", nargs="*", default=[], help="only these rows")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its share of the cores")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="folder for the runs themselves")
     parser.add_argument("--keep", action="store_true", help="keep each run's folder after it was measured")
     asked = parser.parse_args()
-    rows = {row.name: row for row in ROWS}
+    study = STUDIES[asked.study]
+    rows = {row.name: row for row in study.rows}
     unknown = [name for name in [*asked.rows, *([asked.row] if asked.row else [])] if name not in rows]
     if unknown:
         raise InputError(f"no row {unknown[0]!r}; rows are {', '.join(rows)}")
     if asked.command == "run":
-        run_all(asked.catalog, asked.rows, asked.jobs, asked.runs, asked.keep)
+        run_all(asked.study, asked.catalog, asked.rows, asked.jobs, asked.runs, asked.keep)
     elif asked.command == "one":
-        run_one(asked.catalog, rows[asked.row], asked.seed, asked.runs)
-    write_table(results_folder(asked.catalog)) if asked.command != "one" else None
+        run_one(asked.study, asked.catalog, rows[asked.row], asked.seed, asked.runs)
+    if asked.command != "one":
+        study.table(study.folder(asked.catalog))
 
 
 if __name__ == "__main__":

@@ -138,6 +138,8 @@ class ObjectivesConfig:
     qic: float = 1.0  # query-item contrast over the global batch
     kind: Literal["softmax", "sigmoid"] = "softmax"  # of every contrast of queries and products
     margin: float = 0.0  # AM-Softmax: subtracted from the positive's cosine
+    form: Literal["gather", "ring"] = "gather"  # of the contrasts; ring: memory grows with the batch, not its square
+    tile: int = 256  # queries of a device that the ring form treats at once
     bank: int = 0  # steps whose product vectors stay as negatives of QIC; 0 keeps none
     keyword_masking: bool = True  # a product that has all keywords of a query is none of its negatives
     keyword_swaps: bool = True  # a query with one keyword replaced is a negative of its product
@@ -179,9 +181,10 @@ class TrainConfig:
     eval_every: int = 200  # steps; 0 evaluates at the end only
     eval_batch_size: int = 256  # products embedded at once
     save_every: int = 200  # steps; 0 saves at the end only
+    micro_batch: int = 0  # rows that a device encodes at once, the rest of its batch waiting; 0: all of them
     keep: int = 2  # newest checkpoints kept on the disk, beside the best one
     init_from: str = ""  # run or checkpoint folder whose weights a new run begins with; "" draws them from the seed
-    fsdp: int = 1  # devices over which the mesh's fsdp axis goes; the rest is data
+    fsdp: int = 1  # devices over which the large matrices are split: the mesh's fsdp axis; the rest is data
     profile: str = ""  # FIRST:LAST step to trace into RUN/profile, such as 10:15; "" traces none
 
 
@@ -352,6 +355,7 @@ def _objectives_problems(config: Config) -> Iterator[str]:
     yield from _outside(config, "[0, )", *(f"objectives.{name}" for name in named))
     yield from _outside(config, "[0, 2)", "objectives.margin")  # cosines are at most 2 apart
     yield from _outside(config, "[0, )", "objectives.bank")
+    yield from _outside(config, "[1, )", "objectives.tile")
     yield from _outside(config, "[2, )", "objectives.matching_group")
     if not any(getattr(objectives, name) for name in named):
         yield f"objectives: every weight is 0, expected one of {', '.join(named)} to be more"
@@ -372,8 +376,11 @@ def _objectives_problems(config: Config) -> Iterator[str]:
         if getattr(objectives, name) and not there:
             yield f"objectives.{name} is {getattr(objectives, name)}, expected 0 without {what}"
     group = objectives.matching_group
-    if (objectives.qim or objectives.qim2) and group >= 2 and config.train.batch_size % group:
-        yield f"train.batch_size is {config.train.batch_size}, expected a multiple of objectives.matching_group {group}"
+    for name in ("batch_size", "micro_batch"):
+        size = getattr(config.train, name)
+        if (objectives.qim or objectives.qim2) and group >= 2 and size % group:
+            near = f"{size // group * group} or {-(-size // group) * group}" if size > group else f"{group}"
+            yield f"train.{name} is {size}, expected a multiple of objectives.matching_group {group}, like {near}"
 
 
 def profiled_steps(text: str) -> tuple[int, int] | None:
@@ -423,7 +430,7 @@ def _training_problems(config: Config) -> Iterator[str]:
     yield from _outside(config, "[0, 1]", "optim.final_learning_rate")
     yield from _outside(config, "[0, 1)", "optim.beta1", "optim.beta2", "optim.ema_decay")
     yield from _outside(config, "[1, )", *(f"train.{name}" for name in counts))
-    yield from _outside(config, "[0, )", "train.eval_every", "train.save_every")
+    yield from _outside(config, "[0, )", "train.eval_every", "train.save_every", "train.micro_batch")
     yield from _outside(config, "[0, 4294967295]", "train.seed")  # NumPy and Grain take 32 bits
     if optim.warmup_steps >= config.train.steps >= 1:
         yield f"optim.warmup_steps is {optim.warmup_steps}, expected less than train.steps {config.train.steps}"

@@ -1,7 +1,9 @@
 """Why a program ends early, and the one place that turns it into an exit code: 2 for bad input, 0 for SIGTERM."""
 
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 
 class InputError(Exception):
@@ -17,6 +19,15 @@ class Terminated(Exception):  # noqa: N818 - nothing went wrong
 
     The message is one line that says what was kept. Programs print it and end with exit code 0.
     """
+
+
+def end_on_sigterm() -> None:
+    """From now on SIGTERM raises Terminated: for a program that has nothing to save yet."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated("stopped by SIGTERM; there was nothing to save")
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def exit_cleanly(main: Callable[[], int | None]) -> None:

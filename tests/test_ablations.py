@@ -17,9 +17,11 @@ def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("ablations")
 
 
-def test_every_row_is_a_valid_config_and_differs_from_the_full_one(study, tmp_path):
-    configs = {row.name: study.config_of(row, 0, "some.zip", tmp_path) for row in study.ROWS}
-    assert len(set(map(repr, configs.values()))) == len(study.ROWS)
+@pytest.mark.parametrize("name", ["parts", "batch"])
+def test_every_row_is_a_valid_config_and_differs_from_the_others(study, tmp_path, name):
+    rows = study.STUDIES[name].rows
+    configs = {row.name: study.config_of(row, 0, "some.zip", tmp_path) for row in rows}
+    assert len(set(map(repr, configs.values()))) == len(rows)
     assert all(config.data.catalog == "some.zip" and config.train.seed == 0 for config in configs.values())
     steps = {config.train.steps * config.train.batch_size for config in configs.values()}
     assert len(steps) == 1  # equal examples
@@ -68,3 +70,18 @@ def test_table_compares_the_seeds_that_both_rows_have(study, tmp_path, capsys):
     line = next(line for line in text.splitlines() if line.startswith("| no Keyword Enhancement"))
     assert "-0.100 [-0.100, -0.100]" in line and "0.400 [0.400, 0.400]" in line
     assert "held: +0.100" in next(line for line in text.splitlines() if line.startswith("| Keyword Enhancement > none"))
+
+
+def test_batch_table_takes_the_rate_that_validation_prefers(study, tmp_path, capsys):
+    measures = importlib.import_module("ablation_measures")
+    rows = importlib.import_module("batch_rows").BATCH_ROWS
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for row, val, test in zip(rows, (0.5, 0.7, 0.6), (0.9, 0.2, 0.8), strict=False):
+        members = {key: [0, 1] for key in measures.SLICES.values()}
+        made = {name: {"values": [value] * 3, "members": members} for name, value in (("val", val), ("test", test))}
+        made |= {"changes": row.changes, "about": {"run": {"steps": 640, "training_seconds": 60.0}}}
+        (folder / f"{row.name}-0.json").write_text(json.dumps(made))
+    study.STUDIES["batch"].table(folder)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| 256"))
+    assert "| 0.002 |" in line and "0.200 [0.200, 0.200]" in line and "0.9" not in line

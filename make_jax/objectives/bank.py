@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
-from make_jax.objectives.contrastive import Rows
+from make_jax.objectives.pairs import Rows
 
 
 class Bank(NamedTuple):

@@ -8,10 +8,11 @@
 
 That the contrastive form beats regression is [sister]; this form is [ours], after wav2vec 2.0 (Baevski et al., arXiv
 2006.11477). p and x [F] are the predictions and targets of `model/masked.py`. j goes over the hidden patches of the
-same 16 rows, so over other places of the picture and other pictures; no device needs another's patches where 16 divides
-its rows, and device counts change nothing. E_ij is 1 for j = i; else 0 when j is flat, its row has weight 0, or it
-looks as i does: the cosine of their pixels, brought to mean 0 and deviation 1, is more than 0.95. A flat patch, white
-background above all, is nobody's target either: it cannot be told from other flat ones.
+same 16 rows, so over other places of the picture and other pictures (of as many as divide the rows that are encoded at
+once, where 16 does not): no device needs another's patches, and device counts change nothing. E_ij is 1 for j = i; else
+0 when j is flat, its row has weight 0, or it looks as i does: the cosine of their pixels, brought to mean 0 and
+deviation 1, is more than 0.95. A flat patch, white background above all, is nobody's target either: it cannot be told
+from other flat ones.
 """
 
 import math
@@ -25,16 +26,17 @@ from jaxtyping import Array, Bool, Float
 from make_jax.model.make import Apply, Make, Outputs
 from make_jax.model.masked import PredictedPatches, PredictedTokens
 from make_jax.model.transformer import unit
-from make_jax.objectives.contrastive import EXCLUDED
+from make_jax.objectives.means import Mean, mean
+from make_jax.objectives.pairs import EXCLUDED
 
-Metrics = dict[str, Array]
+Found = tuple[Mean, dict[str, Mean]]  # the loss and its metrics
 
 TEMPERATURE = 0.1  # wav2vec 2.0
 GROUP = 16  # rows whose patches are each other's negatives
 ALIKE = 0.95  # the cosine of pixels above which two patches look the same
 
 
-def mlm(out: Outputs, batch: Mapping[str, Array], apply: Apply) -> tuple[Float[Array, ""], Metrics]:
+def mlm(out: Outputs, batch: Mapping[str, Array], apply: Apply) -> Found:
     """The loss of a batch that has `query_masked` and so on, over the texts that the model reads; `mlm_accuracy`."""
     said = [apply(Make.predict_query, batch["query_masked"], batch["query_mask"], batch["query_labels"])]
     if out.states.title is not None:
@@ -44,10 +46,8 @@ def mlm(out: Outputs, batch: Mapping[str, Array], apply: Apply) -> tuple[Float[A
     return token_loss(said, batch["weight"])
 
 
-def token_loss(
-    said: Sequence[PredictedTokens], weights: Float[Array, "B"]
-) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The mean cross-entropy of hidden tokens of all texts, weighted by row; 0 when there is none.
+def token_loss(said: Sequence[PredictedTokens], weights: Float[Array, "B"]) -> Found:
+    """The mean cross-entropy of hidden tokens of all texts, weighted by row.
 
     Metrics: `mlm_accuracy`, the weighted share of hidden tokens whose logit is the largest.
     """
@@ -59,24 +59,22 @@ def token_loss(
         losses += jnp.sum(counted * cross_entropy)
         right += jnp.sum(counted * (jnp.argmax(logits, axis=-1) == labels).astype(weights.dtype))
         total += jnp.sum(counted)
-    total = jnp.maximum(total, 1e-30)
-    return losses / total, {"mlm_accuracy": right / total}
+    return Mean(losses, total), {"mlm_accuracy": Mean(right, total)}
 
 
-def mpm(batch: Mapping[str, Array], apply: Apply) -> tuple[Float[Array, ""], Metrics]:
+def mpm(batch: Mapping[str, Array], apply: Apply) -> Found:
     """The loss of a batch that has `patch_mask`, in the form that the model's head has, and `mpm_accuracy`."""
     return patch_loss(apply(Make.predict_patches, batch["image"], batch["patch_mask"]), batch["weight"])
 
 
-def patch_loss(said: PredictedPatches, weights: Float[Array, "B"]) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The mean loss of hidden patches that are not flat, weighted by row; 0 when there is none.
+def patch_loss(said: PredictedPatches, weights: Float[Array, "B"]) -> Found:
+    """The mean loss of hidden patches that are not flat, weighted by row.
 
     Metrics, of the contrastive form: `mpm_accuracy`, the weighted share of patches that are told from all others.
     """
     counted = weights[:, None] * said.there.astype(weights.dtype)
-    total = jnp.maximum(jnp.sum(counted), 1e-30)
     if said.targets is None:
-        return jnp.sum(counted * jnp.mean(jnp.square(said.predictions - said.pixels), axis=-1)) / total, {}
+        return mean(jnp.mean(jnp.square(said.predictions - said.pixels), axis=-1), counted), {}
     rows = math.gcd(GROUP, len(weights))
 
     def grouped(x: Array) -> Array:
@@ -89,7 +87,7 @@ def patch_loss(said: PredictedPatches, weights: Float[Array, "B"]) -> tuple[Floa
     own = jnp.einsum("gii->gi", logits)
     losses = jax.nn.logsumexp(logits, axis=-1) - own
     best = (own >= jnp.max(logits, axis=-1)).astype(weights.dtype)
-    return jnp.sum(counted * losses) / total, {"mpm_accuracy": jnp.sum(counted * best) / total}
+    return mean(losses, counted), {"mpm_accuracy": mean(best, counted)}
 
 
 def _negatives(pixels: Float[Array, "g n E"], there: Bool[Array, "g n"]) -> Bool[Array, "g n n"]:

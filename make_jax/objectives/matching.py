@@ -12,9 +12,10 @@ With m(q, p) the logit of the matching encoder (model/matching.py), in groups of
 S_ij = scale * q_i . p_j and E_ij = 1 where (i, j) may be a negative are those of objectives/contrastive.py, so a pair
 that is no negative there is never drawn here; a row without any negative in its group draws none. A drawn pair has the
 weight of the row that drew it. QIM2 asks the same pairs about the image alone, of products that have one. Drawing has
-no gradient and is a function of the key and the rows.
+no gradient and is a function of the key, the number of the group in the global batch and its rows.
 
-A group divides the rows of a device, so states of queries and products never cross devices.
+A group divides the rows that are encoded at once, so states of queries and products never cross devices and no group is
+spread over micro-batches.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import Apply, Make, Outputs
-from make_jax.objectives.contrastive import EXCLUDED, Rows, false_negatives
+from make_jax.objectives.means import Mean, mean
+from make_jax.objectives.pairs import EXCLUDED, Rows, false_negatives
 
 
 class Drawn(NamedTuple):
@@ -49,17 +51,22 @@ class Pairs(NamedTuple):
 
 
 def matching_losses(
-    config: ObjectivesConfig, out: Outputs, batch: Mapping[str, Array], apply: Apply, key: Key[Array, ""]
-) -> tuple[dict[str, Array], dict[str, Array]]:
+    config: ObjectivesConfig,
+    out: Outputs,
+    batch: Mapping[str, Array],
+    apply: Apply,
+    key: Key[Array, ""],
+    first: Int[Array, ""],
+) -> tuple[dict[str, Mean], dict[str, Mean]]:
     """The losses `qim` and `qim2`, each where it has a weight, and their metrics.
 
     Metrics: `qim_accuracy` and `qim2_accuracy`, the weighted share of pairs whose logit is on the right side of 0.
-    `config.matching_group` must divide the batch; over devices, the rows of each.
+    `config.matching_group` must divide the rows; `first` is the number of their first group in the global batch.
     """
-    pairs = make_pairs(config, out, batch, key)
+    pairs = make_pairs(config, out, batch, key, first)
     flat: Any = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pairs)
-    losses: dict[str, Array] = {}
-    metrics: dict[str, Array] = {}
+    losses: dict[str, Mean] = {}
+    metrics: dict[str, Mean] = {}
     asked: tuple[tuple[str, Literal["item", "image"], Array], ...] = (
         ("qim", "item", flat.weights),
         ("qim2", "image", flat.pictured),
@@ -67,20 +74,21 @@ def matching_losses(
     for name, what, weights in asked:
         if getattr(config, name):
             logits = apply(Make.match, flat.query_states, flat.query_mask, flat.product, what)
-            total = jnp.maximum(jnp.sum(weights), 1e-30)
-            losses[name] = jnp.sum(weights * optax.sigmoid_binary_cross_entropy(logits, flat.labels)) / total
+            losses[name] = mean(optax.sigmoid_binary_cross_entropy(logits, flat.labels), weights)
             right = ((logits > 0) == (flat.labels > 0)).astype(jnp.float32)
-            metrics[f"{name}_accuracy"] = jnp.sum(weights * right) / total
+            metrics[f"{name}_accuracy"] = mean(right, weights)
     return losses, metrics
 
 
-def make_pairs(config: ObjectivesConfig, out: Outputs, batch: Mapping[str, Array], key: Key[Array, ""]) -> Pairs:
+def make_pairs(
+    config: ObjectivesConfig, out: Outputs, batch: Mapping[str, Array], key: Key[Array, ""], first: Int[Array, ""]
+) -> Pairs:
     """The pairs of a batch: three a row, four where the batch has swapped queries."""
     known, group = config.keyword_masking, config.matching_group
     weights, has_image = batch["weight"], batch["has_image"]
     queries = Rows(out.query.vectors, batch["query_id"], batch["query_keywords"] if known else None)
     products = Rows(out.product.vectors, batch["product_id"], batch["product_keywords"] if known else None)
-    drawn = draw(queries, products, out.log_scale, weights=weights, group=group, key=key)
+    drawn = draw(queries, products, out.log_scale, weights=weights, group=group, key=key, first=first)
 
     own = (out.query.states, batch["query_mask"])
     asked = [own, own, take(own, drawn.queries, group)]
@@ -111,10 +119,12 @@ def draw(
     weights: Float[Array, "B"],
     group: int,
     key: Key[Array, ""],
+    first: Int[Array, ""],
 ) -> Drawn:
     """A negative product for each query and a negative query for each product, from the same group of rows.
 
-    Which pairs are no negatives is told by ids, keywords and weights as in the contrast.
+    Which pairs are no negatives is told by ids, keywords and weights as in the contrast. Every group draws by a key of
+    its own, told by its number in the global batch, of which `first` is that of the first group here.
     """
     queries, products, weights = jax.lax.stop_gradient((queries, products, weights))
     scale = jnp.exp(jax.lax.stop_gradient(log_scale).astype(jnp.float32))
@@ -126,13 +136,17 @@ def draw(
         return jnp.where(negative, scale * cosines, EXCLUDED)
 
     logits = jax.vmap(scores)(*grouped((queries, products, weights), group))  # [B / g, g, g]
-    by_query, by_product = jax.random.split(key)
 
-    def drawn(key: Array, logits: Float[Array, "G g g"]) -> Int[Array, "B"]:
+    def drawn(key: Array, logits: Float[Array, "g g"]) -> Int[Array, "g"]:
         found = jax.random.categorical(key, logits, axis=-1)
-        return jnp.where(jnp.any(logits > EXCLUDED, axis=-1), found, -1).astype(jnp.int32).reshape(-1)
+        return jnp.where(jnp.any(logits > EXCLUDED, axis=-1), found, -1).astype(jnp.int32)
 
-    return Drawn(drawn(by_query, logits), drawn(by_product, logits.transpose(0, 2, 1)))
+    def both(number: Int[Array, ""], logits: Float[Array, "g g"]) -> Drawn:
+        by_query, by_product = jax.random.split(jax.random.fold_in(key, number))
+        return Drawn(drawn(by_query, logits), drawn(by_product, logits.T))
+
+    found = jax.vmap(both)(first + jnp.arange(logits.shape[0]), logits)
+    return Drawn(found.products.reshape(-1), found.queries.reshape(-1))
 
 
 def take(tree: Any, positions: Int[Array, "B"], group: int) -> Any:

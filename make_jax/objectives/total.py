@@ -6,83 +6,122 @@
 The two auxiliary contrasts [ours] keep both encoders useful by themselves: a modality that is weak early is otherwise
 outweighed by the other and learns little. A row that lacks a modality has weight 0 in that modality's term. All
 contrasts share scale and bias; swaps and bank are negatives of QIC alone. An objective of weight 0 is not computed.
+
+The contrasts compare all rows of the global batch, but need of each row its vectors alone. All else looks at rows that
+are encoded at once, and is a weighted mean that `local_means` leaves undivided, so that rows may be encoded one
+micro-batch after another and nothing but vectors and sums has to be kept of them (`training/gradient_cache.py`).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int, Key
 
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import Apply, Outputs
 from make_jax.objectives.bank import Bank
-from make_jax.objectives.contrastive import Rows, contrastive_loss
+from make_jax.objectives.contrastive import contrastive_loss
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.objectives.masked import mlm, mpm
 from make_jax.objectives.matching import matching_losses
+from make_jax.objectives.means import Mean
+from make_jax.objectives.pairs import Rows
+from make_jax.objectives.statistics import Axis
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Loss = Callable[[Outputs, Batch, Bank | None, Apply, jax.Array], tuple[jax.Array, Metrics]]
-MATCHING_KEY = 1  # what an objective folds into the key of the step, so that no two draw alike
+OBJECTIVES = ("qic", "title_contrast", "image_contrast", "key", "qim", "qim2", "mlm", "mpm")
 
 
-def make_loss(config: ObjectivesConfig, mesh: Mesh) -> Loss:
-    """A function that gives the loss over the global batch, and metrics: every objective by its name, unweighted.
+class Vectors(NamedTuple):
+    """All that the contrasts need of rows; None where the model or the batch has none."""
 
-    It takes the model's outputs, their batch, the memory bank, `apply(method, *args)`, which calls other methods of the
-    model with the parameters and the dropout of this step, and the random key of this step.
+    query: Float[Array, "b E"]
+    swap: Float[Array, "b E"] | None  # the query with one keyword replaced
+    product: Float[Array, "b E"]
+    title: Float[Array, "b E"] | None
+    image: Float[Array, "b E"] | None
+
+
+def vectors_of(config: ObjectivesConfig, out: Outputs) -> Vectors:
+    """The vectors that the objectives ask for."""
+    swap = out.swap.vectors if out.swap is not None and config.qic else None
+    title = out.product.title if config.title_contrast else None
+    image = out.product.image if config.image_contrast else None
+    return Vectors(out.query.vectors, swap, out.product.vectors, title, image)
+
+
+def local_means(
+    config: ObjectivesConfig,
+    out: Outputs,
+    batch: Batch,
+    apply: Apply,
+    key: Key[Array, ""],
+    number: Int[Array, ""],
+) -> dict[str, Mean]:
+    """Every objective that looks at rows encoded together, by its name, and metrics; micro-batches and devices add up.
+
+    `apply(method, *args)` calls other methods of the model with the parameters and the dropout of these rows. `key` is
+    that of the step, `number` that of these rows among all micro-batches of the global batch.
     """
-    contrast = _contrast(config, mesh)
-
-    def loss(out: Outputs, batch: Batch, bank: Bank | None, apply: Apply, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        objectives: dict[str, jax.Array] = {}
-        metrics: Metrics = {}
-        weights = batch["weight"]
-        if config.qic:
-            objectives["qic"], metrics = contrast(out, batch, out.product.vectors, weights, _swaps(out, batch), bank)
-        for name, direction in (("title", out.product.title), ("image", out.product.image)):
-            if getattr(config, f"{name}_contrast") and direction is not None:
-                has = weights * batch[f"has_{name}"].astype(weights.dtype)
-                objectives[f"{name}_contrast"], _ = contrast(out, batch, direction, has, None, None)
-        if config.key and out.query.logits is not None:
-            objectives["key"] = keyword_loss(out.query.logits, batch["product_keywords"], weights)
-        if config.qim or config.qim2:
-            found, accuracies = matching_losses(config, out, batch, apply, jax.random.fold_in(key, MATCHING_KEY))
-            objectives.update(found)
-            metrics = {**metrics, **accuracies}
-        if config.mlm:
-            objectives["mlm"], told = mlm(out, batch, apply)
-            metrics = {**metrics, **told}
-        if config.mpm:
-            objectives["mpm"], told = mpm(batch, apply)
-            metrics = {**metrics, **told}
-        total = sum((getattr(config, name) * value for name, value in objectives.items()), jnp.zeros(()))
-        return total, {**objectives, **metrics}
-
-    return loss
+    found: dict[str, Mean] = {}
+    if config.key and out.query.logits is not None:
+        found["key"] = keyword_loss(out.query.logits, batch["product_keywords"], batch["weight"])
+    if config.qim or config.qim2:
+        first = number * (batch["weight"].shape[0] // config.matching_group)
+        losses, accuracies = matching_losses(config, out, batch, apply, key, first)
+        found |= losses | accuracies
+    if config.mlm:
+        found["mlm"], told = mlm(out, batch, apply)
+        found |= told
+    if config.mpm:
+        found["mpm"], told = mpm(batch, apply)
+        found |= told
+    return found
 
 
-def _swaps(out: Outputs, batch: Batch) -> Rows | None:
-    """The swapped queries; a row that has no token has none."""
-    if out.swap is None:
-        return None
-    return Rows(out.swap.vectors, jnp.where(jnp.any(batch["swap_mask"], axis=1), 0, -1))
+def total_loss(
+    config: ObjectivesConfig,
+    vectors: Vectors,
+    means: Mapping[str, Mean],
+    batch: Batch,
+    bank: Bank | None,
+    log_scale: Float[Array, ""],
+    bias: Float[Array, ""],
+    axis: Axis,
+) -> tuple[Float[Array, ""], Metrics]:
+    """The loss over the global batch, and metrics: every objective by its name, unweighted; both replicated.
+
+    Called on a device's rows, with the sums of their `local_means`, inside `jax.shard_map(..., check_vma=True)` over
+    `axis`; `axis=None` is one device.
+    """
+    found, metrics = _contrasts(config, vectors, batch, bank, log_scale, bias, axis)
+    summed = means if axis is None else jax.lax.psum(means, axis)
+    found |= {name: each.value for name, each in summed.items()}
+    total = sum((getattr(config, name) * found[name] for name in OBJECTIVES if name in found), jnp.zeros(()))
+    return total, metrics | found
 
 
-def _contrast(config: ObjectivesConfig, mesh: Mesh) -> Callable[..., tuple[jax.Array, Metrics]]:
-    """The contrastive loss of the config, over the devices of the mesh."""
-    axes = tuple(mesh.axis_names)
-    rows, steps, whole = PartitionSpec(axes), PartitionSpec(None, axes), PartitionSpec()
+def _contrasts(
+    config: ObjectivesConfig,
+    vectors: Vectors,
+    batch: Batch,
+    bank: Bank | None,
+    log_scale: Float[Array, ""],
+    bias: Float[Array, ""],
+    axis: Axis,
+) -> tuple[Metrics, Metrics]:
+    """The contrasts by name, and the metrics of QIC."""
+    known = config.keyword_masking
 
-    def local(
-        queries: Rows, products: Rows, weights: Any, swaps: Rows | None, bank: Bank | None, log_scale: Any, bias: Any
-    ) -> Any:
+    def contrast(
+        products: Float[Array, "b E"], weights: Float[Array, "b"], swaps: Rows | None, bank: Bank | None
+    ) -> tuple[Float[Array, ""], Metrics]:
         return contrastive_loss(
-            queries,
-            products,
+            Rows(vectors.query, batch["query_id"], batch["query_keywords"] if known else None),
+            Rows(products, batch["product_id"], batch["product_keywords"] if known else None),
             log_scale,
             weights=weights,
             kind=config.kind,
@@ -90,19 +129,21 @@ def _contrast(config: ObjectivesConfig, mesh: Mesh) -> Callable[..., tuple[jax.A
             margin=config.margin,
             swaps=swaps,
             bank=None if bank is None else bank.rows(),
-            axis=axes,
+            form=config.form,
+            tile=config.tile,
+            axis=axis,
         )
 
-    sharded = jax.shard_map(
-        local, mesh=mesh, in_specs=(rows,) * 4 + (steps,) + (whole,) * 2, out_specs=whole, check_vma=True
-    )
-
-    def contrast(
-        out: Outputs, batch: Batch, vectors: jax.Array, weights: jax.Array, swaps: Rows | None, bank: Bank | None
-    ) -> tuple[jax.Array, Metrics]:
-        known = config.keyword_masking
-        queries = Rows(out.query.vectors, batch["query_id"], batch["query_keywords"] if known else None)
-        products = Rows(vectors, batch["product_id"], batch["product_keywords"] if known else None)
-        return sharded(queries, products, weights, swaps, bank, out.log_scale, out.bias)
-
-    return contrast
+    found: Metrics = {}
+    metrics: Metrics = {}
+    weights = batch["weight"]
+    if config.qic:
+        swaps = None
+        if vectors.swap is not None:  # a row that has no token has none
+            swaps = Rows(vectors.swap, jnp.where(jnp.any(batch["swap_mask"], axis=1), 0, -1))
+        found["qic"], metrics = contrast(vectors.product, weights, swaps, bank)
+    for name, direction in (("title", vectors.title), ("image", vectors.image)):
+        if direction is not None:
+            has = weights * batch[f"has_{name}"].astype(weights.dtype)
+            found[f"{name}_contrast"], _ = contrast(direction, has, None, None)
+    return found, metrics

@@ -170,17 +170,20 @@ class Checkpoints:
             leaves = _read(reader, found, chosen, arguments)
         return named.nest({name[1:]: leaf for name, leaf in leaves.items()}), found.meta, found.files
 
-    def restore_params(self, template: Any, source: Found) -> Any:
+    def restore_params(self, template: dict[str, Any], source: Found, but: str = "") -> dict[str, Any]:
         """Returns what `load_params` reads, with the structure, dtypes and shardings of `template`, as `restore` does.
 
-        Raises InputError that lists the leaves which the checkpoint lacks, has besides, or has in another shape.
+        The part named `but` is not read, whether the checkpoint has one or not, and stays as in `template`. Raises
+        InputError that lists the leaves which the checkpoint lacks, has besides, or has in another shape.
         """
         with _reader() as reader:
             part, stored = _stored_params(reader, source)
-            wanted = {(part, *name): _placed(leaf) for name, leaf in named.flatten(template).items()}
+            stored = {name: leaf for name, leaf in stored.items() if name[1] != but}
+            asked = {name: tree for name, tree in template.items() if name != but}
+            wanted = {(part, *name): _placed(leaf) for name, leaf in named.flatten(asked).items()}
             expected = "expected the parameters of this config; use the source's settings for `model` and `inputs`"
             leaves = _read_placed(reader, source, stored, wanted, expected)
-        return named.unflatten(template, {name[1:]: leaf for name, leaf in leaves.items()})
+        return {**template, **named.unflatten(asked, {name[1:]: leaf for name, leaf in leaves.items()})}
 
     def _finish(self, writer: ocp.AsyncCheckpointer, partial: Path, step: int, texts: Mapping[str, str]) -> None:
         """Runs in the background: after Orbax's commit adds the texts and the manifest, and lets the folder be seen."""

@@ -43,6 +43,18 @@ def check_groups(batch_size: int, group: int, mesh: Mesh) -> None:
         )
 
 
+def check_micro_batch(batch_size: int, micro_batch: int, mesh: Mesh) -> None:
+    """InputError when micro-batches of `micro_batch` rows do not divide the rows of a device; 0 is all of them."""
+    rows = batch_size // mesh.size
+    if micro_batch and rows % micro_batch:
+        divisors = [size for size in range(1, rows + 1) if rows % size == 0]
+        below, above = [d for d in divisors if d < micro_batch][-1:], [d for d in divisors if d > micro_batch][:1]
+        raise InputError(
+            f"train.micro_batch is {micro_batch}, which does not divide the {rows} rows that each of {mesh.size} "
+            f"devices has of train.batch_size {batch_size}; set it to {' or '.join(map(str, below + above))}"
+        )
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())

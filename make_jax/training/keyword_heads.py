@@ -53,6 +53,7 @@ def fit_keyword_heads(
     All processes read all products. An unreadable picture does not end a run that is as good as over: its batch is left
     out, and `note` is told. `give_way` is called every so often, and may end the fit by an exception.
     """
+    params = jax.device_put(params, replicated(mesh))  # once: they are read for every batch
     rng = np.random.default_rng(seed)
     products = catalog.split_products("train")
     products = [products[i] for i in np.sort(rng.permutation(len(products))[:MOST])]
@@ -118,7 +119,7 @@ def fit_head(
     def fit(state: tuple[Params, Any], directions: jax.Array, keywords: jax.Array, steps: jax.Array) -> Any:
         def loss(params: Params, chosen: jax.Array) -> jax.Array:
             logits = head.apply({"params": params}, directions[chosen])
-            return keyword_loss(logits, keywords[chosen], jnp.ones(BATCH))  # type: ignore[arg-type]
+            return keyword_loss(logits, keywords[chosen], jnp.ones(BATCH)).value  # type: ignore[arg-type]
 
         def step(i: jax.Array, state: tuple[Params, Any]) -> tuple[Params, Any]:
             params, opt_state = state

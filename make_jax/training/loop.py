@@ -33,7 +33,7 @@ from make_jax.model.make import Make
 from make_jax.retrieval.provenance import commit
 from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
 from make_jax.runs.checkpoints import Checkpoints
-from make_jax.runs.mesh import check_batch, check_groups, make_mesh, place_batch
+from make_jax.runs.mesh import check_batch, check_groups, check_micro_batch, make_mesh, place_batch
 from make_jax.runs.processes import Processes, joined
 from make_jax.runs.state import Params, TrainState, parameter_count
 from make_jax.training.curves import draw
@@ -70,6 +70,7 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
     folder = Path(config.run)
     mesh = make_mesh(config.train.fsdp)
     check_batch(config.train.batch_size, mesh)
+    check_micro_batch(config.train.batch_size, config.train.micro_batch, mesh)
     if config.objectives.qim or config.objectives.qim2:
         check_groups(config.train.batch_size, config.objectives.matching_group, mesh)
     with ExitStack() as stack:
@@ -80,7 +81,7 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
         start = find_start(config, catalog, checkpoints)
         tokenizer, keywords = start.tokenizer, start.keywords
         built = build(catalog, config.data.cache)
-        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
+        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.rivals)
         state = start.state(init_state(model, config, mesh), checkpoints)
         if processes.first:
             write_atomically(folder / CONFIG, to_json(config))

@@ -62,7 +62,8 @@ class Start:
         if self.own is not None:
             return checkpoints.restore(fresh, self.own)[0]
         if self.source is not None:
-            params = checkpoints.restore_params(fresh.params, self.source)
+            # Heads are fitted to encoders that are done; those of the source would judge encoders that have moved on.
+            params = checkpoints.restore_params(fresh.params, self.source, but="keyword_evidence")
             ema = None if fresh.ema is None else jax.tree.map(jnp.copy, params)
             return replace(fresh, params=params, ema=ema)
         return fresh

@@ -1,7 +1,7 @@
 """One optimizer step, compiled once."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,14 @@ import optax
 from jax.sharding import Mesh
 
 from make_jax.config import Config
-from make_jax.model.make import Make, Outputs
+from make_jax.model.make import Make
 from make_jax.objectives.bank import empty, remember
-from make_jax.objectives.contrastive import Rows
-from make_jax.objectives.total import make_loss
-from make_jax.runs.mesh import bank_sharding, batch_sharding, replicated
+from make_jax.objectives.pairs import Rows
+from make_jax.runs.mesh import batch_sharding, replicated
+from make_jax.runs.sharding import state_shardings
 from make_jax.runs.state import Params, TrainState
-from make_jax.training.optimizer import freeze, make_optimizer, rule_factors
+from make_jax.training.gradient_cache import make_gradient
+from make_jax.training.optimizer import make_optimizer, rule_factors
 
 Batch = dict[str, jax.Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -38,53 +39,36 @@ def init_params(model: Make, seed: int) -> Params:
 
 
 def init_state(model: Make, config: Config, mesh: Mesh) -> TrainState:
-    """The state before the first step, on the mesh."""
+    """The state before the first step, on the mesh, each part where `runs/sharding.py` says; none is ever whole."""
 
     def build() -> TrainState:
-        params = init_params(model, config.train.seed)
-        optimizer = make_optimizer(config.optim, config.train.steps, params)
-        ema = jax.tree.map(jnp.copy, params) if config.optim.ema_decay else None
-        steps = config.objectives.bank
-        words = max(1, -(-model.keywords // 32))
-        bank = empty(steps, config.train.batch_size, config.model.embedding, words) if steps else None
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, bank)
+        return first_state(model, config, init_params(model, config.train.seed))
 
-    return jax.jit(build, out_shardings=_shardings(mesh))()
+    return jax.jit(build, out_shardings=state_shardings(jax.eval_shape(build), mesh))()
 
 
-def _shardings(mesh: Mesh) -> Any:
-    """Where each part of the state lies: all of it everywhere, only the bank split as the batch is."""
-    everywhere = replicated(mesh)
-    return TrainState(everywhere, everywhere, everywhere, everywhere, bank_sharding(mesh))
+def first_state(model: Make, config: Config, params: Params) -> TrainState:
+    """The state before the first step, of parameters or of their shapes."""
+    optimizer = make_optimizer(config.optim, config.train.steps, params)
+    ema = jax.tree.map(jnp.copy, params) if config.optim.ema_decay else None
+    steps = config.objectives.bank
+    words = max(1, -(-model.keywords // 32))
+    bank = empty(steps, config.train.batch_size, config.model.embedding, words) if steps else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, bank)
 
 
 def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
     """The compiled step: (state, batch) -> (state after it, metrics of it). The old state's memory is reused.
 
-    `params` gives the tree that the optimizer rules are matched against; only its structure and shapes are read.
+    `params` gives the tree that rules are matched against; only its structure and shapes are read.
     """
     optimizer = make_optimizer(config.optim, config.train.steps, params)
-    factors = rule_factors(config.optim, params)
-    loss_of = make_loss(config.objectives, mesh)
+    gradient = make_gradient(model, config, mesh, params, rule_factors(config.optim, params))
     seed = config.train.seed
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-
-        def loss_fn(params: Params) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
-            variables = {"params": freeze(params, factors)}
-            out: Outputs = model.apply(variables, batch, train=True, rngs={"dropout": key})  # type: ignore[assignment]
-
-            def apply(method: Callable[..., Any], *args: Any) -> Any:
-                again = {"dropout": jax.random.fold_in(key, 1)}  # a second reading drops other activations
-                return model.apply(variables, *args, train=True, rngs=again, method=method)
-
-            loss, metrics = loss_of(out, batch, state.bank, apply, key)
-            both = (batch["has_title"] & batch["has_image"]).astype(jnp.float32) * batch["weight"]
-            title_weight = jnp.sum(out.product.weights[:, 0] * both) / jnp.maximum(jnp.sum(both), 1.0)
-            return loss, ({**metrics, "title_weight": title_weight}, out.product.vectors)
-
-        (loss, (metrics, vectors)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        loss, metrics, vectors, gradients = gradient(state.params, batch, state.bank, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         new = clamp_scale(optax.apply_updates(state.params, updates), config.optim.largest_scale)
         ema = None if state.ema is None else average(state.ema, new, state.step, config.optim.ema_decay)
@@ -100,7 +84,7 @@ def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
             bank = remember(bank, products, batch["weight"], state.step)
         return TrainState(state.step + 1, new, opt_state, ema, bank), metrics
 
-    states = _shardings(mesh)
+    states = state_shardings(jax.eval_shape(partial(first_state, model, config), params), mesh)
     return jax.jit(
         step,
         in_shardings=(states, batch_sharding(mesh)),

@@ -65,7 +65,7 @@ class Stop:
 
     def handle(self, number: int, _: FrameType | None) -> None:
         """The signal handler."""
-        again = number == signal.SIGINT and self._signals
+        again = bool(self._signals)
         self._signals.append(signal.Signals(number))
         if number == signal.SIGINT and (again or not self.stepped):
             raise KeyboardInterrupt

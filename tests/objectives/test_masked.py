@@ -12,9 +12,9 @@ from make_jax.config import AdaptationConfig, ImageConfig, InputsConfig, ModelCo
 from make_jax.model.make import Make
 from make_jax.model.masked import PredictedPatches, PredictedTokens, at, first_true
 from make_jax.objectives.masked import patch_loss, token_loss
-from make_jax.objectives.total import make_loss
+from make_jax.objectives.total import local_means, total_loss, vectors_of
 from make_jax.runs.mesh import make_mesh, place_batch
-from tests.objectives.test_contrastive import agree
+from tests.objectives.contrasts import agree
 
 # --- tokens ---
 
@@ -50,7 +50,7 @@ def test_mlm_equals_the_reference_over_the_logits_of_all_tokens():
         return token_loss([PredictedTokens(*tokens) for tokens in picked], weights)
 
     loss, metrics = found(texts, weights)
-    agree((loss, metrics["mlm_accuracy"]), token_reference(texts, weights))
+    agree((loss.value, metrics["mlm_accuracy"].value), token_reference(texts, weights))
 
 
 # --- patches ---
@@ -94,14 +94,14 @@ def test_contrastive_mpm_equals_the_reference_whatever_the_rows(rows):
     said, weights = hidden_patches(rows), np.linspace(0, 2, rows).astype(np.float32)  # row 0 has weight 0
     weights[:2] = weights[1::-1]
     loss, metrics = compared(said, weights)
-    agree((loss, metrics["mpm_accuracy"]), patch_reference(said, weights))
+    agree((loss.value, metrics["mpm_accuracy"].value), patch_reference(said, weights))
 
 
 def test_patches_that_look_the_same_are_no_negatives_of_each_other():
     said, weights = hidden_patches(6), np.ones(6, np.float32)
     two = said._replace(there=jnp.zeros_like(said.there).at[[0, 1], [1, 0]].set(True))
-    assert abs(compared(two, weights)[0]) < 1e-6
-    assert compared(two._replace(pixels=said.pixels.at[1, 0].set(said.pixels[2, 2])), weights)[0] > 0.1
+    assert abs(compared(two, weights)[0].value) < 1e-6
+    assert compared(two._replace(pixels=said.pixels.at[1, 0].set(said.pixels[2, 2])), weights)[0].value > 0.1
 
 
 def test_regression_mpm_equals_the_reference():
@@ -110,7 +110,7 @@ def test_regression_mpm_equals_the_reference():
     counted = weights[:, None] * np.asarray(said.there)
     expected = (counted * ((predictions - np.asarray(said.pixels)) ** 2).mean(-1)).sum() / counted.sum()
     loss, metrics = compared(said._replace(predictions=jnp.asarray(predictions), targets=None), weights)
-    agree(loss, expected)
+    agree(loss.value, expected)
     assert metrics == {}
 
 
@@ -160,13 +160,15 @@ def params() -> Any:
 def program(devices: int) -> Any:
     """(loss, metrics) and gradient of (parameters, batch), compiled for so many devices."""
     mesh = make_mesh(devices=jax.devices()[:devices])
-    loss_of = make_loss(OBJECTIVES, mesh)
 
     def loss(params: Any, rows: dict[str, jax.Array]) -> Any:
         def apply(method: Any, *args: Any) -> Any:
             return MODEL.apply({"params": params}, *args, method=method)
 
-        return loss_of(MODEL.apply({"params": params}, rows), rows, None, apply, jax.random.key(0))
+        out = MODEL.apply({"params": params}, rows)
+        means = local_means(OBJECTIVES, out, rows, apply, jax.random.key(0), jnp.zeros((), jnp.int32))
+        vectors = vectors_of(OBJECTIVES, out)
+        return total_loss(OBJECTIVES, vectors, means, rows, None, out.log_scale, out.bias, None)
 
     compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(params(), place_batch(batch(), mesh)).compile()
     return compiled, mesh
@@ -218,7 +220,7 @@ def test_weight_0_in_the_config_is_not_traced():
     def never(*args: Any) -> Any:
         raise AssertionError
 
-    loss = make_loss(ObjectivesConfig(qic=0.0), make_mesh())
+    config, number = ObjectivesConfig(qic=0.0), jnp.zeros((), jnp.int32)
     rows = {name: jnp.asarray(value) for name, value in batch().items()}
     out = jax.eval_shape(MODEL.apply, {"params": params()}, rows)
-    assert jax.eval_shape(lambda: loss(out, rows, None, never, jax.random.key(0)))[1] == {}
+    assert jax.eval_shape(lambda: local_means(config, out, rows, never, jax.random.key(0), number)) == {}

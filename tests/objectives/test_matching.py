@@ -11,14 +11,16 @@ import pytest
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import EncodedQuery, Make, Outputs
 from make_jax.model.modal_adaptation import Adapted, ProductStates
-from make_jax.objectives.contrastive import Rows
 from make_jax.objectives.matching import draw, matching_losses
-from make_jax.objectives.total import make_loss
+from make_jax.objectives.means import Mean
+from make_jax.objectives.pairs import Rows
+from make_jax.objectives.total import local_means
 from make_jax.runs.mesh import batch_sharding, make_mesh, replicated
 
 B, G, D, V = 64, 8, 6, 40  # rows, group, width, keywords
 CONFIG = ObjectivesConfig(qim=1.0, qim2=1.0, matching_group=G)
 SCALE = np.float32(np.log(5.0))
+FIRST = jnp.zeros((), jnp.int32)
 
 
 def example(seed: int = 0) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def on(devices: int, function: Any) -> Any:
 def drawn(e: dict[str, Any], key: Any) -> Any:
     queries = Rows(e["q"], e["query_id"], e["query_keywords"])
     products = Rows(e["p"], e["product_id"], e["product_keywords"])
-    return draw(queries, products, jnp.asarray(SCALE), weights=e["weight"], group=G, key=key)
+    return draw(queries, products, jnp.asarray(SCALE), weights=e["weight"], group=G, key=key, first=FIRST)
 
 
 def apply(method: Any, query: Any, mask: Any, product: ProductStates, what: str) -> jax.Array:
@@ -104,7 +106,8 @@ def outputs(e: dict[str, Any]) -> Outputs:
 
 
 def losses(e: dict[str, Any], key: Any) -> Any:
-    return matching_losses(CONFIG, outputs(e), e, apply, key)
+    found = matching_losses(CONFIG, outputs(e), e, apply, key, FIRST)
+    return jax.tree.map(lambda mean: mean.value, found, is_leaf=lambda x: isinstance(x, Mean))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +145,8 @@ def test_draws_are_as_frequent_as_exp_of_the_score():
     ids = jnp.tile(jnp.arange(4), times)
     rows = [Rows(jnp.tile(jnp.asarray(x), (times, 1)), ids) for x in (q, p)]
     weights = jnp.ones(4 * times)
-    found = jax.jit(lambda: draw(*rows, jnp.asarray(SCALE), weights=weights, group=4, key=jax.random.key(0)))()
+    key, scale = jax.random.key(0), jnp.asarray(SCALE)
+    found = jax.jit(lambda: draw(*rows, scale, weights=weights, group=4, key=key, first=FIRST))()
     chance = np.exp(5.0 * q @ p.T) * (1 - np.eye(4))
     for side, table in ((found.products, chance), (found.queries, chance.T)):
         counts = np.stack([np.bincount(np.asarray(side)[i::4], minlength=4) for i in range(4)])
@@ -239,8 +243,7 @@ def test_an_objective_of_weight_0_is_not_traced(qim, qim2):
         return apply(method, *arguments)
 
     config = ObjectivesConfig(qic=0.0, key=0.0, qim=qim, qim2=qim2, matching_group=G)
-    loss = make_loss(config, make_mesh(devices=jax.devices()[:1]))
-    _, told = jax.eval_shape(lambda e: loss(outputs(e), e, None, noting, jax.random.key(0)), example())
+    told = jax.eval_shape(lambda e: local_means(config, outputs(e), e, noting, jax.random.key(0), FIRST), example())
     assert asked == ["item"] * bool(qim) + ["image"] * bool(qim2)
     assert set(told) == {name for name in ("qim", "qim_accuracy") if qim} | {
         n for n in ("qim2", "qim2_accuracy") if qim2

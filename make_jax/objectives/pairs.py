@@ -1,0 +1,56 @@
+"""Rows of vectors that face each other, and which of the pairs are no negatives [ours].
+
+Pair (i, j), i != j, is no negative when query ids are equal, product ids are equal, or product j has all of the
+keywords of query i, which has some: K(q_i) is not empty and a subset of K(p_j). Id -1 is absent and equals nothing.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+EXCLUDED = -1e30  # the logit of a pair that stands in no denominator: finite, so that differences of two are 0, not nan
+
+WORDS_AT_ONCE = 8  # of keyword bits: fewer passes over a tile, without a program of hundreds of words
+
+
+class Rows(NamedTuple):
+    """Vectors with what tells which pairs are no negatives."""
+
+    vectors: Float[Array, "r D"]
+    ids: Int[Array, "r"]  # -1: absent, equal to nothing
+    keywords: UInt32[Array, "r words"] | None = None  # bit k % 32 of word k // 32 is keyword k; None: nothing is known
+
+
+def false_negatives(queries: Rows, products: Rows, query_ids: Int[Array, "m"], others: Rows) -> Bool[Array, "b m"]:
+    """Where product j of `others` is no negative of query i, by ids and keywords; the diagonal is told by ids alone.
+
+    Row i of `products` is the positive of query i, row j of `others` that of the query with id `query_ids[j]`.
+    """
+    return equal(queries.ids, query_ids) | equal(products.ids, others.ids) | answered(queries, others)
+
+
+def answered(queries: Rows, products: Rows) -> Bool[Array, "b m"]:
+    """Where a product has all keywords of a query that has some. A loop over words: no array [b, m, words]."""
+    shape = (queries.ids.shape[0], products.ids.shape[0])
+    if queries.keywords is None or products.keywords is None:
+        return jnp.zeros(shape, bool)
+    asked, held = queries.keywords, products.keywords.T  # words of one number side by side, which is faster to read
+
+    def narrow(word: Int[Array, ""], inside: Bool[Array, "b m"]) -> Bool[Array, "b m"]:
+        missing = jnp.take(asked, word, axis=1)[:, None] & ~jnp.take(held, word, axis=0)[None, :]
+        return inside & (missing == 0)
+
+    some = jnp.any(asked != 0, axis=1)[:, None]
+    return jax.lax.fori_loop(0, asked.shape[1], narrow, jnp.broadcast_to(some, shape), unroll=WORDS_AT_ONCE)
+
+
+def equal(mine: Int[Array, "b"], others: Int[Array, "m"]) -> Bool[Array, "b m"]:
+    """Where ids are equal and not absent."""
+    return (mine[:, None] == others[None, :]) & (mine >= 0)[:, None]
+
+
+def cosines(mine: Float[Array, "b D"], others: Float[Array, "m D"]) -> Float[Array, "b m"]:
+    """Products of all vectors with all, accumulated in f32."""
+    return jnp.einsum("id,jd->ij", mine, others, preferred_element_type=jnp.float32)

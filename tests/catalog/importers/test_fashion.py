@@ -1,0 +1,112 @@
+"""What the fashion importer makes up, by the rules that PROVENANCE.md states: sparse titles, template queries."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from make_jax.catalog.importers import fashion_queries
+from make_jax.catalog.importers.fashion_titles import RATES, Vocabulary, before_gender, stem
+from tests.catalog.importers import published
+from tests.catalog.importers.imports import imported
+
+VOCABULARY = Vocabulary.of(frozenset({"Puma", "Gini and Jony"}), {"Casual Shoes", "Watches", "Tops"}, {"White", "Blue"})
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("Men's", "men"), ("Watches", "watch"), ("T-Shirts", "tshirt"), ("Dress", "dress"), ("Dresses", "dress")],
+)
+def test_words_are_compared_in_lower_case_without_punctuation_and_plural(word: str, expected: str) -> None:
+    assert stem(word) == expected
+
+
+def test_a_brand_is_what_stands_before_the_first_word_for_a_gender() -> None:
+    assert before_gender("Gini and Jony Girl's Blue Top") == "Gini and Jony"
+    assert VOCABULARY.brand("Gini and Jony Girl's Blue Top") == "Gini and Jony" and VOCABULARY.brand("Nike Men") == ""
+    assert before_gender("Royal Diadem Green Jewellery") == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("colour", "Puma Women's & Printed Watch 2"),
+        ("type", "Puma Women's White & Navy Printed 2"),
+        ("gender", "Puma White & Navy Printed Watch 2"),
+        ("brand", "Women's White & Navy Printed Watch 2"),
+    ],
+)
+def test_a_title_loses_the_words_that_state_one_attribute(
+    monkeypatch: pytest.MonkeyPatch, key: str, expected: str
+) -> None:
+    for name in RATES:
+        monkeypatch.setitem(RATES, name, float(name == key))
+    labels = {"colour": "Navy Blue", "type": "Watches", "gender": "Women", "brand": "puma"}
+    assert VOCABULARY.shorten("Puma Women's White & Navy Printed Watch 2", "1", labels) == (expected, [key])
+
+
+def test_the_documented_hash_picks_products_at_the_documented_rates() -> None:
+    labels = {"colour": "White", "type": "Tops", "gender": "Men", "brand": "Puma"}
+    counts = dict.fromkeys(RATES, 0)
+    for number in range(4000):
+        title, dropped = VOCABULARY.shorten("Puma Men White Top 3", str(number), labels)
+        first = hashlib.sha256(f"sparse colour:{number}".encode()).digest()[:8]
+        assert ("colour" in dropped) == (int.from_bytes(first, "big") / 2**64 < 0.5) == ("White" not in title)
+        for key in dropped:
+            counts[key] += 1
+    assert all(abs(counts[key] / 4000 - rate) < 0.03 for key, rate in RATES.items())
+
+
+def test_sparse_titles_change_titles_alone(tmp_path: Path) -> None:
+    source = published.kaggle_fashion(tmp_path / "kaggle", products=60)
+    full = imported(tmp_path / "full", "fashion", source, "--clicks")
+    sparse = imported(tmp_path / "sparse", "fashion", source, "--clicks", "--sparse")
+    assert sparse.info.name == "fashion-sparse"
+    assert [(p.id, p.image, p.split, p.attributes) for p in full.products] == [
+        (p.id, p.image, p.split, p.attributes) for p in sparse.products
+    ]
+    assert full.queries == sparse.queries and full.clicks == sparse.clicks
+    changed = [(a.title, b) for a, b in zip(full.products, sparse.products, strict=True) if a.title != b.title]
+    assert len(changed) > 20 and all(product.dropped for _, product in changed)
+    assert all(set(b.title.split()) < set(title.split()) for title, b in changed)
+    assert "SPARSE TITLES" in (tmp_path / "sparse/PROVENANCE.md").read_text(encoding="utf-8")
+
+
+def test_clicks_and_judgements_follow_the_labels(tmp_path: Path) -> None:
+    source = published.kaggle_fashion(tmp_path / "kaggle", products=240)
+    catalog = imported(tmp_path / "out", "fashion", source, "--clicks")
+    lines = (tmp_path / "out/products.jsonl").read_text(encoding="utf-8").splitlines()
+    products = {row["id"]: {**row, "type": row["category"][-1]} for row in map(json.loads, lines)}
+    held = [pair for pair in ((t, c) for t in published.TYPES for c in published.COLOURS) if _held(*pair)]
+    assert held, "the fixture has no pair that is held out"
+    for click in catalog.clicks:
+        product = products[click.product]
+        asks_colour = product["colour"].lower() in click.query
+        assert product["split"] == "train" and product["type"].lower() in click.query
+        assert not (asks_colour and (product["type"], product["colour"]) in held)
+    trained = [product for product in products.values() if product["split"] == "train"]
+    assert len({click.product for click in catalog.clicks}) == len(trained)
+    assert {query.split for query in catalog.queries} == {"val", "test"}
+    assert any(query.heldout for query in catalog.queries)
+    for query in catalog.queries:
+        kind = tuple(query.kind.removeprefix("attr:").split("+"))
+        asked = next(products[identity] for identity, grade in query.rel.items() if grade == 3)
+        shop = {identity: product for identity, product in products.items() if product["split"] == query.split}
+        same = {identity: product for identity, product in shop.items() if product["type"] == asked["type"]}
+        grades = {identity: fashion_queries.grade(kind, asked, product) for identity, product in same.items()}
+        assert query.rel == {identity: grade for identity, grade in grades.items() if grade}
+
+
+def test_a_near_colour_is_better_than_another_one() -> None:
+    kind, asked = ("colour", "type"), {"type": "Tops", "colour": "Navy Blue"}
+    found = [
+        fashion_queries.grade(kind, asked, {"type": "Tops", "colour": c}) for c in ("Navy Blue", "Blue", "Red", "")
+    ]
+    assert found == [3, 2, 1, 1]
+    both = {**asked, "gender": "Men"}
+    assert fashion_queries.grade(("gender", *kind), both, {"type": "Tops", "colour": "Red", "gender": "Women"}) == 0
+
+
+def _held(kind: str, colour: str) -> bool:
+    return fashion_queries.held_out({"type": kind, "colour": colour})

@@ -1,0 +1,120 @@
+"""An interrupted import continues where it stopped and ends byte-equal to an uninterrupted one."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from make_jax.catalog.importers import tables, work
+from make_jax.catalog.importers.command import READERS
+from make_jax.errors import InputError
+from tests.catalog.importers import published
+from tests.catalog.importers.contents import contents
+from tests.catalog.importers.imports import imported
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def esci_with_pictures(folder: Path) -> list[str]:
+    images = published.fetched(folder / "sqid", "webdataset", [f"B{number:03d}" for number in range(8)])
+    return ["esci", str(published.esci(folder / "esci-data")), "--images", str(images)]
+
+
+def fashion_with_clicks(folder: Path) -> list[str]:
+    return ["fashion", str(published.kaggle_fashion(folder / "kaggle", products=9)), "--sparse", "--clicks"]
+
+
+def muge(folder: Path) -> list[str]:
+    return ["muge", str(published.muge(folder / "MUGE", pictures=6))]
+
+
+def marqo_gs(folder: Path) -> list[str]:
+    source, images = published.marqo_gs_files(folder / "gs")
+    return ["marqo-gs", str(source), "--images", str(images)]
+
+
+@pytest.mark.parametrize("published_as", [esci_with_pictures, fashion_with_clicks, muge, marqo_gs])
+def test_an_import_killed_at_any_line_ends_byte_equal(
+    tmp_path: Path, published_as: Callable[[Path], list[str]]
+) -> None:
+    command = [sys.executable, "-m", "tests.catalog.importers.killed_imports", str(tmp_path / "killed"), "8"]
+    done = subprocess.run([*command, *published_as(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["killed"] >= 20, found
+    assert (found["half"], found["different"], found["left"]) == (0, 0, 0), found
+
+
+def test_rows_that_are_committed_are_not_handled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "BATCH", 4)
+    source = published.muge(tmp_path / "MUGE", pictures=12)
+    text = (source / "train_imgs.tsv").read_text(encoding="utf-8")
+    broken = text.splitlines()
+    broken[9] = "1009\t%%%%"
+    (source / "train_imgs.tsv").write_text("\n".join(broken), encoding="utf-8")
+    with pytest.raises(InputError, match=r"train_imgs\.tsv:10: product 1009: broken base64"):
+        imported(tmp_path / "out", "muge", source)
+    starts: list[int] = []
+    rows = tables.Lines.rows
+    monkeypatch.setattr(tables.Lines, "rows", lambda self, start: starts.append(start) or rows(self, start))
+    with pytest.raises(InputError, match="broken base64"):
+        imported(tmp_path / "out", "muge", source)
+    assert starts == [8]
+
+
+def test_a_source_that_was_mended_is_imported_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "BATCH", 1)
+    source = published.wands(tmp_path / "WANDS")
+    label = source / "dataset/label.csv"
+    text = label.read_text(encoding="utf-8")
+    label.write_text(text.replace("0\tExact", "0\texact"), encoding="utf-8")
+    with pytest.raises(InputError, match='label: found "exact", expected one of Exact, Partial, Irrelevant'):
+        imported(tmp_path / "out", "wands", source)
+    assert not (tmp_path / "out").exists()
+    label.write_text(text, encoding="utf-8")
+    imported(tmp_path / "out", "wands", source)
+    assert "it begins anew" in capsys.readouterr().err
+    imported(tmp_path / "again/out", "wands", source)
+    assert contents(tmp_path / "out") == contents(tmp_path / "again/out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["WANDS", "again", "out"]
+
+
+def test_another_import_into_the_same_place_begins_anew(tmp_path: Path) -> None:
+    source = published.kaggle_fashion(tmp_path / "kaggle")
+    (source / "images/1007.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="not a JPEG"):
+        imported(tmp_path / "out", "fashion", source)
+    imported(tmp_path / "out", "fashion", source, "--bad-rows", "1")
+    imported(tmp_path / "again/out", "fashion", source, "--bad-rows", "1")
+    assert contents(tmp_path / "out") == contents(tmp_path / "again/out")
+
+
+def test_what_exists_is_not_touched(tmp_path: Path) -> None:
+    source = published.wands(tmp_path / "WANDS")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match=r"out: exists already, expected a new folder; remove it or name another"):
+        imported(tmp_path / "out", "wands", source)
+    assert contents(tmp_path / "out") == {"mine": b"mine"}
+
+
+def test_a_second_import_at_the_same_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = published.wands(tmp_path / "WANDS")
+
+    def meanwhile(*_: object) -> None:
+        with pytest.raises(InputError, match=r"database is locked.*end the other import"):
+            imported(tmp_path / "out", "wands", source)
+        raise InputError("done")
+
+    def read(*_: object) -> None:
+        monkeypatch.undo()
+        meanwhile()
+
+    monkeypatch.setitem(READERS, "wands", read)
+    with pytest.raises(InputError, match=r"^done$"):
+        imported(tmp_path / "out", "wands", source)

@@ -1,0 +1,193 @@
+"""Examples of the contrastive loss, its forms as compiled functions of data alone, and a reference over Python sets."""
+
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, PartitionSpec
+
+from make_jax.objectives.contrastive import contrastive_loss
+from make_jax.objectives.pairs import Rows
+
+B, D, V, BANKED = 24, 8, 40, 40  # 24 rows: on 8 devices 3 each, which tiles of 2 do not divide
+AXES = ("data", "fsdp")
+LEARNT = ("q", "p", "swap", "s", "b")
+MARGIN = 0.2
+Example = dict[str, Any]
+
+
+def members(packed: Any) -> list[set[int]]:
+    """Packed sets as sets."""
+    return [{k for k in range(V) if row[k // 32] >> (k % 32) & 1} for row in np.asarray(packed).tolist()]
+
+
+def packed(sets: Any) -> np.ndarray:
+    words = [[sum(1 << k % 32 for k in of if k // 32 == w) for w in range(-(-V // 32))] for of in sets]
+    return np.array(words, np.uint32)
+
+
+def negatives(e: Example) -> np.ndarray:
+    """Which pairs are negatives, pair by pair; columns after the first B are the bank's."""
+    qid, pid, w, bid = (np.asarray(e[name]) for name in ("qid", "pid", "w", "bid"))
+    asked, held, banked = (members(e[name]) for name in ("qk", "pk", "bk"))
+    found = np.zeros((B, B + BANKED), bool)
+    for i in range(B):
+        for j in range(B):
+            equal = (qid[i] == qid[j] >= 0) or (pid[i] == pid[j] >= 0)
+            answered = bool(asked[i]) and asked[i] <= held[j]
+            found[i, j] = i != j and not (equal or answered or w[i] == 0 or w[j] == 0)
+        for j in range(BANKED):
+            answered = bool(asked[i]) and asked[i] <= banked[j]
+            found[i, B + j] = not (answered or w[i] == 0 or bid[j] < 0 or pid[i] == bid[j])
+    return found
+
+
+@cache
+def formula(kind: str, margin: float):
+    """Value and gradient of the formula in the docstring of contrastive.py, a function of an example."""
+
+    def loss(a, e, found):
+        kept, eye = found | np.eye(B, B + BANKED, dtype=bool), jnp.eye(B)
+        scale = jnp.exp(a["s"])
+        logits = scale * (jnp.dot(a["q"], a["p"].T, precision="highest") - margin * eye)
+        swapped = scale * jnp.sum(a["swap"] * a["p"], 1)
+        banked = scale * jnp.dot(a["q"], e["bank"].T, precision="highest")
+        there = e["sid"] >= 0
+        if kind == "softmax":
+            rows = jnp.where(kept, jnp.concatenate([logits, banked], 1), -jnp.inf)
+            columns = jnp.where(kept[:, :B], logits, -jnp.inf)
+            columns = jnp.concatenate([columns, jnp.where(there, swapped, -jnp.inf)[None]], 0)
+            losses = jax.nn.logsumexp(rows, 1) + jax.nn.logsumexp(columns, 0) - 2 * jnp.diag(logits)
+        else:
+            pairs = jnp.where(kept[:, :B], -jax.nn.log_sigmoid((2 * eye - 1) * (logits + a["b"])), 0)
+            losses = pairs.sum(1) + pairs.sum(0)
+            losses += jnp.where(kept[:, B:], -jax.nn.log_sigmoid(-(banked + a["b"])), 0).sum(1)
+            losses += jnp.where(there, -jax.nn.log_sigmoid(-(swapped + a["b"])), 0)
+        return jnp.sum(e["w"] * losses) / (2 * e["w"].sum())
+
+    compiled = jax.jit(jax.value_and_grad(loss))
+    return lambda e: compiled({name: e[name] for name in LEARNT}, e, jnp.asarray(negatives(e)))
+
+
+@cache
+def loss_of(form: str, devices: int, kind: str = "softmax", margin: float = MARGIN, tile: int = 2, bare: bool = False):
+    """Gives ((value, metrics), gradients) of an example. 0 devices: `axis=None`; bare: only vectors, ids, weights."""
+
+    def local(q, p, swap, bank, w, s, b):
+        if bare:
+            q, p, swap, bank = Rows(q.vectors, q.ids), Rows(p.vectors, p.ids), None, None
+        return contrastive_loss(
+            q,
+            p,
+            s,
+            weights=w,
+            kind=kind,
+            bias=b,
+            margin=margin,
+            swaps=swap,
+            bank=bank,
+            form=form,
+            tile=tile,
+            axis=AXES if devices else None,
+        )
+
+    if devices:
+        mesh = mesh_of(devices)
+        rows, whole = PartitionSpec(AXES), PartitionSpec()
+        local = jax.shard_map(local, mesh=mesh, in_specs=(rows,) * 5 + (whole,) * 2, out_specs=whole, check_vma=True)
+
+    def loss(a, e):
+        return local(
+            Rows(a["q"], e["qid"], e["qk"]),
+            Rows(a["p"], e["pid"], e["pk"]),
+            Rows(a["swap"], e["sid"]),
+            Rows(e["bank"], e["bid"], e["bk"]),
+            e["w"],
+            a["s"],
+            a["b"],
+        )
+
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    return lambda e: compiled({name: e[name] for name in LEARNT}, e)
+
+
+def mesh_of(devices: int) -> jax.sharding.Mesh:
+    """Two axes from two devices on, so that the ring goes over both."""
+    shape = (max(devices // 2, 1), min(devices, 2))
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:devices])
+
+
+def agree(found, wanted, tolerance=1e-5):
+    """Equal as the contract defines it: largest difference over largest reference."""
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        assert np.abs(x - y).max() <= tolerance * max(np.abs(y).max(), 1e-12)
+
+
+def vectors(rng: np.random.Generator, rows: int) -> np.ndarray:
+    x = rng.normal(size=(rows, D)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def plain_example(seed: int = 0) -> Example:
+    """Nothing but vectors: every other row is a negative."""
+    rng = np.random.default_rng(seed)
+    arrays = {
+        "q": vectors(rng, B),
+        "p": vectors(rng, B),
+        "qid": np.arange(B, dtype=np.int32),
+        "pid": np.arange(B, dtype=np.int32),
+        "qk": packed([()] * B),
+        "pk": packed([()] * B),
+        "swap": vectors(rng, B),
+        "sid": np.full(B, -1, np.int32),
+        "bank": vectors(rng, BANKED),
+        "bid": np.full(BANKED, -1, np.int32),
+        "bk": packed([()] * BANKED),
+        "w": np.ones(B, np.float32),
+        "s": np.float32(np.log(20.0)),
+        "b": np.float32(-3.0),
+    }
+    return {name: jnp.asarray(value) for name, value in arrays.items()}
+
+
+def options(seed: int = 0) -> dict[str, Example]:
+    """What each option adds to a plain example."""
+    rng = np.random.default_rng(seed)
+
+    def sets(rows: int, most: int) -> jax.Array:
+        few = [0, 1, 31, 32, 39]  # on both sides of a word's end, and few, so that subsets are frequent
+        return jnp.asarray(
+            packed([rng.choice(few, rng.integers(most + 1), replace=False).tolist() for _ in range(rows)])
+        )
+
+    def ids(*values: int) -> jax.Array:
+        return jnp.asarray([*values, *range(len(values), B)], jnp.int32)
+
+    exact = np.tile(rng.choice([-0.5, 0.5], (4, D)).astype(np.float32), (B // 4, 1))  # exactly summed in any order
+    near = np.where(rng.random((B, D)) < 1 / D, -exact, exact)
+    return {
+        "duplicates": {
+            "qid": ids(0, 0, 2, 3, 4, 5, 5, 5, -1, -1, 10, 11, 12, 13, 14, 15),
+            "pid": ids(0, 1, 1, 3, 4, 5, 6, 7, 8, 9, -1, -1, 12, 12, 12, 15),
+        },
+        "keywords": {"qk": sets(B, 2), "pk": sets(B, 4)},
+        "padding rows": {"w": jnp.ones(B).at[jnp.array([3, 15, 22, 23])].set(0.0).at[7].set(0.5).at[13].set(2.0)},
+        "swaps": {"sid": jnp.asarray([0, -1] * (B // 2), jnp.int32)},
+        "bank": {"bid": jnp.asarray([-1, 0, 1, 3, 4, 30, 31, 32] * (BANKED // 8), jnp.int32), "bk": sets(BANKED, 4)},
+        "scale 100": {"s": jnp.float32(np.log(100.0))},
+        "no valid negative": {"qid": jnp.zeros(B, jnp.int32)},
+        "some without a negative": {"qid": ids(*[0] * 20), "pid": ids(*range(20), *[20] * 4)},
+        "all weights zero": {"w": jnp.zeros(B)},
+        "equal cosines": {"q": jnp.asarray(near), "p": jnp.asarray(exact)},
+    }
+
+
+def together(seed: int = 0) -> Example:
+    """All that can be together."""
+    e = plain_example(seed)
+    for name in ("duplicates", "keywords", "padding rows", "swaps", "bank"):
+        e |= options(seed)[name]
+    return e

@@ -1,0 +1,93 @@
+"""Property tests: of random batches, exactly the pairs that Python sets say are negatives, in every form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import PartitionSpec
+
+from make_jax.objectives.pairs import Rows, answered
+from tests.objectives.contrasts import (
+    AXES,
+    BANKED,
+    B,
+    V,
+    agree,
+    formula,
+    loss_of,
+    mesh_of,
+    negatives,
+    packed,
+    plain_example,
+)
+
+FORMS = [("gather", 0, 2), ("gather", 8, 2), ("ring", 0, 7), ("ring", 8, 2)]  # form, devices, tile
+
+
+@pytest.fixture(scope="module")
+def masked_on():
+    """Which pairs the keywords mask, by count of devices, compiled once."""
+
+    def function(devices: int):
+        rows = PartitionSpec(AXES)
+
+        def local(queries, products):
+            everything = jax.tree.map(lambda x: jax.lax.all_gather(x, AXES, tiled=True), products)
+            return answered(queries, everything)
+
+        mapped = jax.jit(jax.shard_map(local, mesh=mesh_of(devices), in_specs=(rows, rows), out_specs=rows))
+        return lambda e: mapped(Rows(e["q"], e["qid"], e["qk"]), Rows(e["p"], e["pid"], e["pk"]))
+
+    return {devices: function(devices) for devices in (1, 8)}
+
+
+def sets(count: int, most: int = 4):
+    return st.lists(st.frozensets(st.integers(0, V - 1), max_size=most), min_size=count, max_size=count)
+
+
+def numbers(count: int, least: int, most: int):
+    return st.lists(st.integers(least, most), min_size=count, max_size=count)
+
+
+@settings(max_examples=60)
+@given(asked=sets(B), extra=sets(B), answers=numbers(B, 0, B - 1))
+def test_keywords_mask_exactly_the_pairs_that_the_sets_say(masked_on, asked, extra, answers):
+    """Products hold random sets, joined with what some query asks so that subsets are frequent."""
+    held = [own | asked[query] for own, query in zip(extra, answers, strict=True)]
+    e = plain_example() | {"qk": packed(asked), "pk": packed(held)}
+    wanted = np.array([[bool(q) and q <= p for p in held] for q in asked])
+    for devices in (1, 8):
+        np.testing.assert_array_equal(np.asarray(masked_on[devices](e)), wanted)
+
+
+@settings(max_examples=25)
+@given(
+    query_ids=numbers(B, -1, 2 * B),
+    product_ids=numbers(B, -1, 2 * B),
+    bank_ids=numbers(BANKED, -1, 2 * B),
+    asked=sets(B, 2),
+    extra=sets(B + BANKED, 3),
+    answers=numbers(B + BANKED, 0, 3 * B),
+    weights=numbers(B, 0, 3),
+    swapped=numbers(B, -1, 0),
+    seed=st.integers(0, 3),
+)
+def test_every_form_has_exactly_the_negatives_that_the_sets_say(
+    query_ids, product_ids, bank_ids, asked, extra, answers, weights, swapped, seed
+):
+    """In value, in gradient and in the share that is masked; a scale of 1 gives every pair a weight that shows."""
+    weights = [max(weights[0], 1), *weights[1:]]
+    held = [own | (asked[query] if query < B else set()) for own, query in zip(extra, answers, strict=True)]
+    arrays = {"qid": query_ids, "pid": product_ids, "bid": bank_ids, "sid": swapped}
+    e = plain_example(seed) | {name: jnp.asarray(ids, jnp.int32) for name, ids in arrays.items()}
+    e |= {name: jnp.asarray(packed(of)) for name, of in (("qk", asked), ("pk", held[:B]), ("bk", held[B:]))}
+    e |= {"w": jnp.asarray(weights, jnp.float32), "s": jnp.float32(0.0)}
+    live = (np.asarray(weights) > 0)[:, None] & (np.asarray(weights) > 0)[None, :] & ~np.eye(B, dtype=bool)
+    masked = np.mean(live & ~negatives(e)[:, :B], axis=1)
+    wanted = formula("softmax", 0.2)(e)
+    for form, devices, tile in FORMS:
+        (value, metrics), gradients = loss_of(form, devices, tile=tile)(e)
+        agree((value, gradients), wanted)
+        agree(metrics["masked"], np.sum(weights * masked) / np.sum(weights))

@@ -1,0 +1,256 @@
+"""Micro-batches against all rows at once on one device: value, metrics, every gradient; collectives; memory."""
+
+import re
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from make_jax.config import (
+    Config,
+    ImageConfig,
+    InputsConfig,
+    MatchingConfig,
+    ModelConfig,
+    ObjectivesConfig,
+    TextConfig,
+    TrainConfig,
+    check,
+)
+from make_jax.errors import InputError
+from make_jax.model.make import Make, Outputs
+from make_jax.objectives.bank import Bank
+from make_jax.objectives.contrastive import Rows, contrastive_loss
+from make_jax.objectives.keywords import keyword_loss
+from make_jax.objectives.masked import mlm, patch_loss
+from make_jax.objectives.matching import matching_losses
+from make_jax.objectives.means import Mean
+from make_jax.runs.mesh import bank_sharding, batch_sharding, check_micro_batch, make_mesh, replicated
+from make_jax.runs.sharding import partition_specs
+from make_jax.training.gradient_cache import make_gradient
+from make_jax.training.optimizer import named_leaves
+from make_jax.training.step import init_params
+from tests.training.tiny_batch import random_batch
+
+VOCABULARY, KEYWORDS, B, GROUP = 44, 40, 32, 4
+TEXT = TextConfig(layers=0, width=16, heads=2, mlp_width=32, dropout=0.3)
+CONFIG = Config(
+    inputs=InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=24),
+    model=ModelConfig(
+        query=TEXT,
+        title=TEXT,
+        image=ImageConfig(layers=0, width=16, heads=2, mlp_width=32, dropout=0.3),
+        matching=MatchingConfig(layers=1, width=16, heads=2, mlp_width=24, dropout=0.3),
+        mlm=True,
+        mpm="contrastive",
+        embedding=16,
+    ),
+    objectives=ObjectivesConfig(
+        title_contrast=0.5, image_contrast=0.5, key=0.1, qim=0.7, qim2=0.3, mlm=0.4, mpm=0.6, bank=2,
+        matching_group=GROUP, margin=0.1,
+    ),
+    train=TrainConfig(batch_size=B),
+)  # fmt: skip
+MODEL = Make(CONFIG.model, CONFIG.inputs, VOCABULARY, KEYWORDS)
+KEY = jax.random.key(7)
+
+
+@cache
+def batch() -> dict[str, np.ndarray]:
+    return random_batch(CONFIG, VOCABULARY, KEYWORDS)
+
+
+@cache
+def bank() -> Bank:
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(2, B, 16)).astype(np.float32)
+    ids = np.where(rng.random((2, B)) < 0.2, -1, rng.integers(0, B, (2, B))).astype(np.int32)
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return Bank(*map(jnp.asarray, (vectors, ids, rng.integers(0, 8, (2, B, 2)).astype(np.uint32))))
+
+
+@cache
+def params() -> Any:
+    """Not those of a start, where zero biases and heads would hide what is wrong."""
+    rng = np.random.default_rng(2)
+    start = jax.device_get(init_params(MODEL, 0))
+    moved = jax.tree.map(lambda x: x + rng.normal(0, 0.05, x.shape).astype(np.float32), start)
+    return {**moved, "log_scale": np.float32(np.log(9.0))}
+
+
+@cache
+def reference(size: int) -> Any:
+    """(loss, parts), gradients: one device, all groups of `size` rows side by side, no loop, nothing read twice."""
+    model, o, count = MODEL, CONFIG.objectives, B // size
+    rows = {name: jnp.asarray(value) for name, value in batch().items()}
+    drawing, dropping = jax.random.split(KEY)
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(dropping, i)))(jnp.arange(count))
+    split = lambda tree: jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tree)  # noqa: E731
+    joined = lambda tree: jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)  # noqa: E731
+
+    def loss(params: Any) -> Any:
+        def call(key: Any, arguments: Any, **named: Any) -> Any:
+            return model.apply({"params": params}, *arguments, train=True, rngs={"dropout": key}, **named)
+
+        out: Outputs = jax.vmap(lambda key, rows: call(key, (rows,)))(keys[:, 0], split(rows))
+        out = joined(out._replace(log_scale=out.log_scale[:, None], bias=out.bias[:, None]))
+        out = out._replace(log_scale=out.log_scale[0], bias=out.bias[0])
+
+        def apply(method: Any, *arguments: Any) -> Any:
+            words = tuple(x for x in arguments if isinstance(x, str))
+            arrays = split(arguments[: len(arguments) - len(words)])
+            return joined(jax.vmap(lambda key, some: call(key, (*some, *words), method=method))(keys[:, 1], arrays))
+
+        def contrast(vectors: Any, weights: Any, **more: Any) -> Any:
+            queries = Rows(out.query.vectors, rows["query_id"], rows["query_keywords"])
+            products = Rows(vectors, rows["product_id"], rows["product_keywords"])
+            return contrastive_loss(queries, products, out.log_scale, weights=weights, margin=o.margin, **more)
+
+        w = rows["weight"]
+        swaps = Rows(out.swap.vectors, jnp.where(rows["swap_mask"].any(1), 0, -1))
+        told: dict[str, Any] = {}
+        told["qic"], metrics = contrast(out.product.vectors, w, swaps=swaps, bank=bank().rows())
+        told |= metrics
+        for name in ("title", "image"):
+            told[f"{name}_contrast"], _ = contrast(getattr(out.product, name), w * rows[f"has_{name}"])
+        told["key"] = keyword_loss(out.query.logits, rows["product_keywords"], w)
+        losses, metrics = matching_losses(o, out, rows, apply, drawing, jnp.zeros((), jnp.int32))
+        told["mlm"], more = mlm(out, rows, apply)
+        told |= losses | metrics | more
+        said = apply(Make.predict_patches, rows["image"], rows["patch_mask"])
+        each, more = jax.vmap(patch_loss)(split(said), split(w))  # its negatives are of rows that are encoded together
+        told |= {name: Mean(mean.total.sum(), mean.weight.sum()) for name, mean in ({"mpm": each} | more).items()}
+        both = w * (rows["has_title"] & rows["has_image"])
+        told["title_weight"] = Mean(jnp.sum(both * out.product.weights[:, 0]), jnp.sum(both))
+        told = {name: value.value if isinstance(value, Mean) else value for name, value in told.items()}
+        return sum(getattr(o, name) * value for name, value in told.items() if hasattr(o, name)), told
+
+    return jax.device_get(jax.jit(jax.value_and_grad(loss, has_aux=True))(params()))
+
+
+@cache
+def program(devices: int, fsdp: int, size: int, config: Config = CONFIG) -> Any:
+    """The compiled function of (parameters, batch, bank, key), with what it takes."""
+    model = Make(config.model, config.inputs, VOCABULARY, KEYWORDS)
+    start = params() if config == CONFIG else jax.device_get(init_params(model, 0))
+    mesh = make_mesh(fsdp, jax.devices()[:devices])
+    config = replace(config, train=replace(config.train, micro_batch=size))
+    gradient = make_gradient(model, config, mesh, start, jax.tree.map(lambda _: 1.0, start))
+    split = jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), partition_specs(start, mesh))
+    places = (split, batch_sharding(mesh), bank_sharding(mesh), replicated(mesh))
+    arguments = jax.device_put((start, batch(), bank(), KEY), places)
+    return jax.jit(gradient).lower(*arguments).compile(), arguments
+
+
+def found(*which: Any) -> Any:
+    compiled, arguments = program(*which)
+    loss, told, _, gradients = jax.device_get(compiled(*arguments))
+    return (loss, told), gradients
+
+
+def assert_equal(found: Any, expected: Any, tolerance: float) -> None:
+    """max|difference| / max|reference| of the loss, of each metric and of the gradient of each parameter."""
+    (loss, told), gradients = found
+    (expected_loss, expected_told), expected_gradients = expected
+    assert abs(loss - expected_loss) <= tolerance * abs(expected_loss)
+    assert told.keys() == expected_told.keys()
+    for name, value in expected_told.items():
+        assert abs(told[name] - value) <= tolerance * max(abs(value), 1e-30), name
+    ours, largest = dict(named_leaves(gradients)), max(np.abs(x).max() for x in jax.tree.leaves(expected_gradients))
+    for name, gradient in named_leaves(expected_gradients):
+        # A softmax does not see what is added to all of its logits: this gradient is 0, and computed as noise.
+        scale = largest if name.endswith("key/bias") else np.abs(gradient).max()
+        assert np.abs(ours[name] - gradient).max() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize(
+    ("devices", "fsdp", "size"),
+    [(1, 1, 4), (4, 2, 4), (8, 4, 4), (2, 1, 8)],  # turns of a device: 8, 2, 1, 2
+)
+def test_equals_all_rows_at_once_with_dropout_and_every_objective(devices, fsdp, size):
+    assert_equal(found(devices, fsdp, size), reference(size), 1e-5)
+
+
+def test_bfloat16_remat_and_split_parameters_by_ring_equal_all_rows_at_once():
+    """Without dropout, whose keys the micro-batches decide."""
+    text, image = (replace(tower, layers=1, dropout=0.0) for tower in (CONFIG.model.query, CONFIG.model.image))
+    model = replace(CONFIG.model, query=text, title=text, image=image, matching=MatchingConfig(), mlm=False, mpm="none")
+    objectives = ObjectivesConfig(title_contrast=0.5, key=0.1, bank=2)
+    plain = replace(CONFIG, model=replace(model, dtype="bfloat16"), objectives=objectives)
+    cached = replace(plain, model=replace(plain.model, remat=True), objectives=replace(objectives, form="ring", tile=3))
+    assert_equal(found(4, 2, 4, cached), found(1, 1, 0, plain), 2**-7)
+
+
+def collectives(text: str) -> list[tuple[str, str, str]]:
+    """(computation, operation, what it gives) of every exchange in a compiled program."""
+    made, computation = [], ""
+    for line in text.splitlines():
+        if line.endswith("{") and " -> " in line:
+            computation = line.split()[0]
+        if named := re.search(r"= (.*?) (all-reduce|reduce-scatter|all-gather)(-start)?\(", line):
+            made.append((computation, named[2], named[1]))
+    return made
+
+
+def shape_of(name: str, parts: int = 1) -> str:
+    """A parameter's shape as a program writes it, its last axis split into `parts`."""
+    *rest, last = dict(named_leaves(params()))[name].shape
+    return f"f32[{','.join(map(str, (*rest, last // parts)))}]"
+
+
+SPLIT, WHOLE = "matching/layer_0/mlp/in/kernel", "enhancement/embedding"  # of shapes that nothing else has
+
+
+def test_gradients_are_all_reduced_once_and_outside_the_loop():
+    made = collectives(program(2, 1, 8)[0].as_text())
+    [(where, operation, what)] = [each for each in made if shape_of(WHOLE) in each[2]]
+    assert (where, operation) == ("ENTRY", "all-reduce")
+    sizes = [int(np.prod([int(n) for n in dims.split(",") if n])) for dims in re.findall(r"f32\[([\d,]*)\]", what)]
+    assert sum(sizes) >= sum(leaf.size for leaf in jax.tree.leaves(params()))
+    assert not [each for each in made if each[0] != "ENTRY"]
+
+
+def test_split_gradients_are_scattered_once_and_split_parameters_gathered_once():
+    made = collectives(program(4, 2, 4)[0].as_text())
+    assert not [each for each in made if each[0] != "ENTRY"]
+    by_operation = {name: [each[2] for each in made if each[1] == name] for name in ("all-gather", "reduce-scatter")}
+    assert sum(shape_of(SPLIT) in what for what in by_operation["all-gather"]) == 1
+    assert sum(shape_of(SPLIT, 2) in what for what in by_operation["reduce-scatter"]) == 1
+    assert not any(shape_of(WHOLE) in what for what in by_operation["all-gather"])
+    assert sum(shape_of(WHOLE) in each[2] for each in made) == 1
+
+
+def test_memory_does_not_grow_with_the_batch_but_for_vectors():
+    """Temporary buffers of a device: the loss takes them by the ring, so that its matrix does not hide the rest."""
+    objectives = ObjectivesConfig(form="ring", tile=16)
+    config = replace(CONFIG, objectives=objectives, train=replace(CONFIG.train, micro_batch=16))
+    model, mesh = Make(CONFIG.model, CONFIG.inputs, VOCABULARY, KEYWORDS), make_mesh(devices=jax.devices()[:1])
+    gradient = make_gradient(model, config, mesh, params(), jax.tree.map(lambda _: 1.0, params()))
+
+    def temporary(count: int) -> int:
+        rows = random_batch(replace(config, train=replace(config.train, batch_size=count)), VOCABULARY, KEYWORDS)
+        return jax.jit(gradient).lower(params(), rows, None, KEY).compile().memory_analysis().temp_size_in_bytes
+
+    small, large = temporary(64), temporary(1024)
+    vectors = 5 * 16 * 4  # bytes a row: three vectors, each with its cotangent, in float32
+    assert small < large < small + 4 * vectors * (1024 - 64)
+
+
+def test_micro_batches_that_do_not_divide_a_devices_rows_are_an_error():
+    mesh = make_mesh()
+    check_micro_batch(256, 0, mesh)
+    check_micro_batch(256, 32, mesh)
+    with pytest.raises(InputError) as told:
+        check_micro_batch(256, 12, mesh)
+    assert str(told.value) == (
+        "train.micro_batch is 12, which does not divide the 32 rows that each of 8 devices has of train.batch_size "
+        "256; set it to 8 or 16"
+    )
+    with pytest.raises(InputError, match=r"set it to 32$"):
+        check_micro_batch(256, 64, mesh)
+    with pytest.raises(InputError, match=r"micro_batch is 6, expected a multiple of .*matching_group 4, like 4 or 8"):
+        check(replace(CONFIG, train=replace(CONFIG.train, micro_batch=6)))
