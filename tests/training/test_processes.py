@@ -92,6 +92,7 @@ def test_a_killed_process_is_told_within_a_minute_and_the_job_goes_on_with_the_s
     assert "done" not in said_by(tmp_path / "logs", 1).read_text()  # process 0 tells
 
 
-def test_four_processes_train_the_same_losses_as_one(tmp_path, alone):
-    assert wait(start(prepared(tmp_path), 4, 1, tmp_path / "logs"), SLOW) == [0, 0, 0, 0]
+def test_four_processes_with_sharded_state_train_the_same_losses_as_one(tmp_path, alone):
+    arguments = [*prepared(tmp_path), "--train.fsdp", "2"]
+    assert wait(start(arguments, 4, 1, tmp_path / "logs"), SLOW) == [0, 0, 0, 0]
     same(tmp_path / "run", alone)
