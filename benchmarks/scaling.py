@@ -122,10 +122,12 @@ def main() -> None:
         found = ProcessesConfig(**{name: asked[f"processes.{name}"] for name in names})
         return worker(asked["batch"], asked["steps"], found)
     rounds: dict[tuple[int, int], list[dict[str, Any]]] = {setting: [] for setting in SETTINGS}
-    for i in range(asked["rounds"]):
-        for processes, devices in SETTINGS:
-            print(f"round {i + 1}: {processes} process(es) of {devices} device(s)", file=sys.stderr, flush=True)
-            rounds[processes, devices].append(measure(processes, devices, asked["batch"], asked["steps"]))
+    with tempfile.TemporaryDirectory() as programs:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = programs  # compiled in the first round only
+        for i in range(asked["rounds"]):
+            for processes, devices in SETTINGS:
+                print(f"round {i + 1}: {processes} process(es) of {devices} device(s)", file=sys.stderr, flush=True)
+                rounds[processes, devices].append(measure(processes, devices, asked["batch"], asked["steps"]))
     rows = [row(*setting, told) for setting, told in rounds.items()]
     for each in rows:
         each["efficiency"] = rows[0]["seconds"] / each["seconds"]

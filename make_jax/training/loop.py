@@ -61,7 +61,7 @@ def train(config: Config) -> Path:
     """
     check(config)
     checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.keep)
-    with closing(checkpoints), joined(config.processes, checkpoints.newest) as processes:
+    with joined(config.processes, checkpoints.newest) as processes, closing(checkpoints):
         return _train(config, checkpoints, processes)
 
 

@@ -15,7 +15,7 @@ from tests.training.tiny_run import tiny_config
 
 SLOW = 900.0  # seconds; on a quiet machine a run takes twenty, on one that compiles much else many times that
 
-# Process 1 dies as if its machine had: before its fifth step, when the checkpoint of step 2 is complete.
+# Process 1 dies as if its machine had: before its fourth step, when the checkpoint of step 3 is complete.
 RECIPE = """
 import os, signal, sys, time
 from pathlib import Path
@@ -31,8 +31,8 @@ def dying(*arguments):
     step, taken = real(*arguments), []
     def one(state, batch):
         taken.append(1)
-        if len(taken) == 5:
-            while not (folder / "run/checkpoints/last/000002").exists():
+        if len(taken) == 4:
+            while not (folder / "run/checkpoints/best/000003").exists():
                 time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)
         return step(state, batch)
@@ -84,14 +84,15 @@ def test_a_killed_process_is_told_within_a_minute_and_the_job_goes_on_with_the_s
         first.kill()
     last = said_by(tmp_path / "logs", 0).read_text().rstrip().splitlines()[-1]
     assert last.startswith("error: process 1 of 2 stopped answering at step ")
-    assert last.endswith("; restart the job with the same command: it goes on from step 2")
+    assert last.endswith("; restart the job with the same command: it goes on from step 3")
     (tmp_path / "die").unlink()
     assert wait(start(arguments, 2, 1, tmp_path / "logs"), SLOW) == [0, 0]
-    assert "goes on from step 2" in said_by(tmp_path / "logs", 0).read_text()
+    assert "goes on from step 3" in said_by(tmp_path / "logs", 0).read_text()
     same(tmp_path / "run", alone)
     assert "done" not in said_by(tmp_path / "logs", 1).read_text()  # process 0 tells
 
 
-def test_four_processes_train_the_same_losses_as_one(tmp_path, alone):
-    assert wait(start(prepared(tmp_path), 4, 1, tmp_path / "logs"), SLOW) == [0, 0, 0, 0]
+def test_four_processes_with_sharded_state_train_the_same_losses_as_one(tmp_path, alone):
+    arguments = [*prepared(tmp_path), "--train.fsdp", "2"]
+    assert wait(start(arguments, 4, 1, tmp_path / "logs"), SLOW) == [0, 0, 0, 0]
     same(tmp_path / "run", alone)
