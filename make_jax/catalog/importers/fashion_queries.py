@@ -73,7 +73,7 @@ def held_out(labels: Labels) -> bool:
 def text(kind: tuple[str, ...], labels: Labels, chance: str) -> str:
     """A query for the labels of a kind, in one of a few orders of words that `chance` picks."""
     said = {key: labels[key].lower() for key in kind}
-    words = [said[key] for key in ("brand", "usage") if key in said]
+    words = [said[key] for key in ("brand", "usage") if key in said and said[key] not in said["type"].split()]
     after: list[str] = []
     if "colour" in said:
         (after if share("colour last", chance) < 0.2 else words).append(said["colour"])

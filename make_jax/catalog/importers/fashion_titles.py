@@ -16,8 +16,9 @@ PROVENANCE = (
     'SHA-256 of "sparse colour:ID", as a share of 2^64, are below 0.5, and so on. Words are compared in lower case, '
     "without punctuation and plural s. Colour: words of the product's colour label and of colour labels of one word; "
     "type: words of its articleType and the last word of any articleType; gender: men, women, boys, girls, unisex, "
-    "kids, ladies, gents, in singular and plural; brand: the brand where the title begins with it. `dropped` names "
-    "what was dropped; it is for slices only. A product without a picture keeps its title if nothing else would remain."
+    "kids, ladies, gents, in singular and plural; brand: the brand where the title begins with it, and "
+    "those words for no other reason. `dropped` names what was dropped; it is for slices only. A "
+    "product without a picture keeps its title if nothing else would remain."
 )
 
 
@@ -58,20 +59,19 @@ class Vocabulary:
     def shorten(self, title: str, identity: str, labels: dict[str, str]) -> tuple[str, list[str]]:
         """The title without the words that chance picks for this product, and what they stated."""
         words = title.split()
+        brand = labels["brand"].split()
+        begins = len(brand) if [word.lower() for word in words[: len(brand)]] == [word.lower() for word in brand] else 0
+        parts = {"brand": words[:begins], "rest": words[begins:]}  # "Red" of "Red Tape" states no colour
         dropped = []
         for key, rate in RATES.items():
             if share(f"sparse {key}", identity) < rate:
-                left = self._without(words, key, labels)
-                dropped += [key] if left != words else []
-                words = left
-        return " ".join(words), sorted(dropped)
+                part = "brand" if key == "brand" else "rest"
+                left = [] if key == "brand" else self._without(parts[part], key, labels[key])
+                dropped += [key] if left != parts[part] else []
+                parts[part] = left
+        return " ".join(parts["brand"] + parts["rest"]), sorted(dropped)
 
-    def _without(self, words: list[str], key: str, labels: dict[str, str]) -> list[str]:
-        label = labels[key]
-        if key == "brand":
-            size = len(label.split())
-            begins = label and " ".join(words[:size]).lower() == " ".join(label.split()).lower()
-            return words[size:] if begins else words
+    def _without(self, words: list[str], key: str, label: str) -> list[str]:
         own = {stem(word) for word in label.split()}
         stated = {"colour": self.colours | own, "type": self.types | own, "gender": GENDERS}[key]
         return [word for word in words if stem(word) not in stated]

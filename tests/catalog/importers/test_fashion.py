@@ -46,6 +46,13 @@ def test_a_title_loses_the_words_that_state_one_attribute(
     assert VOCABULARY.shorten("Puma Women's White & Navy Printed Watch 2", "1", labels) == (expected, [key])
 
 
+def test_a_brand_states_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in RATES:
+        monkeypatch.setitem(RATES, name, float(name == "colour"))
+    labels = {"colour": "White", "type": "Tops", "gender": "Men", "brand": "White Tape"}
+    assert VOCABULARY.shorten("White Tape Men White Top", "1", labels) == ("White Tape Men Top", ["colour"])
+
+
 def test_the_documented_hash_picks_products_at_the_documented_rates() -> None:
     labels = {"colour": "White", "type": "Tops", "gender": "Men", "brand": "Puma"}
     counts = dict.fromkeys(RATES, 0)
