@@ -46,13 +46,20 @@ def collect(report: Path, name: str) -> None:
 
 def tables() -> None:
     """Writes every table anew."""
-    made = {"demo": _demo(), "fashion": _fashion()} | benchmark_tables()
+    made = {"demo": _demo(), "fashion": _fashion(), "claims": _claims()} | benchmark_tables()
     for page in (ROOT / "README.md", RESULTS / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text("utf-8")
         for what, table in made.items():
             pattern = rf"(<!-- results:{what} -->\n).*?(<!-- /results -->)"
             text = re.sub(pattern, lambda m, table=table: m[1] + table + m[2], text, flags=re.DOTALL)
         write_atomically(page, text)
+
+
+def _claims() -> str:
+    """The table of claims that `benchmarks/ablations.py table` wrote."""
+    text = (RESULTS / "ablations" / "fashion-sparse-mini.md").read_text("utf-8")
+    lines = text[text.index("## Claims") :].splitlines()
+    return "\n".join(line for line in lines if line.startswith("|")) + "\n"
 
 
 def _demo() -> str:
