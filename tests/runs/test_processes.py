@@ -168,8 +168,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 def watches(count: int) -> list[Watch]:
     store = Store()
     made = [Watch(store, i, count, "keys", lambda: "at step 7; restart") for i in range(count)]
-    for watch in made:
-        watch._look()  # now each has seen all
+    for watch in reversed(made):
+        watch._look()  # now each has seen the newest word of those behind it
     return made
 
 
