@@ -63,7 +63,7 @@ def clip_loss(queries: Any, products: Any, log_scale: Any) -> Any:
     return jax.lax.pmean((one_way(queries, products) + one_way(products, queries)) / 2, BATCH_AXES)
 
 
-def value_and_gradient(form: Any, tile: int, mesh: Mesh | None = None) -> Any:
+def value_and_gradient(form: Any, tile: int, mesh: Mesh | None = None, margin: float = MARGIN) -> Any:
     """A jitted function of `arrays`: ((loss, metrics), gradients by queries, products and log_scale)."""
     axis = None if mesh is None else BATCH_AXES
 
@@ -73,7 +73,7 @@ def value_and_gradient(form: Any, tile: int, mesh: Mesh | None = None) -> Any:
         queries = Rows(a["queries"], a["query_ids"], a.get("asked"))
         products = Rows(a["products"], a["product_ids"], a.get("held"))
         return contrastive_loss(
-            queries, products, a["log_scale"], weights=a["weights"], margin=MARGIN, form=form, tile=tile, axis=axis
+            queries, products, a["log_scale"], weights=a["weights"], margin=margin, form=form, tile=tile, axis=axis
         )
 
     def loss(learnt: Arrays, told: Arrays) -> Any:

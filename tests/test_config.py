@@ -111,6 +111,7 @@ def test_check_accepts_the_default():
         ("model.evidence", 0, "model.adaptation.weights is 'confidence', expected 'gate' or 'mean' without"),
         ("model.initial_scale", 101.0, "model.initial_scale is 101.0, expected more than 0 and at most 100.0"),
         ("objectives.margin", -0.1, "objectives.margin is -0.1, expected at least 0"),
+        ("objectives.tile", 0, "objectives.tile is 0, expected at least 1"),
         ("objectives.mlm", 0.5, "objectives.mlm is 0.5, expected 0 without model.mlm"),
         ("objectives.mpm", 0.5, "objectives.mpm is 0.5, expected 0 without model.mpm and an image encoder"),
         ("optim.learning_rate", 0.0, "optim.learning_rate is 0.0, expected more than 0"),

@@ -11,17 +11,25 @@ With S_ij = scale * (q_i . p_j - margin * [i = j]) and E_ij = 1 where pair (i, j
     l_q(i) = sum_j E_ij L_ij, l_p(j) = sum_i E_ij L_ij
 
 E_ij is 1 on the diagonal; off it, 0 when query ids are equal, product ids are equal, either row has weight 0, or
-product j has all of the keywords of query i, which has some: K(q_i) is not empty and a subset of K(p_j) [ours].
+product j has all of the keywords of query i, which has some (`pairs.py`) [ours].
 
     swaps   query i with one keyword replaced by one that product i has not: one more term of l_p(i), never of l_q
     bank    product vectors of earlier steps, without gradient: more columns of l_q, masked alike, never of l_p
 
-One block of logits [b, B] a device serves both directions: its rows are local queries, whose statistics are local; the
-statistics of its columns are summed over devices.
+Both forms sum the negatives of their local rows; the positive, which is in the local rows anyway, is added here:
 
-| form   | memory a device | collectives                                                           |
-|--------|-----------------|-----------------------------------------------------------------------|
-| gather | O(b B + B D)    | all-gather products [B, D] and the bank; column max [B], column sum [B] |
+    log(exp(S_ii) + exp(negatives)) - S_ii = softplus(negatives - S_ii)
+
+| form   | memory a device | collectives, of N devices; "rest" is bank, ids, keyword bits, weights | work |
+|--------|-----------------|-----------------------------------------------------------------------|------|
+| gather | O(b B + B D)    | all-gather of products [B, D] and rest, maxima and sums of columns    | 3    |
+|        |                 | [B]; back: reduce-scatter of the gradient [B, D]                      |      |
+| ring   | O(b D + tile b) | N hops of products [b, D], rest, columns [b]; back: N hops of the     | 4    |
+|        |                 | same and of the gradient [b, D]                                       |      |
+
+Work counts matrix products of b B D multiplications: logits and two gradients; the ring form computes logits twice.
+The ring moves as many bytes of products as an all-gather, and once more on the way back, in pieces of one device's
+rows. `contrastive_gather.py` with `axis=None` is the plain reference of both.
 """
 
 from typing import Literal
