@@ -2,13 +2,20 @@
 
 import sys
 
-from make_jax.command_line import parse
+from make_jax.command_line import parse, take_dry_run
 from make_jax.errors import exit_cleanly
 
 
 def main() -> None:
-    """Parses the settings and trains."""
-    config = parse(sys.argv[1:], "Trains a model on a catalog's clicks.")
+    """Parses the settings and trains, or says what a step would take."""
+    asked, rest = take_dry_run(sys.argv[1:])
+    config = parse(rest, "Trains a model on a catalog's clicks.")
+    if asked is not None:
+        from make_jax.training.dry_run import dry_run
+        from make_jax.training.dry_run_text import text_of
+
+        print(text_of(config, dry_run(config, asked)))
+        return
     from make_jax.training.loop import train  # after parsing: --help and a wrong flag answer at once
 
     folder = train(config)
