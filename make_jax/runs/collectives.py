@@ -39,7 +39,7 @@ class Collective(NamedTuple):
     devices: int  # that exchange with each other
     axes: tuple[str, ...]  # of the mesh; () where only the compiled program is known
     times: int  # a step; more than 1 inside loops
-    count: int  # operations
+    count: int  # operations  # type: ignore[assignment]
     size: int  # bytes of the whole each time, of all of them
 
     @property

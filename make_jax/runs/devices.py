@@ -34,7 +34,7 @@ PEAKS: dict[str, Peak] = {
     # https://resources.nvidia.com/en-us-blackwell-architecture (HGX B200, 1,000 W)
     "NVIDIA B200": Peak(2250e12, 1100e12, 180e9, 8.0e12, 900e9),
     # https://docs.cloud.google.com/tpu/docs/v4
-    "TPU v4": Peak(275e12, 275e12, 32 * 2**30, 1.2e12, 300e9),
+    "TPU v4": Peak(275e12, 275e12, 34.36e9, 1.2e12, 300e9),
     # https://docs.cloud.google.com/tpu/docs/v5e
     "TPU v5 lite": Peak(197e12, 197e12, 16e9, 819e9, 200e9),
     # https://docs.cloud.google.com/tpu/docs/v5p
