@@ -1,25 +1,38 @@
-"""Trains a model: python train.py --config configs/demo.py [--data.catalog PATH] [--optim.learning-rate 3e-4] ..."""
+"""Trains a model: python train.py --config configs/demo.py [--data.catalog PATH] [--optim.learning-rate 3e-4] ...
+
+With --dry-run [--device v5e --count 256] it says what a step would take there instead, and runs nothing.
+"""
 
 import sys
 
-from make_jax.command_line import parse, take_dry_run
-from make_jax.errors import exit_cleanly
+from make_jax.command_line import DryRun, parse, take_dry_run
+from make_jax.config import Config
+from make_jax.errors import end_on_sigterm, exit_cleanly
 
 
 def main() -> None:
     """Parses the settings and trains, or says what a step would take."""
+    end_on_sigterm()
     asked, rest = take_dry_run(sys.argv[1:])
     config = parse(rest, "Trains a model on a catalog's clicks.")
     if asked is not None:
-        from make_jax.training.dry_run import dry_run
-        from make_jax.training.dry_run_text import text_of
-
-        print(text_of(config, dry_run(config, asked)))
+        say(config, asked)
         return
-    from make_jax.training.loop import train  # after parsing: --help and a wrong flag answer at once
+    import jax  # after parsing: --help and a wrong flag answer at once
+
+    from make_jax.training.loop import train
 
     folder = train(config)
-    print(f"done: {folder} (curves.png, metrics.jsonl, checkpoints/); now: python eval.py {folder}")
+    if jax.process_index() == 0:
+        print(f"done: {folder} (curves.png, metrics.jsonl, checkpoints/); now: python eval.py {folder}")
+
+
+def say(config: Config, asked: DryRun) -> None:
+    """Prints what a step takes on the devices asked for."""
+    from make_jax.training.dry_run import dry_run
+    from make_jax.training.dry_run_text import text_of
+
+    print(text_of(config, dry_run(config, asked)))
 
 
 if __name__ == "__main__":

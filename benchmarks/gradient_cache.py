@@ -2,6 +2,7 @@
 
     python benchmarks/gradient_cache.py [--steps 5] [--out docs/results/gradient-cache.json]
     python benchmarks/gradient_cache.py --large fashion-sparse-full.zip [--out docs/results/gradient-cache-large.json]
+    python benchmarks/gradient_cache.py --equal [--out docs/results/gradient-cache-equal.json]
 
 The first trains configs/fashion.py on random rows on one device, ring form of the loss. Every variant is compiled once;
 then the steps of all variants alternate, and medians, minima and quartiles are told. Memory is what the compiler plans
@@ -10,6 +11,9 @@ for one step beside its inputs and outputs (temporary buffers).
 The second takes one step of configs/fashion.py on rows of that catalog, read and decoded as training reads them, with a
 global batch of 32,768 in micro-batches on eight pretended devices, and tells the largest resident memory of the whole
 process up to its end: catalog, batch, compiler, step. The step that is timed is the only one.
+
+The third compares gradients of configs/fashion.py with dropout at 512 rows: eight devices, micro-batches of 16 and the
+ring against one device, all rows at once and the gather form; for each parameter max|difference| / max|reference|.
 """
 
 import os
@@ -42,10 +46,13 @@ from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.inputs.pipeline import train_batches
 from make_jax.model.make import Make
+from make_jax.objectives.total import total_loss
 from make_jax.retrieval.provenance import about
-from make_jax.runs.mesh import make_mesh, place_batch
+from make_jax.runs.mesh import batch_sharding, make_mesh, place_batch, replicated
+from make_jax.training.gradient_cache import make_encode, make_gradient
 from make_jax.training.loop import make_keywords, make_tokenizer
-from make_jax.training.step import init_state, make_step
+from make_jax.training.optimizer import named_leaves
+from make_jax.training.step import init_params, init_state, make_step
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = [(256, 0), (256, 64), (1024, 0), (1024, 64), (1024, 256), (4096, 64), (4096, 256)]  # rows, micro-batch
@@ -153,6 +160,50 @@ def take_large_step(catalog: Catalog, rows: int) -> dict[str, Any]:
     }
 
 
+def compare_gradients(rows: int = 512, micro: int = 16, dropout: float = 0.1) -> dict[str, Any]:
+    """How far the gradient by micro-batches is from that of all rows at once, for the worst parameters."""
+    config = config_of(rows, micro)
+    text, image = (dataclasses.replace(tower, dropout=dropout) for tower in (config.model.query, config.model.image))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, query=text, title=text, image=image))
+    plain = dataclasses.replace(config.objectives, form="gather")
+    model, mesh, key = Make(config.model, config.inputs, VOCABULARY, KEYWORDS), make_mesh(), jax.random.key(1)
+    batch = {name: row for name, row in random_batch(config).items() if "masked" not in name}
+    params = jax.device_get(init_params(model, 0))
+    encode, groups = make_encode(model, config), rows // micro
+
+    def loss_of(params: Any) -> jax.Array:
+        cut = jax.tree.map(lambda x: x.reshape(groups, micro, *x.shape[1:]), batch)
+        read = jax.vmap(lambda rows, i: encode(params, rows, key, i))
+        vectors, means = read(jax.tree.map(jax.numpy.asarray, cut), jax.numpy.arange(groups))
+        vectors = jax.tree.map(lambda x: x.reshape(rows, -1), vectors)
+        means = jax.tree.map(lambda x: x.sum(axis=0), means)
+        placed = jax.tree.map(jax.numpy.asarray, batch)
+        return total_loss(plain, vectors, means, placed, None, params["log_scale"], params["bias"], None)[0]
+
+    expected_loss, expected = jax.device_get(jax.jit(jax.value_and_grad(loss_of))(params))
+    gradient = make_gradient(model, config, mesh, params, jax.tree.map(lambda _: 1.0, params))
+    places = replicated(mesh), batch_sharding(mesh), replicated(mesh)
+    arguments = jax.device_put((params, batch, key), places)
+    loss, _, _, found = jax.device_get(jax.jit(lambda p, b, k: gradient(p, b, None, k))(*arguments))
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+    ours, differences = dict(named_leaves(found)), {}
+    for name, leaf in named_leaves(expected):
+        # A softmax does not see what is added to all of its logits: a key's bias has gradient 0, computed as noise.
+        scale = largest if name.endswith("key/bias") else np.abs(leaf).max()
+        differences[name] = float(np.abs(ours[name] - leaf).max() / max(scale, 1e-30))
+    worst = sorted(differences, key=lambda name: -differences[name])[:5]
+    return {
+        "rows": rows,
+        "devices": mesh.size,
+        "micro_batch": micro,
+        "dropout": dropout,
+        "loss": float(loss),
+        "loss_all_at_once": float(expected_loss),
+        "parameters": len(differences),
+        "worst": {name: differences[name] for name in worst},
+    }
+
+
 def _peak_gib() -> float:
     """The largest resident memory of this process so far; Linux counts it in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -163,14 +214,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each variant")
     parser.add_argument("--large", metavar="CATALOG", help="take one large step on the rows of a catalog instead")
+    parser.add_argument("--equal", action="store_true", help="compare gradients instead")
     parser.add_argument("--rows", type=int, default=LARGE, help="of the large step")
     parser.add_argument("--out", type=Path, help="where the JSON file goes")
     asked = parser.parse_args()
-    name = "gradient-cache-large" if asked.large else "gradient-cache"
-    out = asked.out or ROOT / "docs" / "results" / f"{name}.json"
+    kind = "-large" if asked.large else "-equal" if asked.equal else ""
+    out = asked.out or ROOT / "docs" / "results" / f"gradient-cache{kind}.json"
     catalog = Catalog.load(asked.large or "")
     if asked.large:
-        made = {"about": about(catalog, seed=0), **take_large_step(catalog, asked.rows)}
+        command = f"python benchmarks/gradient_cache.py --large {Path(asked.large).name} --rows {asked.rows}"
+        made = {"about": about(catalog, seed=0, command=command), **take_large_step(catalog, asked.rows)}
+        print(json.dumps(made, indent=1))
+    elif asked.equal:
+        made = {"about": about(catalog, seed=0), **compare_gradients()}
         print(json.dumps(made, indent=1))
     else:
         rows = compare(asked.steps)

@@ -8,6 +8,7 @@ threads used, and is less disturbed by other programs on the same machine than t
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -73,14 +74,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "loss-time.json")
     asked = parser.parse_args()
     load = os.getloadavg()[0]
-    rows = [row for batch in BATCHES for keywords in (0, 2048) for row in measure(batch, keywords, asked.rounds)]
-    made = {
-        "about": about(Catalog.load(""), seed=0, cores=os.cpu_count(), load_at_start=round(load, 2)),
-        "rounds": asked.rounds,
-        "width": WIDTH,
-        "rows": rows,
-    }
-    write_atomically(asked.out, json.dumps(made, indent=1) + "\n")
+    told = about(Catalog.load(""), seed=0, cores=os.cpu_count(), load_at_start=round(load, 2))
+    rows: list[dict[str, Any]] = []
+    for batch, keywords in itertools.product(BATCHES, (0, 2048)):
+        rows += measure(batch, keywords, asked.rounds)  # written after each, so that a run that is stopped keeps it
+        made = {"about": told, "rounds": asked.rounds, "width": WIDTH, "rows": rows}
+        write_atomically(asked.out, json.dumps(made, indent=1) + "\n")
 
 
 if __name__ == "__main__":

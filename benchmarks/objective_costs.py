@@ -33,8 +33,10 @@ ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY, KEYWORDS = 8192, 400
 ALONE = {"title_contrast": 0.0, "image_contrast": 0.0, "keyword_masking": False, "keyword_swaps": False}
 ALONE |= dict.fromkeys(("key", "qim", "qim2", "mlm", "mpm"), 0.0)
+RECIPE = {"title_contrast": 0.5, "image_contrast": 0.5, "keyword_masking": True, "keyword_swaps": True, "key": 0.1}
 VARIANTS: dict[str, dict[str, Any]] = {
     "QIC alone": {},
+    "all of configs/fashion.py": RECIPE,
     "+ AM-Softmax (margin)": {"margin": 0.1},
     "+ sigmoid instead of softmax": {"kind": "sigmoid"},
     "+ query-title and query-image contrast": {"title_contrast": 0.5, "image_contrast": 0.5},
@@ -47,9 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "+ MLM": {"mlm": 1.0},
     "+ MPM, contrastive": {"mpm": 1.0},
     "+ MPM, regression": {"mpm": 1.0},
-    "all (contrastive MPM, no bank)": ALONE
-    | {"title_contrast": 0.5, "image_contrast": 0.5, "keyword_masking": True, "keyword_swaps": True}
-    | dict.fromkeys(("key", "qim", "qim2", "mlm", "mpm"), 0.1),
+    "all (contrastive MPM, no bank)": RECIPE | dict.fromkeys(("qim", "qim2", "mlm", "mpm"), 0.1),
 }
 
 

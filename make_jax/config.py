@@ -182,7 +182,20 @@ class TrainConfig:
     eval_batch_size: int = 256  # products embedded at once
     save_every: int = 200  # steps; 0 saves at the end only
     micro_batch: int = 0  # rows that a device encodes at once, the rest of its batch waiting; 0: all of them
+    keep: int = 2  # newest checkpoints kept on the disk, beside the best one
+    init_from: str = ""  # run or checkpoint folder whose weights a new run begins with; "" draws them from the seed
     fsdp: int = 1  # devices over which the large matrices are split: the mesh's fsdp axis; the rest is data
+    profile: str = ""  # FIRST:LAST step to trace into RUN/profile, such as 10:15; "" traces none
+
+
+@dataclass(frozen=True)
+class ProcessesConfig:
+    """The processes of a run, where the environment does not tell (docs/scaling.md); nothing that it learns from."""
+
+    coordinator: str = ""  # HOST:PORT of process 0, PORT free there; "" asks SLURM, Open MPI, Kubernetes, a TPU pod
+    count: int = 0  # processes; 0 asks the environment, 1 is alone whatever the environment says
+    index: int = -1  # of this process, from 0; -1 asks the environment
+    start_timeout: int = 300  # seconds in which all have to come
 
 
 @dataclass(frozen=True)
@@ -196,6 +209,7 @@ class Config:
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    processes: ProcessesConfig = field(default_factory=ProcessesConfig)
 
 
 def to_json(config: Config) -> str:
@@ -221,7 +235,8 @@ def check(config: Config) -> None:
     """Raises InputError that names every setting with a wrong type, out of range, or contradicting another one."""
     _read(Config, dataclasses.asdict(config), "", "config")  # a recipe is plain Python: its types are checked here
     problems = [*_data_problems(config), *_model_problems(config)]
-    problems += [*_objectives_problems(config), *_training_problems(config)]
+    problems += [*_objectives_problems(config), *_training_problems(config), *_profile_problems(config.train)]
+    problems += _processes_problems(config.processes)
     if problems:
         raise InputError("; ".join(problems))
 
@@ -368,9 +383,48 @@ def _objectives_problems(config: Config) -> Iterator[str]:
             yield f"train.{name} is {size}, expected a multiple of objectives.matching_group {group}, like {near}"
 
 
+def profiled_steps(text: str) -> tuple[int, int] | None:
+    """The first and the last step that `train.profile` names; None for none. ValueError for anything else."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(text)
+    return int(found[1]), int(found[2])
+
+
+def _profile_problems(train: TrainConfig) -> Iterator[str]:
+    try:
+        steps = profiled_steps(train.profile)
+    except ValueError:
+        yield f"train.profile is {train.profile!r}, expected FIRST:LAST step, such as 10:15, the first step being 1"
+        return
+    if steps is not None and steps[1] > train.steps:
+        yield f"train.profile is {train.profile!r}, expected steps up to train.steps {train.steps}"
+
+
+def _processes_problems(processes: ProcessesConfig) -> Iterator[str]:
+    address, count, index = processes.coordinator, processes.count, processes.index
+    if processes.start_timeout < 1:
+        yield f"processes.start_timeout is {processes.start_timeout}, expected at least 1"
+    if not address:
+        if count not in (0, 1):
+            yield f"processes.count is {count}, expected HOST:PORT in processes.coordinator with it (or 0 or 1)"
+        if index != -1:
+            yield f"processes.index is {index}, expected HOST:PORT in processes.coordinator with it (or -1)"
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 65536):
+        yield f"processes.coordinator is {address!r}, expected HOST:PORT"
+    if count < 1:
+        yield f"processes.count is {count}, expected at least 1 with processes.coordinator"
+    elif not 0 <= index < count:
+        yield f"processes.index is {index}, expected 0 to {count - 1}, for processes.count is {count}"
+
+
 def _training_problems(config: Config) -> Iterator[str]:
     optim = config.optim
-    counts = ("steps", "batch_size", "log_every", "eval_batch_size", "fsdp")
+    counts = ("steps", "batch_size", "log_every", "eval_batch_size", "fsdp", "keep")
     yield from _outside(config, "(0, )", "optim.learning_rate", "optim.eps", "optim.largest_scale")
     yield from _outside(config, "[0, )", "optim.warmup_steps", "optim.weight_decay", "optim.clip_norm")
     yield from _outside(config, "[0, 1]", "optim.final_learning_rate")

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PARTIAL = ".partial-"  # prefix of everything that is being written; never read, safe to delete
@@ -50,6 +50,24 @@ def folder_atomically(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def write_durably(path: Path, content: bytes | str | Iterable[bytes]) -> None:
+    """Writes a file of which nobody reads a half, because a record elsewhere says when it is whole; it is on disk then.
+
+    Folders above it are made. Any OSError names the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("wb") as file:
+            if isinstance(content, str):
+                content = content.encode("utf-8")
+            file.writelines([content] if isinstance(content, bytes) else content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        _name_file(error, path)
+        raise
 
 
 def _name_file(error: BaseException, path: Path) -> None:

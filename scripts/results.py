@@ -1,7 +1,7 @@
 """Keeps results and writes the tables that show them.
 
     python scripts/results.py collect RUN/eval/CATALOG-test NAME    report -> docs/results/NAME.json
-    python scripts/results.py tables                                docs/results/*.json -> tables in both README.md
+    python scripts/results.py tables                                docs/results/*.json -> tables in README.md and docs
 
 A table stands between `<!-- results:WHAT -->` and `<!-- /results -->` and is replaced whole; no number in it is typed.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmark_tables import benchmark_tables, markdown
 
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
@@ -45,8 +46,8 @@ def collect(report: Path, name: str) -> None:
 
 def tables() -> None:
     """Writes every table anew."""
-    made = {"demo": _demo(), "fashion": _fashion()}
-    for page in (ROOT / "README.md", RESULTS / "README.md"):
+    made = {"demo": _demo(), "fashion": _fashion()} | benchmark_tables()
+    for page in (ROOT / "README.md", RESULTS / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text("utf-8")
         for what, table in made.items():
             pattern = rf"(<!-- results:{what} -->\n).*?(<!-- /results -->)"
@@ -67,7 +68,7 @@ def _demo() -> str:
             differences = [report["slices"][s]["differences"][i]["metrics"][METRIC] for s in slices.values()]
             name = f"{system_name(pair['system'])} minus {system_name(pair['minus'])}, paired"
             rows.append([name, *(_signed(d) for d in differences)])
-    return f"{METRIC} on the test split: {report['products']} unseen pictures. {_made(report)}\n\n{_markdown(rows)}\n"
+    return f"{METRIC} on the test split: {report['products']} unseen pictures. {_made(report)}\n\n{markdown(rows)}\n"
 
 
 def _fashion() -> str:
@@ -91,7 +92,7 @@ def _fashion() -> str:
         for run, report in reports.items():
             if run != "joint" and "joint" in reports:
                 rows.append([f"joint minus {run}-trained, paired", *_paired(reports["joint"], report)])
-        parts.append(_markdown(rows))
+        parts.append(markdown(rows))
         parts += [f"{run}: {_made(report)}  " for run, report in reports.items()]
         parts.append("")
     return "\n".join(parts) + ("\n" if parts else "")
@@ -142,11 +143,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return [_rounded(item) for item in value] if isinstance(value, list) else value
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    lines = [rows[0], ["---"] + ["---:"] * (len(rows[0]) - 1), *rows[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def main() -> None:

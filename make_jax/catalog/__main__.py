@@ -1,8 +1,9 @@
-"""Checks, describes and builds catalogs: `python -m make_jax.catalog check|describe|build|keywords [PATH]`."""
+"""Checks, describes, builds and imports catalogs: `python -m make_jax.catalog check|describe|build|keywords|import`."""
 
 import argparse
 from pathlib import Path
 
+from make_jax.catalog.importers.command import add_options
 from make_jax.errors import exit_cleanly
 
 
@@ -15,6 +16,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _describe(asked.path, asked.out)
     if asked.command == "keywords":
         return _keywords(asked)
+    if asked.command == "import":
+        return _import(asked)
     return _build(asked.path, asked.cache)
 
 
@@ -66,6 +69,13 @@ def _keywords(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _import(asked: argparse.Namespace) -> int:
+    from make_jax.catalog.importers.command import run
+
+    print(run(asked))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m make_jax.catalog", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -83,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--cache", default="", help="folder for built catalogs (~/.cache/make_jax)")
         if name == "keywords":
             _keyword_options(command)
+    add_options(commands.add_parser("import", help="make a catalog of a public benchmark's files as published"))
     return parser
 
 

@@ -39,6 +39,13 @@ def decode(data: bytes, where: str) -> Image.Image:
         raise InputError(f"{where}: broken picture ({text or type(error).__name__})") from None
 
 
+def extension(data: bytes) -> str:
+    """The ending of a file name for an encoded picture: ".jpg", ".png" or ".webp"; "" when it is none of them."""
+    endings = {JpegImageFile: ".jpg", PngImageFile: ".png", WebPImageFile: ".webp"}
+    reader = _reader(data)
+    return endings[reader] if reader else ""
+
+
 def _reader(data: bytes) -> type[JpegImageFile] | type[PngImageFile] | type[WebPImageFile] | None:
     if data.startswith(b"\xff\xd8\xff"):
         return JpegImageFile

@@ -91,6 +91,16 @@ class KeywordVocabulary:
         """Length of a packed set: 32 keywords a word, at least one word."""
         return max(1, -(-len(self.keywords) // 32))
 
+    @property
+    def rivals(self) -> tuple[int, ...]:
+        """A number for each keyword, the same for all values of one attribute: a product has one of them, as a rule.
+        A term has a number of its own."""
+        groups: dict[str, int] = {}
+        return tuple(
+            groups.setdefault(str(keyword) if keyword.kind == TERM else keyword.kind, len(groups))
+            for keyword in self.keywords
+        )
+
     def tag(self, text: str) -> frozenset[int]:
         """The keywords in a text. Where names overlap the leftmost counts, of these the longest: "navy blue" is not
         "blue"."""

@@ -3,7 +3,9 @@
     z_m = head_m(l2(d_m))                      does modality m show keyword k? a logit for each of n keywords   [B, n]
     u_m = max(z_m - z_0, 1)^(1/2)              how much m has to say for it; z_0: a product of which nothing is known
     z = w_t z_t + w_v z_v                      w_m = u_m / (u_t + u_v), one for each product and keyword
-    c = log(1 + sigmoid(z) / EPS) / log(1 + 1 / EPS)
+    r = max over rivals k' of (z - z_0)_k'     k and the other values of its attribute; a term has no rivals but itself
+    z' = z - RIVAL (r - (z - z_0))             a product that is red is less likely to be blue too
+    c = log(1 + sigmoid(z') / EPS) / log(1 + 1 / EPS)
     p = l2([l2(d_p) ; s c / LENGTH])           q = l2([l2(d_q) ; s a / max(1, |a|)])      a_k = 1 where k is in K(query)
 
 so that the score adds, over the keywords asked for, the logarithm of the probability that the product has them. A sum
@@ -29,7 +31,8 @@ from jaxtyping import Array, Bool, Float, UInt32
 from make_jax.model.transformer import KERNEL_INIT, unit
 
 EPS = 0.01
-LENGTH = 9.0  # as s, chosen on validation: docs/study.md
+RIVAL = 0.25  # as LENGTH and s, chosen on validation: docs/study.md
+LENGTH = 9.0
 
 
 class Direction(NamedTuple):
@@ -63,6 +66,7 @@ class KeywordEvidence(nn.Module):
     """The head of each modality, or the one of a product whose modalities have no direction of their own."""
 
     keywords: int
+    rivals: tuple[int, ...]  # keywords with the same number exclude each other, more or less
 
     @nn.compact
     def __call__(
@@ -80,10 +84,17 @@ class KeywordEvidence(nn.Module):
         total = sum(says.values(), jnp.zeros(()))
         shares = {name: say / jnp.where(total > 0, total, 1.0) for name, say in says.items()}
         joined = sum((shares[name] * logits[name] for name in shares), jnp.zeros(()))
-        likely = jax.nn.sigmoid(jnp.where(total > 0, joined, known))  # known: of a product with nothing
+        likely = jax.nn.sigmoid(self._beside_rivals(jnp.where(total > 0, joined, known), known))
         evidence = jnp.log1p(likely / EPS) / float(np.log1p(1 / EPS) * LENGTH)
         expected = jnp.sum(likely, axis=-1)
         return Shown(evidence, {name: jnp.sum(share * likely, axis=-1) / expected for name, share in shares.items()})
+
+    def _beside_rivals(self, logits: Float[Array, "B n"], known: Float[Array, "1 n"]) -> Float[Array, "B n"]:
+        """z' from z. A product of which nothing is known has z_0 before and after."""
+        raised = (logits - known).T
+        groups = jnp.asarray(self.rivals)
+        strongest = jax.ops.segment_max(raised, groups, num_segments=max(self.rivals) + 1)[groups]
+        return logits - RIVAL * (strongest - raised).T
 
 
 def asked(keywords: UInt32[Array, "B words"], count: int) -> Float[Array, "B n"]:

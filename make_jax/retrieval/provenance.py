@@ -30,7 +30,7 @@ def about(catalog: Catalog, *, seed: int, command: str = "", **more: Any) -> dic
         "versions": versions,
         "device": f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind,
         "machine": f"{platform.system()} {platform.machine()}",
-        "command": command or shlex.join(["python", *sys.argv]),
+        "command": command or shlex.join(["python", *map(_without_folders, sys.argv)]),
         "seed": seed,
         "catalog": {
             "name": catalog.info.name,
@@ -60,6 +60,14 @@ def commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def _without_folders(argument: str) -> str:
+    """An absolute path from here on, or its name alone: where somebody's files lie is nobody's business."""
+    path = Path(argument)
+    if not path.is_absolute():
+        return argument
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
 def queries_from(catalog: Catalog) -> str:

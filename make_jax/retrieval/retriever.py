@@ -24,7 +24,7 @@ from make_jax.retrieval.embed import Embeddings, Modality, Progress, embed_produ
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, check_can_match, match_candidates
 from make_jax.retrieval.search import search
 from make_jax.runs.checkpoints import Checkpoints
-from make_jax.runs.mesh import batch_sharding, make_mesh, replicated
+from make_jax.runs.mesh import make_mesh, place_everywhere, place_rows, read, replicated
 from make_jax.runs.state import Params
 
 CHECKPOINTS = "checkpoints"  # subfolder of a run
@@ -86,7 +86,7 @@ class Retriever:
         self.tokenizer = tokenizer
         self.keywords = keywords
         self._mesh = make_mesh(devices=jax.local_devices()) if mesh is None else mesh
-        self._params = jax.device_put(params, replicated(self._mesh))
+        self._params = place_everywhere(params, self._mesh)
         self._batch_size = batch_size
         self._trained_matching = trained_matching
         self._catalog: Catalog | None = None
@@ -103,7 +103,7 @@ class Retriever:
         config = from_json(files[CONFIG], f"{run}/{CONFIG}")
         tokenizer = from_definition(files[TOKENIZER])
         keywords = read_keywords(files, Path(run))
-        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
+        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.rivals)
         size, trained = config.train.eval_batch_size, config.objectives.qim > 0
         return cls(model, params, tokenizer, keywords, batch_size=size, trained_matching=trained)
 
@@ -119,7 +119,7 @@ class Retriever:
         rows = [np.zeros((0, width), np.float32)]
         for batch in query_batches(texts, self.tokenizer, self.keywords, self.model.inputs, batch_size=size):
             placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask", "query_keywords")})
-            rows.append(np.asarray(_encode_query(self.model, self._params, **placed)))
+            rows.append(read(_encode_query(self.model, self._params, **placed), self._mesh))
         return np.concatenate(rows)[: len(texts)]
 
     def enhance(self, query: str, least: float = 0.05) -> Enhancement:
@@ -154,9 +154,9 @@ class Retriever:
         vectors, weights = [np.zeros((0, width), np.float32)], [np.zeros((0, 2), np.float32)]
         for batch in product_batches(titles, images, self.tokenizer, self.model.inputs, batch_size=size, names=names):
             placed = self._place({name: batch[name] for name in PRODUCT_INPUTS})
-            adapted = _encode_product(self.model, self._params, **placed)
-            vectors.append(np.asarray(adapted.vectors))
-            weights.append(np.asarray(adapted.weights))
+            adapted = read(_encode_product(self.model, self._params, **placed), self._mesh)
+            vectors.append(adapted.vectors)
+            weights.append(adapted.weights)
         return Embeddings(np.concatenate(vectors)[: len(titles)], np.concatenate(weights)[: len(titles)])
 
     def index(
@@ -254,7 +254,7 @@ class Retriever:
         return -(-min(rows, self._batch_size) // devices) * devices
 
     def _place(self, batch: Batch) -> dict[str, jax.Array]:
-        return jax.device_put(batch, batch_sharding(self._mesh))
+        return place_rows(batch, self._mesh)
 
 
 def read_checkpoint(

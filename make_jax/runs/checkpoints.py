@@ -1,27 +1,26 @@
 """Checkpoints of a run: written in the background, verified when read. The one module that calls Orbax.
 
-    RUN/checkpoints/last/000200/state/          Orbax: step, params, opt_state, ema
-                               /meta.json       position, metrics so far, versions
+    RUN/checkpoints/last/000200/state/          Orbax: step, params, opt_state, ema, bank
+                               /meta.json       position, clock, metrics so far, versions
                                /config.json ... any other text that belongs to the state
                                /manifest.json   digests of all of these, written last
 
 A folder has its number only once it is complete on the disk; until then its name starts with `files.PARTIAL` and
-nobody reads it. The one before is deleted after that, so that at any instant the newest complete one can be read.
+nobody reads it. Older ones are deleted after that, so that at any instant the newest complete one can be read.
 """
 
 import concurrent.futures
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import jax
@@ -32,12 +31,14 @@ from jax.experimental import multihost_utils
 from make_jax.errors import InputError
 from make_jax.files import PARTIAL, sync_folder, write_atomically
 from make_jax.runs import manifest, named
+from make_jax.runs.quiet import silence_late_tracebacks
 
 Kind = Literal["last", "best"]
 KINDS: tuple[Kind, ...] = ("last", "best")
 
 _LOG = logging.getLogger(__name__)
-_STATE, _META = "state", "meta.json"
+STATE = "state"  # subfolder of a checkpoint
+_META = "meta.json"
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,16 @@ class Found:
 
 
 class Checkpoints:
-    """The newest complete `last` and `best` checkpoint below `folder`, usually RUN/checkpoints.
+    """The newest complete checkpoints below `folder`, usually RUN/checkpoints: `keep` of `last`, one of `best`.
 
-    In a run of several processes all of them call `save`, `restore`, `latest_intact` and `load_params` alike, and
-    share the file system.
+    One that is known to be damaged does not count: it is deleted when the next one is complete. In a run of several
+    processes all of them call `save`, `restore`, `latest_intact` and `load_params` alike, and share the file system.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, keep: int = 1):
         self.folder = Path(folder).absolute()  # Orbax takes absolute paths only
+        self._keep = {"last": keep, "best": 1}
+        self._damaged: set[Path] = set()  # that this process has found
         self._writer: ocp.AsyncCheckpointer | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
@@ -85,7 +88,7 @@ class Checkpoints:
                 partial.mkdir(parents=True)
                 _expect_room(partial, _size(leaves))
             tree = named.nest(leaves)
-            self._writer.save(partial / _STATE, args=ocp.args.PyTreeSave(tree))
+            self._writer.save(partial / STATE, args=ocp.args.PyTreeSave(tree))
         except Exception as error:
             self._clean()
             raise _not_written(partial, step, error) from error
@@ -115,11 +118,18 @@ class Checkpoints:
                 self._writer = None
 
     def exists(self) -> bool:
-        """Whether any checkpoint is there, intact or not."""
-        return any(self._candidates(kind) for kind in KINDS)
+        """Whether any checkpoint is there, intact or not; where process 0 sees one, all processes are told so."""
+        there = self.newest() is not None
+        return bool(multihost_utils.broadcast_one_to_all(there)) if jax.process_count() > 1 else there
+
+    def newest(self) -> int | None:
+        """The step of the newest complete checkpoint, intact or not; None without any."""
+        newest = max((_age(path) for kind in KINDS for path in self._candidates(kind)), default=None)
+        return None if newest is None else newest[0]
 
     def latest_intact(self, kind: Kind = "last") -> Found:
-        """Returns the newest checkpoint of `kind` whose files are all unchanged, else the newest of the other kind.
+        """Returns the newest checkpoint whose files are all unchanged: for "last" of both kinds, for "best" of the
+        best ones, and of the others where there is no best one.
 
         Each damaged file that made it fall back is named in a logged warning. Raises InputError that names the first
         damaged file when nothing intact is left, or the folder when there is nothing at all.
@@ -132,10 +142,7 @@ class Checkpoints:
             path = _broadcast(self.folder, path)
         if path is None:
             raise InputError(problem or f"{self.folder}: no intact checkpoint")
-        chosen: Kind = "last" if path.parent.name == "last" else "best"
-        texts = {file.name: file.read_text("utf-8") for file in path.iterdir() if file.is_file()}
-        texts.pop(manifest.NAME)
-        return Found(path, chosen, int(path.name.split(".")[0]), json.loads(texts.pop(_META)), texts)
+        return _found(path)
 
     def restore(self, template: Any, source: Kind | Found = "last") -> tuple[Any, dict[str, Any]]:
         """Returns (state, meta) with the structure, dtypes and shardings of `template`.
@@ -147,15 +154,8 @@ class Checkpoints:
         found = self.latest_intact(source) if isinstance(source, str) else source
         wanted = {name: _placed(leaf) for name, leaf in named.flatten(template).items()}
         with _reader() as reader:
-            differences = named.differences(_stored(reader, found), wanted)
-            if differences:
-                expected = "expected the state of this config; use the settings of the run, or another run folder"
-                raise InputError(f"{found.path}: {'; '.join(differences)}; {expected}")
-            arguments = {
-                name: ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)
-                for name, leaf in wanted.items()
-            }
-            leaves = _read(reader, found, wanted, arguments)
+            expected = "expected the state of this config; use the settings of the run, or another run folder"
+            leaves = _read_placed(reader, found, _stored(reader, found), wanted, expected)
         return named.unflatten(template, leaves), found.meta
 
     def load_params(self, source: Kind | Found = "best") -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
@@ -165,14 +165,25 @@ class Checkpoints:
         """
         found = self.latest_intact(source) if isinstance(source, str) else source
         with _reader() as reader:
-            stored = _stored(reader, found)
-            part = "ema" if any(name[0] == "ema" for name in stored) else "params"
-            chosen = {name: leaf for name, leaf in stored.items() if name[0] == part}
-            if not chosen:
-                raise InputError(f"{found.path}: holds no parameters")
+            _, chosen = _stored_params(reader, found)
             arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in chosen}
             leaves = _read(reader, found, chosen, arguments)
         return named.nest({name[1:]: leaf for name, leaf in leaves.items()}), found.meta, found.files
+
+    def restore_params(self, template: dict[str, Any], source: Found, but: str = "") -> dict[str, Any]:
+        """Returns what `load_params` reads, with the structure, dtypes and shardings of `template`, as `restore` does.
+
+        The part named `but` is not read, whether the checkpoint has one or not, and stays as in `template`. Raises
+        InputError that lists the leaves which the checkpoint lacks, has besides, or has in another shape.
+        """
+        with _reader() as reader:
+            part, stored = _stored_params(reader, source)
+            stored = {name: leaf for name, leaf in stored.items() if name[1] != but}
+            asked = {name: tree for name, tree in template.items() if name != but}
+            wanted = {(part, *name): _placed(leaf) for name, leaf in named.flatten(asked).items()}
+            expected = "expected the parameters of this config; use the source's settings for `model` and `inputs`"
+            leaves = _read_placed(reader, source, stored, wanted, expected)
+        return {**template, **named.unflatten(asked, {name[1:]: leaf for name, leaf in leaves.items()})}
 
     def _finish(self, writer: ocp.AsyncCheckpointer, partial: Path, step: int, texts: Mapping[str, str]) -> None:
         """Runs in the background: after Orbax's commit adds the texts and the manifest, and lets the folder be seen."""
@@ -183,7 +194,7 @@ class Checkpoints:
             for name, text in texts.items():
                 write_atomically(partial / name, text)
             manifest.write(partial)
-            older = self._candidates(_kind(partial))
+            older = self._superfluous(_kind(partial))
             target = _free_name(partial.with_name(f"{step:06d}"))
             partial.rename(target)
             sync_folder(target.parent)
@@ -195,6 +206,13 @@ class Checkpoints:
             with contextlib.suppress(OSError):
                 shutil.rmtree(path.rename(path.with_name(f"{PARTIAL}old-{path.name}")))
 
+    def _superfluous(self, kind: Kind) -> list[Path]:
+        """What is to be deleted once one more checkpoint is complete."""
+        found = self._candidates(kind)
+        intact = [path for path in found if path not in self._damaged]
+        kept = intact[: self._keep[kind] - 1]
+        return [path for path in found if path not in kept]
+
     def _clean(self) -> None:
         """Deletes what an interrupted or failed save left."""
         if jax.process_index() == 0:
@@ -202,16 +220,17 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _candidates(self, kind: Kind) -> list[Path]:
-        """The complete checkpoints of a kind, newest first. More than one only if a deletion was interrupted."""
+        """The complete checkpoints of a kind, newest first."""
         found = [path for path in (self.folder / kind).glob("*") if re.fullmatch(r"\d{6,}(\.\d+)?", path.name)]
-        return sorted(found, key=lambda path: [int(part) for part in path.name.split(".")], reverse=True)
+        return sorted(found, key=_age, reverse=True)
 
     def _choose(self, kind: Kind) -> tuple[Path | None, str]:
         """The checkpoint to read, or None and why there is none."""
         problems: list[str] = []
         gone: set[Path] = set()
         while True:
-            order = [path for each in sorted(KINDS, key=lambda k: k != kind) for path in self._candidates(each)]
+            last, best = self._candidates("last"), self._candidates("best")
+            order = [*best, *last] if kind == "best" else sorted([*last, *best], key=_age, reverse=True)
             for path in order:
                 try:
                     manifest.verify(path)
@@ -220,15 +239,41 @@ class Checkpoints:
                         gone.add(path)
                         break
                     problems.append(str(error))
+                    self._damaged.add(path)
                     continue
                 for problem in problems:
                     _LOG.warning("%s; using %s instead", problem, path)
-                if _kind(path) != kind and not problems:
+                if kind == "best" and _kind(path) != kind and not problems:
                     _LOG.warning("%s: no %s checkpoint; using %s", self.folder, kind, path)
                 return path, ""
             else:
                 nothing = f"{self.folder}: no checkpoint, expected one that train.py wrote"
                 return None, f"{problems[0]}; no intact checkpoint is left" if problems else nothing
+
+
+def read(folder: str | Path) -> Found:
+    """The checkpoint in the very folder RUN/checkpoints/KIND/STEP; InputError that names its first damaged file."""
+    path = Path(folder).absolute()
+    manifest.verify(path)
+    return _found(path)
+
+
+def digest(found: Found) -> str:
+    """SHA-256 of a checkpoint's manifest, and so of all that is in it."""
+    return hashlib.sha256((found.path / manifest.NAME).read_bytes()).hexdigest()
+
+
+def _found(path: Path) -> Found:
+    """A verified checkpoint with its texts."""
+    texts = {file.name: file.read_text("utf-8") for file in path.iterdir() if file.is_file()}
+    texts.pop(manifest.NAME)
+    meta = json.loads(texts.pop(_META))
+    return Found(path, _kind(path), int(path.name.split(".")[0]), meta, texts)
+
+
+def _age(path: Path) -> list[int]:
+    """What sorts checkpoints from old to new."""
+    return [int(part) for part in path.name.split(".")]
 
 
 def _kind(path: Path) -> Kind:
@@ -283,32 +328,9 @@ def _broadcast(folder: Path, path: Path | None) -> Path | None:
 
 
 def _writer() -> ocp.AsyncCheckpointer:
-    # Orbax and asyncio print tracebacks of a failed background save before it is raised to us; we say it in one line.
-    logging.getLogger("absl").addFilter(_not_from_orbax)
-    logging.getLogger("asyncio").addFilter(_not_from_tensorstore)
-    if not isinstance(sys.excepthook, _NotFromLateWrite):
-        sys.excepthook = _NotFromLateWrite(sys.excepthook)
+    silence_late_tracebacks()
     # Float noise hardly shrinks (240 MB to 212), and compression takes processor time from the training.
     return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
-
-
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-    return f"orbax{os.sep}checkpoint" not in record.pathname
-
-
-def _not_from_tensorstore(record: logging.LogRecord) -> bool:
-    return "OCDBT" not in record.getMessage()
-
-
-class _NotFromLateWrite:
-    """An excepthook without what TensorStore prints when a write ends after the one that failed has ended the loop."""
-
-    def __init__(self, before: Callable[[type[BaseException], BaseException, TracebackType | None], Any]):
-        self.before = before
-
-    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            self.before(kind, error, trace)
 
 
 def _reader() -> ocp.Checkpointer:
@@ -317,7 +339,35 @@ def _reader() -> ocp.Checkpointer:
 
 def _stored(reader: ocp.Checkpointer, found: Found) -> dict[named.Name, Any]:
     """Shape and dtype of every stored leaf, by name."""
-    return named.flatten(reader.metadata(found.path / _STATE).item_metadata.tree)
+    return named.flatten(reader.metadata(found.path / STATE).item_metadata.tree)
+
+
+def _stored_params(reader: ocp.Checkpointer, found: Found) -> tuple[str, dict[named.Name, Any]]:
+    """("ema" or "params", shape and dtype of its leaves): the averaged parameters where there are any."""
+    stored = _stored(reader, found)
+    part = "ema" if any(name[0] == "ema" for name in stored) else "params"
+    chosen = {name: leaf for name, leaf in stored.items() if name[0] == part}
+    if not chosen:
+        raise InputError(f"{found.path}: holds no parameters")
+    return part, chosen
+
+
+def _read_placed(
+    reader: ocp.Checkpointer,
+    found: Found,
+    stored: Mapping[named.Name, Any],
+    wanted: Mapping[named.Name, jax.ShapeDtypeStruct],
+    expected: str,
+) -> dict[named.Name, Any]:
+    """Reads leaves under the shardings of `wanted`; InputError that ends with `expected` when `stored` has others."""
+    differences = named.differences(stored, wanted)
+    if differences:
+        raise InputError(f"{found.path}: {'; '.join(differences)}; {expected}")
+    arguments = {
+        name: ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)
+        for name, leaf in wanted.items()
+    }
+    return _read(reader, found, wanted, arguments)
 
 
 def _read(
@@ -329,7 +379,7 @@ def _read(
         restore_args=named.nest(arguments),
         partial_restore=True,
     )
-    return named.flatten(reader.restore(found.path / _STATE, args=request))
+    return named.flatten(reader.restore(found.path / STATE, args=request))
 
 
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -1,5 +1,9 @@
 """The devices of a run as one mesh, and where arrays lie on it."""
 
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
@@ -74,6 +78,39 @@ def batch_sharding(mesh: AnyMesh) -> NamedSharding:
 def bank_sharding(mesh: AnyMesh) -> NamedSharding:
     """The second axis, rows of a batch, is split over all devices; the first counts steps."""
     return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+
+
+def place_rows(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Global arrays, split as batches are, of rows that every process has all of; each places those of its devices."""
+    sharding = batch_sharding(mesh)
+    return {name: _place(rows, sharding) for name, rows in batch.items()}
+
+
+def place_everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Every device holds the whole of each array; NumPy arrays must be the same in every process."""
+    sharding = replicated(mesh)
+
+    def place(leaf: Any) -> jax.Array:
+        return jax.device_put(leaf, sharding) if isinstance(leaf, jax.Array) else _place(leaf, sharding)
+
+    return jax.tree.map(place, tree)
+
+
+def read(tree: Any, mesh: Mesh) -> Any:
+    """The whole of each array as a NumPy array, in every process, wherever its parts lie. All processes call it."""
+    if not all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
+        tree = _gather(tree, replicated(mesh))
+    return jax.device_get(tree)
+
+
+@partial(jax.jit, static_argnums=1)
+def _gather(tree: Any, everywhere: NamedSharding) -> Any:
+    return jax.lax.with_sharding_constraint(tree, everywhere)
+
+
+def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """What device_put does, without its question to all processes whether they have the same."""
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -27,10 +27,11 @@ from make_jax.model.make import Make
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.retrieval.embed import read_products
 from make_jax.retrieval.retriever import PRODUCT_INPUTS
-from make_jax.runs.mesh import batch_sharding, replicated
+from make_jax.runs.mesh import place_everywhere, place_rows, replicated
 from make_jax.runs.state import Params
 
 MOST = 100_000  # products that heads are fitted to; of more, as many are drawn
+PART = 200  # steps between two looks whether the fit should give way
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 2000, 256, 2e-3, 1e-2  # chosen on validation, fashion-sparse-mini
 NEVER = 1e-4  # added to the share of products that have a keyword
 
@@ -45,11 +46,12 @@ def fit_keyword_heads(
     batch_size: int,
     seed: int,
     note: Callable[[str], None],
+    give_way: Callable[[], None] = lambda: None,
 ) -> Params:
     """The parameters `keyword_evidence` of a model whose other parameters are `params`; a function of `seed`.
 
     All processes read all products. An unreadable picture does not end a run that is as good as over: its batch is left
-    out, and `note` is told.
+    out, and `note` is told. `give_way` is called every so often, and may end the fit by an exception.
     """
     params = jax.device_put(params, replicated(mesh))  # once: they are read for every batch
     rng = np.random.default_rng(seed)
@@ -65,6 +67,7 @@ def fit_keyword_heads(
     rows: list[dict[str, Direction]] = []
     read: list[int] = []  # positions of products
     for start in range(0, len(products), size):
+        give_way()
         some = products[start : start + size]
         titles, images = read_products(catalog, some, model.config.adaptation.modalities)
         names = [product.id for product in some]
@@ -73,7 +76,7 @@ def fit_keyword_heads(
         except InputError as error:
             note(f"{len(some)} products are left out of keyword evidence: {error}")
             continue
-        placed = jax.device_put({name: batch[name] for name in PRODUCT_INPUTS}, batch_sharding(mesh))
+        placed = place_rows({name: batch[name] for name in PRODUCT_INPUTS}, mesh)
         found, n = jax.device_get(_directions(mesh, model, params, placed)), len(some)
         rows.append({name: Direction(of.vectors[:n], of.present[:n]) for name, of in found.items()})
         read += range(start, start + n)
@@ -82,11 +85,18 @@ def fit_keyword_heads(
         directions = [found[name].vectors for found in rows]
         has = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(found[name].present for found in rows)]))
         given = np.concatenate([np.zeros((0, model.config.embedding), np.float32), *directions])[has]
-        fitted[name] = fit_head(given, packed[read][has], known, mesh, seed)
-    return jax.device_put(fitted, replicated(mesh))
+        fitted[name] = fit_head(given, packed[read][has], known, mesh, seed, give_way)
+    return place_everywhere(fitted, mesh)
 
 
-def fit_head(directions: np.ndarray, keywords: np.ndarray, known: np.ndarray, mesh: Mesh, seed: int) -> Params:
+def fit_head(
+    directions: np.ndarray,
+    keywords: np.ndarray,
+    known: np.ndarray,
+    mesh: Mesh,
+    seed: int,
+    give_way: Callable[[], None] = lambda: None,
+) -> Params:
     """The parameters of one head for directions [n, E] of products with packed keywords [n, words].
 
     `known` [V] are the logits of the keywords of any product: what the head says before it has learned. Without
@@ -100,10 +110,13 @@ def fit_head(directions: np.ndarray, keywords: np.ndarray, known: np.ndarray, me
     )
 
     @partial(jax.jit, out_shardings=replicated(mesh))
-    def fit(directions: jax.Array, keywords: jax.Array) -> Params:
+    def start(directions: jax.Array) -> tuple[Params, Any]:
         params = head.init(jax.random.key(seed), directions[:1])["params"]
         params = {**params, "predict": {**params["predict"], "bias": jnp.asarray(known)}}
+        return params, optimizer.init(params)
 
+    @partial(jax.jit, out_shardings=replicated(mesh))
+    def fit(state: tuple[Params, Any], directions: jax.Array, keywords: jax.Array, steps: jax.Array) -> Any:
         def loss(params: Params, chosen: jax.Array) -> jax.Array:
             logits = head.apply({"params": params}, directions[chosen])
             return keyword_loss(logits, keywords[chosen], jnp.ones(BATCH)).value  # type: ignore[arg-type]
@@ -114,9 +127,14 @@ def fit_head(directions: np.ndarray, keywords: np.ndarray, known: np.ndarray, me
             updates, opt_state = optimizer.update(jax.grad(loss)(params, chosen), opt_state, params)
             return optax.apply_updates(params, updates), opt_state
 
-        return jax.lax.fori_loop(0, steps, step, (params, optimizer.init(params)))[0]
+        return jax.lax.fori_loop(steps[0], steps[1], step, state)
 
-    return fit(*jax.device_put((directions, keywords), replicated(mesh)))
+    given = place_everywhere((directions, keywords), mesh)
+    state = start(given[0])
+    for first in range(0, steps, PART):
+        give_way()
+        state = jax.block_until_ready(fit(state, *given, np.array([first, min(first + PART, steps)])))
+    return state[0]
 
 
 @partial(jax.jit, static_argnums=(0, 1))

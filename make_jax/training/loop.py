@@ -7,14 +7,12 @@ step, before it is evaluated, the heads of keyword evidence are fitted.
 """
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -23,7 +21,6 @@ import numpy as np
 
 from make_jax.catalog.build import BuiltCatalog, build
 from make_jax.catalog.keywords import KeywordVocabulary
-from make_jax.catalog.mining import mine_keywords
 from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, check, to_json
 from make_jax.errors import InputError
@@ -31,64 +28,80 @@ from make_jax.files import write_atomically
 from make_jax.inputs.batch import Batch
 from make_jax.inputs.device import Prefetch, prefetch
 from make_jax.inputs.pipeline import train_batches
-from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, train_wordpiece
+from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.make import Make
 from make_jax.retrieval.provenance import commit
-from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, read_keywords
-from make_jax.runs.checkpoints import Checkpoints, Found
+from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
+from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.mesh import check_batch, check_groups, check_micro_batch, make_mesh, place_batch
+from make_jax.runs.processes import Processes, joined
 from make_jax.runs.state import Params, TrainState, parameter_count
 from make_jax.training.curves import draw
 from make_jax.training.keyword_heads import fit_keyword_heads
 from make_jax.training.optimizer import learning_rate
-from make_jax.training.resume import check_same_run
+from make_jax.training.profiling import Profile
+from make_jax.training.resume import same_everywhere
+from make_jax.training.seen import make_fold
+from make_jax.training.start import Start, find_start
 from make_jax.training.step import init_state, make_step
-from make_jax.training.telemetry import METRICS, Telemetry
+from make_jax.training.stopping import Interrupted, Stop, stop_on_signals
+from make_jax.training.telemetry import METRICS, Silent, Telemetry
+from make_jax.training.utilisation import Utilisation
 from make_jax.training.validation import BEST_BY, Validation
 
-CURVES = "curves.png"
+CURVES, PROFILE = "curves.png", "profile"  # in a run's folder
 Batches = Prefetch[Batch, dict[str, jax.Array]]
 
 
 def train(config: Config) -> Path:
-    """Trains what `config` says, from its run folder's last checkpoint if there is one; gives back the run folder.
+    """Trains what `config` says and gives back the run folder; `training/start.py` says where a run starts.
 
     Raises InputError for bad settings or data, and when the loss stops being finite; the last good checkpoint stands.
+    Ctrl-C and SIGTERM save and raise KeyboardInterrupt and Terminated.
     """
     check(config)
+    checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.keep)
+    with closing(checkpoints), joined(config.processes, checkpoints.newest) as processes:
+        return _train(config, checkpoints, processes)
+
+
+def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Path:
+    """What `train` does, in each of the processes."""
     folder = Path(config.run)
     mesh = make_mesh(config.train.fsdp)
     check_batch(config.train.batch_size, mesh)
     check_micro_batch(config.train.batch_size, config.train.micro_batch, mesh)
     if config.objectives.qim or config.objectives.qim2:
         check_groups(config.train.batch_size, config.objectives.matching_group, mesh)
-    catalog = Catalog.load(config.data.catalog)
-    _check_splits(catalog)
     with ExitStack() as stack:
-        checkpoints = Checkpoints(folder / CHECKPOINTS)
-        stack.callback(checkpoints.close)
-        found = checkpoints.latest_intact("last") if checkpoints.exists() else None
-        if found is not None:
-            check_same_run(config, catalog.digest, found)
+        stop = stack.enter_context(stop_on_signals())
+        catalog = Catalog.load(config.data.catalog)
+        _check_splits(catalog)
+        processes.check_same(same_everywhere(config, catalog.digest))
+        start = find_start(config, catalog, checkpoints)
+        tokenizer, keywords = start.tokenizer, start.keywords
         built = build(catalog, config.data.cache)
-        tokenizer = make_tokenizer(config, catalog) if found is None else from_definition(found.files[TOKENIZER])
-        keywords = make_keywords(config, catalog) if found is None else read_keywords(found.files, found.path)
-        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
-        state = init_state(model, config, mesh)
-        if found is not None:
-            state, _ = checkpoints.restore(state, found)
-        start = 0 if found is None else found.step
-        if jax.process_index() == 0:
+        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.rivals)
+        state = start.state(init_state(model, config, mesh), checkpoints)
+        if processes.first:
             write_atomically(folder / CONFIG, to_json(config))
             checkpoints.expect_room(state)  # now, not after the first hours
-        telemetry = stack.enter_context(Telemetry(folder, config.train.steps, start_step=start))
+        telemetry: Telemetry | Silent = Silent()
+        if processes.first:
+            telemetry = stack.enter_context(Telemetry(folder, config.train.steps, start_step=start.step))
+        # Of process 0 alone, which stands for the others: two of one machine would write the same file.
+        profile = Profile(config.train.profile if processes.first else "", folder / PROFILE)
+        stack.callback(profile.close)
         _greet(telemetry, config, catalog, built, state, start, mesh.size)
-        validation = Validation(catalog, model, tokenizer, keywords, mesh, config.train.eval_batch_size)
         run = _Run(
             config,
             checkpoints,
+            processes,
             telemetry,
-            validation,
+            Utilisation(config, mesh),
+            profile,
+            stop,
+            Validation(catalog, model, tokenizer, keywords, mesh, config.train.eval_batch_size),
             partial(
                 fit_keyword_heads,
                 model,
@@ -99,18 +112,22 @@ def train(config: Config) -> Path:
                 batch_size=config.train.eval_batch_size,
                 seed=config.train.seed,
                 note=telemetry.note,
+                give_way=stop.give_way,
             ),
-            catalog.digest,
+            make_fold(mesh),
+            {"catalog_digest": catalog.digest, "init_from": start.origin, "commit": commit(), "jax": jax.__version__},
             {CONFIG: to_json(config), TOKENIZER: tokenizer.definition, KEYWORDS: keywords.to_json()},
         )
-        run.resume(found)
-        batches = _batches(config, built, tokenizer, keywords, start)
+        run.resume(start)
+        batches = _batches(config, built, tokenizer, keywords, start.step)
         placed = stack.enter_context(prefetch(batches, partial(place_batch, mesh=mesh), max(1, config.data.prefetch)))
-        stopped = _loop(run, state, make_step(model, config, mesh, state.params), placed, start)
+        stopped = _loop(run, state, make_step(model, config, mesh, state.params), placed, start.step)
         checkpoints.wait()
-    draw(folder / METRICS, folder / CURVES)
-    if stopped:
-        raise KeyboardInterrupt
+        processes.leave()
+        if processes.first:
+            draw(folder / METRICS, folder / CURVES)
+        if stopped is not None:
+            stop.leave(f"step {stopped} is saved")
     return folder
 
 
@@ -135,32 +152,32 @@ def _batches(
     )
 
 
-def _loop(run: "_Run", state: TrainState, step: Any, batches: Batches, start: int) -> bool:
-    """Steps to the end; gives back whether a signal stopped it before."""
+def _loop(run: "_Run", state: TrainState, step: Any, batches: Batches, start: int) -> int | None:
+    """Steps to the end; gives back the step at which a signal stopped it before."""
     t = run.config.train
-    with _asked_to_stop() as asked:
-        for i in range(start, t.steps + 1):
-            over = i == t.steps or bool(asked)
-            if i > start and i == t.steps:
-                run.flush(i, batches)
-                state = run.fit_keyword_heads(state)
-            if i > start and (i == t.steps or (t.eval_every and i % t.eval_every == 0)):
-                run.flush(i, batches)
+    for i in range(start, t.steps + 1):
+        if i > run.evaluated and (i == t.steps or (t.eval_every and i % t.eval_every == 0)):
+            run.flush(i, batches)
+            try:
+                if i == t.steps:
+                    state = run.fit_keyword_heads(state)
                 run.evaluate(i, state)
-            if i > start and (over or (t.save_every and i % t.save_every == 0)):
-                run.flush(i, batches)
-                run.save("last", i, state)
-            if over:
-                break
-            batch = next(batches)
-            state, metrics = step(state, batch)
-            run.pending.append(metrics)
-            run.telemetry.advance(i + 1)
-            if (i + 1) % t.log_every == 0:
-                run.flush(i + 1, batches)
-    if asked:
-        run.telemetry.note(f"stopped by {asked[0]}; saved step {i}; the same command goes on from there")
-    return bool(asked)
+            except Interrupted:
+                pass  # it is done again when the run goes on
+        stopped = run.stop.asked()
+        over = stopped or i == t.steps
+        if run.unsaved and (over or (t.save_every and i % t.save_every == 0)):
+            run.flush(i, batches)
+            run.save("last", i, state)
+        if over:
+            return i if stopped else None
+        batch = next(batches)
+        run.utilisation.see(step, state, batch)
+        state, metrics = run.profile.step(i + 1, step, state, batch)
+        run.remember(i + 1, batch, metrics)
+        if (i + 1) % t.log_every == 0:
+            run.flush(i + 1, batches)
+    raise AssertionError("a run ends at its last step")
 
 
 @dataclass
@@ -169,30 +186,50 @@ class _Run:
 
     config: Config
     checkpoints: Checkpoints
-    telemetry: Telemetry
+    processes: Processes
+    telemetry: Telemetry | Silent
+    utilisation: Utilisation
+    profile: Profile
+    stop: Stop
     validation: Validation
     fit_heads: Callable[[Params], Params]  # of keyword evidence, to the encoders among the parameters
-    digest: str
+    fold: Callable[[Any, dict[str, jax.Array]], jax.Array]  # of training/seen.py
+    about: dict[str, Any]  # what every checkpoint says of the run
     files: dict[str, str]  # what travels in every checkpoint
     best: float = -math.inf
     measured: dict[str, float] = field(default_factory=dict)  # the newest validation figures
+    evaluated: int = 0  # the step of the newest evaluation, finished; at the last one heads are fitted too
+    unsaved: bool = False  # whether the newest `last` checkpoint lacks something
     pending: list[dict[str, jax.Array]] = field(default_factory=list)  # metrics of steps that were not read yet
+    seen: Any = 0  # uint32 [], what training/seen.py makes of all batches so far
     clock: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
     seconds: float = 0.0  # of training, over all starts of this run
 
-    def resume(self, found: Found | None) -> None:
-        """Takes over what the checkpoint remembers."""
-        if found is not None:
-            self.best, self.seconds = found.meta["best"], found.meta["seconds"]
-            self.measured = found.meta["metrics"]
-            self.best = -math.inf if self.best is None else self.best
+    def resume(self, start: Start) -> None:
+        """Takes over what the checkpoint remembers; one of before `evaluated` was told was evaluated."""
+        meta = start.remembered
+        if meta:
+            self.best = -math.inf if meta["best"] is None else meta["best"]
+            self.seconds, self.measured = meta["seconds"], meta["metrics"]
+            self.evaluated, self.seen = meta.get("evaluated", start.step), meta.get("seen", 0)
+
+    def remember(self, step: int, batch: dict[str, jax.Array], metrics: dict[str, jax.Array]) -> None:
+        """Remembers a step that is under way. No more than two are, so that a stop need not wait for many."""
+        self.unsaved = self.stop.stepped = True
+        self.seen = self.fold(jnp.uint32(self.seen), batch)
+        self.pending.append(metrics)
+        if len(self.pending) > 2:
+            jax.block_until_ready(self.pending[-3])
+        self.telemetry.advance(step)
+        self.processes.step = step
 
     def flush(self, step: int, batches: Batches) -> None:
         """Reads and tells the metrics of the steps up to `step`. InputError when one of them is not finite."""
         if not self.pending:
             return
-        told = [{name: float(value) for name, value in metrics.items()} for metrics in jax.device_get(self.pending)]
+        read, self.seen = jax.device_get((self.pending, self.seen))
+        told = [{name: float(value) for name, value in metrics.items()} for metrics in read]
         first = step - len(told)
         for i, metrics in enumerate(told):
             if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"])):
@@ -208,9 +245,10 @@ class _Run:
             {
                 **{name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]},
                 "learning_rate": float(learning_rate(self.config.optim, self.config.train.steps)(step)),
-                "examples_per_second": len(told) * self.config.train.batch_size / elapsed,
+                **self.utilisation.measured(len(told), elapsed),
                 "data_wait": (waited - self.waited) / elapsed,
             },
+            seen=f"{int(self.seen):08x}",
         )
         self.seconds += elapsed
         self.pending, self.clock, self.waited = [], now, waited
@@ -228,10 +266,12 @@ class _Run:
     def evaluate(self, step: int, state: TrainState) -> None:
         """Measures validation and saves the checkpoint when it is the best so far."""
         if self.validation.queries:
-            self.measured = dict(self.validation.measure(state.eval_params))
+            measured = self.validation.measure(state.eval_params, lambda *_: self.stop.give_way())
+            self.measured = self.processes.same(measured)
             self.telemetry.write(step, self.measured)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in self.measured.items())
             self.telemetry.note(f"step {step}: {shown}")
+        self.evaluated, self.unsaved = step, True
         score = self.measured.get(BEST_BY, float(step))
         if score > self.best:
             self.best = score
@@ -241,49 +281,17 @@ class _Run:
     def save(self, kind: Any, step: int, state: TrainState) -> None:
         """Starts a checkpoint in the background."""
         meta = {
+            **self.about,
             "position": step,  # global batches consumed
+            "seen": int(self.seen),
+            "evaluated": self.evaluated,
             "metrics": self.measured,
             "best": self.best if math.isfinite(self.best) else None,
             "seconds": self.seconds,
-            "catalog_digest": self.digest,
-            "commit": commit(),
-            "jax": jax.__version__,
         }
         self.checkpoints.save(kind, step, state, meta, self.files)
+        self.unsaved = self.unsaved and kind != "last"
         self.clock = time.perf_counter()
-
-
-def make_tokenizer(config: Config, catalog: Catalog) -> Tokenizer:
-    """The tokenizer that the config names, or a WordPiece of the training titles and clicked queries."""
-    if config.inputs.tokenizer:
-        return from_folder(config.inputs.tokenizer)
-    titles = [product.title for product in catalog.split_products("train")]
-    return train_wordpiece([*titles, *(click.query for click in catalog.clicks)], config.inputs.vocabulary)
-
-
-def make_keywords(config: Config, catalog: Catalog) -> KeywordVocabulary:
-    """The keywords of the training products and clicks, or none where the config asks for none."""
-    if not config.inputs.keywords:
-        return KeywordVocabulary(())
-    return mine_keywords(catalog, attributes=config.inputs.keyword_attributes, largest=config.inputs.keywords)
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[list[str]]:
-    """A list that Ctrl-C or SIGTERM appends its name to; a second Ctrl-C interrupts at once."""
-    asked: list[str] = []
-
-    def remember(number: int, _: FrameType | None) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _check_splits(catalog: Catalog) -> None:
@@ -296,12 +304,20 @@ def _check_splits(catalog: Catalog) -> None:
 
 
 def _greet(
-    telemetry: Telemetry, config: Config, catalog: Catalog, built: BuiltCatalog, state: TrainState, start: int, n: int
+    telemetry: Telemetry | Silent,
+    config: Config,
+    catalog: Catalog,
+    built: BuiltCatalog,
+    state: TrainState,
+    start: Start,
+    n: int,
 ) -> None:
     telemetry.note(
         f"{catalog.info.name}: {len(built.products('train')):,} training products, {len(catalog.clicks):,} clicks; "
         f"{parameter_count(state.params) / 1e6:.1f}M parameters; {n} {jax.devices()[0].platform} device(s); "
-        f"{config.run}" + (f"; goes on from step {start}" if start else "")
+        f"{config.run}" + (f"; goes on from step {start.step}" if start.step else "")
     )
-    if start == 0:
+    for note in start.notes(config):
+        telemetry.note(note)
+    if start.step == 0:
         telemetry.note("compiling the step, which takes a while")

@@ -10,13 +10,12 @@ from make_jax.runs.checkpoints import Found
 
 # Settings that change where a run reads, how fast it goes or what it tells, and not what it learns. Another micro_batch
 # drops other activations, as another count of devices does.
-FREE = (
-    "run",
-    "data",
-    "objectives.form",
-    "objectives.tile",
-    *(f"train.{name}" for name in ("log_every", "eval_every", "save_every", "eval_batch_size", "micro_batch", "fsdp")),
+_FREE_IN_TRAIN = (
+    *("log_every", "eval_every", "save_every", "eval_batch_size", "keep"),
+    *("micro_batch", "fsdp", "profile"),
 )
+_FREE_ELSEWHERE = ("run", "data", "processes", "model.remat", "objectives.form", "objectives.tile")
+FREE = (*_FREE_ELSEWHERE, *(f"train.{name}" for name in _FREE_IN_TRAIN))
 
 
 def check_same_run(config: Config, digest: str, found: Found) -> None:
@@ -24,24 +23,32 @@ def check_same_run(config: Config, digest: str, found: Found) -> None:
     before = from_json(found.files[CONFIG], f"{found.path}/{CONFIG}")
     differing = [
         f"{name} is {asked!r} here and {saved!r} there"
-        for name, asked, saved in _differences(config, before)
+        for name, asked, saved in differences(config, before)
         if name not in FREE and name.partition(".")[0] not in FREE
     ]
     if found.meta["catalog_digest"] != digest:
         differing.append("the catalog's content differs")
     if differing:
         raise InputError(
-            f"{found.path}: a run with other settings: {'; '.join(differing)}; use the same, or another folder by --run"
+            f"{found.path}: a run with other settings: {'; '.join(differing)}; use the same, or another folder by "
+            f"--run (with --train.init-from {found.path} it begins with these weights)"
         )
 
 
-def _differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted name, value in a, value in b) of the fields that differ."""
+def same_everywhere(config: Config, digest: str) -> dict[str, str]:
+    """What all processes of a run must have alike, by name; the paths of a catalog and its cache may differ."""
+    settings = dataclasses.asdict(config)
+    del settings["processes"], settings["data"]["catalog"], settings["data"]["cache"]
+    return {"the catalog": digest, "the settings": repr(settings)}
+
+
+def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted name, value in a, value in b) of the fields in which two dataclasses differ."""
     found = []
     for field in dataclasses.fields(a):
         x, y, name = getattr(a, field.name), getattr(b, field.name), prefix + field.name
         if dataclasses.is_dataclass(x):
-            found += _differences(x, y, f"{name}.")
+            found += differences(x, y, f"{name}.")
         elif x != y:
             found.append((name, x, y))
     return found

@@ -1,7 +1,8 @@
 """What a run tells while it goes: a live line, `metrics.jsonl`, and TensorBoard events. Imports no jax.
 
-Names that the live line and the curves know: `loss`, `scale`, `learning_rate`, `examples_per_second`, `data_wait`
-(share of the time spent waiting for data, 0 to 1) and any name that contains `ndcg@10`. Other names are kept as told.
+Names that the live line and the curves know: `loss`, `scale`, `learning_rate`, `data_wait` (share of the time spent
+waiting for data, 0 to 1), those of `training/utilisation.py`, and any name that contains `ndcg@10`. Other names are
+kept as told.
 """
 
 import json
@@ -28,6 +29,19 @@ from make_jax.files import write_atomically
 METRICS = "metrics.jsonl"  # file of a run's folder
 TENSORBOARD = "tensorboard"  # subfolder of a run's folder
 PLAIN_INTERVAL = 10.0  # least seconds between two lines where the output is not a terminal
+
+
+class Silent:
+    """The telemetry of a process that another one tells for."""
+
+    def advance(self, step: int) -> None:
+        """Nothing."""
+
+    def write(self, step: int, metrics: Mapping[str, float], **texts: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
 
 
 class Telemetry:
@@ -80,14 +94,14 @@ class Telemetry:
         self._pace.append((time.monotonic(), step))
         self._show()
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float], **texts: str) -> None:
         """Tells `metrics` of `step`: one flushed line of `metrics.jsonl`, TensorBoard scalars, and the live line.
 
-        A value that is not finite stands as null, because JSON has no word for it.
+        A value that is not finite stands as null, because JSON has no word for it. `texts` stand in the line only.
         """
         values = {name: float(value) for name, value in metrics.items()}
         told = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._metrics.write(json.dumps({"step": step, "time": round(time.time(), 3), **told}) + "\n")
+        self._metrics.write(json.dumps({"step": step, "time": round(time.time(), 3), **told, **texts}) + "\n")
         self._metrics.flush()
         self._events.scalars(step, values)
         self._shown |= values
@@ -118,10 +132,17 @@ class Telemetry:
             ("loss", "loss {:.3f}"),
             ("scale", "scale {:.1f}"),
             ("examples_per_second", "{:,.0f} examples/s"),
+            ("examples_per_second_per_device", "{:,.0f} a device"),
+            ("mfu", "MFU {:.1%}"),
             ("data_wait", "data wait {:.0%}"),
+            ("peak_device_memory", "device memory {:.3g} GB"),
+            ("peak_process_memory", "process memory {:.3g} GB"),
         ):
             if name in self._shown:
-                parts.append(form.format(self._shown[name]))
+                value = self._shown[name]
+                parts.append(form.format(value / 1e9 if name.endswith("memory") else value))
+            elif name == "mfu" and "examples_per_second" in self._shown:
+                parts.append("MFU unknown")
         return "  ".join(parts)
 
     def _seconds_left(self) -> float:

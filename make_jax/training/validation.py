@@ -9,7 +9,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.make import Make
-from make_jax.retrieval.embed import embed_products, embed_queries
+from make_jax.retrieval.embed import Progress, embed_products, embed_queries, silent
 from make_jax.retrieval.metrics import judge, score_ranking
 from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.search import search
@@ -43,16 +43,16 @@ class Validation:
         """How many queries are scored; 0 means that there is nothing to measure."""
         return len(self._judgements.queries)
 
-    def measure(self, params: Params) -> Mapping[str, float]:
-        """Metric names and values, means over queries."""
+    def measure(self, params: Params, progress: Progress = silent) -> Mapping[str, float]:
+        """Metric names and values, means over queries; `progress` is told of each chunk that is embedded."""
         retriever = Retriever(
             self._model, params, self._tokenizer, self._keywords, batch_size=self._batch_size, mesh=self._mesh
         )
         modalities = retriever.modalities
         if self._catalog.info.hide_title and modalities == "both":
             modalities = "image"
-        products = embed_products(retriever, self._catalog, self._products, modalities)
-        queries = embed_queries(retriever, [query.text for query in self._judgements.queries])
+        products = embed_products(retriever, self._catalog, self._products, modalities, progress)
+        queries = embed_queries(retriever, [query.text for query in self._judgements.queries], progress)
         ranking = search(queries, products.vectors, 100, absent=products.absent)
         values = score_ranking(ranking, self._judgements, ["nDCG@10", "recall@100"])
         return {BEST_BY: float(values["nDCG@10"].mean()), "val_recall@100": float(values["recall@100"].mean())}

@@ -129,6 +129,13 @@ def test_a_vocabulary_without_keywords_works_everywhere() -> None:
     assert KeywordVocabulary.from_json(empty.to_json(), "here") == empty
 
 
+def test_values_of_one_attribute_are_rivals_and_terms_have_none() -> None:
+    terms = (Keyword("term", "cotton", ("cotton",), 4), Keyword("term", "silk", ("silk",), 3))
+    numbers = KeywordVocabulary(SHOP.keywords + terms).rivals
+    assert len(set(numbers[:3])) == 1
+    assert len(set(numbers)) == 5
+
+
 def test_attributes_name_keywords_of_their_kind() -> None:
     assert SHOP.of_attributes({"colour": "navy-blue", "gender": "Men", "brand": "Red"}) == {NAVY, MEN}
 

@@ -9,11 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from make_jax.model.keyword_evidence import EPS, LENGTH, Direction, KeywordEvidence, asked, unpack, with_evidence
+from make_jax.model.keyword_evidence import (
+    EPS,
+    LENGTH,
+    RIVAL,
+    Direction,
+    KeywordEvidence,
+    asked,
+    unpack,
+    with_evidence,
+)
 from make_jax.model.make import Make
 from tests.model.test_make import FORMS, INPUTS, TINY, VOCABULARY, batch
 
 V = 7
+RIVALS = (0, 0, 1, 0, 2, 1, 3)
 ROWS = ("title_tokens", "title_mask", "image", "has_title", "has_image")
 SETS = [{0, 3}, set(), {6}, {1, 2, 4, 5}]
 PACKED = jnp.asarray([[sum(1 << k for k in keywords)] for keywords in SETS], jnp.uint32)
@@ -22,7 +32,7 @@ PACKED = jnp.asarray([[sum(1 << k for k in keywords)] for keywords in SETS], jnp
 @cache
 def made(form: str, keywords: int = V) -> tuple[Make, Any]:
     """A model with heads that say something, as after they were fitted."""
-    model = Make(replace(TINY, adaptation=FORMS[form]), INPUTS, VOCABULARY, keywords)
+    model = Make(replace(TINY, adaptation=FORMS[form]), INPUTS, VOCABULARY, keywords, RIVALS)
     params = jax.jit(model.init)(jax.random.key(0), batch())["params"]
     heads = params["keyword_evidence"]
     for number, name in enumerate(name for name in heads if name != "known"):
@@ -64,6 +74,9 @@ def by_hand(heads: Any, directions: dict[str, Any], weights: np.ndarray | None) 
             says.append(say * np.asarray(found.present[row]))
         total = np.sum(says, 0)
         z = np.sum(np.array(says) * logits, 0) / total
+        raised = z - heads["known"]
+        strongest = np.array([max(raised[j] for j in range(V) if RIVALS[j] == RIVALS[k]) for k in range(V)])
+        z = z - RIVAL * (strongest - raised)
         likely = 1 / (1 + np.exp(-z))
         evidence.append(np.log(1 + likely / EPS) / np.log(1 + 1 / EPS) / LENGTH)
         shares.append(np.sum(np.array(says) / total * likely, 1) / likely.sum())
@@ -107,10 +120,24 @@ def test_a_product_with_both_keywords_beats_one_that_is_surer_of_one():
     for p in ([0.5, 0.5], [0.99, 0.01]):
         bias = jnp.log(jnp.array(p)) - jnp.log1p(-jnp.array(p))
         params = {"known": jnp.zeros(2), "product": head | {"predict": {"kernel": jnp.zeros((8, 2)), "bias": bias}}}
-        shown = KeywordEvidence(2).apply({"params": params}, {"product": Direction(nothing, jnp.ones(1, bool))})
+        shown = KeywordEvidence(2, (0, 1)).apply({"params": params}, {"product": Direction(nothing, jnp.ones(1, bool))})
         vector = with_evidence(nothing, shown.evidence, 1.0)
         scores.append(float((with_evidence(nothing, query, 1.0) @ vector.T)[0, 0]))
     assert scores[0] > 1.4 * scores[1]
+
+
+def test_a_keyword_counts_less_beside_a_stronger_rival_and_no_less_beside_another():
+    """The strongest of its attribute, and a keyword alone in its attribute, stay what they are."""
+    head = {"hidden": {"kernel": jnp.zeros((4, 8)), "bias": jnp.zeros(8)}}
+    bias = jnp.array([3.0, 1.0, 1.0])
+    params = {"known": jnp.zeros(3), "product": head | {"predict": {"kernel": jnp.zeros((8, 3)), "bias": bias}}}
+    product = {"product": Direction(jnp.zeros((1, 4)), jnp.ones(1, bool))}
+    apart = KeywordEvidence(3, (0, 1, 2)).apply({"params": params}, product).evidence[0]
+    rivals = KeywordEvidence(3, (0, 0, 1)).apply({"params": params}, product).evidence[0]
+    assert apart[0] == rivals[0] and apart[2] == rivals[2]
+    expected = jnp.log1p(jax.nn.sigmoid(1.0 - RIVAL * 2.0) / EPS) / jnp.log1p(1 / EPS) / LENGTH
+    np.testing.assert_allclose(rivals[1], expected, rtol=1e-5)
+    assert rivals[1] < apart[1]
 
 
 def test_heads_that_were_not_fitted_change_no_ranking():

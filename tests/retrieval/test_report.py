@@ -171,3 +171,11 @@ def test_an_error_leaves_the_old_report_and_nothing_beside_it(
 def test_a_catalog_without_provenance_says_so(tmp_path: Path) -> None:
     catalog = Catalog.load(write_catalog(tmp_path / "tiny"))
     assert "does not say" in queries_from(catalog)
+
+
+def test_the_recorded_command_tells_nobodys_folders(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["eval.py", f"{tmp_path}/runs/a", "--data.catalog", "/home/me/shop.zip", "-k", "5"])
+    assert about(catalog, seed=0)["command"] == "python eval.py runs/a --data.catalog shop.zip -k 5"

@@ -67,6 +67,34 @@ def test_the_newest_complete_of_each_kind_is_kept(checkpoints):
     assert names(checkpoints) == ["best/000001", "last/000003"]
 
 
+def test_the_newest_n_are_kept_and_one_best(tmp_path):
+    kept = Checkpoints(tmp_path, keep=3)
+    saved(kept, ("last", 1), ("best", 1), ("last", 2), ("last", 3), ("best", 3), ("last", 4))
+    kept.close()
+    assert names(kept) == ["best/000003", "last/000002", "last/000003", "last/000004"]
+
+
+def test_a_damaged_one_does_not_count_among_those_kept(tmp_path):
+    before = Checkpoints(tmp_path, keep=2)
+    saved(before, ("last", 1), ("last", 2))
+    before.close()
+    damage(tmp_path / "last" / "000002" / "meta.json", "truncated")
+    after = Checkpoints(tmp_path, keep=2)
+    assert after.latest_intact("last").step == 1
+    saved(after, ("last", 2))
+    after.close()
+    assert names(after) == ["last/000001", "last/000002.1"]
+
+
+def test_last_is_the_newest_of_both_kinds_and_best_is_not(checkpoints, caplog):
+    saved(checkpoints, ("last", 1), ("best", 2))
+    assert checkpoints.latest_intact("last").path.parent.name == "best"
+    saved(checkpoints, ("last", 2))
+    assert checkpoints.latest_intact("last").path.parent.name == "last"
+    saved(checkpoints, ("last", 3))
+    assert checkpoints.latest_intact("best").step == 2 and not caplog.records
+
+
 def test_the_older_is_deleted_only_after_the_new_one_is_complete(checkpoints, monkeypatch):
     saved(checkpoints, ("last", 1))
     seen = []
@@ -145,6 +173,39 @@ def test_structure_mismatch_is_limited(checkpoints):
     saved(checkpoints, ("last", 1))
     with pytest.raises(InputError, match="and 15 more"):
         checkpoints.restore(make_state().replace(params={f"layer{i}": jnp.zeros(2) for i in range(20)}))
+
+
+def test_restore_params_places_averaged_ones_as_the_template_is(checkpoints):
+    saved(checkpoints, ("best", 4))
+    template = {**make_state(0, 2).params, "heads": {"bias": jnp.full(2, 7.0)}}
+    params = checkpoints.restore_params(template, checkpoints.latest_intact("best"), but="heads")
+    assert_equal(params, {**make_state(4, 2).ema, "heads": {"bias": jnp.full(2, 7.0)}})
+
+
+def test_restore_params_lists_missing_extra_and_misshaped_leaves(checkpoints):
+    saved(checkpoints, ("best", 4))
+    template = {"title": {"kernel": jnp.zeros((16, 3))}, "half": jnp.zeros(3, jnp.bfloat16), "gate": jnp.zeros(2)}
+    with pytest.raises(InputError) as caught:
+        checkpoints.restore_params(template, checkpoints.latest_intact("best"))
+    for part in (
+        "lacks ema/gate",
+        "has besides ema/scale",
+        "ema/title/kernel float32[16, 2] instead of float32[16, 3]",
+    ):
+        assert part in str(caught.value)
+
+
+def test_a_named_checkpoint_is_read_and_verified(checkpoints):
+    saved(checkpoints, ("last", 1), ("best", 1))
+    path = checkpoints.folder / "best" / "000001"
+    found = module.read(path)
+    assert (found, found.kind) == (checkpoints.latest_intact("best"), "best")
+    before = module.digest(found)
+    saved(checkpoints, ("best", 2))
+    assert module.digest(module.read(checkpoints.folder / "best" / "000002")) != before
+    damage(checkpoints.folder / "best" / "000002" / "config.json", "missing")
+    with pytest.raises(InputError, match=r"config.json: missing"):
+        module.read(checkpoints.folder / "best" / "000002")
 
 
 def test_flipped_bit_is_detected_and_named(checkpoints):

@@ -1,7 +1,7 @@
 """Rules that split the state: what they match, what they refuse, and checkpoints across device counts."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -27,7 +27,6 @@ from make_jax.objectives.bank import Bank
 from make_jax.runs import named
 from make_jax.runs.mesh import make_mesh
 from make_jax.runs.sharding import LAST_AXIS, RULES, partition_specs, state_shardings
-from make_jax.runs.state import TrainState
 from make_jax.training.step import first_state, init_params, init_state
 
 VOCABULARY, KEYWORDS = 39, 40  # 39: no device count divides it
@@ -51,10 +50,13 @@ CONFIG = Config(
 
 
 @cache
-def shapes(**model: Any) -> TrainState:
-    config = replace(CONFIG, model=replace(CONFIG.model, **model))
-    made = Make(config.model, config.inputs, VOCABULARY, KEYWORDS)
-    return jax.eval_shape(lambda: first_state(made, config, init_params(made, 0)))
+def params(**changed: Any) -> Any:
+    """Shapes of the parameters of a model."""
+    return jax.eval_shape(lambda: init_params(model(**changed), 0))
+
+
+def model(**changed: Any) -> Make:
+    return Make(replace(CONFIG.model, **changed), CONFIG.inputs, VOCABULARY, KEYWORDS)
 
 
 def specs(tree: Any, fsdp: int = 4) -> dict[str, PartitionSpec]:
@@ -63,7 +65,7 @@ def specs(tree: Any, fsdp: int = 4) -> dict[str, PartitionSpec]:
 
 
 def test_large_matrices_of_every_tower_are_split_and_small_ones_whole():
-    found = specs(shapes().params)
+    found = specs(params())
     for name in (
         "query_encoder/layer_0/attention/query/kernel",
         "title_encoder/layer_0/mlp/in/kernel",
@@ -82,7 +84,7 @@ def test_large_matrices_of_every_tower_are_split_and_small_ones_whole():
         "query_encoder/layer_0/attention/query/bias",
         "query_encoder/position",
         "query_projection/kernel",
-        "adaptation/gate_in/kernel",
+        "adaptation/title_projection/kernel",
         "enhancement/embedding",
         "keyword_evidence/title/predict/kernel",
         "patch_head/target/kernel",
@@ -94,7 +96,6 @@ def test_large_matrices_of_every_tower_are_split_and_small_ones_whole():
 
 def test_what_is_split_computes_in_the_models_dtype():
     """Casting to it before the gather then changes no result: no float32 layer has a split kernel."""
-    model = Make(replace(CONFIG.model, dtype="bfloat16"), CONFIG.inputs, VOCABULARY, KEYWORDS)
     dtypes: dict[str, Any] = {}
 
     def note(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -104,8 +105,8 @@ def test_what_is_split_computes_in_the_models_dtype():
         return out
 
     with nn.intercept_methods(note):
-        jax.eval_shape(lambda: init_params(model, 0))
-    for name, spec in specs(shapes().params).items():
+        jax.eval_shape(lambda: init_params(model(dtype="bfloat16"), 0))
+    for name, spec in specs(params()).items():
         if spec == LAST_AXIS:
             assert dtypes[name.rsplit("/", 1)[0]] == np.dtype("bfloat16"), name
 
@@ -113,14 +114,14 @@ def test_what_is_split_computes_in_the_models_dtype():
 @pytest.mark.parametrize("modalities", ["title", "image"])
 def test_models_without_a_tower_match_every_rule_too(modalities):
     adaptation = AdaptationConfig(modalities=modalities, cross_attention=False)
-    small = shapes(adaptation=adaptation, matching=MatchingConfig(), mlm=False, mpm="none")
-    assert LAST_AXIS in specs(small.params).values()
-    assert LAST_AXIS in specs(shapes(adaptation=AdaptationConfig(single_stream=True), mpm="none").params).values()
+    small = params(adaptation=adaptation, matching=MatchingConfig(), mlm=False, mpm="none")
+    assert LAST_AXIS in specs(small).values()
+    assert LAST_AXIS in specs(params(adaptation=AdaptationConfig(single_stream=True), mpm="none")).values()
 
 
 def test_moments_and_averages_lie_as_their_parameters():
-    state = shapes()
-    by_name = specs(state.params)
+    state = jax.eval_shape(partial(first_state, model(), CONFIG), params())
+    by_name = specs(params())
     placed = {"/".join(name): s for name, s in named.flatten(state_shardings(state, make_mesh(4))).items()}
     moments = 0
     for name, sharding in placed.items():
@@ -137,32 +138,30 @@ def test_moments_and_averages_lie_as_their_parameters():
 def test_a_rule_that_matches_nothing_is_an_error_with_near_paths():
     rules = (("query_encoder/layer_9/mlp/in/kernel", LAST_AXIS), *RULES)
     with pytest.raises(InputError) as told:
-        partition_specs(shapes().params, make_mesh(4), rules)
+        partition_specs(params(), make_mesh(4), rules)
     assert "the rule 'query_encoder/layer_9/mlp/in/kernel' matches nothing" in str(told.value)
     assert "query_encoder/layer_0/mlp/in/kernel" in str(told.value)
     with pytest.raises(InputError, match="no rule matches adaptation/"):
-        partition_specs(shapes().params, make_mesh(4), RULES[:1])
+        partition_specs(params(), make_mesh(4), RULES[:1])
 
 
 def test_the_first_rule_counts():
     rules = (("query_encoder/.*mlp", WHOLE), *RULES)
-    found = named.flatten(partition_specs(shapes().params, make_mesh(4), rules))
+    found = named.flatten(partition_specs(params(), make_mesh(4), rules))
     assert found["query_encoder", "layer_0", "mlp", "in", "kernel"] == WHOLE
     assert found["title_encoder", "layer_0", "mlp", "in", "kernel"] == LAST_AXIS
 
 
 def test_a_width_that_fsdp_does_not_divide_is_an_error():
     with pytest.raises(InputError) as told:
-        specs(shapes(embedding=16, image=ImageConfig(layers=1, width=12, heads=2, mlp_width=32)).params, fsdp=8)
+        specs(params(image=ImageConfig(layers=1, width=12, heads=2, mlp_width=32)), fsdp=8)
     assert "train.fsdp is 8, which does not divide axis 1 of " in str(told.value)
     assert "set it to 6" in str(told.value)
 
 
 def test_state_split_over_4_devices_restores_on_1_and_2(checkpoints):
-    config = replace(CONFIG, model=replace(CONFIG.model, mlm=False, mpm="none", matching=MatchingConfig()))
-    config = replace(config, train=replace(config.train, batch_size=8))
-    model = Make(config.model, config.inputs, VOCABULARY, KEYWORDS)
-    state = init_state(model, config, make_mesh(4))
+    config = replace(CONFIG, train=replace(CONFIG.train, batch_size=8))
+    state = init_state(model(mlm=False, mpm="none", matching=MatchingConfig()), config, make_mesh(4))
     kernel = state.opt_state[1].inner_states["1.0"].inner_state[0].mu["title_encoder"]["layer_0"]["mlp"]["in"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (16, 8)  # of [16, 32]
     checkpoints.save("last", 0, state, {})

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from make_jax.config import (
-    AdaptationConfig,
     Config,
     ImageConfig,
     InputsConfig,
@@ -37,7 +36,7 @@ from make_jax.training.optimizer import named_leaves
 from make_jax.training.step import init_params
 from tests.training.tiny_batch import random_batch
 
-VOCABULARY, KEYWORDS, B, GROUP = 40, 40, 32, 4
+VOCABULARY, KEYWORDS, B, GROUP = 44, 40, 32, 4
 TEXT = TextConfig(layers=0, width=16, heads=2, mlp_width=32, dropout=0.3)
 CONFIG = Config(
     inputs=InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=24),
@@ -45,8 +44,7 @@ CONFIG = Config(
         query=TEXT,
         title=TEXT,
         image=ImageConfig(layers=0, width=16, heads=2, mlp_width=32, dropout=0.3),
-        adaptation=AdaptationConfig(gate_width=8),
-        matching=MatchingConfig(layers=1, width=16, heads=2, mlp_width=32, dropout=0.3),
+        matching=MatchingConfig(layers=1, width=16, heads=2, mlp_width=24, dropout=0.3),
         mlm=True,
         mpm="contrastive",
         embedding=16,
@@ -203,7 +201,7 @@ def shape_of(name: str, parts: int = 1) -> str:
     return f"f32[{','.join(map(str, (*rest, last // parts)))}]"
 
 
-SPLIT, WHOLE = "matching/layer_0/mlp/in/kernel", "adaptation/gate_in/kernel"  # of shapes that nothing else has
+SPLIT, WHOLE = "matching/layer_0/mlp/in/kernel", "enhancement/embedding"  # of shapes that nothing else has
 
 
 def test_gradients_are_all_reduced_once_and_outside_the_loop():

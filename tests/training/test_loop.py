@@ -3,6 +3,7 @@
 import doctest
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from make_jax.errors import InputError
+from make_jax.errors import InputError, Terminated
 from make_jax.retrieval.retriever import Retriever, read_checkpoint
-from make_jax.training import keyword_heads, loop
+from make_jax.training import keyword_heads, loop, validation
 from make_jax.training.loop import train
 from make_jax.training.telemetry import read_metrics
 from tests.training.tiny_run import tiny_config
@@ -108,6 +109,69 @@ def test_interrupted_and_resumed_run_has_bitwise_the_same_losses(whole, tmp_path
     once, twice = (read_checkpoint(run, "last")[0] for run in (whole, tmp_path / "run"))
     assert all(np.any(once["keyword_evidence"][name]["predict"]["kernel"]) for name in ("title", "image"))
     jax.tree.map(np.testing.assert_array_equal, once, twice)
+
+
+def sending(what, number: int = signal.SIGTERM):
+    """A function that does what `what` does, after a signal at its first call."""
+    called = []
+
+    def one(*arguments, **named):
+        if not called:
+            os.kill(os.getpid(), number)
+        called.append(1)
+        return what(*arguments, **named)
+
+    return one
+
+
+def stopped_run(monkeypatch, config, module, name: str) -> str:
+    """What is said by a run that gets SIGTERM when it first calls `name`."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, sending(getattr(module, name)))
+        with pytest.raises(Terminated) as ended:
+            train(config)
+    return str(ended.value)
+
+
+def test_sigterm_in_an_evaluation_and_in_the_fit_loses_nothing(whole, tmp_path, monkeypatch):
+    config = tiny_config(tmp_path)
+    said = stopped_run(monkeypatch, config, validation, "embed_products")
+    assert said == "stopped by SIGTERM; step 3 is saved; the same command goes on from there"
+    assert not told(tmp_path / "run", "val_ndcg@10")
+    meta = json.loads((tmp_path / "run/checkpoints/last/000003/meta.json").read_text())
+    assert (meta["position"], meta["evaluated"]) == (3, 0)
+    assert "step 6 is saved" in stopped_run(monkeypatch, config, keyword_heads, "fit_head")
+    assert list(told(tmp_path / "run", "val_ndcg@10")) == [3]
+    train(config)
+    for name in ("loss", "seen", "val_ndcg@10"):
+        assert told(tmp_path / "run", name) == told(whole, name)
+    once, twice = (read_checkpoint(run, "last")[0] for run in (whole, tmp_path / "run"))
+    assert np.any(once["keyword_evidence"]["title"]["predict"]["kernel"])
+    jax.tree.map(np.testing.assert_array_equal, once, twice)
+
+
+def test_clock_and_best_go_on_over_starts(whole):
+    metas = [json.loads(path.read_text()) for path in sorted(whole.glob("checkpoints/last/*/meta.json"))]
+    assert [meta["position"] for meta in metas] == [4, 6]
+    assert 0 < metas[0]["seconds"] < metas[1]["seconds"]
+    assert all(
+        meta["best"] == max(told(whole, "val_ndcg@10")[step] for step in told(whole, "val_ndcg@10") if step <= i)
+        for meta, i in zip(metas, (4, 6), strict=True)
+    )
+
+
+def test_damaged_newest_checkpoint_is_named_and_the_older_one_goes_on(whole, tmp_path, caplog):
+    config = tiny_config(tmp_path)
+    shutil.copytree(whole, tmp_path / "run")
+    for gone in ("best", "last/000006"):
+        shutil.rmtree(tmp_path / "run/checkpoints" / gone)
+    newer = tmp_path / "run/checkpoints/last/000005"
+    shutil.copytree(tmp_path / "run/checkpoints/last/000004", newer)
+    (newer / "meta.json").write_text("{}")
+    train(config)
+    assert f"{newer}/meta.json: damaged" in caplog.text and "last/000004 instead" in caplog.text
+    assert told(tmp_path / "run") == told(whole)
+    assert not newer.exists()
 
 
 def test_non_finite_loss_stops_with_the_step_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):

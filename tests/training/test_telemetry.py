@@ -107,7 +107,17 @@ def test_the_plain_line_tells_all(tmp_path: Path) -> None:
         told.advance(120)
     line = printed(console).splitlines()[-1]
     assert line.startswith("step 120/700  ETA ")
-    assert line.endswith("  loss 2.310  scale 14.2  1,234 examples/s  data wait 3%")
+    assert line.endswith("  loss 2.310  scale 14.2  1,234 examples/s  MFU unknown  data wait 3%")
+
+
+def test_the_plain_line_tells_of_devices_what_is_known(tmp_path: Path) -> None:
+    console = plain()
+    known = {"examples_per_second": 800.0, "examples_per_second_per_device": 100.0, "mfu": 0.412}
+    with Telemetry(tmp_path, 700, console=console) as told:
+        told.write(0, known | {"peak_device_memory": 61.25e9})
+        told.advance(1)
+    line = printed(console).splitlines()[-1]
+    assert line.endswith("800 examples/s  100 a device  MFU 41.2%  device memory 61.2 GB")
 
 
 def test_plain_lines_keep_their_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

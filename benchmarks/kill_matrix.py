@@ -1,0 +1,371 @@
+"""Kills, damages and starves real runs of train.py; what they then go on to do is compared with undisturbed runs.
+
+    python benchmarks/kill_matrix.py [--kills 20] [--seed 0] [--work FOLDER] [--out docs/results/kill-matrix.json]
+
+Every row is a promise: no intact checkpoint is lost, the same batches are read, losses, gradients and the last
+parameters are the same bit for bit on the same devices; on other devices, without dropout, the losses within 1e-5 over
+20 steps. Rows that are done are not done again by the same command; a new `--work` folder does them all. Exit code 1
+when a promise was not kept.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import local_processes
+import numpy as np
+from kill_runs import (
+    LONGEST,
+    RECIPE,
+    ROOT,
+    Failed,
+    Run,
+    checkpoints,
+    expect,
+    expect_same,
+    largest,
+    last_told,
+    newest,
+    saving,
+    surroundings,
+    told,
+)
+
+from make_jax.catalog.reader import Catalog
+from make_jax.errors import InputError, exit_cleanly
+from make_jax.files import write_atomically
+from make_jax.retrieval.provenance import about
+from make_jax.runs.watch import GONE
+
+GRACE = 30.0  # seconds from SIGTERM to the end
+STEPS, EVAL = 40, 20
+WHOLE = ("--train.steps", str(STEPS), "--train.eval-every", str(EVAL), "--train.save-every", "10", "--train.keep", "4")
+OFTEN = (*WHOLE[:4], "--train.save-every", "3", "--train.keep", "3")  # the same run: how often it saves changes nothing
+PLAIN = ("--train.steps", "20", "--train.eval-every", "0", "--train.save-every", "5", "--train.keep", "4")
+PLAIN += ("--model.query.dropout", "0", "--model.title.dropout", "0")
+PLAIN += ("--model.evidence", "0", "--model.adaptation.weights", "gate")
+Row = Callable[[], str]  # does it and says what was seen
+
+
+class NotRun(Exception):  # noqa: N818
+    """A row that this machine or this version cannot do; the message says why."""
+
+
+@dataclass
+class Matrix:
+    """The rows and where they happen."""
+
+    work: Path
+    kills: int
+    seed: int
+
+    def rows(self) -> dict[str, Row]:
+        """All rows, in order; the first are what the others are compared with."""
+        kills = {f"SIGKILL {k + 1}": partial(self.kill, k) for k in range(self.kills)}
+        moments = ("import", "compilation", "step", "save", "evaluation", "fit")
+        return {
+            "undisturbed": partial(self.whole, "whole", WHOLE),
+            **kills,
+            "to the end after the kills": self.after_kills,
+            **{f"SIGTERM in {moment}": partial(self.terminate, moment) for moment in moments},
+            "Ctrl-C": self.interrupt,
+            "truncated checkpoint": partial(self.damage, "truncated"),
+            "bit-flipped checkpoint": partial(self.damage, "flipped"),
+            "disk full before a save": partial(self.full_disk, 0.0),
+            "disk full during a save": partial(self.full_disk, 0.5),
+            "write that fails during a save": self.failing_write,
+            "undisturbed, without dropout": partial(self.whole, "plain", PLAIN),
+            "8 -> 4 -> 2 -> 8 devices": self.other_devices,
+            "undisturbed, two processes": self.whole_pair,
+            "second of two processes killed": partial(self.one_of_a_pair, 1, signal.SIGKILL),
+            "first of two processes killed": partial(self.one_of_a_pair, 0, signal.SIGKILL),
+            "SIGTERM to one of two processes": partial(self.one_of_a_pair, 1, signal.SIGTERM),
+        }
+
+    def start(self, name: str, options: tuple[str, ...], **how: Any) -> Run:
+        """Starts the run in work/`name`."""
+        return Run(self.work / name, self.work, options, **how)
+
+    def to_the_end(self, name: str, options: tuple[str, ...], reference: str) -> Run:
+        """Goes on with a harmed run to its end; it must be as if nothing had been."""
+        run = self.start(name, options)
+        expect(run.end() == 0, f"exit code {run.process.returncode}: {run.said[-300:]!r}")
+        expect_same(run.folder, self.work / reference)
+        return run
+
+    def whole(self, name: str, options: tuple[str, ...]) -> str:
+        """A run that nobody disturbs."""
+        shutil.rmtree(self.work / name, ignore_errors=True)
+        run = self.start(name, options)
+        expect(run.end() == 0, f"exit code {run.process.returncode}: {run.said[-300:]!r}")
+        return f"{last_told(run.folder)} steps"
+
+    def kill(self, k: int) -> str:
+        """SIGKILL at an instant that (seed, k) decides: three of twenty while starting, half of them in a save."""
+        rng = np.random.default_rng([self.seed, k])
+        when = ["start", *["save"] * 5, *["step"] * 3, "save"][k % 10] if k % 20 != 11 else "start"
+        folder, before = self.work / "killed", newest(self.work / "killed")
+        if before >= STEPS:  # no step is left to be killed in
+            shutil.rmtree(folder)
+            before = 0
+        run = self.start("killed", OFTEN)
+        if when == "start":
+            time.sleep(rng.uniform(1, 12))
+        else:
+            run.until(lambda: run.stepped, "a step")
+            time.sleep(rng.uniform(0, 3))
+            if when == "save":
+                seen = saving(folder)
+                run.until(lambda: bool(saving(folder) - seen), "a save")
+                time.sleep(rng.uniform(0, 0.6))
+        there = newest(folder)
+        run.kill()
+        writing = saving(folder)
+        after, wrong = newest(folder), [text for text in checkpoints(folder).values() if text]
+        expect(run.process.returncode == -signal.SIGKILL, f"ended by itself: {run.said[-300:]!r}")
+        expect(not wrong, f"a checkpoint with the name of a complete one is not: {wrong}")
+        expect(after >= there >= before, f"step {there} was saved, {after} is left")
+        expect(run.started_at in (None, before), f"step {before} was saved, went on from {run.started_at}")
+        if folder.exists() and last_told(folder):
+            expect_same(folder, self.work / "whole", whole=False)
+        kind = "in a save" if writing else "between saves" if run.stepped else "while starting"
+        return f"{kind}; told step {last_told(folder)}, saved {after}"
+
+    def after_kills(self) -> str:
+        """The run that was killed so often ends as the other."""
+        run = self.to_the_end("killed", WHOLE, "whole")
+        return f"went on from {run.started_at}; all values and the last parameters are the same"
+
+    def terminate(self, moment: str) -> str:
+        """SIGTERM: saved, exit code 0, in time; and then to the end."""
+        name = f"terminated-{moment}"
+        shutil.rmtree(self.work / name, ignore_errors=True)
+        compiles = moment == "compilation"
+        run = self.start(name, OFTEN, cache=f"jax-{time.time_ns()}" if compiles else "jax")
+        folder = run.folder
+        if moment == "import":
+            time.sleep(1.5)
+        elif compiles:
+            run.until(lambda: "compiling the step" in run.said, "compiling")
+            time.sleep(2.0)
+        elif moment == "fit":
+            run.until(lambda: "fitting keyword evidence" in run.said, "the fit")
+            time.sleep(2.0)
+        else:
+            run.until(lambda: last_told(folder) >= (EVAL if moment == "evaluation" else 3), "a step")
+        if moment == "save":
+            run.until(lambda: bool(saving(folder)), "a save")
+        step = last_told(folder)
+        began = time.monotonic()
+        run.signal(signal.SIGTERM)
+        code, seconds = run.end(), time.monotonic() - began
+        expect(code == 0, f"exit code {code}: {run.said[-300:]!r}")
+        expect(seconds <= GRACE, f"took {seconds:.1f} s")
+        expect("Traceback" not in run.said, "a traceback")
+        if moment in ("import", "compilation"):
+            expect("nothing to save" in run.said and newest(folder) == 0, run.said[-300:])
+        else:
+            saved = newest(folder)
+            expect(saved >= step and f"step {saved} is saved" in run.said, f"saved {saved}: {run.said[-300:]!r}")
+        if moment in ("evaluation", "fit"):
+            expect((step, "val_ndcg@10") not in told(folder), "it was over before the signal came")
+        self.to_the_end(name, WHOLE, "whole")
+        return f"exit code 0 after {seconds:.1f} s; saved {newest(folder) and step}; the rest is the same"
+
+    def interrupt(self) -> str:
+        """Ctrl-C: saved, exit code 130."""
+        shutil.rmtree(self.work / "interrupted", ignore_errors=True)
+        run = self.start("interrupted", OFTEN)
+        run.until(lambda: last_told(run.folder) >= 3, "a step")
+        run.signal(signal.SIGINT)
+        code, saved = run.end(), newest(run.folder)
+        expect(code == 130 and f"step {saved} is saved" in run.said, f"exit code {code}: {run.said[-300:]!r}")
+        self.to_the_end("interrupted", WHOLE, "whole")
+        return f"exit code 130; saved {saved}; the rest is the same"
+
+    def damage(self, how: str) -> str:
+        """The newest checkpoint is damaged: said, and the older one used."""
+        name, folder = how, self.work / how
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.work / "whole", folder)
+        for path in (folder / "checkpoints" / "last" / f"{STEPS:06d}", folder / "checkpoints" / "best"):
+            shutil.rmtree(path)
+        file = largest(folder / "checkpoints" / "last" / "000030" / "state")
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content if how == "flipped" else content[:-1])
+        run = self.to_the_end(name, WHOLE, "whole")
+        expect(f"{file}: damaged" in run.said and "last/000020 instead" in run.said, f"not said: {run.said[:500]!r}")
+        expect(run.started_at == 20, f"went on from {run.started_at}")
+        return f"named {file.parent.name}/{file.name[:8]}...; went on from 20; the rest is the same"
+
+    def full_disk(self, share: float) -> str:
+        """A disk of its own that is full but for `share` of what a save takes beside the arrays."""
+        if os.geteuid() != 0:
+            raise NotRun("mounting a small disk needs root; see the row of a write that fails")
+        one = self.work / "whole" / "checkpoints" / "last" / "000010"
+        total = sum(file.stat().st_size for file in one.rglob("*") if file.is_file())
+        disk = self.work / "disk"
+        disk.mkdir(parents=True, exist_ok=True)
+        _mount(disk, 8 * total)
+        try:
+            run = self.start("disk/run", OFTEN)
+            run.until(lambda: newest(run.folder) > 0, "a checkpoint")
+            free = shutil.disk_usage(disk).free
+            with (disk / "filler").open("wb") as filler:
+                filler.write(bytes(max(0, free - (1 << 16) - int(share * total))))
+            code, saved = run.end(), newest(run.folder)
+            expect(code == 2 and run.said.count("error: ") == 1, f"exit code {code}: {run.said[-500:]!r}")
+            expect("No space left on device" in run.said and "Traceback" not in run.said, run.said[-500:])
+            expect(saved > 0 and not any(checkpoints(run.folder).values()), f"saved {saved}")
+            (disk / "filler").unlink()
+            self.to_the_end("disk/run", WHOLE, "whole")
+            line = next(line for line in run.said.splitlines() if "error: " in line)
+        finally:
+            _unmount(disk)
+        return f"exit code 2, {line.split('(')[-1].split(';')[0]!r}; {saved} stands; the rest is the same"
+
+    def failing_write(self) -> str:
+        """A write of arrays that the system refuses."""
+        shutil.rmtree(self.work / "refused", ignore_errors=True)
+        run = self.start("refused", OFTEN)
+        run.until(lambda: newest(run.folder) > 0, "a checkpoint")
+        resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        code, saved = run.end(), newest(run.folder)
+        expect(code == 2 and "was not written (File too large)" in run.said, f"exit code {code}: {run.said[-500:]!r}")
+        expect(saved > 0 and not any(checkpoints(run.folder).values()), f"saved {saved}")
+        expect("Traceback" not in run.said, "a traceback")
+        self.to_the_end("refused", WHOLE, "whole")
+        return f"exit code 2, said which step was not written; {saved} stands; the rest is the same"
+
+    def other_devices(self) -> str:
+        """Each stretch of five steps on another count of devices, restored from the one before."""
+        folder, worst = self.work / "elastic", 0.0
+        shutil.rmtree(folder, ignore_errors=True)
+        for devices, stop in ((8, 5), (4, 10), (2, 15), (8, 20)):
+            run = self.start("elastic", PLAIN, devices=devices)
+            expect(run.end() == 0, f"{devices} devices: exit code {run.process.returncode}: {run.said[-300:]!r}")
+            expect(run.started_at == (stop - 5 or None), f"{devices} devices: went on from {run.started_at}")
+            worst = max(worst, self.compare(folder))
+            for path in checkpoints(folder):  # as if it had been stopped there
+                if path.parent.name == "best" or int(path.name) > stop:
+                    shutil.rmtree(path)
+        return f"the same batches; losses differ by {worst:.1e} at most"
+
+    def pair(self, name: str) -> tuple[Path, list[subprocess.Popen[bytes]]]:
+        """The run's folder, and the two processes of four devices each that go on with it."""
+        folder = self.work / name
+        arguments = ["--config", str(RECIPE), "--run", str(folder), *PLAIN, "--data.cache", str(self.work / "catalog")]
+        return folder, local_processes.start(arguments, 2, 4, self.work / "logs" / name)
+
+    def whole_pair(self) -> str:
+        """Two processes that nobody disturbs: the batches of one process, and its losses."""
+        shutil.rmtree(self.work / "pair", ignore_errors=True)
+        folder, processes = self.pair("pair")
+        codes = local_processes.wait(processes, LONGEST)
+        expect(codes == [0, 0], f"exit codes {codes}")
+        return f"the same batches as one process; losses differ by {self.compare(folder):.1e} at most"
+
+    def compare(self, folder: Path) -> float:
+        """The largest relative difference of losses to the run without dropout; Failed for other batches or 1e-5."""
+        reference, worst = told(self.work / "plain"), 0.0
+        for (step, name), value in told(folder).items():
+            expect(name != "seen" or value == reference[step, name], f"another batch before step {step}")
+            if name == "loss":
+                worst = max(worst, abs(value - reference[step, name]) / abs(reference[step, name]))
+        expect(worst <= 1e-5, f"losses differ by {worst:.1e}")
+        return worst
+
+    def one_of_a_pair(self, index: int, number: signal.Signals) -> str:
+        """A signal to one of two processes: both end in time, and go on from the last checkpoint."""
+        name = f"pair-{index}-{number.name}"
+        shutil.rmtree(self.work / name, ignore_errors=True)
+        folder, processes = self.pair(name)
+        end = time.monotonic() + LONGEST
+        while not newest(folder) and time.monotonic() < end and all(p.poll() is None for p in processes):
+            time.sleep(0.05)
+        before = newest(folder)
+        expect(before > 0, "no checkpoint came")
+        began = time.monotonic()
+        processes[index].send_signal(number)
+        codes = ended = local_processes.wait(processes, 120)
+        seconds, saved = time.monotonic() - began, newest(folder)
+        said = local_processes.said_by(self.work / "logs" / name, 1 - index).read_text(errors="replace")
+        last = said.strip().splitlines()[-1]
+        if number == signal.SIGTERM:
+            expect(codes == [0, 0] and seconds <= GRACE, f"exit codes {codes} after {seconds:.0f} s: {last!r}")
+            expect(f"step {saved} is saved" in said, f"saved {saved}: {last!r}")
+        else:
+            expect(codes[1 - index] == GONE and seconds <= 60, f"exit codes {codes} after {seconds:.0f} s: {last!r}")
+            expect("restart the job with the same command" in said, f"not said: {last!r}")
+        expect(saved >= before and not any(checkpoints(folder).values()), f"{before} was saved, {saved} is left")
+        codes = local_processes.wait(self.pair(name)[1], LONGEST)
+        expect(codes == [0, 0], f"going on: exit codes {codes}")
+        expect_same(folder, self.work / "pair")
+        return f"both ended, exit codes {ended}, within {seconds:.0f} s; saved {saved}; the rest is the same"
+
+
+def _mount(folder: Path, size: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={size}".encode()):
+        raise NotRun(f"mounting a small disk: {os.strerror(ctypes.get_errno())}")
+
+
+def _unmount(folder: Path) -> None:
+    ctypes.CDLL(None).umount(str(folder).encode())
+
+
+def do(name: str, row: Row) -> dict[str, Any]:
+    """Does a row and says how it went."""
+    began = time.monotonic()
+    try:
+        result, seen = "kept", row()
+    except NotRun as why:
+        result, seen = "not run", str(why)
+    except (Failed, InputError, subprocess.TimeoutExpired) as error:
+        result, seen = "BROKEN", str(error)
+    print(f"{result:8} {name:38} {seen}", flush=True)
+    return {"row": name, "result": result, "seen": seen, "seconds": round(time.monotonic() - began, 1)}
+
+
+def main() -> int:
+    """Does the rows that are not done yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="how often a run is killed by SIGKILL")
+    parser.add_argument("--seed", type=int, default=0, help="decides the instants")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "kill-matrix", help="where the runs lie")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "kill-matrix.json")
+    parser.add_argument("--only", default="", help="rows whose name has this; what they compare with must be done")
+    asked = parser.parse_args()
+    work = asked.work.resolve()
+    os.environ |= surroundings(work)  # for processes that local_processes starts
+    file = work / "rows.json"
+    rows: dict[str, dict[str, Any]] = {}
+    if file.exists():
+        rows = {row["row"]: row for row in json.loads(file.read_text()) if row["result"] == "kept"}
+    for name, row in Matrix(work, asked.kills, asked.seed).rows().items():
+        if asked.only in name and name not in rows:
+            rows[name] = do(name, row)
+            write_atomically(file, json.dumps(list(rows.values()), indent=1) + "\n")
+    results = [row["result"] for row in rows.values()]
+    made = {"about": about(Catalog.load(""), seed=asked.seed, kills=asked.kills), "rows": list(rows.values())}
+    write_atomically(asked.out, json.dumps(made, indent=1) + "\n")
+    print(", ".join(f"{results.count(word)} {word}" for word in ("kept", "BROKEN", "not run")) + f"; {asked.out}")
+    return 1 if "BROKEN" in results else 0
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,133 @@
+"""What a run starts from, the first of these that there is:
+
+its own newest intact checkpoint     goes on: state, data position, tokenizer, keywords
+train.init_from                      step 0 with the weights, tokenizer and keywords of another run
+the seed                             step 0, all of it new
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from make_jax.catalog.keywords import KeywordVocabulary
+from make_jax.catalog.mining import mine_keywords
+from make_jax.catalog.reader import Catalog
+from make_jax.config import Config, from_json
+from make_jax.errors import InputError
+from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, train_wordpiece
+from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, TOKENIZER, read_keywords
+from make_jax.runs import checkpoints as checkpoints_of
+from make_jax.runs.checkpoints import Checkpoints, Found
+from make_jax.runs.state import TrainState
+from make_jax.training.resume import check_same_run, differences
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts."""
+
+    tokenizer: Tokenizer
+    keywords: KeywordVocabulary
+    own: Found | None = None  # the run's checkpoint that it goes on from
+    source: Found | None = None  # the checkpoint whose weights it begins with
+
+    @property
+    def step(self) -> int:
+        """Training steps that are done."""
+        return 0 if self.own is None else self.own.step
+
+    @property
+    def remembered(self) -> Mapping[str, Any]:
+        """What the run's checkpoint says beside the state; nothing in a run that begins."""
+        return {} if self.own is None else self.own.meta
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """What a checkpoint tells of the weights that the run began with; None: they came from the seed."""
+        if self.source is None:
+            return self.remembered.get("init_from")
+        meta = self.source.meta
+        about = {name: meta.get(name) for name in ("catalog_digest", "commit", "init_from")}
+        return {"checkpoint": str(self.source.path), "digest": checkpoints_of.digest(self.source), **about}
+
+    def state(self, fresh: TrainState, checkpoints: Checkpoints) -> TrainState:
+        """The state to go on from; `fresh` is what the seed gives, on the devices of this run.
+
+        Raises InputError that lists the leaves which the checkpoint lacks, has besides, or has in another shape.
+        """
+        if self.own is not None:
+            return checkpoints.restore(fresh, self.own)[0]
+        if self.source is not None:
+            # Heads are fitted to encoders that are done; those of the source would judge encoders that have moved on.
+            params = checkpoints.restore_params(fresh.params, self.source, but="keyword_evidence")
+            ema = None if fresh.ema is None else jax.tree.map(jnp.copy, params)
+            return replace(fresh, params=params, ema=ema)
+        return fresh
+
+    def notes(self, config: Config) -> list[str]:
+        """What to tell the user of a run that begins with the weights of another."""
+        if self.source is None:
+            return []
+        before = from_json(self.source.files[CONFIG], f"{self.source.path}/{CONFIG}")
+        parts = [("model", config.model, before.model), ("inputs", config.inputs, before.inputs)]
+        other = [
+            f"{name} is {here!r} here and {there!r} there"
+            for part, a, b in parts
+            for name, here, there in differences(a, b, f"{part}.")
+        ]
+        told = f"begins with the weights, tokenizer and keywords of {self.source.path}"
+        return [told + (f"; beware: {'; '.join(other)}" if other else "")]
+
+
+def find_start(config: Config, catalog: Catalog, checkpoints: Checkpoints) -> Start:
+    """Where the run of `config` starts; reads no arrays.
+
+    Raises InputError when its folder holds a run with other settings or no intact checkpoint, and when
+    `train.init_from` is no run or contradicts `inputs.tokenizer`.
+    """
+    if checkpoints.exists():
+        own = checkpoints.latest_intact("last")
+        check_same_run(config, catalog.digest, own)
+        return Start(from_definition(own.files[TOKENIZER]), read_keywords(own.files, own.path), own=own)
+    if config.train.init_from:
+        source = find_source(config.train.init_from)
+        tokenizer = from_definition(source.files[TOKENIZER])
+        asked = config.inputs.tokenizer
+        if asked and from_folder(asked).definition != tokenizer.definition:
+            raise InputError(
+                f"inputs.tokenizer is {asked!r}, expected that of train.init_from {source.path}, whose weights mean "
+                "nothing with other tokens; leave inputs.tokenizer empty"
+            )
+        keywords = read_keywords(source.files, source.path)
+        return Start(tokenizer, keywords if len(keywords) else make_keywords(config, catalog), source=source)
+    return Start(make_tokenizer(config, catalog), make_keywords(config, catalog))
+
+
+def find_source(path: str) -> Found:
+    """The checkpoint that `train.init_from` names: a run's best one, or the very one whose folder is named."""
+    folder = Path(path)
+    if (folder / CHECKPOINTS).is_dir():
+        return Checkpoints(folder / CHECKPOINTS).latest_intact("best")
+    if (folder / checkpoints_of.STATE).is_dir():
+        return checkpoints_of.read(folder)
+    expected = "expected a run's folder or one of its checkpoints, such as RUN/checkpoints/best/000200"
+    raise InputError(f"train.init_from is {path!r}, {expected}")
+
+
+def make_tokenizer(config: Config, catalog: Catalog) -> Tokenizer:
+    """The tokenizer that the config names, or a WordPiece of the training titles and clicked queries."""
+    if config.inputs.tokenizer:
+        return from_folder(config.inputs.tokenizer)
+    titles = [product.title for product in catalog.split_products("train")]
+    return train_wordpiece([*titles, *(click.query for click in catalog.clicks)], config.inputs.vocabulary)
+
+
+def make_keywords(config: Config, catalog: Catalog) -> KeywordVocabulary:
+    """The keywords of the training products and clicks, or none where the config asks for none."""
+    if not config.inputs.keywords:
+        return KeywordVocabulary(())
+    return mine_keywords(catalog, attributes=config.inputs.keyword_attributes, largest=config.inputs.keywords)

@@ -1,0 +1,20 @@
+"""Runs an import as the command line does."""
+
+from pathlib import Path
+
+from make_jax.catalog.__main__ import main
+from make_jax.catalog.check import check
+from make_jax.catalog.reader import Catalog
+
+
+def imported(out: Path, name: str, source: Path, *options: str | Path) -> Catalog:
+    """The catalog that an import makes; it has no problem, pictures included."""
+    assert main(["import", name, "--source", str(source), str(out), *map(str, options)]) == 0
+    _, problems = check(out)
+    assert problems.texts == []
+    return Catalog.load(out)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by its path inside."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

@@ -1,0 +1,95 @@
+"""Two and four real processes train what one process trains; a killed one is said, and the job goes on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.local_processes import said_by, start, wait
+from make_jax.config import to_json
+from make_jax.runs.watch import GONE
+from make_jax.training import keyword_heads
+from make_jax.training.loop import train
+from make_jax.training.telemetry import read_metrics
+from tests.training.tiny_run import tiny_config
+
+# Process 1 dies as if its machine had: before its fifth step, when the checkpoint of step 2 is complete.
+RECIPE = """
+import os, signal, sys, time
+from pathlib import Path
+from make_jax.config import from_json
+from make_jax.training import keyword_heads, loop
+
+keyword_heads.STEPS = 20
+folder = Path({folder!r})
+config = from_json((folder / "config.json").read_text(), "config.json")
+real = loop.make_step
+
+def dying(*arguments):
+    step, taken = real(*arguments), []
+    def one(state, batch):
+        taken.append(1)
+        if len(taken) == 5:
+            while not (folder / "run/checkpoints/last/000002").exists():
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(state, batch)
+    return one
+
+if (folder / "die").exists() and "--processes.index=1" in sys.argv:
+    loop.make_step = dying
+"""
+
+
+def prepared(folder: Path) -> list[str]:
+    """The arguments of train.py for the tiny run in `folder`."""
+    (folder / "config.json").write_text(to_json(tiny_config(folder)))
+    (folder / "recipe.py").write_text(RECIPE.format(folder=str(folder)))
+    return ["--config", str(folder / "recipe.py")]
+
+
+def told(run: Path, name: str) -> dict[int, float]:
+    return {line["step"]: line[name] for line in read_metrics(run / "metrics.jsonl") if name in line}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run of one process with eight devices."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keyword_heads, "STEPS", 20)
+        return train(tiny_config(tmp_path_factory.mktemp("alone")))
+
+
+def same(run: Path, alone: Path) -> None:
+    """The losses, batches and validation figures of a run are those of the run of one process."""
+    assert told(run, "seen") == told(alone, "seen")
+    assert list(told(run, "loss")) == [1, 2, 3, 4, 5, 6]
+    for name in ("loss", "gradient_norm", "val_ndcg@10"):
+        expected, found = (list(told(each, name).values()) for each in (alone, run))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=0)
+    # The heads of keyword evidence were fitted alike: validation after the last step depends on them.
+    assert told(run, "val_ndcg@10")[6] == told(alone, "val_ndcg@10")[6]
+
+
+def test_a_killed_process_is_told_within_a_minute_and_the_job_goes_on_with_the_same_losses(tmp_path, alone):
+    arguments = prepared(tmp_path)
+    (tmp_path / "die").touch()
+    first, killed = start(arguments, 2, 4, tmp_path / "logs")
+    try:
+        assert killed.wait(300) == -9
+        assert first.wait(60) == GONE  # the promise
+    finally:
+        first.kill()
+    last = said_by(tmp_path / "logs", 0).read_text().rstrip().splitlines()[-1]
+    assert last.startswith("error: process 1 of 2 stopped answering at step ")
+    assert last.endswith("; restart the job with the same command: it goes on from step 2")
+    (tmp_path / "die").unlink()
+    assert wait(start(arguments, 2, 4, tmp_path / "logs"), 300) == [0, 0]
+    assert "goes on from step 2" in said_by(tmp_path / "logs", 0).read_text()
+    same(tmp_path / "run", alone)
+    assert "done" not in said_by(tmp_path / "logs", 1).read_text()  # process 0 tells
+
+
+def test_four_processes_train_the_same_losses_as_one(tmp_path, alone):
+    assert wait(start(prepared(tmp_path), 4, 2, tmp_path / "logs"), 300) == [0, 0, 0, 0]
+    same(tmp_path / "run", alone)

@@ -1,0 +1,40 @@
+"""What may differ between the starts of a run, and how the rest is explained."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from make_jax.config import Config, to_json
+from make_jax.errors import InputError
+from make_jax.retrieval.retriever import CONFIG
+from make_jax.runs.checkpoints import Found
+from make_jax.training.resume import FREE, check_same_run, differences
+
+CONFIG_THERE = Config()
+FOUND = Found(Path("/r/000007"), "last", 7, {"catalog_digest": "d"}, {CONFIG: to_json(CONFIG_THERE)})
+
+
+def test_all_that_differs_is_said_field_by_field_in_one_error():
+    config = replace(
+        CONFIG_THERE,
+        train=replace(CONFIG_THERE.train, steps=9, seed=4),
+        model=replace(CONFIG_THERE.model, query=replace(CONFIG_THERE.model.query, layers=5)),
+    )
+    with pytest.raises(InputError) as caught:
+        check_same_run(config, "other", FOUND)
+    assert str(caught.value) == (
+        "/r/000007: a run with other settings: model.query.layers is 5 here and 3 there; train.steps is 9 here and 700 "
+        "there; train.seed is 4 here and 0 there; the catalog's content differs; use the same, or another folder by "
+        "--run (with --train.init-from /r/000007 it begins with these weights)"
+    )
+
+
+def test_free_settings_exist_and_may_differ():
+    data = replace(CONFIG_THERE.data, catalog="elsewhere", workers=3)
+    train = replace(CONFIG_THERE.train, log_every=1, eval_every=2, save_every=3, eval_batch_size=4, fsdp=5, keep=6)
+    model = replace(CONFIG_THERE.model, remat=True)
+    config = Config(run="elsewhere", data=data, train=train, model=model)
+    changed = {name for name, _, _ in differences(config, CONFIG_THERE)}
+    assert changed == {"data.catalog", "data.workers", *(name for name in FREE if name != "data")}
+    check_same_run(config, "d", FOUND)

@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM: at once while nothing can be lost, at the next look afterwards."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from make_jax.errors import Terminated
+from make_jax.training.stopping import Interrupted, stop_on_signals
+from tests.conftest import ROOT
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_before_the_first_step_a_signal_ends_at_once(number, error):
+    with pytest.raises(error), stop_on_signals():
+        send(number)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_after_a_step_a_signal_is_seen_at_the_next_look(number, error):
+    with stop_on_signals() as stop:
+        stop.stepped = True
+        stop.give_way()
+        assert not stop.asked()
+        send(number)
+        assert stop.asked()
+        with pytest.raises(Interrupted):
+            stop.give_way()
+        assert stop.asked()
+        with pytest.raises(error):
+            stop.leave("step 3 is saved")
+
+
+def test_a_second_ctrl_c_does_not_wait_and_a_second_sigterm_does():
+    with stop_on_signals() as stop:
+        stop.stepped = True
+        send(signal.SIGTERM)
+        send(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+
+
+def test_handlers_of_before_are_back_afterwards():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stop_on_signals():
+        pass
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_sigterm_ends_at_once_inside_native_code_before_the_first_step():
+    program = textwrap.dedent(
+        """
+        import hashlib, os, signal, threading
+        from make_jax.training import stopping
+        stopping._SECONDS_TO_UNWIND = 0.2
+        with stopping.stop_on_signals():
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)  # as a compilation: long, and no Python in it
+        """
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert (found.returncode, found.stderr) == (
+        0,
+        "stopped by SIGTERM before the first step; there was nothing to save\n",
+    )
