@@ -125,34 +125,43 @@ class _Program:
             else:
                 makes = [self.new(var.aval) for var in eqn.outvars]
                 numbers.update(zip(eqn.outvars, makes, strict=True))
-                self.lines.append(_Line(eqn.primitive.name, reads, makes, max(map(_alive, inner), default=0)))
+                self.lines.append(_Line(eqn.primitive.name, reads, makes, max((_alive(body, loop=True) for body in inner), default=0)))
         return [number(var) for var in jaxpr.outvars]
 
 
-def _alive(jaxpr: core.Jaxpr) -> int:
-    """Bytes that are alive at most at once, beside the program's inputs."""
+def _alive(jaxpr: core.Jaxpr, loop: bool = False) -> int:
+    """Bytes that are alive at most at once, beside the program's inputs; for a loop's body also beside its results.
+
+    Those are written, when they are made, into what the loop carries or stacks.
+    """
     program = _Program()
     numbers = {var: program.new(var.aval) for var in jaxpr.invars}
     program.inputs.update(numbers.values())
     results = program.write_out(jaxpr, numbers)
-    program.lines.append(_Line("concatenate", results, [], 0))  # results lie in memory
+    if not loop:
+        program.lines.append(_Line("concatenate", results, [], 0))  # results lie in memory
 
     rests_on: dict[int, frozenset[int]] = {i: frozenset() for i in program.inputs}  # what a value is computed from
     born: dict[int, int] = {}
     last: dict[int, int] = {}
     for i, line in enumerate(program.lines):
-        for value in line.reads:
-            if line.name in READERS and value not in program.inputs and rests_on[value] != {value}:
-                last.update(dict.fromkeys(rests_on[value], i))
-                rests_on[value] = frozenset((value,))
-                born[value] = i
-            last.update(dict.fromkeys(rests_on[value], i))
+        if line.name in READERS:
+            for value in line.reads:
+                if value not in program.inputs and rests_on[value] != {value}:
+                    last.update(dict.fromkeys(rests_on[value], i))
+                    rests_on[value] = frozenset((value,))
+                    born[value] = i
         below = frozenset().union(*(rests_on[value] for value in line.reads))
-        for value in line.makes:
-            if line.name in READERS or line.name in REDUCERS:
+        if line.name in READERS or line.name in REDUCERS:
+            last.update(dict.fromkeys(below, i))
+            for value in line.makes:
                 rests_on[value], born[value], last[value] = frozenset((value,)), i, i
-            else:
-                rests_on[value] = below
+        else:
+            rests_on.update(dict.fromkeys(line.makes, below))
+    if loop:
+        for value in results:
+            written = max((born[each] for each in rests_on[value]), default=0)
+            last.update({each: max(last[each], written) for each in rests_on[value]})
     change = [0] * (len(program.lines) + 1)
     for value, start in born.items():
         change[start] += program.sizes[value]
