@@ -1,4 +1,7 @@
-"""Trains a model: python train.py --config configs/demo.py [--data.catalog PATH] [--optim.learning-rate 3e-4] ..."""
+"""Trains a model: python train.py --config configs/demo.py [--data.catalog PATH] [--optim.learning-rate 3e-4] ...
+
+With --dry-run [--device v5e --count 256] it says what a step would take there instead, and runs nothing.
+"""
 
 import sys
 
@@ -6,11 +9,18 @@ from make_jax.errors import end_on_sigterm, exit_cleanly
 
 
 def main() -> None:
-    """Parses the settings and trains."""
+    """Parses the settings and trains, or says what a step would take."""
     end_on_sigterm()  # before what takes seconds to import
-    from make_jax.command_line import parse
+    from make_jax.command_line import parse, take_dry_run
 
-    config = parse(sys.argv[1:], "Trains a model on a catalog's clicks.")
+    asked, rest = take_dry_run(sys.argv[1:])
+    config = parse(rest, "Trains a model on a catalog's clicks.")
+    if asked is not None:
+        from make_jax.training.dry_run import dry_run
+        from make_jax.training.dry_run_text import text_of
+
+        print(text_of(config, dry_run(config, asked)))
+        return
     import jax  # after parsing: --help and a wrong flag answer at once
 
     from make_jax.training.loop import train

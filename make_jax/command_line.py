@@ -23,7 +23,8 @@ Options = TypeVar("Options")
 
 _RECIPE_HELP = (
     "--config FILE.py is read first: a recipe, that is a Python file which defines `config`. "
-    "Every option below changes one of its settings; --profile 10:15 is short for --train.profile."
+    "Every option below changes one of its settings; --profile 10:15 is short for --train.profile. "
+    "--dry-run [--device h200|h100|v5e|v5p|cpu --count N] prints what a step takes there, and runs nothing."
 )
 
 
@@ -47,6 +48,38 @@ class EvalOptions:
     rerank: int | None = None  # best products a query that the matching encoder orders; None: 50 if the run trained one
 
 
+@dataclass(frozen=True)
+class DryRun:
+    """Devices that a step is reckoned for instead of being run."""
+
+    device: str = ""  # a name of runs/machines.py; "" is what this machine has
+    count: int = 0  # devices; 0 is as many as this machine has, or one of a device that is named
+
+
+def take_dry_run(argv: Sequence[str]) -> tuple[DryRun | None, list[str]]:
+    """Returns what `--dry-run [--device NAME] [--count N]` asks for, None without it, and the other words of `argv`.
+
+    Raises InputError for a count that is no whole number from 1 on, and for one of the two without `--dry-run`.
+    """
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    before.add_argument("--dry-run", action="store_true")
+    before.add_argument("--device")
+    before.add_argument("--count")
+    try:
+        known, rest = before.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise InputError(f"{error.argument_name}: {error.message}, as in --dry-run --device v5e --count 256") from None
+    if not known.dry_run:
+        for name in ("device", "count"):
+            if getattr(known, name) is not None:
+                raise InputError(f"--{name} says what --dry-run is to reckon for; add --dry-run")
+        return None, rest
+    count = known.count or "0"
+    if known.count is not None and not (count.isascii() and count.isdigit() and int(count) > 0):
+        raise InputError(f"--count is {known.count!r}, expected how many devices, a whole number from 1 on")
+    return DryRun(known.device or "", int(count)), rest
+
+
 def parse(argv: Sequence[str], description: str) -> Config:
     """Returns the checked Config that `argv` (without the program's name) asks for.
 
@@ -65,7 +98,13 @@ def parse(argv: Sequence[str], description: str) -> Config:
         raise InputError(f"{error.argument_name}: {error.message}, {expected}") from None
     rest += [] if known.profile is None else ["--train.profile", known.profile]
     default = Config() if known.config is None else load_recipe(known.config)
-    config = _parse(Config, default, rest, f"{description}\n\n{_RECIPE_HELP}", extra=("--config", "--profile"))
+    config = _parse(
+        Config,
+        default,
+        rest,
+        f"{description}\n\n{_RECIPE_HELP}",
+        extra=("--config", "--profile", "--dry-run", "--device", "--count"),
+    )
     check(config)
     return config
 

@@ -6,11 +6,12 @@ backward pass counts again, as in the compiled program. Elementwise work does no
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 from jax.extend import core
+
+PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 def count_flops(jaxpr: core.Jaxpr) -> int:
@@ -20,18 +21,15 @@ def count_flops(jaxpr: core.Jaxpr) -> int:
     """
     total = 0
     for eqn in jaxpr.eqns:
-        name, parts = eqn.primitive.name, [count_flops(part) for part in _parts(eqn.params)]
-        if name == "dot_general":
-            total += _product(eqn)
-        elif name == "conv_general_dilated":
-            total += _convolution(eqn)
+        name, parts = eqn.primitive.name, [count_flops(part) for part in inner_programs(eqn)]
+        if name in PRODUCTS:
+            total += product_flops(eqn)
         elif name == "cond":
             total += max(parts)
         elif name == "scan":
             total += eqn.params["length"] * sum(parts)
         elif name == "shard_map":  # its body is what one device does
-            mesh = eqn.params["mesh"]
-            total += math.prod(mesh.shape[axis] for axis in eqn.params["newly_manual_axes"]) * sum(parts)
+            total += eqn.params["mesh"].size * sum(parts)
         else:
             total += sum(parts)
     return total
@@ -42,23 +40,22 @@ def step_flops(step: Any, *arguments: Any) -> int | None:
     return count_flops(step.trace(*arguments).jaxpr.jaxpr) if isinstance(step, jax.stages.Wrapped) else None
 
 
-def _parts(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+def inner_programs(eqn: Any) -> list[core.Jaxpr]:
     """The programs inside an equation: bodies, branches, what a derivative rule stands for."""
-    for value in params.values():
+    found = []
+    for value in eqn.params.values():
         for each in value if isinstance(value, tuple | list) else (value,):
             if isinstance(each, core.ClosedJaxpr):
-                yield each.jaxpr
+                found.append(each.jaxpr)
             elif isinstance(each, core.Jaxpr):
-                yield each
+                found.append(each)
+    return found
 
 
-def _product(eqn: Any) -> int:
-    (contracted, _), _ = eqn.params["dimension_numbers"]
-    shape = eqn.invars[0].aval.shape
-    return 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
-
-
-def _convolution(eqn: Any) -> int:
-    kernel = eqn.invars[1].aval.shape
-    outputs = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-    return 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // outputs
+def product_flops(eqn: Any) -> int:
+    """FLOPs of one equation of `PRODUCTS`."""
+    outputs, (left, right) = math.prod(eqn.outvars[0].aval.shape), (each.aval.shape for each in eqn.invars)
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        return 2 * outputs * math.prod(left[axis] for axis in contracted)
+    return 2 * outputs * math.prod(right) // right[eqn.params["dimension_numbers"].rhs_spec[0]]

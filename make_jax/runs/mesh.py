@@ -6,23 +6,33 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from make_jax.errors import InputError
 
 BATCH_AXES = ("data", "fsdp")  # the batch is split over both
+AXIS_TYPES = (AxisType.Auto, AxisType.Auto)
+AnyMesh = Mesh | AbstractMesh  # programs can be traced for devices that are not there
 
 
 def make_mesh(fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh (`data`, `fsdp`) over all devices of all processes; InputError when `fsdp` does not divide them."""
     devices = jax.devices() if devices is None else devices
-    if len(devices) % fsdp:
-        raise InputError(f"train.fsdp is {fsdp}, which does not divide the {len(devices)} devices; set a divisor")
-    shape = (len(devices) // fsdp, fsdp)
-    return jax.make_mesh(shape, BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
+    return jax.make_mesh(_shape(fsdp, len(devices)), BATCH_AXES, axis_types=AXIS_TYPES, devices=devices)
 
 
-def check_batch(batch_size: int, mesh: Mesh) -> None:
+def abstract_mesh(fsdp: int, devices: int) -> AbstractMesh:
+    """The mesh over so many devices that need not exist: for programs that are traced, never run."""
+    return AbstractMesh(_shape(fsdp, devices), BATCH_AXES, axis_types=AXIS_TYPES)
+
+
+def _shape(fsdp: int, devices: int) -> tuple[int, int]:
+    if devices % fsdp:
+        raise InputError(f"train.fsdp is {fsdp}, which does not divide the {devices} devices; set a divisor")
+    return devices // fsdp, fsdp
+
+
+def check_batch(batch_size: int, mesh: AnyMesh) -> None:
     """InputError when the devices do not divide the batch."""
     if batch_size % mesh.size:
         down = batch_size // mesh.size * mesh.size
@@ -30,7 +40,7 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
         raise InputError(f"train.batch_size is {batch_size}, which {mesh.size} devices do not divide; set it to {near}")
 
 
-def check_groups(batch_size: int, group: int, mesh: Mesh) -> None:
+def check_groups(batch_size: int, group: int, mesh: AnyMesh) -> None:
     """InputError when `group` consecutive rows do not divide the rows of a device, where matching draws negatives."""
     rows = batch_size // mesh.size
     if rows % group:
@@ -43,7 +53,7 @@ def check_groups(batch_size: int, group: int, mesh: Mesh) -> None:
         )
 
 
-def check_micro_batch(batch_size: int, micro_batch: int, mesh: Mesh) -> None:
+def check_micro_batch(batch_size: int, micro_batch: int, mesh: AnyMesh) -> None:
     """InputError when micro-batches of `micro_batch` rows do not divide the rows of a device; 0 is all of them."""
     rows = batch_size // mesh.size
     if micro_batch and rows % micro_batch:
@@ -55,17 +65,17 @@ def check_micro_batch(batch_size: int, micro_batch: int, mesh: Mesh) -> None:
         )
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     """The first axis is split over all devices."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def bank_sharding(mesh: Mesh) -> NamedSharding:
+def bank_sharding(mesh: AnyMesh) -> NamedSharding:
     """The second axis, rows of a batch, is split over all devices; the first counts steps."""
     return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 

@@ -20,12 +20,12 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from make_jax.errors import InputError
 from make_jax.runs import named
-from make_jax.runs.mesh import BATCH_AXES, bank_sharding
+from make_jax.runs.mesh import BATCH_AXES, AnyMesh, bank_sharding
 from make_jax.runs.state import TrainState
 
 Rules = Sequence[tuple[str, PartitionSpec]]
@@ -38,7 +38,7 @@ RULES: Rules = (
 )
 
 
-def partition_specs(tree: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
+def partition_specs(tree: Any, mesh: AnyMesh, rules: Rules = RULES) -> Any:
     """The PartitionSpec of every array, or ShapeDtypeStruct, of a tree: that of the first rule found in its path.
 
     Raises InputError for a rule that matches nothing, an array that no rule matches, and an axis that the mesh does
@@ -53,7 +53,7 @@ def partition_specs(tree: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
     return jax.tree.unflatten(jax.tree.structure(tree), specs)
 
 
-def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
+def state_shardings(state: TrainState, mesh: AnyMesh) -> TrainState:
     """Where each part of a state, or of its shapes, lies: by `RULES`, but the bank split as the batch is."""
     specs = partition_specs(replace(state, bank=None), mesh)
     placed: TrainState = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
@@ -93,7 +93,7 @@ def reduce(gradients: Any, specs: Any) -> Any:
     )
 
 
-def _spec(path: str, leaf: Any, mesh: Mesh, rules: Rules) -> PartitionSpec:
+def _spec(path: str, leaf: Any, mesh: AnyMesh, rules: Rules) -> PartitionSpec:
     spec = next((spec for pattern, spec in rules if re.search(pattern, path)), None)
     if spec is None:
         raise InputError(f"sharding: no rule matches {path}; end the rules with one that matches all else")

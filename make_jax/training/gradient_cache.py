@@ -25,14 +25,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from make_jax.config import Config
 from make_jax.model.make import Make, Outputs
 from make_jax.objectives.bank import Bank
 from make_jax.objectives.means import Mean, mean
 from make_jax.objectives.total import Vectors, local_means, total_loss, vectors_of
-from make_jax.runs.mesh import BATCH_AXES
+from make_jax.runs.mesh import BATCH_AXES, AnyMesh
 from make_jax.runs.sharding import gather, partition_specs, reduce
 from make_jax.runs.state import Params
 from make_jax.training.optimizer import freeze
@@ -44,7 +44,7 @@ Gradient = Callable[[Params, Batch, Bank | None, jax.Array], Found]
 Encode = Callable[[Params, Batch, jax.Array, jax.Array], tuple[Vectors, dict[str, Mean]]]
 
 
-def make_gradient(model: Make, config: Config, mesh: Mesh, params: Params, factors: Params) -> Gradient:
+def make_gradient(model: Make, config: Config, mesh: AnyMesh, params: Params, factors: Params) -> Gradient:
     """A function of (parameters, batch, bank, key of the step), all on the mesh, for use inside `jax.jit`.
 
     It gives the loss over the global batch, its metrics, the product vectors [B, E] and the gradient, which lies as the

@@ -12,7 +12,7 @@ from make_jax.config import Config
 from make_jax.model.make import Make
 from make_jax.objectives.bank import empty, remember
 from make_jax.objectives.pairs import Rows
-from make_jax.runs.mesh import batch_sharding, replicated
+from make_jax.runs.mesh import AnyMesh, batch_sharding, replicated
 from make_jax.runs.sharding import state_shardings
 from make_jax.runs.state import Params, TrainState
 from make_jax.training.gradient_cache import make_gradient
@@ -57,7 +57,7 @@ def first_state(model: Make, config: Config, params: Params) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, bank)
 
 
-def make_step(model: Make, config: Config, mesh: Mesh, params: Params) -> Step:
+def make_step(model: Make, config: Config, mesh: AnyMesh, params: Params) -> Step:
     """The compiled step: (state, batch) -> (state after it, metrics of it). The old state's memory is reused.
 
     `params` gives the tree that rules are matched against; only its structure and shapes are read.

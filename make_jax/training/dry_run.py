@@ -1,0 +1,137 @@
+"""What a step would take on machines that need not be there: `python train.py --config FILE --dry-run`.
+
+Nothing is allocated and no catalog is read: the step is traced for shapes. Parameters, state and batch are exact; FLOPs
+and exchanges are those of the traced program; memory beside state and batch is an estimate (`training/counts.py`), and
+so is all of it for GPUs and CPUs. For TPUs the step is compiled as well, and memory and exchanges are the compiler's.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from make_jax.command_line import DryRun
+from make_jax.config import Config, check
+from make_jax.model.make import Make
+from make_jax.objectives.total import Vectors, total_loss
+from make_jax.runs.machines import Machine, machine_of, name_of
+from make_jax.runs.mesh import BATCH_AXES, AnyMesh, abstract_mesh, check_batch, check_groups, check_micro_batch
+from make_jax.runs.state import parameter_count
+from make_jax.training.aot import Compiled, compile_step, expect_libtpu
+from make_jax.training.bounds import Bounds, bounds
+from make_jax.training.counts import Counts, count
+from make_jax.training.gradient_cache import make_encode
+from make_jax.training.shapes import batch_shapes, bytes_per_device, model_of, state_shapes
+from make_jax.training.step import make_step
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a dry run found; bytes and FLOPs are those of one device, unless they say otherwise."""
+
+    name: str
+    devices: int
+    fsdp: int
+    parameters: int  # numbers, of the whole model
+    held: dict[str, int]  # bytes of parameters, optimizer, EMA, bank, batch
+    gradients: int  # bytes, whole and in float32 as they are summed; part of `step.alive`
+    step: Counts
+    loss: Counts  # of the contrasts alone
+    bounds: Bounds | None
+    memory: float | None  # bytes that a device has; None where that is not known
+    compiled: Compiled | None  # for TPUs
+
+    @property
+    def total(self) -> int:
+        """Bytes at most at once: the compiler's count, or an estimate."""
+        return sum(self.held.values()) + self.step.alive if self.compiled is None else self.compiled.total
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether a device has so much memory; None where that is not known."""
+        if self.compiled is not None and self.compiled.refusal:
+            return False
+        return None if self.memory is None else self.total <= self.memory
+
+
+def dry_run(config: Config, asked: DryRun) -> Report:
+    """Traces the step for the devices asked for, and compiles it for TPUs.
+
+    Raises InputError for settings that contradict each other or the count of devices, and for a device, or a count of
+    TPUs, that does not exist.
+    """
+    check(config)
+    name, devices = _devices(asked)
+    machine = machine_of(name)
+    if machine.topology:
+        expect_libtpu(name)  # before the minute that tracing takes
+    mesh = abstract_mesh(config.train.fsdp, devices)
+    check_batch(config.train.batch_size, mesh)
+    check_micro_batch(config.train.batch_size, config.train.micro_batch, mesh)
+    if config.objectives.qim or config.objectives.qim2:
+        check_groups(config.train.batch_size, config.objectives.matching_group, mesh)
+    made = compile_step(config, name, devices) if machine.topology else None
+    model = model_of(config)
+    state, batch = state_shapes(model, config, mesh), batch_shapes(model, config, mesh)
+    traced = make_step(model, config, mesh, state.params).trace(state, batch)
+    step = count(traced.jaxpr.jaxpr)
+    held = {"parameters": state.params, "optimizer": state.opt_state, "average": state.ema, "bank": state.bank}
+    sizes = {what: bytes_per_device(tree) for what, tree in (held | {"batch": dict(batch)}).items()}
+    return Report(
+        name,
+        devices,
+        config.train.fsdp,
+        parameter_count(state.params),
+        sizes,
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params)),
+        step,
+        count_loss(model, config, mesh),
+        bounds(step, sizes["parameters"], machine, devices, config.train.fsdp),
+        _memory(machine, devices),
+        made,
+    )
+
+
+def count_loss(model: Make, config: Config, mesh: AnyMesh) -> Counts:
+    """What the contrasts alone do, value and gradient, from vectors that are there."""
+    one = replace(config, train=replace(config.train, batch_size=1))
+    single = abstract_mesh(1, 1)
+    params = state_shapes(model, one, single).params
+    encode, row = make_encode(model, config), batch_shapes(model, one, single)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    made, _ = jax.eval_shape(encode, params, row, key, jnp.zeros((), jnp.int32))
+    return count_contrasts(config, made, mesh, model)
+
+
+def count_contrasts(config: Config, one: Vectors, mesh: AnyMesh, model: Make) -> Counts:
+    """The same from the vectors of one row, as shapes."""
+    rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
+    vectors = jax.tree.map(lambda v: jax.ShapeDtypeStruct((config.train.batch_size, *v.shape[1:]), v.dtype), one)
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+
+    def local(vectors: Vectors, scale: Any, bias: Any, batch: Any) -> Any:
+        return total_loss(config.objectives, vectors, {}, batch, None, scale, bias, BATCH_AXES)[0]
+
+    split = jax.shard_map(local, mesh=mesh, in_specs=(rows, whole, whole, rows), out_specs=whole, check_vma=True)
+    gradient = jax.jit(jax.value_and_grad(split, argnums=(0, 1, 2)))
+    return count(gradient.trace(vectors, scalar, scalar, dict(batch_shapes(model, config, mesh))).jaxpr.jaxpr)
+
+
+def _devices(asked: DryRun) -> tuple[str, int]:
+    """Name and count of the devices: those asked for, or this machine's."""
+    if asked.device:
+        # Tracing makes small constants: not on an accelerator that somebody uses.
+        jax.config.update("jax_platforms", "cpu")
+        return asked.device, asked.count or 1
+    here = jax.devices()
+    return name_of(here[0].device_kind), asked.count or len(here)
+
+
+def _memory(machine: Machine, devices: int) -> float | None:
+    """Bytes that a device has; pretended CPU devices share this machine's."""
+    if machine.peak is not None:
+        return machine.peak.memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / devices
