@@ -67,7 +67,9 @@ def save(encoders: Sequence[Encoder], out: Path) -> None:
         told[encoder.kind] = entry
     with folder_atomically(out) as partial:
         for encoder in encoders:
-            save_file(encoder.arrays, partial / f"{encoder.kind}.safetensors")
+            path = partial / f"{encoder.kind}.safetensors"
+            save_file(encoder.arrays, path)
+            path.chmod(0o644)  # the library writes for its own user alone
             if encoder.tokenizer is not None:
                 (partial / TOKENIZER).write_text(encoder.tokenizer, encoding="utf-8")
         (partial / NAME).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

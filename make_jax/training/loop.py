@@ -9,7 +9,7 @@ step, before it is evaluated, the heads of keyword evidence are fitted.
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,6 +32,8 @@ from make_jax.inputs.batch import Batch
 from make_jax.inputs.device import Prefetch, prefetch
 from make_jax.inputs.pipeline import train_batches
 from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, train_wordpiece
+from make_jax.interop.saved import Encoder
+from make_jax.interop.starting import encoders_of
 from make_jax.model.make import Make
 from make_jax.retrieval.provenance import commit
 from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, read_keywords
@@ -42,6 +44,7 @@ from make_jax.training.curves import draw
 from make_jax.training.keyword_heads import fit_keyword_heads
 from make_jax.training.optimizer import learning_rate
 from make_jax.training.resume import check_same_run
+from make_jax.training.start import with_encoders
 from make_jax.training.step import init_state, make_step
 from make_jax.training.telemetry import METRICS, Telemetry
 from make_jax.training.validation import BEST_BY, Validation
@@ -69,19 +72,28 @@ def train(config: Config) -> Path:
         found = checkpoints.latest_intact("last") if checkpoints.exists() else None
         if found is not None:
             check_same_run(config, catalog.digest, found)
+        encoders = encoders_of(config) if found is None else {}  # before what takes long: a wrong setting ends it here
         built = build(catalog, config.data.cache)
-        tokenizer = make_tokenizer(config, catalog) if found is None else from_definition(found.files[TOKENIZER])
+        if found is None:
+            tokenizer = make_tokenizer(config, catalog, encoders)
+        else:
+            tokenizer = from_definition(found.files[TOKENIZER])
         keywords = make_keywords(config, catalog) if found is None else read_keywords(found.files, found.path)
         model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.rivals)
         state = init_state(model, config, mesh)
+        told: list[str] = []
         if found is not None:
             state, _ = checkpoints.restore(state, found)
+        elif encoders:
+            state = with_encoders(state, encoders, config, tokenizer, told.append)
         start = 0 if found is None else found.step
         if jax.process_index() == 0:
             write_atomically(folder / CONFIG, to_json(config))
             checkpoints.expect_room(state)  # now, not after the first hours
         telemetry = stack.enter_context(Telemetry(folder, config.train.steps, start_step=start))
         _greet(telemetry, config, catalog, built, state, start, mesh.size)
+        for line in told:
+            telemetry.note(line)
         validation = Validation(catalog, model, tokenizer, keywords, mesh, config.train.eval_batch_size)
         run = _Run(
             config,
@@ -252,10 +264,21 @@ class _Run:
         self.clock = time.perf_counter()
 
 
-def make_tokenizer(config: Config, catalog: Catalog) -> Tokenizer:
-    """The tokenizer that the config names, or a WordPiece of the training titles and clicked queries."""
+def make_tokenizer(config: Config, catalog: Catalog, encoders: Mapping[str, Encoder]) -> Tokenizer:
+    """The tokenizer that the config names, else that of the weights that a text encoder begins with.
+
+    Else a WordPiece of the training titles and clicked queries. InputError when weights come without a tokenizer.
+    """
     if config.inputs.tokenizer:
         return from_folder(config.inputs.tokenizer)
+    for setting, encoder in encoders.items():
+        if encoder.tokenizer is not None:
+            return from_definition(encoder.tokenizer)
+        if encoder.kind == "text":
+            raise InputError(
+                f"{setting}.init_from: no tokenizer lies in {encoder.folder}; set inputs.tokenizer to the folder of "
+                "the one that its weights belong to"
+            )
     titles = [product.title for product in catalog.split_products("train")]
     return train_wordpiece([*titles, *(click.query for click in catalog.clicks)], config.inputs.vocabulary)
 

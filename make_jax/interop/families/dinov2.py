@@ -19,7 +19,7 @@ def settings(config: Settings) -> dict[str, Any]:
     given = vit_settings(config)
     return {
         **given,
-        "mlp_width": int(given["width"] * config.number("mlp_ratio", 4)),
+        "mlp_width": int(given["width"] * config.number("mlp_ratio", 4.0)),
         "patch": config.whole("patch_size", 14),
         "eps": config.number("layer_norm_eps", 1e-6),
     }
