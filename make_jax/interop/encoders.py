@@ -158,9 +158,7 @@ def _family(source: Source, kind: Kind, setting: str) -> Family:
             return family
     found = source.config.text("model_type", "")
     known = ", ".join(sorted({family.name for family in FAMILIES if family.kind == kind}))
-    raise InputError(
-        f"{setting}: {source.folder} is {found!r}, which has no {kind} encoder that we read; one of {known}"
-    )
+    raise InputError(f"{setting}: {source.folder} is {found!r}, expected a family with an encoder of {kind}: {known}")
 
 
 def _converted(

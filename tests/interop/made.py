@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers
 from safetensors.numpy import save_file
 
 LAYERS, WIDTH, MLP, PATCH, SIDE, VOCABULARY, LENGTH = 2, 16, 32, 8, 32, 48, 20
@@ -141,6 +142,17 @@ def write(folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarray]) -
     (folder / "config.json").write_text(json.dumps(config))
     save_file(arrays, folder / "model.safetensors")
     return folder
+
+
+def tokenizer(words: int = VOCABULARY, first: str = "w") -> str:
+    """The definition of a tokenizer of that many word pieces: the special ones, w5, w6 and so on."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [f"{first}{i}" for i in range(5, words)]
+    cutter = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(names)}, unk_token="[UNK]"))
+    cutter.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    cutter.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return str(cutter.to_str())
 
 
 def write_case(folder: Path, name: str) -> Path:

@@ -163,7 +163,9 @@ def test_a_config_that_our_encoders_cannot_follow_is_refused_by_its_key(tmp_path
 
 def test_a_model_without_the_wanted_kind_of_encoder_is_refused_with_the_families_that_have_one(tmp_path):
     source = made.write_case(tmp_path / "bert", "bert")
-    with pytest.raises(InputError, match=r"model.image.init_from: .* is 'bert', expected a family with a image encoder"):
+    with pytest.raises(
+        InputError, match=r"model.image.init_from: .* is 'bert', expected a family with an encoder of image: chi"
+    ):
         read_encoder(str(source), "image", "model.image.init_from")
 
 

@@ -159,7 +159,7 @@ def test_a_hub_id_without_a_network_fails_at_once_with_what_to_do(tmp_path, offl
         "HF_HUB_OFFLINE": offline,
         "HF_HOME": str(tmp_path / "cache"),
         "HF_ENDPOINT": "http://127.0.0.1:9",  # nothing listens
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     program = (
         "import time, huggingface_hub\nfrom make_jax.interop.source import find\n"

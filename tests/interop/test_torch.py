@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from make_jax.config import Config, ImageConfig, InputsConfig, ModelConfig, TextConfig
-from make_jax.inputs.tokenizer import Tokenizer, train_wordpiece
+from make_jax.inputs.tokenizer import Tokenizer, from_definition
 from make_jax.interop.encoders import expected_shapes, flatten, nest, read_encoder
 from make_jax.interop.families.bert import BERT
 from make_jax.interop.families.vit import VIT
@@ -88,9 +88,7 @@ def tower(model: Any, kind: str) -> Any:
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     """Of as many word pieces as the tiny models have."""
-    trained = train_wordpiece(["abcdefghijklmnopqrstuvwxyz"[i : i + 9] for i in range(18)], made.VOCABULARY)
-    assert trained.vocabulary_size == made.VOCABULARY
-    return trained
+    return from_definition(made.tokenizer())
 
 
 def started(folder: Path, kind: str, settings: Any, inputs: InputsConfig, tokenizer: Tokenizer) -> Any:
@@ -115,7 +113,10 @@ def started(folder: Path, kind: str, settings: Any, inputs: InputsConfig, tokeni
 def layers_of(module: Any, params: Any, *inputs: Any) -> tuple[Any, dict[str, Any]]:
     """What our encoder gives, and what each of its parts gave."""
     out, state = module.apply(
-        {"params": params}, *inputs, capture_intermediates=lambda part, _: part.name is not None, mutable="intermediates"
+        {"params": params},
+        *inputs,
+        capture_intermediates=lambda part, _: part.name is not None,
+        mutable="intermediates",
     )
     return out, {name: value["__call__"][0] for name, value in state["intermediates"].items() if "__call__" in value}
 
