@@ -1,4 +1,4 @@
-"""Command lines become typed options: `train.py` a Config, `eval.py` EvalOptions. Imports no jax."""
+"""Command lines become typed options: `train.py` a Config, `eval.py` EvalOptions, and so on. Imports no jax."""
 
 import argparse
 import contextlib
@@ -46,6 +46,14 @@ class EvalOptions:
     checkpoint: Literal["best", "last"] = "best"  # best: highest validation figure; last: newest
     depth: int = 1000  # products kept a query in the run files
     rerank: int | None = None  # best products a query that the matching encoder orders; None: 50 if the run trained one
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What `convert.py import` is asked to do."""
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]  # folder, or id of the HF hub
+    out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]  # folder that does not exist yet
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,16 @@ def parse_evaluation(argv: Sequence[str], description: str) -> EvalOptions:
     if options.rerank is not None and not 0 <= options.rerank <= options.depth:
         raise InputError(f"--rerank is {options.rerank}, expected 0 (none) to --depth {options.depth}")
     return options
+
+
+def parse_conversion(argv: Sequence[str], description: str) -> ImportOptions:
+    """Returns the ImportOptions that `argv` (without the program's name) asks for; errors as `parse`."""
+    if argv[:1] == ["import"]:
+        return _parse(ImportOptions, None, argv[1:], description)
+    if argv[:1] in (["--help"], ["-h"]):
+        return _parse(ImportOptions, None, ["--help"], description)
+    found = repr(argv[0]) if argv else "nothing"
+    raise InputError(f"found {found}, expected: convert.py import SOURCE OUT")
 
 
 def load_recipe(path: str) -> Config:

@@ -44,7 +44,7 @@ class AugmentConfig:
 class InputsConfig:
     """What the model sees. Travels with the checkpoint: evaluation uses the same."""
 
-    tokenizer: str = ""  # local Hugging Face tokenizer folder; "" trains a WordPiece on the catalog
+    tokenizer: str = ""  # local Hugging Face tokenizer folder; "": that of init_from, else a WordPiece of the catalog
     vocabulary: int = 8192  # most word pieces of a trained tokenizer
     query_tokens: int = 16  # longest query, in tokens, special tokens included
     title_tokens: int = 32  # longest title, in tokens, special tokens included
@@ -70,6 +70,7 @@ class TextConfig:
     dropout: float = 0.1  # share of activations dropped in training
     eps: float = 1e-12  # layer norm
     activation: Literal["gelu", "gelu_tanh"] = "gelu"  # gelu_tanh is faster on CPU
+    init_from: str = ""  # what convert.py import reads, or what it wrote; "" starts at random
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ class ImageConfig:
     patch: int = 8  # pixels a side
     dropout: float = 0.0  # share of activations dropped in training
     eps: float = 1e-12  # layer norm
-    activation: Literal["gelu", "gelu_tanh"] = "gelu"  # gelu_tanh is faster on CPU
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"  # gelu_tanh is faster on CPU; quick_gelu: CLIP's
+    class_tokens: int = 1  # learnt tokens in front of the patches: 1 in ViT, 2 in DeiT, 0 in SigLIP
+    embedding_norm: bool = False  # a layer norm before the first layer, as in CLIP
+    init_from: str = ""  # what convert.py import reads, or what it wrote; "" starts at random
 
 
 @dataclass(frozen=True)
@@ -336,8 +340,11 @@ def _model_problems(config: Config) -> Iterator[str]:
     yield from _outside(config, "[0, )", "model.evidence", "model.evidence_scale")
     yield from _outside(config, "[1, )", "model.image.patch", "model.embedding", "model.adaptation.gate_width")
     yield from _outside(config, f"(0, {config.optim.largest_scale}]", "model.initial_scale")
-    yield from _outside(config, "[0, )", "model.matching.layers")
+    yield from _outside(config, "[0, )", "model.matching.layers", "model.image.class_tokens")
     adaptation = config.model.adaptation
+    yield from _unused_weights(config)
+    if config.model.pooling == "cls" and not config.model.image.class_tokens and adaptation.modalities != "title":
+        yield "model.pooling is 'cls', expected 'mean' with model.image.class_tokens 0"
     if config.model.shared_text and config.model.query != config.model.title:
         yield "model.title differs from model.query, expected the same settings with model.shared_text"
     if adaptation.single_stream and adaptation.modalities != "both":
@@ -347,6 +354,17 @@ def _model_problems(config: Config) -> Iterator[str]:
     if two and adaptation.weights == "confidence" and not (config.model.evidence and config.inputs.keywords):
         expected = "expected 'gate' or 'mean' without model.evidence and inputs.keywords"
         yield f"model.adaptation.weights is 'confidence', {expected}"
+
+
+def _unused_weights(config: Config) -> Iterator[str]:
+    """Weights that are named for an encoder which the model does not have."""
+    adaptation = config.model.adaptation
+    needs = {"title": "image", "image": "title"}  # is absent with these modalities
+    for name, other in needs.items():
+        init_from = getattr(config.model, name).init_from
+        if init_from and (adaptation.single_stream or adaptation.modalities == other):
+            what = "model.adaptation.single_stream" if adaptation.single_stream else f"the {other} alone"
+            yield f"model.{name}.init_from is {init_from!r}, expected '' with {what}"
 
 
 def _objectives_problems(config: Config) -> Iterator[str]:

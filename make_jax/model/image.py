@@ -27,7 +27,7 @@ def patches(image: Float[Array, "B H W 3"], patch: int) -> Float[Array, "B P E"]
 
 
 class ImageEncoder(nn.Module):
-    """Pixels to patch states [B, 1 + P, D]: patch embedding, class token (position 0), pre-norm layers, norm.
+    """Pixels to states [B, n + P, D]: n class tokens (nearly always 1) and patches, pre-norm layers, norm.
 
     With `hidden` the embedding of those patches is `substitute`: their pixels reach no state.
     """
@@ -52,10 +52,13 @@ class ImageEncoder(nn.Module):
         if hidden is not None:
             assert substitute is not None
             x = jnp.where(hidden[..., None], substitute.astype(self.dtype)[None, None], x)
-        token = self.param("class", EMBEDDING_INIT, (1, 1, c.width), jnp.float32).astype(self.dtype)
-        x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, c.width)), x], axis=1)
+        if c.class_tokens:
+            tokens = self.param("class", EMBEDDING_INIT, (1, c.class_tokens, c.width), jnp.float32).astype(self.dtype)
+            x = jnp.concatenate([jnp.broadcast_to(tokens, (x.shape[0], c.class_tokens, c.width)), x], axis=1)
         positions = self.param("position", EMBEDDING_INIT, (x.shape[1], c.width), jnp.float32)
         x = x + positions[None].astype(self.dtype)
+        if c.embedding_norm:
+            x = layer_norm(c.eps, self.dtype, "embedding_norm")(x)
         x = nn.Dropout(c.dropout)(x, deterministic=not train)
         layer = nn.remat(PreNormLayer, static_argnums=(2,)) if self.remat else PreNormLayer
         for i in range(c.layers):

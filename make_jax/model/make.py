@@ -148,14 +148,15 @@ class Make(nn.Module):
         states = ProductStates(
             title,
             title_mask & has_title[:, None],
-            None if image_states is None else image_states[:, 1:],
+            None if image_states is None else image_states[:, self.config.image.class_tokens :],
             jnp.broadcast_to(has_image[:, None], (image.shape[0], self._patches)),
         )
         if image_states is None:
             assert title is not None
             return self._one_modality(title, states.title_mask, (1.0, 0.0)), states
         if title is None:
-            start = 1 if self.config.pooling == "mean" else 0  # the class token is not a patch
+            # class tokens are no patches
+            start = self.config.image.class_tokens if self.config.pooling == "mean" else 0
             there = jnp.broadcast_to(has_image[:, None], image_states[:, start:].shape[:2])
             return self._one_modality(image_states[:, start:], there, (0.0, 1.0)), states
         return self.adaptation(title, title_mask, image_states, has_title, has_image, train), states
@@ -244,7 +245,7 @@ class Make(nn.Module):
     ) -> PredictedPatches:
         """What is in the hidden patches of pictures, of which the encoder sees the others alone."""
         states = self.image_encoder(image, train, hidden, self.patch_head.vector)
-        return self.patch_head(states[:, 1:], image, hidden)
+        return self.patch_head(states[:, self.config.image.class_tokens :], image, hidden)
 
     def __call__(self, batch: Mapping[str, Array], train: bool = False) -> "Outputs":
         """What the objectives read, of a batch as `inputs/batch.py` describes it."""

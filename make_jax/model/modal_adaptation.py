@@ -48,7 +48,7 @@ class ProductStates(NamedTuple):
 
 
 class ModalAdaptation(nn.Module):
-    """Joins title states [B, Lt, Dt] and image states [B, 1 + P, Dv] to one product vector [B, E]."""
+    """Joins title states [B, Lt, Dt] and image states [B, n + P, Dv] to one product vector [B, E]."""
 
     config: ModelConfig
     dtype: DTypeLike = jnp.float32
@@ -79,7 +79,7 @@ class ModalAdaptation(nn.Module):
                 image_block(image_states, train, context=title_states, context_mask=title_mask),
             )
         title = pool(title_states, title_mask, c.pooling)
-        patches = slice(1, None) if c.pooling == "mean" else slice(None)  # the class token is not a patch
+        patches = slice(c.image.class_tokens if c.pooling == "mean" else 0, None)  # class tokens are no patches
         image = pool(image_states[:, patches], image_mask[:, patches], c.pooling)
         title_direction = unit(self._dense(c.embedding, "title_projection")(title))
         image_direction = unit(self._dense(c.embedding, "image_projection")(image))

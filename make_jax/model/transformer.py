@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-Activation = Literal["gelu", "gelu_tanh"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 KERNEL_INIT = nn.initializers.xavier_uniform()  # of ViT
 # Of BERT. A post-norm layer that starts small starts near the identity; from scratch that decides what text learns.
 BERT_INIT = nn.initializers.truncated_normal(0.02)
@@ -57,7 +57,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Dense, GELU (exact, as in BERT and ViT, or by tanh, as in SigLIP), Dense."""
+    """Dense, GELU (exact as in BERT and ViT, by tanh as in SigLIP, by a sigmoid as in CLIP), Dense."""
 
     mlp_width: int
     activation: Activation
@@ -67,7 +67,10 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         hidden = nn.Dense(self.mlp_width, dtype=self.dtype, kernel_init=self.kernel_init, name="in")(x)
-        hidden = nn.gelu(hidden, approximate=self.activation == "gelu_tanh")
+        if self.activation == "quick_gelu":
+            hidden = hidden * nn.sigmoid(1.702 * hidden)
+        else:
+            hidden = nn.gelu(hidden, approximate=self.activation == "gelu_tanh")
         return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=self.kernel_init, name="out")(hidden)
 
 

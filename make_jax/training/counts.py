@@ -125,7 +125,9 @@ class _Program:
             else:
                 makes = [self.new(var.aval) for var in eqn.outvars]
                 numbers.update(zip(eqn.outvars, makes, strict=True))
-                self.lines.append(_Line(eqn.primitive.name, reads, makes, max((_alive(body, loop=True) for body in inner), default=0)))
+                self.lines.append(
+                    _Line(eqn.primitive.name, reads, makes, max((_alive(body, loop=True) for body in inner), default=0))
+                )
         return [number(var) for var in jaxpr.outvars]
 
 

@@ -82,7 +82,8 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
         tokenizer, keywords = start.tokenizer, start.keywords
         built = build(catalog, config.data.cache)
         model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.rivals)
-        state = start.state(init_state(model, config, mesh), checkpoints)
+        told: list[str] = []
+        state = start.state(init_state(model, config, mesh), checkpoints, config, told.append)
         if processes.first:
             write_atomically(folder / CONFIG, to_json(config))
             checkpoints.expect_room(state)  # now, not after the first hours
@@ -92,6 +93,8 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
         # Of process 0 alone, which stands for the others: two of one machine would write the same file.
         profile = Profile(config.train.profile if processes.first else "", folder / PROFILE)
         stack.callback(profile.close)
+        for line in told:
+            telemetry.note(line)
         _greet(telemetry, config, catalog, built, state, start, mesh.size)
         run = _Run(
             config,

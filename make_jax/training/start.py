@@ -2,11 +2,12 @@
 
 its own newest intact checkpoint     goes on: state, data position, tokenizer, keywords
 train.init_from                      step 0 with the weights, tokenizer and keywords of another run
+model.*.init_from                    step 0 with public encoders and their tokenizer, the rest new
 the seed                             step 0, all of it new
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, from_json
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, train_wordpiece
+from make_jax.interop.saved import Encoder
+from make_jax.interop.starting import encoders_of
 from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, TOKENIZER, read_keywords
 from make_jax.runs import checkpoints as checkpoints_of
 from make_jax.runs.checkpoints import Checkpoints, Found
 from make_jax.runs.state import TrainState
+from make_jax.training.public_encoders import with_encoders
 from make_jax.training.resume import check_same_run, differences
 
 
@@ -34,6 +38,7 @@ class Start:
     keywords: KeywordVocabulary
     own: Found | None = None  # the run's checkpoint that it goes on from
     source: Found | None = None  # the checkpoint whose weights it begins with
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)  # public ones that it begins with, by setting
 
     @property
     def step(self) -> int:
@@ -54,8 +59,11 @@ class Start:
         about = {name: meta.get(name) for name in ("catalog_digest", "commit", "init_from")}
         return {"checkpoint": str(self.source.path), "digest": checkpoints_of.digest(self.source), **about}
 
-    def state(self, fresh: TrainState, checkpoints: Checkpoints) -> TrainState:
-        """The state to go on from; `fresh` is what the seed gives, on the devices of this run.
+    def state(
+        self, fresh: TrainState, checkpoints: Checkpoints, config: Config, note: Callable[[str], None]
+    ) -> TrainState:
+        """The state to go on from; `fresh` is what the seed gives, on the devices of this run; `note` is told of what
+        public encoders needed.
 
         Raises InputError that lists the leaves which the checkpoint lacks, has besides, or has in another shape.
         """
@@ -66,7 +74,7 @@ class Start:
             params = checkpoints.restore_params(fresh.params, self.source, but="keyword_evidence")
             ema = None if fresh.ema is None else jax.tree.map(jnp.copy, params)
             return replace(fresh, params=params, ema=ema)
-        return fresh
+        return with_encoders(fresh, self.encoders, config, self.tokenizer, note) if self.encoders else fresh
 
     def notes(self, config: Config) -> list[str]:
         """What to tell the user of a run that begins with the weights of another."""
@@ -104,7 +112,8 @@ def find_start(config: Config, catalog: Catalog, checkpoints: Checkpoints) -> St
             )
         keywords = read_keywords(source.files, source.path)
         return Start(tokenizer, keywords if len(keywords) else make_keywords(config, catalog), source=source)
-    return Start(make_tokenizer(config, catalog), make_keywords(config, catalog))
+    encoders = encoders_of(config)
+    return Start(make_tokenizer(config, catalog, encoders), make_keywords(config, catalog), encoders=encoders)
 
 
 def find_source(path: str) -> Found:
@@ -118,10 +127,21 @@ def find_source(path: str) -> Found:
     raise InputError(f"train.init_from is {path!r}, {expected}")
 
 
-def make_tokenizer(config: Config, catalog: Catalog) -> Tokenizer:
-    """The tokenizer that the config names, or a WordPiece of the training titles and clicked queries."""
+def make_tokenizer(config: Config, catalog: Catalog, encoders: Mapping[str, Encoder]) -> Tokenizer:
+    """The tokenizer that the config names, else that of the weights that a text encoder begins with.
+
+    Else a WordPiece of the training titles and clicked queries. InputError when weights come without a tokenizer.
+    """
     if config.inputs.tokenizer:
         return from_folder(config.inputs.tokenizer)
+    for setting, encoder in encoders.items():
+        if encoder.tokenizer is not None:
+            return from_definition(encoder.tokenizer)
+        if encoder.kind == "text":
+            raise InputError(
+                f"{setting}.init_from: no tokenizer lies in {encoder.folder}; set inputs.tokenizer to the folder of "
+                "the one that its weights belong to"
+            )
     titles = [product.title for product in catalog.split_products("train")]
     return train_wordpiece([*titles, *(click.query for click in catalog.clicks)], config.inputs.vocabulary)
 

@@ -1,6 +1,5 @@
 """One optimizer step, compiled once."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -19,7 +18,7 @@ from make_jax.training.gradient_cache import make_gradient
 from make_jax.training.optimizer import make_optimizer, rule_factors
 
 Batch = dict[str, jax.Array]
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+Step = jax.stages.Wrapped  # (state, batch) -> (state after it, metrics of it)
 LARGEST_EMA_START = 10.0  # the average forgets its random start: decay at step t is at most (1 + t) / (10 + t)
 
 

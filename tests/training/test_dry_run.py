@@ -178,7 +178,10 @@ def test_shapes_are_those_of_real_batches(tmp_path):
         (["--dry-run", "--device", "cpu", "--count", "x"], "--count is 'x', expected how many devices"),
         (["--dry-run", "--device"], "--device: expected one argument"),
         (["--device", "h100"], "--device says what --dry-run is to reckon for; add --dry-run"),
-        (["--dry-run", "--device", "h100", "--count", "256"], "train.batch_size is 128, which 256 devices do not divide"),
+        (
+            ["--dry-run", "--device", "h100", "--count", "256"],
+            "train.batch_size is 128, which 256 devices do not divide",
+        ),
     ],
 )
 def test_wrong_devices_are_one_line(config, words, said):
@@ -193,9 +196,9 @@ def test_names_of_slices():
     assert topology_name("v5e", 256) == "v5e:16x16"
     assert topology_name("v5e", 8) == "v5e:2x4"
     assert topology_name("v5p", 64) == "v5p:4x4x4"
-    for name, count in (("v5e", 512), ("v5e", 12), ("v5p", 3)):
+    for name, chips in (("v5e", 512), ("v5e", 12), ("v5p", 3)):
         with pytest.raises(InputError, match=f"--count is not a slice of {name}; expected a power of two"):
-            topology_name(name, count)
+            topology_name(name, chips)
     assert name_of("NVIDIA H200") == "h200" and name_of("cpu") == "cpu"
     with pytest.raises(InputError, match="does not know 'TPU v9'"):
         name_of("TPU v9")

@@ -1,0 +1,68 @@
+"""The vision tower of CLIP (Radford et al., arXiv 2103.00020). Its text tower is causal, and so is not read.
+
+Patches have no bias, and a norm follows the positions. CLIP norms the class token alone at the end; ours norms all
+states alike, so that position 0 is CLIP's pooled output, before its projection.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from make_jax.interop.families.vit import ACTIVATIONS
+from make_jax.interop.names import OPENAI_MEAN, OPENAI_STD, Family, Row, activation, dense, flat_filters, norm, same
+from make_jax.interop.source import Settings
+
+
+def settings(config: Settings) -> dict[str, Any]:
+    """What config.json says of an ImageConfig."""
+    config.expect("num_channels", 3)
+    return {
+        "layers": config.whole("num_hidden_layers", 12),
+        "width": config.whole("hidden_size", 768),
+        "heads": config.whole("num_attention_heads", 12),
+        "mlp_width": config.whole("intermediate_size", 3072),
+        "patch": config.whole("patch_size", 32),
+        "eps": config.number("layer_norm_eps", 1e-5),
+        "activation": activation(config, "quick_gelu", ACTIVATIONS),
+        "class_tokens": 1,
+        "embedding_norm": True,
+    }
+
+
+POSITIONS = Row("position", ("embeddings.position_embedding.weight",), same, (2,))
+LAYER = (
+    *norm("encoder.layers.{}.layer_norm1", "layer_{}/attention_norm"),
+    *dense("encoder.layers.{}.self_attn.q_proj", "layer_{}/attention/query"),
+    *dense("encoder.layers.{}.self_attn.k_proj", "layer_{}/attention/key"),
+    *dense("encoder.layers.{}.self_attn.v_proj", "layer_{}/attention/value"),
+    *dense("encoder.layers.{}.self_attn.out_proj", "layer_{}/attention/out"),
+    *norm("encoder.layers.{}.layer_norm2", "layer_{}/mlp_norm"),
+    *dense("encoder.layers.{}.mlp.fc1", "layer_{}/mlp/in"),
+    *dense("encoder.layers.{}.mlp.fc2", "layer_{}/mlp/out"),
+)
+
+
+def _one_token(token: np.ndarray) -> np.ndarray:
+    return token[None, None]
+
+
+CLIP = Family(
+    name="clip",
+    kind="image",
+    model_types={"clip": "vision_config", "clip_vision_model": ""},
+    prefixes=("vision_model.", ""),
+    embeddings=(
+        Row("class", ("embeddings.class_embedding",), _one_token, (1,)),
+        Row("patch/kernel", ("embeddings.patch_embedding.weight",), flat_filters, (4,)),
+        Row("patch/bias", (), same, ()),
+        POSITIONS,
+        *norm("pre_layrnorm", "embedding_norm"),  # their spelling
+        *norm("post_layernorm", "norm"),
+    ),
+    layer=LAYER,
+    settings=settings,
+    size=lambda config: config.whole("image_size", 224),
+    left_out=("embeddings.position_ids", "visual_projection."),
+    mean=OPENAI_MEAN,
+    std=OPENAI_STD,
+)

@@ -1,0 +1,57 @@
+"""ViT (Dosovitskiy et al., arXiv 2010.11929)."""
+
+from typing import Any
+
+from make_jax.interop.names import Family, Row, activation, dense, filters, norm, same
+from make_jax.interop.source import Settings
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")
+
+
+def settings(config: Settings) -> dict[str, Any]:
+    """What config.json says of an ImageConfig."""
+    config.expect("qkv_bias", True)
+    config.expect("num_channels", 3)
+    return {
+        "layers": config.whole("num_hidden_layers", 12),
+        "width": config.whole("hidden_size", 768),
+        "heads": config.whole("num_attention_heads", 12),
+        "mlp_width": config.whole("intermediate_size", 3072),
+        "patch": config.whole("patch_size", 16),
+        "eps": config.number("layer_norm_eps", 1e-12),
+        "activation": activation(config, "gelu", ACTIVATIONS),
+        "class_tokens": 1,
+        "embedding_norm": False,
+    }
+
+
+ATTENTION = (
+    *dense("encoder.layer.{}.attention.attention.query", "layer_{}/attention/query"),
+    *dense("encoder.layer.{}.attention.attention.key", "layer_{}/attention/key"),
+    *dense("encoder.layer.{}.attention.attention.value", "layer_{}/attention/value"),
+)
+POSITIONS = Row("position", ("embeddings.position_embeddings",), lambda table: table[0], (3,))
+
+VIT = Family(
+    name="vit",
+    kind="image",
+    model_types={"vit": ""},
+    prefixes=("", "vit."),
+    embeddings=(
+        Row("class", ("embeddings.cls_token",), same, (3,)),
+        *filters("embeddings.patch_embeddings.projection"),
+        POSITIONS,
+        *norm("layernorm", "norm"),
+    ),
+    layer=(
+        *norm("encoder.layer.{}.layernorm_before", "layer_{}/attention_norm"),
+        *ATTENTION,
+        *dense("encoder.layer.{}.attention.output.dense", "layer_{}/attention/out"),
+        *norm("encoder.layer.{}.layernorm_after", "layer_{}/mlp_norm"),
+        *dense("encoder.layer.{}.intermediate.dense", "layer_{}/mlp/in"),
+        *dense("encoder.layer.{}.output.dense", "layer_{}/mlp/out"),
+    ),
+    settings=settings,
+    size=lambda config: config.whole("image_size", 224),
+    left_out=("pooler.", "embeddings.mask_token", "classifier."),
+)

@@ -1,0 +1,161 @@
+"""A family's table: which of its tensors become which of our parameters, and how.
+
+A `Row` names one parameter of ours. In its names "{}" is the number of the layer. PyTorch keeps a matrix as
+[out, in] and a patch filter as [out, channel, row, column]; ours are [in, out], with the patch in the order of
+`model.image.patches`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from make_jax.interop.source import Settings
+
+Kind = Literal["text", "image"]
+Rule = Callable[..., np.ndarray]
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+}
+
+
+class Row(NamedTuple):
+    """One parameter of ours."""
+
+    ours: str  # its path
+    theirs: tuple[str, ...]  # the tensors that it is made of; none: it is 0, because the family has no such thing
+    rule: Rule  # of those tensors
+    ranks: tuple[int, ...]  # dimensions of those tensors
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the encoders of a family are read."""
+
+    name: str
+    kind: Kind
+    model_types: dict[str, str]  # config.json's model_type -> the key of the encoder's part in it; "" is all of it
+    prefixes: tuple[str, ...]  # what may stand before the names below; the one that fits most is taken
+    embeddings: tuple[Row, ...]
+    layer: tuple[Row, ...]
+    settings: Callable[[Settings], dict[str, Any]]  # what config.json says of TextConfig or ImageConfig
+    size: Callable[[Settings], int]  # text: word pieces; image: pixels a side
+    left_out: tuple[str, ...] = ()  # beginnings of names that are known and not taken
+    offset: Callable[[Settings], int] = field(default=lambda config: 0)  # first row of the position table that is used
+    mean: tuple[float, float, float] = HALF  # where there is no preprocessor_config.json
+    std: tuple[float, float, float] = HALF
+    resample: Literal["bicubic", "bilinear"] = "bicubic"  # of positions to another image size
+    pooling: Literal["mean", "cls"] = "cls"  # how its makers use the states, where nothing else is written
+
+    def rows(self, layers: int) -> list[Row]:
+        """The table with every layer written out."""
+        numbered = [
+            Row(row.ours.format(i), tuple(name.format(i) for name in row.theirs), row.rule, row.ranks)
+            for i in range(layers)
+            for row in self.layer
+        ]
+        return [*self.embeddings, *numbered]
+
+
+def dense(theirs: str, ours: str, scale: str = "") -> tuple[Row, Row]:
+    """A matrix and its bias; `scale` names a factor of each output, which is multiplied into both."""
+    if not scale:
+        return (
+            Row(f"{ours}/kernel", (f"{theirs}.weight",), np.transpose, (2,)),
+            Row(f"{ours}/bias", (f"{theirs}.bias",), same, (1,)),
+        )
+    return (
+        Row(f"{ours}/kernel", (f"{theirs}.weight", scale), lambda weight, factor: weight.T * factor, (2, 1)),
+        Row(f"{ours}/bias", (f"{theirs}.bias", scale), np.multiply, (1, 1)),
+    )
+
+
+def norm(theirs: str, ours: str) -> tuple[Row, Row]:
+    """A layer norm."""
+    return (
+        Row(f"{ours}/scale", (f"{theirs}.weight",), same, (1,)),
+        Row(f"{ours}/bias", (f"{theirs}.bias",), same, (1,)),
+    )
+
+
+def filters(theirs: str) -> tuple[Row, Row]:
+    """The patch embedding: a convolution whose stride is its size."""
+    return (
+        Row("patch/kernel", (f"{theirs}.weight",), flat_filters, (4,)),
+        Row("patch/bias", (f"{theirs}.bias",), same, (1,)),
+    )
+
+
+def same(tensor: np.ndarray) -> np.ndarray:
+    """The tensor as it is."""
+    return tensor
+
+
+def flat_filters(tensor: np.ndarray) -> np.ndarray:
+    """[D, channel, row, column] -> [row * column * channel, D]."""
+    return tensor.transpose(2, 3, 1, 0).reshape(-1, tensor.shape[0])
+
+
+def activation(config: Settings, default: str, allowed: tuple[str, ...]) -> str:
+    """What we call the family's hidden_act. InputError when our encoders have no such thing."""
+    found = config.text("hidden_act", default)
+    ours = _ACTIVATIONS.get(found)
+    if ours not in allowed:
+        known = [name for name, value in _ACTIVATIONS.items() if value in allowed]
+        config.expect("hidden_act", known[0])
+    assert ours is not None
+    return ours
+
+
+class Converted(NamedTuple):
+    """What became of a family's tensors."""
+
+    arrays: dict[str, np.ndarray]  # our paths
+    problems: list[str]  # all tensors that are missing, of an unexpected shape, or unknown
+
+
+def convert(
+    rows: list[Row],
+    expected: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], np.ndarray],
+) -> Converted:
+    """The parameters that `rows` make of tensors, beside every problem on the way.
+
+    Args:
+        rows: the table; every parameter of `expected` is in it.
+        expected: shapes of our parameters.
+        shapes: those of the tensors that are there.
+        read: gives a tensor by its name.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    problems: list[str] = []
+    for row in rows:
+        missing = [name for name in row.theirs if name not in shapes]
+        problems += [f"{name} is missing" for name in missing if f"{name} is missing" not in problems]
+        if missing:
+            continue
+        if not row.theirs:
+            arrays[row.ours] = np.zeros(expected[row.ours], np.float32)
+            continue
+        made = None
+        if tuple(len(shapes[name]) for name in row.theirs) == row.ranks:
+            try:
+                made = row.rule(*map(read, row.theirs))
+            except ValueError:  # shapes that do not go together
+                made = None
+        if made is None or made.shape != expected[row.ours]:
+            found = " and ".join(f"{name} {list(shapes[name])}" for name in row.theirs)
+            gives = "" if made is None else f", which would be {list(made.shape)}"
+            problems.append(f"{found} is to become {row.ours} {list(expected[row.ours])}{gives}")
+            continue
+        arrays[row.ours] = np.ascontiguousarray(made, np.float32)
+    return Converted(arrays, problems)

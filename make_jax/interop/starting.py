@@ -1,0 +1,177 @@
+"""A run that begins with public encoders: do they fit its config, and its parameters with them in place.
+
+A config names them by init_from. What it says of shape, epsilon and activation has to agree with the weights, so that a
+printed config stays the whole truth; the error names every field that does not, with the option that would.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from make_jax.config import Config, ImageConfig, TextConfig
+from make_jax.errors import InputError
+from make_jax.inputs.tokenizer import Tokenizer
+from make_jax.interop.encoders import Params, flatten, nest, read_encoder
+from make_jax.interop.names import Kind
+from make_jax.interop.positions import resample
+from make_jax.interop.saved import Encoder
+
+
+@dataclass(frozen=True)
+class Place:
+    """An encoder of the model that weights can be named for."""
+
+    setting: str  # what config and errors call it
+    kind: Kind
+    params: str  # its name among the parameters
+
+
+PLACES = (
+    Place("model.query", "text", "query_encoder"),
+    Place("model.title", "text", "title_encoder"),
+    Place("model.image", "image", "image_encoder"),
+)
+
+
+def encoders_of(config: Config) -> dict[str, Encoder]:
+    """The encoders that `config` names by init_from, by their setting ("model.query"); each checked against it.
+
+    Raises:
+        InputError: one cannot be read, or its shape or its pixels are not what the config says; all differing fields
+            are named, with the options that would make them agree.
+    """
+    found: dict[str, Encoder] = {}
+    read: dict[tuple[str, Kind], Encoder] = {}  # query and title nearly always begin with the same
+    for place in PLACES:
+        ours: TextConfig | ImageConfig = getattr(config.model, place.setting.removeprefix("model."))
+        if not ours.init_from or (config.model.shared_text and place.setting == "model.title"):
+            continue
+        key = (ours.init_from, place.kind)
+        if key not in read:
+            read[key] = read_encoder(ours.init_from, place.kind, f"{place.setting}.init_from")
+        found[place.setting] = read[key]
+        _check_settings(found[place.setting], ours, place.setting, config)
+    return found
+
+
+def start_from(
+    params: Params, encoders: Mapping[str, Encoder], config: Config, tokenizer: Tokenizer, note: Callable[[str], None]
+) -> Params:
+    """`params` with `encoders` (of `encoders_of`) in place of fresh ones, as NumPy arrays; the rest stays as it is.
+
+    `note` is told what was brought to another size. Raises InputError when the run's tokenizer is not that of the
+    weights, or texts are longer than they have positions for.
+    """
+    new = dict(params)
+    for place in PLACES:
+        if place.setting not in encoders:
+            continue
+        encoder = encoders[place.setting]
+        shapes = {path: leaf.shape for path, leaf in flatten(params[place.params]).items()}
+        arrays = dict(encoder.arrays)
+        if place.kind == "text":
+            _check_tokenizer(encoder, tokenizer, place.setting)
+            arrays["word/embedding"] = arrays["word/embedding"][: tokenizer.vocabulary_size]
+            arrays["position"] = _positions_of_text(encoder, shapes["position"][0], place.setting)
+        else:
+            arrays["position"] = _positions_of_image(encoder, config, note)
+        assert {path: array.shape for path, array in arrays.items()} == shapes, place.setting  # all else was checked
+        new[place.params] = nest(arrays)
+        count = sum(array.size for array in arrays.values())
+        note(f"{place.setting}: {count / 1e6:.1f}M parameters of {encoder.folder} ({encoder.family})")
+        if encoder.pooling != config.model.pooling:
+            note(f"{place.setting}: its makers pool by {encoder.pooling!r}, model.pooling is {config.model.pooling!r}")
+    return new
+
+
+def _check_settings(encoder: Encoder, ours: TextConfig | ImageConfig, setting: str, config: Config) -> None:
+    """InputError, field by field, when the config says something else than the weights have."""
+    differing = [
+        (f"{setting}.{field.name}", getattr(ours, field.name), encoder.settings[field.name])
+        for field in fields(ours)
+        if field.name in encoder.settings and getattr(ours, field.name) != encoder.settings[field.name]
+    ]
+    if encoder.pixels is not None:
+        for name, wanted in (("image_mean", encoder.pixels.mean), ("image_std", encoder.pixels.std)):
+            found = getattr(config.inputs, name)
+            if not np.allclose(found, wanted, rtol=0, atol=1e-6):
+                differing.append((f"inputs.{name}", found, wanted))
+    if differing:
+        told = "; ".join(f"{name} is {found!r}, the weights have {wanted!r}" for name, found, wanted in differing)
+        options = " ".join(option(name, wanted) for name, _, wanted in differing)
+        raise InputError(f"{setting}.init_from: {encoder.folder} does not fit: {told}; set {options}")
+
+
+def option(name: str, value: Any) -> str:
+    """A setting as on the command line."""
+    flag = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        head, _, last = flag.rpartition(".")
+        return flag if value else f"{head}.no-{last}"
+    return f"{flag} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+
+
+def _check_tokenizer(encoder: Encoder, tokenizer: Tokenizer, setting: str) -> None:
+    """InputError when token ids of the run would mean other words to the weights."""
+    rows = len(encoder.arrays["word/embedding"])
+    if encoder.tokenizer is None:
+        if tokenizer.vocabulary_size == rows:
+            return
+        raise InputError(
+            f"inputs.tokenizer: the run's has {tokenizer.vocabulary_size:,} word pieces, the weights of "
+            f"{setting}.init_from {rows:,}; set inputs.tokenizer to the folder of the tokenizer they were trained with"
+        )
+    theirs = tokenizers.Tokenizer.from_str(encoder.tokenizer).get_vocab(with_added_tokens=True)
+    ours = tokenizers.Tokenizer.from_str(tokenizer.definition).get_vocab(with_added_tokens=True)
+    if ours != theirs:
+        raise InputError(
+            f"inputs.tokenizer: the run's has {len(ours):,} word pieces, that of {setting}.init_from {len(theirs):,}, "
+            f"and they are not the same; set inputs.tokenizer to {encoder.folder}, or to nothing"
+        )
+    if tokenizer.vocabulary_size > rows:
+        raise InputError(
+            f"{encoder.folder}: its tokenizer counts {tokenizer.vocabulary_size:,} word pieces, its weights {rows:,}"
+        )
+
+
+def _positions_of_text(encoder: Encoder, length: int, setting: str) -> np.ndarray:
+    table = encoder.arrays["position"]
+    if length > len(table):
+        raise InputError(
+            f"{setting}.init_from: {encoder.folder} has positions for {len(table)} tokens, the run asks for {length}; "
+            "lower inputs.query_tokens and inputs.title_tokens"
+        )
+    return table[:length]
+
+
+def _positions_of_image(encoder: Encoder, config: Config, note: Callable[[str], None]) -> np.ndarray:
+    """Positions for the run's image size; those of class tokens stay."""
+    first, patch = encoder.settings["class_tokens"], encoder.settings["patch"]
+    table = encoder.arrays["position"]
+    grid = (config.inputs.image_height // patch, config.inputs.image_width // patch)
+    side = round((len(table) - first) ** 0.5)
+    if grid != (side, side):
+        note(
+            f"model.image: positions of {side} x {side} patches resampled to {grid[0]} x {grid[1]} "
+            f"({encoder.resample}): inputs.image_height and image_width differ from {side * patch} pixels a side"
+        )
+    return np.concatenate([table[:first], resample(table[first:], grid, encoder.resample)])
+
+
+def describe(encoder: Encoder, folder: str | Path) -> str:
+    """The settings with which a run begins with `encoder` from `folder`, as lines of a recipe."""
+    kind = "TextConfig" if encoder.kind == "text" else "ImageConfig"
+    given = ", ".join(f"{name}={value!r}" for name, value in encoder.settings.items())
+    lines = [f"{kind}({given}, init_from={str(folder)!r})"]
+    if encoder.pixels is not None:
+        p = encoder.pixels
+        lines.append(
+            f"InputsConfig(image_mean={p.mean}, image_std={p.std}, image_height={p.size}, image_width={p.size})"
+            "  # other sizes resample the positions"
+        )
+    lines.append(f"ModelConfig(pooling={encoder.pooling!r})  # how its makers use it")
+    return "\n".join(lines)

@@ -1,0 +1,183 @@
+"""A run that begins with public encoders: what has to agree, and that training uses them."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from make_jax.config import Config, InputsConfig, ModelConfig, check, from_json, to_json
+from make_jax.errors import InputError
+from make_jax.inputs.tokenizer import from_definition
+from make_jax.interop.encoders import expected_shapes, flatten, nest, read_encoder
+from make_jax.interop.starting import encoders_of, start_from
+from make_jax.retrieval.retriever import TOKENIZER, read_checkpoint
+from make_jax.training.loop import train
+from tests.interop import made
+from tests.training.tiny_run import tiny_config
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with its tokenizer."""
+    folder = made.write_case(tmp_path_factory.mktemp("bert"), "bert")
+    (folder / "tokenizer.json").write_text(made.tokenizer())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def deit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.write_case(tmp_path_factory.mktemp("deit"), "deit")
+
+
+def pretrained(config: Config, bert: Path, deit: Path) -> Config:
+    """The config with every encoder of it taken from those folders."""
+    text = replace(config.model.query, layers=2, init_from=str(bert))
+    image = replace(config.model.image, layers=2, class_tokens=2, init_from=str(deit))
+    inputs = replace(config.inputs, image_mean=(0.485, 0.456, 0.406), image_std=(0.229, 0.224, 0.225))
+    return replace(config, inputs=inputs, model=replace(config.model, query=text, title=text, image=image))
+
+
+def test_a_run_begins_with_the_weights_and_the_tokenizer_and_goes_on_without_their_folders(
+    tmp_path, capsys, bert, deit
+):
+    sources = shutil.copytree(bert, tmp_path / "bert"), shutil.copytree(deit, tmp_path / "deit")
+    config = pretrained(tiny_config(tmp_path, steps=1, save_every=0, eval_every=0), *sources)
+    config = replace(config, optim=replace(config.optim, warmup_steps=0, rules=((".*", 0.0),)))  # nothing moves
+    train(config)
+    told = capsys.readouterr().out
+    assert "positions of 4 x 4 patches resampled to 2 x 2 (bicubic)" in told and f"of {sources[0]} (bert)" in told
+    assert "model.query: its makers pool by 'cls', model.pooling is 'mean'" in told
+    averaged, _, files = read_checkpoint(tmp_path / "run", "last")
+    assert files[TOKENIZER] == from_definition(made.tokenizer()).definition
+    text, image = (
+        read_encoder(str(source), kind, "x") for source, kind in zip(sources, ("text", "image"), strict=True)
+    )
+    for name in ("query_encoder", "title_encoder"):
+        ours = flatten(averaged[name])
+        for path, array in text.arrays.items():
+            expected = array[: len(ours[path])] if path == "position" else array
+            np.testing.assert_allclose(ours[path], expected, rtol=1e-6)
+    ours = flatten(averaged["image_encoder"])
+    assert ours["position"].shape == (2 + 4, made.WIDTH)  # 16 x 16 pixels, trained on 32 x 32
+    np.testing.assert_allclose(ours["position"][:2], image.arrays["position"][:2], rtol=1e-6)
+    for path in image.arrays.keys() - {"position"}:
+        np.testing.assert_allclose(ours[path], image.arrays[path], rtol=1e-6)
+    for source in sources:
+        shutil.rmtree(source)
+    train(config)
+
+
+def test_every_field_that_differs_is_named_with_the_options_that_would_agree(tmp_path, bert, deit):
+    config = pretrained(tiny_config(tmp_path), bert, deit)
+    query = replace(config.model.query, layers=1, eps=1e-5)
+    image = replace(config.model.image, class_tokens=1, embedding_norm=True)
+    with pytest.raises(InputError) as caught:
+        encoders_of(replace(config, model=replace(config.model, query=query)))
+    message = str(caught.value)
+    assert "model.query.init_from" in message and "\n" not in message
+    assert "model.query.layers is 1, the weights have 2; model.query.eps is 1e-05, the weights have 1e-12" in message
+    assert "set --model.query.layers 2 --model.query.eps 1e-12" in message
+    inputs = replace(config.inputs, image_mean=(0.5, 0.5, 0.5))
+    with pytest.raises(InputError) as caught:
+        encoders_of(replace(config, model=replace(config.model, image=image), inputs=inputs))
+    assert "--model.image.class-tokens 2 --model.image.no-embedding-norm --inputs.image-mean 0.485 0.456 0.406" in str(
+        caught.value
+    )
+
+
+def test_query_and_title_that_begin_alike_are_read_once_and_a_shared_one_is_placed_once(tmp_path, bert, deit):
+    config = pretrained(tiny_config(tmp_path), bert, deit)
+    encoders = encoders_of(config)
+    assert encoders["model.query"] is encoders["model.title"]
+    shared = replace(config, model=replace(config.model, shared_text=True))
+    assert set(encoders_of(shared)) == {"model.query", "model.image"}
+
+
+def fresh(length: int) -> dict[str, object]:
+    """What a run's query encoder looks like before; only its shapes matter."""
+    shapes = {"word/embedding": (made.VOCABULARY, made.WIDTH), "position": (length, made.WIDTH)}
+    return {"query_encoder": nest({path: np.zeros(shape, np.float32) for path, shape in shapes.items()})}
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "expected"),
+    [
+        (made.tokenizer(), made.tokenizer(first="v"), "they are not the same; set inputs.tokenizer to"),
+        (made.tokenizer(), made.tokenizer(40), "the run's has 40 word pieces, that of model.query.init_from 48"),
+        (None, made.tokenizer(40), "the run's has 40 word pieces, the weights of model.query.init_from 48"),
+        (made.tokenizer(60), made.tokenizer(60), "its tokenizer counts 60 word pieces, its weights 48"),
+    ],
+)
+def test_a_tokenizer_that_is_not_that_of_the_weights_is_refused(bert, there, asked, expected):
+    encoder = replace(read_encoder(str(bert), "text", "x"), tokenizer=there)
+    with pytest.raises(InputError, match=expected):
+        start_from(fresh(8), {"model.query": encoder}, Config(), from_definition(asked), lambda line: None)
+
+
+def test_texts_longer_than_the_weights_have_positions_for_are_refused(bert):
+    encoder = read_encoder(str(bert), "text", "x")
+    with pytest.raises(InputError, match=r"positions for 20 tokens, the run asks for 21; lower inputs.query_tokens"):
+        start_from(fresh(21), {"model.query": encoder}, Config(), from_definition(made.tokenizer()), lambda line: None)
+
+
+def test_weights_without_a_tokenizer_ask_for_one_before_anything_is_written(tmp_path, bert, deit):
+    alone = shutil.copytree(bert, tmp_path / "alone")
+    (alone / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"model.query.init_from: no tokenizer lies in .*; set inputs.tokenizer"):
+        train(pretrained(tiny_config(tmp_path), alone, deit))
+    assert not (tmp_path / "run").exists()
+
+
+def test_pixels_follow_the_preprocessing_that_lies_beside_the_weights(tmp_path):
+    source = made.write_case(tmp_path / "clip", "clip")
+    assert read_encoder(str(source), "image", "x").pixels.mean == (0.48145466, 0.4578275, 0.40821073)
+    (source / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}')
+    assert read_encoder(str(source), "image", "x").pixels.mean == (0.1, 0.2, 0.3)
+    (source / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    assert read_encoder(str(source), "image", "x").pixels.std == (1.0, 1.0, 1.0)
+    (source / "preprocessor_config.json").write_text('{"rescale_factor": 0.5}')
+    with pytest.raises(InputError, match=r"rescale_factor is 0.5"):
+        read_encoder(str(source), "image", "x")
+    (source / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2]}')
+    with pytest.raises(InputError, match=r"image_mean is .*, expected three numbers"):
+        read_encoder(str(source), "image", "x")
+
+
+def test_pooling_is_read_from_sentence_transformers(tmp_path, bert):
+    source = shutil.copytree(bert, tmp_path / "bert")
+    assert read_encoder(str(source), "text", "x").pooling == "cls"
+    (source / "1_Pooling").mkdir()
+    (source / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    assert read_encoder(str(source), "text", "x").pooling == "mean"
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"adaptation": {"modalities": "title"}, "image": {"init_from": "x"}}, "model.image.init_from is 'x', expe"),
+        ({"adaptation": {"modalities": "image"}, "title": {"init_from": "x"}}, "model.title.init_from is 'x', expe"),
+        ({"adaptation": {"single_stream": True}, "title": {"init_from": "x"}}, "with model.adaptation.single_stream"),
+        ({"shared_text": True, "query": {"init_from": "x"}}, "model.title differs from model.query"),
+        ({"pooling": "cls", "image": {"class_tokens": 0}}, "expected 'mean' with model.image.class_tokens 0"),
+        ({"image": {"class_tokens": -1}}, "model.image.class_tokens is -1"),
+    ],
+)  # fmt: skip
+def test_check_names_weights_that_no_encoder_would_use(model, expected):
+    with pytest.raises(InputError) as caught:
+        check(from_json(json.dumps({"model": model}), "config.json"))
+    assert expected in str(caught.value)
+
+
+def test_init_from_survives_json_and_an_old_run_reads_without_it():
+    config = Config(model=ModelConfig(), inputs=InputsConfig())
+    assert from_json(to_json(config), "x").model.query.init_from == ""
+    assert from_json('{"model": {"image": {"patch": 16}}}', "x").model.image.class_tokens == 1
+
+
+def test_the_default_image_encoder_has_the_parameters_that_it_always_had():
+    shapes = expected_shapes("image", {"layers": 1, "width": 8, "heads": 2, "mlp_width": 16}, 16, 0)
+    assert shapes["class"] == (1, 1, 8) and shapes["position"] == (5, 8)
+    assert not any("embedding_norm" in path for path in shapes)
