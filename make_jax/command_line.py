@@ -130,9 +130,9 @@ def parse_evaluation(argv: Sequence[str], description: str) -> EvalOptions:
 def parse_conversion(argv: Sequence[str], description: str) -> ImportOptions:
     """Returns the ImportOptions that `argv` (without the program's name) asks for; errors as `parse`."""
     if argv[:1] == ["import"]:
-        return _parse(ImportOptions, None, argv[1:], description)
+        return _parse(ImportOptions, None, argv[1:], description, command="import")
     if argv[:1] in (["--help"], ["-h"]):
-        return _parse(ImportOptions, None, ["--help"], description)
+        return _parse(ImportOptions, None, ["--help"], description, command="import")
     found = repr(argv[0]) if argv else "nothing"
     raise InputError(f"found {found}, expected: convert.py import SOURCE OUT")
 
@@ -171,6 +171,7 @@ def _parse(
     argv: Sequence[str],
     description: str,
     extra: tuple[str, ...] = (),
+    command: str = "",
 ) -> Options:
     """Returns `kind` as tyro reads it from `argv`; tyro's boxes on stderr become one InputError line."""
     given: dict[str, Any] = {} if default is None else {"default": default}
@@ -179,7 +180,7 @@ def _parse(
         with contextlib.redirect_stderr(captured):
             options, unknown = tyro.cli(
                 kind,
-                prog=Path(sys.argv[0]).name,
+                prog=f"{Path(sys.argv[0]).name} {command}".strip(),
                 description=description,
                 args=list(argv),
                 return_unknown_args=True,

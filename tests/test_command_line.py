@@ -5,7 +5,15 @@ import sys
 
 import pytest
 
-from make_jax.command_line import EvalData, EvalOptions, load_recipe, parse, parse_evaluation
+from make_jax.command_line import (
+    EvalData,
+    EvalOptions,
+    ImportOptions,
+    load_recipe,
+    parse,
+    parse_conversion,
+    parse_evaluation,
+)
 from make_jax.config import Config
 from make_jax.errors import InputError
 
@@ -193,3 +201,28 @@ def test_unknown_option_exits_with_2_and_one_line():
 def test_parsing_imports_no_jax():
     result = run_program("parse(['--train.steps', '300'], '')")
     assert result.returncode == 0, result.stderr
+
+
+def test_conversion_takes_a_source_and_a_folder():
+    assert parse_conversion(["import", "a/b", "out"], "Converts.") == ImportOptions("a/b", "out")
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], "found nothing, expected: convert.py import SOURCE OUT"),
+        (["improt", "a", "b"], "found 'improt'"),
+        (["import", "a"], "OUT"),
+        (["import", "a", "b", "--form", "x"], "unknown option --form"),
+    ],
+)
+def test_conversion_names_what_is_wrong(argv, expected):
+    with pytest.raises(InputError) as caught:
+        parse_conversion(argv, "Converts.")
+    assert expected in str(caught.value)
+
+
+def test_help_of_conversion_names_the_command(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        parse_conversion(["--help"], "Converts.")
+    assert leaving.value.code == 0 and "import [-h] SOURCE OUT" in capsys.readouterr().out
