@@ -1,4 +1,9 @@
-"""ViT-B/16 at 224 px and two BERT-base towers, 65,536 pairs a step, on a pod."""
+"""ViT-B/16 at 224 px and two BERT-base towers, 65,536 pairs a step, on a pod.
+
+Command:  python train.py --config configs/pod.py --data.catalog PATH, in every process (docs/scaling.md)
+Before:   python train.py --config configs/pod.py --dry-run --device v5e --count 256 says what a step takes there
+Machine:  meant for 256 TPU v5e or 64 v5p; not compiled for them yet, and never run
+"""
 
 from make_jax.config import (
     AdaptationConfig,

@@ -127,14 +127,14 @@ def find_source(path: str) -> Found:
     raise InputError(f"train.init_from is {path!r}, {expected}")
 
 
-def make_tokenizer(config: Config, catalog: Catalog, encoders: Mapping[str, Encoder]) -> Tokenizer:
+def make_tokenizer(config: Config, catalog: Catalog, encoders: Mapping[str, Encoder] | None = None) -> Tokenizer:
     """The tokenizer that the config names, else that of the weights that a text encoder begins with.
 
     Else a WordPiece of the training titles and clicked queries. InputError when weights come without a tokenizer.
     """
     if config.inputs.tokenizer:
         return from_folder(config.inputs.tokenizer)
-    for setting, encoder in encoders.items():
+    for setting, encoder in (encoders or {}).items():
         if encoder.tokenizer is not None:
             return from_definition(encoder.tokenizer)
         if encoder.kind == "text":

@@ -28,7 +28,7 @@ def begin(config: Config):
     """(start, state) of a run of `config`."""
     checkpoints = Checkpoints(Path(config.run) / "checkpoints")
     start = find_start(config, Catalog.load(config.data.catalog), checkpoints)
-    state = start.state(fresh(config, start.tokenizer, start.keywords), checkpoints)
+    state = start.state(fresh(config, start.tokenizer, start.keywords), checkpoints, config, print)
     checkpoints.close()
     return start, state
 
