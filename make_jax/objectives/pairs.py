@@ -12,8 +12,6 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 EXCLUDED = -1e30  # the logit of a pair that stands in no denominator: finite, so that differences of two are 0, not nan
 
-WORDS_AT_ONCE = 8  # of keyword bits: fewer passes over a tile, without a program of hundreds of words
-
 
 class Rows(NamedTuple):
     """Vectors with what tells which pairs are no negatives."""
@@ -32,18 +30,25 @@ def false_negatives(queries: Rows, products: Rows, query_ids: Int[Array, "m"], o
 
 
 def answered(queries: Rows, products: Rows) -> Bool[Array, "b m"]:
-    """Where a product has all keywords of a query that has some. A loop over words: no array [b, m, words]."""
+    """Where a product has all keywords of a query that has some. No array [b, m, words].
+
+    A loop over the words of bits in which a query has a keyword, as many as the query has that fills most: queries
+    are short, so these are two or three where the vocabulary has dozens.
+    """
     shape = (queries.ids.shape[0], products.ids.shape[0])
     if queries.keywords is None or products.keywords is None:
         return jnp.zeros(shape, bool)
-    asked, held = queries.keywords, products.keywords.T  # words of one number side by side, which is faster to read
+    lacked = ~products.keywords.T  # words of one number side by side, which is faster to read
+    filled = queries.keywords != 0
+    order = jnp.argsort(~filled, axis=1, stable=True)  # filled words first
+    asked = jnp.take_along_axis(queries.keywords, order, axis=1)
 
-    def narrow(word: Int[Array, ""], inside: Bool[Array, "b m"]) -> Bool[Array, "b m"]:
-        missing = jnp.take(asked, word, axis=1)[:, None] & ~jnp.take(held, word, axis=0)[None, :]
+    def narrow(turn: Int[Array, ""], inside: Bool[Array, "b m"]) -> Bool[Array, "b m"]:
+        missing = jnp.take(asked, turn, axis=1)[:, None] & jnp.take(lacked, jnp.take(order, turn, axis=1), axis=0)
         return inside & (missing == 0)
 
-    some = jnp.any(asked != 0, axis=1)[:, None]
-    return jax.lax.fori_loop(0, asked.shape[1], narrow, jnp.broadcast_to(some, shape), unroll=WORDS_AT_ONCE)
+    some = jnp.any(filled, axis=1)[:, None]
+    return jax.lax.fori_loop(0, jnp.max(jnp.sum(filled, axis=1)), narrow, jnp.broadcast_to(some, shape))
 
 
 def equal(mine: Int[Array, "b"], others: Int[Array, "m"]) -> Bool[Array, "b m"]:
