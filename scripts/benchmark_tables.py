@@ -15,6 +15,11 @@ def benchmark_tables() -> dict[str, str]:
         "loss-memory": _loss_memory,
         "loss-time": _loss_time,
         "loss-peers": _loss_peers,
+        "gradient-cache": _gradient_cache,
+        "scaling": _scaling,
+        "pod-compile": _pod_compile,
+        "cost-model": _cost_model,
+        "kill-matrix": _kill_matrix,
     }
     files = {name: RESULTS / f"{name}.json" for name in makers}
     return {name: makers[name](json.loads(file.read_text("utf-8"))) for name, file in files.items() if file.is_file()}
@@ -65,6 +70,68 @@ def _loss_peers(made: dict[str, Any]) -> str:
         times = [f"{r['seconds']:.2f}", f"{r['least_seconds']:.2f}"]
         rows.append([str(r["processes"]), f"{r['batch']:,}", r["form"], *times, f"{r['peak_mib']:.0f}"])
     return f"{made['rounds']} rounds, alternating; medians. {_machine(made)}\n\n{markdown(rows)}"
+
+
+def _gradient_cache(made: dict[str, Any]) -> str:
+    rows = [["step", "s", "least s", "temporary MiB"]]
+    for name, row in made["rows"].items():
+        rows.append([name, f"{row['seconds']:.2f}", f"{row['least']:.2f}", f"{row['temporary_mib']:,.0f}"])
+    return f"{made['steps']} steps of each, alternating; medians. {_machine(made)}\n\n{markdown(rows)}"
+
+
+def _scaling(made: dict[str, Any]) -> str:
+    rows = [
+        ["processes", "devices", "s a step", "least s", "efficiency", "MiB sent a device", "temporary MiB a device"]
+    ]
+    for r in made["rows"]:
+        times = [f"{r['seconds']:.2f}", f"{r['fastest']:.2f}", f"{r['efficiency']:.2f}"]
+        rows.append(
+            [str(r["processes"]), str(r["devices"]), *times, f"{r['sent_mib']:.1f}", f"{r['temporary_mib']:.0f}"]
+        )
+    told = f"{made['batch']} rows, {made['cores']} cores, {made['steps']} steps in each of {made['rounds']} starts."
+    return f"{told} {_machine(made)}\n\n{markdown(rows)}"
+
+
+def _pod_compile(made: dict[str, Any]) -> str:
+    """Memory of each pod, then its exchanges."""
+    rows = [["pod", "fits", "MiB there", "state and batch", "temporary", "program", "total", "compiled in"]]
+    sent = [["pod", "operation", "among", "operations", "times", "MiB each time", "MiB sent a device"]]
+    for r in made["rows"]:
+        pod, mib = f"{r['count']} {r['device']}", r["mib"]
+        sizes = [f"{mib[what]:,}" for what in ("there is", "state and batch", "temporary", "program", "total")]
+        rows.append([pod, "yes" if r["fits"] else "no", *sizes, f"{r['compile_seconds']:,} s"])
+        for each in r["collectives"]:
+            counts = [str(each[what]) for what in ("devices", "count", "times")]
+            sent.append([pod, each["operation"], *counts, f"{each['size'] / 2**20:,.2f}", f"{each['sent_mib']:,.1f}"])
+        sent.append([pod, "in all", "", "", "", "", f"{sum(each['sent_mib'] for each in r['collectives']):,.1f}"])
+    told = f"Compiled by libtpu {made['libtpu']}, jax {made['about']['versions']['jax']}; nothing run."
+    return f"{told}\n\n{markdown(rows)}\n{markdown(sent)}"
+
+
+def _cost_model(made: dict[str, Any]) -> str:
+    """The ring on every machine; the gather form's differences stand in the file."""
+    head = ["batch", "chips", "compute ms", "memory ms", "network ms", "pairs a second", "share of peak"]
+    parts = []
+    for name in dict.fromkeys(r["machine"] for r in made["rows"]):
+        rows = [head]
+        for r in made["rows"]:
+            if (r["machine"], r["form"]) != (name, "ring"):
+                continue
+            times = [f"{r['seconds'][what] * 1e3:,.0f}" for what in ("compute", "memory", "network")]
+            pairs, share = r["pairs_a_second"], r["share_of_peak"]
+            rates = [
+                f"{pairs['at least']:,} to {pairs['at most']:,}",
+                f"{share['at least']:.2f} to {share['at most']:.2f}",
+            ]
+            rows.append([f"{r['batch']:,}", f"{r['chips']:,}" + ("" if r["fits"] else " (too large)"), *times, *rates])
+        parts.append(f"{name}\n\n{markdown(rows)}")
+    return "\n".join(parts)
+
+
+def _kill_matrix(made: dict[str, Any]) -> str:
+    rows = [["what was done", "promise", "what was seen"]]
+    rows += [[r["row"], r["result"], r["seen"]] for r in made["rows"]]
+    return f"{_machine(made)}\n\n{markdown(rows)}"
 
 
 def _machine(made: dict[str, Any]) -> str:

@@ -88,22 +88,24 @@ def compiled(text: str) -> list[Collective]:
     """The collectives of a compiled program, `compiled.as_text()`, with those in loops as often as they go round.
 
     A loop's count is the one that the compiler notes, or else the constant that its condition compares with, as for
-    what `jax.lax.scan` becomes. Raises ValueError where there is neither.
+    what `jax.lax.scan` becomes. Raises ValueError where a loop that exchanges anything has neither.
     """
     computations, entry = _read(text)
     times = dict.fromkeys(computations, 0)
     times[entry] = 1
-    for name in _callers_first(computations, entry):
+    order = _callers_first(computations, entry)
+    exchanging = _exchanging(computations, order)
+    for name in order:
         for _, _, operation, rest in computations[name]:
-            rounds = _rounds(rest, computations) if operation == "while" else 1
-            for called in _called(rest):
+            within = [called for called in _called(rest) if called in exchanging]
+            rounds = _rounds(rest, computations) if operation == "while" and within else 1
+            for called in within:
                 times[called] += times[name] * rounds
     found = []
     for name, lines in computations.items():
         for _, result, operation, rest in lines:
-            plain = operation.removesuffix("-start")
-            if plain in OPERATIONS and times[name]:
-                found.append(_collective(plain, operation, result, rest, times[name], scatters="scatter" in name))
+            if _exchanges(operation) and times[name]:
+                found.append(_collective(operation, result, rest, times[name], scatters="scatter" in name))
     return joined(each for each in found if each.devices > 1)
 
 
@@ -143,6 +145,19 @@ def _callers_first(computations: dict[str, list[tuple[str, str, str, str]]], ent
     return order[::-1]
 
 
+def _exchanges(operation: str) -> bool:
+    return operation.removesuffix("-start") in OPERATIONS
+
+
+def _exchanging(computations: dict[str, list[tuple[str, str, str, str]]], callers_first: list[str]) -> set[str]:
+    """The computations that exchange something, or call one that does."""
+    found: set[str] = set()
+    for name in reversed(callers_first):
+        if any(_exchanges(line[2]) or not found.isdisjoint(_called(line[3])) for line in computations[name]):
+            found.add(name)
+    return found
+
+
 def _rounds(rest: str, computations: dict[str, list[tuple[str, str, str, str]]]) -> int:
     if noted := re.search(r"known_trip_count\D+(\d+)", rest):
         return int(noted[1])
@@ -156,8 +171,8 @@ def _rounds(rest: str, computations: dict[str, list[tuple[str, str, str, str]]])
     return constants.pop()
 
 
-def _collective(plain: str, operation: str, result: str, rest: str, times: int, scatters: bool) -> Collective:
-    devices = _group(rest)
+def _collective(operation: str, result: str, rest: str, times: int, scatters: bool) -> Collective:
+    plain, devices = operation.removesuffix("-start"), _group(rest)
     parts = _top_level(result)
     if operation == "collective-permute-start" or (operation == "all-gather-start" and len(parts) > 1):
         result = parts[0] if plain == "collective-permute" else parts[1]  # (what goes in, what comes out, ...)

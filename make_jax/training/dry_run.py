@@ -63,17 +63,18 @@ def dry_run(config: Config, asked: DryRun) -> Report:
     Raises InputError for settings that contradict each other or the count of devices, and for a device, or a count of
     TPUs, that does not exist.
     """
-    check(config)
     name, devices = _devices(asked)
-    machine = machine_of(name)
-    if machine.topology:
+    tpu = bool(machine_of(name).topology)
+    if tpu:
         expect_libtpu(name)  # before the minute that tracing takes
-    mesh = abstract_mesh(config.train.fsdp, devices)
-    check_batch(config.train.batch_size, mesh)
-    check_micro_batch(config.train.batch_size, config.train.micro_batch, mesh)
-    if config.objectives.qim or config.objectives.qim2:
-        check_groups(config.train.batch_size, config.objectives.matching_group, mesh)
-    made = compile_step(config, name, devices) if machine.topology else None
+    _check(config, devices)
+    made = compile_step(config, name, devices) if tpu else None
+    return replace(trace_step(config, name, devices), compiled=made)
+
+
+def trace_step(config: Config, name: str, devices: int) -> Report:
+    """The same without a compiler, for any count of devices; raises InputError as `dry_run` does."""
+    machine, mesh = machine_of(name), _check(config, devices)
     model = model_of(config)
     state, batch = state_shapes(model, config, mesh), batch_shapes(model, config, mesh)
     traced = make_step(model, config, mesh, state.params).trace(state, batch)
@@ -91,8 +92,19 @@ def dry_run(config: Config, asked: DryRun) -> Report:
         count_loss(model, config, mesh),
         bounds(step, sizes["parameters"], machine, devices, config.train.fsdp),
         _memory(machine, devices),
-        made,
+        None,
     )
+
+
+def _check(config: Config, devices: int) -> AnyMesh:
+    """The mesh of so many devices, if the settings agree with it and with each other."""
+    check(config)
+    mesh = abstract_mesh(config.train.fsdp, devices)
+    check_batch(config.train.batch_size, mesh)
+    check_micro_batch(config.train.batch_size, config.train.micro_batch, mesh)
+    if config.objectives.qim or config.objectives.qim2:
+        check_groups(config.train.batch_size, config.objectives.matching_group, mesh)
+    return mesh
 
 
 def count_loss(model: Make, config: Config, mesh: AnyMesh) -> Counts:

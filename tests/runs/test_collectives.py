@@ -116,3 +116,11 @@ def test_programs_of_tpus_are_read():
     ]
     with pytest.raises(ValueError, match="a loop whose count is not known"):
         compiled(TPU.replace("constant(8)", "parameter(1)"))
+
+
+def test_a_loop_of_unknown_count_that_exchanges_nothing_is_read_past():
+    inner = "\n".join(line for line in TPU.splitlines() if "collective-permute" not in line)
+    assert compiled(inner.replace("constant(8)", "parameter(1)")) == [
+        Collective("reduce-scatter", 2, (), 1, 1, 192 * 16 * 4),
+        Collective("all-gather", 2, (), 1, 1, 16 * 16 * 2),
+    ]

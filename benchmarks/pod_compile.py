@@ -1,0 +1,82 @@
+"""The step of configs/pod.py compiled for the pods that it is meant for, with libtpu's own compiler; no TPU is needed.
+
+    python benchmarks/pod_compile.py [--out docs/results/pod-compile.json]
+
+Wants the package libtpu of this JAX (`pip install "jax[tpu]"`). Nothing runs: memory and exchanges are what the
+compiler says of its program, FLOPs those of the traced one, and nothing tells how long a step takes. Takes minutes.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import runpy
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from make_jax.catalog.reader import Catalog
+from make_jax.command_line import DryRun
+from make_jax.config import Config
+from make_jax.errors import exit_cleanly
+from make_jax.files import write_atomically
+from make_jax.retrieval.provenance import about
+from make_jax.training.dry_run import dry_run
+
+ROOT = Path(__file__).resolve().parent.parent
+PODS = (("v5e", 256), ("v5p", 64))
+MIB = 2**20
+
+
+def compile_for(config: Config, device: str, count: int) -> dict[str, Any]:
+    """What the compiler says of one pod's program."""
+    start = time.perf_counter()
+    report = dry_run(config, DryRun(device=device, count=count))
+    made = report.compiled
+    assert made is not None and report.memory is not None
+    exchanges = [{**each._asdict(), "sent_mib": round(each.sent / MIB, 2)} for each in made.collectives]
+    for each in exchanges:
+        del each["axes"]  # the compiled program does not name them
+    return {
+        "device": device,
+        "count": count,
+        "topology": made.topology,
+        "fits": report.fits,
+        "refusal": made.refusal,
+        "batch": config.train.batch_size,
+        "fsdp": report.fsdp,
+        "micro_batch": config.train.micro_batch,
+        "parameters": report.parameters,
+        "mib": {
+            "there is": round(report.memory / MIB),
+            "state and batch": round(made.arguments / MIB),
+            "temporary": round(made.temporary / MIB),
+            "program": round(made.code / MIB),
+            "total": round(made.total / MIB),
+            "temporary, estimated without the compiler": round(report.step.alive / MIB),
+        },
+        "tflop_a_device": {kind: round(flops / 1e12, 2) for kind, flops in report.step.flops.items()},
+        "collectives": exchanges,
+        "compile_seconds": round(time.perf_counter() - start),
+    }
+
+
+def main() -> None:
+    """Compiles and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "pod-compile.json")
+    asked = parser.parse_args()
+    config: Config = runpy.run_path(str(ROOT / "configs" / "pod.py"))["config"]
+    told = about(Catalog.load(""), seed=config.train.seed)
+    rows: list[dict[str, Any]] = []
+    for device, count in PODS:
+        rows.append(compile_for(config, device, count))
+        print(json.dumps(rows[-1]), flush=True)
+        made = {"about": told, "libtpu": importlib.metadata.version("libtpu"), "rows": rows}
+        write_atomically(asked.out, json.dumps(made, indent=1) + "\n")  # after each: a run that is stopped keeps it
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
