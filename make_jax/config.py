@@ -46,6 +46,7 @@ class InputsConfig:
 
     tokenizer: str = ""  # local Hugging Face tokenizer folder; "": that of init_from, else a WordPiece of the catalog
     vocabulary: int = 8192  # most word pieces of a trained tokenizer
+    new_characters: int = 0  # most pieces added to the WordPiece of init_from for characters that it lacks
     query_tokens: int = 16  # longest query, in tokens, special tokens included
     title_tokens: int = 32  # longest title, in tokens, special tokens included
     image_height: int = 64  # pixels

@@ -4,6 +4,7 @@ A tokenizer is its definition, one JSON text in the format of Hugging Face `toke
 checkpoint, so that evaluation and serving cut texts exactly as training did.
 """
 
+import json
 import os
 import unicodedata
 from collections import Counter
@@ -147,6 +148,33 @@ def train_wordpiece(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     return Tokenizer(trained.to_str())
 
 
+def with_characters(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> Tokenizer:
+    """`tokenizer` with up to `most` pieces more, of the characters that make words of `texts` unknown to it.
+
+    All ids stay what they are. New pieces are single characters, the most frequent first, "##x" where x continues a
+    word; a character that texts have once gets none. An English WordPiece comes to know Chinese by them.
+
+    Raises:
+        InputError: the tokenizer is no WordPiece.
+    """
+    described = json.loads(tokenizer.definition)
+    if described["model"]["type"] != "WordPiece" or not (described["normalizer"] and described["pre_tokenizer"]):
+        raise InputError(
+            f"inputs.new_characters: the tokenizer is a {described['model']['type']}, expected a WordPiece as BERT has "
+            "it; set it to 0 for a tokenizer that knows all characters"
+        )
+    cutter, vocabulary = _parse(tokenizer.definition), described["model"]["vocab"]
+    unknown, continuing = described["model"]["unk_token"], described["model"]["continuing_subword_prefix"]
+    counts: Counter[str] = Counter()
+    for word, times in _words(cutter, texts).items():
+        if unknown in (piece.value for piece in cutter.model.tokenize(word)):
+            pieces = [word[0], *(continuing + character for character in word[1:])]
+            counts.update({piece: times for piece in pieces if piece not in vocabulary})
+    found = sorted((piece for piece, times in counts.items() if times > 1), key=lambda piece: (-counts[piece], piece))
+    vocabulary |= {piece: tokenizer.vocabulary_size + i for i, piece in enumerate(found[:most])}
+    return Tokenizer(json.dumps(described))
+
+
 def normalised(text: str) -> str:
     """What two texts have in common when they are the same query: NFKC, lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
@@ -168,15 +196,9 @@ def _untrained(model: models.WordPiece) -> tokenizers.Tokenizer:
 
 def _characters(cutter: tokenizers.Tokenizer, texts: Iterable[str], most: int) -> tuple[list[str], set[str]]:
     """The characters worth a token, and those of them that also continue a word; together at most `most` tokens."""
-    words: Counter[str] = Counter()
-    every = list(texts)
-    for start in range(0, len(every), 256):
-        # One call for many texts: the call itself is what costs. A line break ends a word like any other space.
-        joined = cutter.normalizer.normalize_str("\n".join(every[start : start + 256]))
-        words.update(word for word, _ in cutter.pre_tokenizer.pre_tokenize_str(joined))
     first: Counter[str] = Counter()
     later: Counter[str] = Counter()
-    for word, times in words.items():
+    for word, times in _words(cutter, texts).items():
         first[word[0]] += times
         for character in word[1:]:
             later[character] += times
@@ -189,6 +211,17 @@ def _characters(cutter: tokenizers.Tokenizer, texts: Iterable[str], most: int) -
             break
         alphabet.append(character)
     return sorted(alphabet), {character for character in alphabet if character in later}
+
+
+def _words(cutter: tokenizers.Tokenizer, texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs, as the tokenizer's model gets it."""
+    words: Counter[str] = Counter()
+    every = list(texts)
+    for start in range(0, len(every), 256):
+        # One call for many texts: the call itself is what costs. A line break ends a word like any other space.
+        joined = cutter.normalizer.normalize_str("\n".join(every[start : start + 256]))
+        words.update(word for word, _ in cutter.pre_tokenizer.pre_tokenize_str(joined))
+    return words
 
 
 def _parse(definition: str) -> tokenizers.Tokenizer:

@@ -63,6 +63,9 @@ def start_from(
 ) -> Params:
     """`params` with `encoders` (of `encoders_of`) in place of fresh ones, as NumPy arrays; the rest stays as it is.
 
+    Where query and title begin with the same weights and vectors are as wide as these, both projections begin as the
+    identity, so that queries find titles as they do by the public encoder; any other start would be random to them.
+
     `note` is told what was brought to another size. Raises InputError when the run's tokenizer is not that of the
     weights, or texts are longer than they have positions for.
     """
@@ -75,7 +78,10 @@ def start_from(
         arrays = dict(encoder.arrays)
         if place.kind == "text":
             _check_tokenizer(encoder, tokenizer, place.setting)
-            arrays["word/embedding"] = arrays["word/embedding"][: tokenizer.vocabulary_size]
+            more = tokenizer.vocabulary_size - len(arrays["word/embedding"])
+            arrays["word/embedding"] = _words(encoder, params[place.params], tokenizer.vocabulary_size)
+            if more > 0:
+                note(f"{place.setting}: {more:,} word pieces begin at random, the weights do not have them")
             arrays["position"] = _positions_of_text(encoder, shapes["position"][0], place.setting)
         else:
             arrays["position"] = _positions_of_image(encoder, config, note)
@@ -85,7 +91,26 @@ def start_from(
         note(f"{place.setting}: {count / 1e6:.1f}M parameters of {encoder.folder} ({encoder.family})")
         if encoder.pooling != config.model.pooling:
             note(f"{place.setting}: its makers pool by {encoder.pooling!r}, model.pooling is {config.model.pooling!r}")
-    return new
+    return _alike(new, encoders, config, note)
+
+
+def _alike(params: Params, encoders: Mapping[str, Encoder], config: Config, note: Callable[[str], None]) -> Params:
+    """`params` whose projections of query and title are the identity, if that has a meaning [ours]."""
+    model = config.model
+    query, title = (encoders.get(f"model.{side}") for side in ("query", "title"))
+    title = query if model.shared_text else title
+    same = query is not None and title is not None and query.folder == title.folder
+    if not same or model.embedding != model.query.width or model.adaptation.modalities == "image":
+        return params
+    one = model.adaptation.modalities == "title"
+    where = "product_projection/kernel" if one else "adaptation/title_projection/kernel"
+    flat = flatten(params)
+    if where not in flat:  # a single stream has no projection of titles
+        return params
+    for name in ("query_projection/kernel", where):
+        flat[name] = np.eye(model.embedding, dtype=np.float32)
+    note(f"projections of query and title begin as the identity, so that they meet as in {query.folder}")
+    return nest(flat)
 
 
 def _check_settings(encoder: Encoder, ours: TextConfig | ImageConfig, setting: str, config: Config) -> None:
@@ -127,15 +152,25 @@ def _check_tokenizer(encoder: Encoder, tokenizer: Tokenizer, setting: str) -> No
         )
     theirs = tokenizers.Tokenizer.from_str(encoder.tokenizer).get_vocab(with_added_tokens=True)
     ours = tokenizers.Tokenizer.from_str(tokenizer.definition).get_vocab(with_added_tokens=True)
-    if ours != theirs:
+    if any(ours.get(piece) != number for piece, number in theirs.items()):
         raise InputError(
             f"inputs.tokenizer: the run's has {len(ours):,} word pieces, that of {setting}.init_from {len(theirs):,}, "
-            f"and they are not the same; set inputs.tokenizer to {encoder.folder}, or to nothing"
+            f"which have other numbers; set inputs.tokenizer to {encoder.folder}, or to nothing"
         )
-    if tokenizer.vocabulary_size > rows:
+    if max(theirs.values()) >= rows:
         raise InputError(
-            f"{encoder.folder}: its tokenizer counts {tokenizer.vocabulary_size:,} word pieces, its weights {rows:,}"
+            f"{encoder.folder}: its tokenizer counts {1 + max(theirs.values()):,} word pieces, its weights {rows:,}"
         )
+
+
+def _words(encoder: Encoder, fresh: Params, count: int) -> np.ndarray:
+    """A row for each of `count` pieces; those that the weights lack are drawn as if they were of the same table."""
+    table = encoder.arrays["word/embedding"][:count]
+    new = np.asarray(fresh["word"]["embedding"])[len(table) : count]
+    if not len(new):
+        return table
+    drawn = (new - new.mean()) / new.std()
+    return np.concatenate([table, (table.mean(0) + table.std(0) * drawn).astype(np.float32)])
 
 
 def _positions_of_text(encoder: Encoder, length: int, setting: str) -> np.ndarray:

@@ -19,7 +19,7 @@ from make_jax.catalog.mining import mine_keywords
 from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, from_json
 from make_jax.errors import InputError
-from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, train_wordpiece
+from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, train_wordpiece, with_characters
 from make_jax.interop.saved import Encoder
 from make_jax.interop.starting import encoders_of
 from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, TOKENIZER, read_keywords
@@ -128,7 +128,7 @@ def find_source(path: str) -> Found:
 
 
 def make_tokenizer(config: Config, catalog: Catalog, encoders: Mapping[str, Encoder] | None = None) -> Tokenizer:
-    """The tokenizer that the config names, else that of the weights that a text encoder begins with.
+    """The tokenizer that the config names, else that of the weights that a text encoder begins with, with new pieces.
 
     Else a WordPiece of the training titles and clicked queries. InputError when weights come without a tokenizer.
     """
@@ -136,14 +136,21 @@ def make_tokenizer(config: Config, catalog: Catalog, encoders: Mapping[str, Enco
         return from_folder(config.inputs.tokenizer)
     for setting, encoder in (encoders or {}).items():
         if encoder.tokenizer is not None:
-            return from_definition(encoder.tokenizer)
+            theirs = from_definition(encoder.tokenizer)
+            more = config.inputs.new_characters
+            return with_characters(theirs, _texts(catalog), more) if more else theirs
         if encoder.kind == "text":
             raise InputError(
                 f"{setting}.init_from: no tokenizer lies in {encoder.folder}; set inputs.tokenizer to the folder of "
                 "the one that its weights belong to"
             )
+    return train_wordpiece(_texts(catalog), config.inputs.vocabulary)
+
+
+def _texts(catalog: Catalog) -> list[str]:
+    """Training titles and clicked queries."""
     titles = [product.title for product in catalog.split_products("train")]
-    return train_wordpiece([*titles, *(click.query for click in catalog.clicks)], config.inputs.vocabulary)
+    return [*titles, *(click.query for click in catalog.clicks)]
 
 
 def make_keywords(config: Config, catalog: Catalog) -> KeywordVocabulary:

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from make_jax.errors import InputError
-from make_jax.inputs.tokenizer import SPECIAL, Tokenizer, from_definition, from_folder, normalised, train_wordpiece
+from make_jax.inputs.tokenizer import (
+    SPECIAL,
+    Tokenizer,
+    from_definition,
+    from_folder,
+    normalised,
+    train_wordpiece,
+    with_characters,
+)
+from tests.interop import made
 
 TEXTS = [
     f"{brand} {colour} {kind}"
@@ -175,3 +184,24 @@ def test_tokenizer_without_special_tokens_around_a_text_is_an_input_error() -> N
 def test_normalised_makes_equal_queries_equal() -> None:
     assert normalised("  ＲＥＤ  Shirt\n") == normalised("red shirt") == "red shirt"
     assert normalised("red shirts") != normalised("red shirt")
+
+
+def test_new_characters_make_unknown_words_known_and_leave_all_ids() -> None:
+    english = train_wordpiece([text for text in TEXTS if text.isascii()], 120)
+    more = with_characters(english, [*TEXTS, "👟"], 50)
+    assert "[UNK]" in pieces(english, "nike 红色 衬衫")
+    assert pieces(more, "nike 红色 衬衫")[-5:] == ["红", "色", "衬", "衫", "[SEP]"]
+    old, new = (json.loads(each.definition)["model"]["vocab"] for each in (english, more))
+    assert old.items() <= new.items()
+    assert sorted(new.values())[-len(new) + len(old) :] == list(range(english.vocabulary_size, more.vocabulary_size))
+    assert "👟" not in new  # texts have it once
+    few = with_characters(english, TEXTS, 2)
+    assert few.vocabulary_size == english.vocabulary_size + 2
+    assert {"色"} < new.keys() and "色" in json.loads(few.definition)["model"]["vocab"]  # the most frequent ones
+    for text in ("nike red shirt", "turtle running shoes"):
+        assert pieces(more, text) == pieces(english, text)
+
+
+def test_new_characters_want_a_wordpiece() -> None:
+    with pytest.raises(InputError, match=r"inputs\.new_characters: the tokenizer is a WordLevel"):
+        with_characters(from_definition(made.tokenizer()), TEXTS, 5)

@@ -12,7 +12,7 @@ from make_jax.config import Config, InputsConfig, ModelConfig, check, from_json,
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import from_definition
 from make_jax.interop.encoders import expected_shapes, flatten, nest, read_encoder
-from make_jax.interop.starting import encoders_of, start_from
+from make_jax.interop.starting import _alike, encoders_of, start_from
 from make_jax.retrieval.retriever import TOKENIZER, read_checkpoint
 from make_jax.training.loop import train
 from tests.interop import made
@@ -65,9 +65,23 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_and_goes_on_without_the
     np.testing.assert_allclose(ours["position"][:2], image.arrays["position"][:2], rtol=1e-6)
     for path in image.arrays.keys() - {"position"}:
         np.testing.assert_allclose(ours[path], image.arrays[path], rtol=1e-6)
+    for projection in (averaged["query_projection"], averaged["adaptation"]["title_projection"]):
+        np.testing.assert_array_equal(projection["kernel"], np.eye(made.WIDTH))  # query and title meet as they did
+    assert "begin as the identity" in told
     for source in sources:
         shutil.rmtree(source)
     train(config)
+
+
+def test_projections_stay_random_where_query_and_title_begin_with_different_weights(bert, tmp_path):
+    encoder = read_encoder(str(bert), "text", "init_from")
+    other = replace(encoder, folder=str(tmp_path))
+    config = pretrained(tiny_config(tmp_path), bert, bert)
+    random = nest({"query_projection/kernel": np.ones((16, 16)), "adaptation/title_projection/kernel": np.ones(2)})
+    assert _alike(random, {"model.query": encoder, "model.title": other}, config, print) is random
+    assert _alike(random, {"model.query": encoder}, config, print) is random
+    wider = replace(config, model=replace(config.model, embedding=32))
+    assert _alike(random, {"model.query": encoder, "model.title": encoder}, wider, print) is random
 
 
 def test_every_field_that_differs_is_named_with_the_options_that_would_agree(tmp_path, bert, deit):
@@ -105,7 +119,7 @@ def fresh(length: int) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("there", "asked", "expected"),
     [
-        (made.tokenizer(), made.tokenizer(first="v"), "they are not the same; set inputs.tokenizer to"),
+        (made.tokenizer(), made.tokenizer(first="v"), "which have other numbers; set inputs.tokenizer to"),
         (made.tokenizer(), made.tokenizer(40), "the run's has 40 word pieces, that of model.query.init_from 48"),
         (None, made.tokenizer(40), "the run's has 40 word pieces, the weights of model.query.init_from 48"),
         (made.tokenizer(60), made.tokenizer(60), "its tokenizer counts 60 word pieces, its weights 48"),
@@ -181,3 +195,22 @@ def test_the_default_image_encoder_has_the_parameters_that_it_always_had():
     shapes = expected_shapes("image", {"layers": 1, "width": 8, "heads": 2, "mlp_width": 16}, 16, 0)
     assert shapes["class"] == (1, 1, 8) and shapes["position"] == (5, 8)
     assert not any("embedding_norm" in path for path in shapes)
+
+
+def test_pieces_that_the_weights_lack_begin_at_random_behind_theirs(bert):
+    encoder = read_encoder(str(bert), "text", "x")
+    asked = from_definition(made.tokenizer(made.VOCABULARY + 8))
+    shapes = {path: array.shape for path, array in encoder.arrays.items()}
+    shapes |= {"word/embedding": (made.VOCABULARY + 8, made.WIDTH), "position": (8, made.WIDTH)}
+    rng = np.random.default_rng(0)
+    before = {"query_encoder": nest({path: rng.normal(size=shape) for path, shape in shapes.items()})}
+    config = pretrained(Config(), bert, bert)
+    told: list[str] = []
+    table = flatten(start_from(before, {"model.query": encoder}, config, asked, told.append))[
+        "query_encoder/word/embedding"
+    ]
+    theirs = encoder.arrays["word/embedding"]
+    np.testing.assert_array_equal(table[: made.VOCABULARY], theirs)
+    assert len(np.unique(table[made.VOCABULARY :], axis=0)) == 8
+    assert 0.5 < table[made.VOCABULARY :].std() / theirs.std() < 2
+    assert any("8 word pieces begin at random" in line for line in told)

@@ -1,0 +1,58 @@
+"""configs/fashion.py with public text encoders: queries and titles begin with all-MiniLM-L6-v2.
+
+Command:  python train.py --config configs/fashion_pretrained.py --data.catalog fashion-full.zip --run runs/pretrained
+          Without a network: --model.query.init-from FOLDER --model.title.init-from FOLDER, with the files of the model
+"""
+
+from make_jax.config import (
+    AdaptationConfig,
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ImageConfig,
+    InputsConfig,
+    ModelConfig,
+    ObjectivesConfig,
+    OptimConfig,
+    TextConfig,
+    TrainConfig,
+)
+
+text = TextConfig(
+    layers=6,
+    width=384,
+    heads=12,
+    mlp_width=1536,
+    dropout=0.0,
+    eps=1e-12,
+    activation="gelu",
+    init_from="sentence-transformers/all-MiniLM-L6-v2",
+)
+
+config = Config(
+    run="runs/fashion-pretrained",
+    data=DataConfig(),
+    inputs=InputsConfig(
+        new_characters=2000,  # MiniLM knows few Chinese ones
+        query_tokens=12,
+        title_tokens=16,
+        image_height=64,
+        image_width=48,
+        augment=AugmentConfig(crop_area=0.8, flip=True, brightness=0.05, contrast=0.05, saturation=0.05),
+    ),
+    model=ModelConfig(
+        query=text,
+        title=text,
+        image=ImageConfig(layers=4, width=128, heads=2, mlp_width=512, patch=16, dropout=0.0, activation="gelu_tanh"),
+        adaptation=AdaptationConfig(cross_attention=False),
+        embedding=384,  # as wide as the encoders: queries find titles from the first step as they do by MiniLM
+    ),
+    objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, key=0.1),
+    optim=OptimConfig(
+        learning_rate=2e-3,
+        warmup_steps=50,
+        weight_decay=0.05,
+        rules=((r"(query|title)_(encoder|projection)/", 0.05),),  # they know much already
+    ),
+    train=TrainConfig(steps=500, batch_size=256, eval_every=250, save_every=100, log_every=10),
+)
