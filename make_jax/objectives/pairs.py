@@ -39,16 +39,18 @@ def answered(queries: Rows, products: Rows) -> Bool[Array, "b m"]:
     if queries.keywords is None or products.keywords is None:
         return jnp.zeros(shape, bool)
     lacked = ~products.keywords.T  # words of one number side by side, which is faster to read
-    filled = queries.keywords != 0
-    order = jnp.argsort(~filled, axis=1, stable=True)  # filled words first
-    asked = jnp.take_along_axis(queries.keywords, order, axis=1)
+    asked = queries.keywords
 
-    def narrow(turn: Int[Array, ""], inside: Bool[Array, "b m"]) -> Bool[Array, "b m"]:
-        missing = jnp.take(asked, turn, axis=1)[:, None] & jnp.take(lacked, jnp.take(order, turn, axis=1), axis=0)
-        return inside & (missing == 0)
+    def narrow(left: tuple[UInt32[Array, "b words"], Bool[Array, "b m"]]) -> tuple[Array, Array]:
+        untold, inside = left
+        word = jnp.argmax(untold != 0, axis=1)  # the first that has a keyword; word 0, which is 0 then, if none has
+        missing = jnp.take_along_axis(untold, word[:, None], axis=1) & jnp.take(lacked, word, axis=0)
+        told = jnp.arange(untold.shape[1])[None, :] == word[:, None]
+        return jnp.where(told, jnp.uint32(0), untold), inside & (missing == 0)
 
-    some = jnp.any(filled, axis=1)[:, None]
-    return jax.lax.fori_loop(0, jnp.max(jnp.sum(filled, axis=1)), narrow, jnp.broadcast_to(some, shape))
+    some = jnp.any(asked != 0, axis=1)[:, None]
+    _, inside = jax.lax.while_loop(lambda left: jnp.any(left[0] != 0), narrow, (asked, jnp.broadcast_to(some, shape)))
+    return inside
 
 
 def equal(mine: Int[Array, "b"], others: Int[Array, "m"]) -> Bool[Array, "b m"]:
