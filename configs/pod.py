@@ -2,7 +2,7 @@
 
 Command:  python train.py --config configs/pod.py --data.catalog PATH, in every process (docs/scaling.md)
 Before:   python train.py --config configs/pod.py --dry-run --device v5e --count 256 says what a step takes there
-Machine:  meant for 256 TPU v5e or 64 v5p; not compiled for them yet, and never run
+Machine:  256 TPU v5e or 64 v5p; compiled for them, where it fits (docs/scaling.md), and never run
 """
 
 from make_jax.config import (

@@ -1,6 +1,7 @@
 """The dry run against what a real start and the compiler say, on eight pretended devices."""
 
 import importlib.util
+import runpy
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +17,11 @@ from make_jax.runs.mesh import abstract_mesh, make_mesh
 from make_jax.training.aot import compile_step
 from make_jax.training.bounds import bounds
 from make_jax.training.counts import count
-from make_jax.training.dry_run import Report, dry_run
+from make_jax.training.dry_run import Report, dry_run, trace_step
 from make_jax.training.dry_run_text import text_of
 from make_jax.training.shapes import batch_shapes, bytes_per_device, model_of, state_shapes
 from make_jax.training.step import init_state, make_step
+from tests.conftest import ROOT
 from tests.training.tiny_run import tiny_config
 
 MIB = 2**20
@@ -213,3 +215,10 @@ def test_compiles_for_tpus(config):
     made = compile_step(config, "v5e", 8)
     assert made.topology == "v5e:2x4" and made.total >= made.arguments > 0
     assert {each.operation for each in made.collectives} >= {"all-gather", "all-reduce"}
+
+
+def test_the_pod_recipe_fits_its_smaller_chips_by_estimate():
+    config = runpy.run_path(str(ROOT / "configs" / "pod.py"))["config"]
+    report = trace_step(config, "v5e", 256)
+    assert report.fits and config.train.batch_size == 65_536
+    assert 300e6 < report.parameters < 350e6
