@@ -47,7 +47,7 @@ def exit_cleanly(main: Callable[[], int | None]) -> None:
 def tell(error: BaseException) -> int | None:
     """Prints on stderr what `exit_cleanly` says of an error and returns its exit code; None for one that is a bug."""
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
+        print(str(error) or "interrupted", file=sys.stderr)
         return 130
     if isinstance(error, Terminated):
         print(error, file=sys.stderr)

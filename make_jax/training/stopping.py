@@ -59,9 +59,10 @@ class Stop:
 
     def leave(self, kept: str) -> None:
         """Ends a run that was asked to stop and has saved: KeyboardInterrupt after Ctrl-C, else Terminated."""
+        kept = f"{kept}; the same command goes on from there"
         if signal.SIGINT in self._signals:
-            raise KeyboardInterrupt
-        raise Terminated(f"stopped by SIGTERM; {kept}; the same command goes on from there")
+            raise KeyboardInterrupt(f"interrupted; {kept}")
+        raise Terminated(f"stopped by SIGTERM; {kept}")
 
     def handle(self, number: int, _: FrameType | None) -> None:
         """The signal handler."""

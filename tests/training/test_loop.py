@@ -99,7 +99,7 @@ def test_interrupted_and_resumed_run_has_bitwise_the_same_losses(whole, tmp_path
         return one
 
     monkeypatch.setattr(loop, "make_step", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="step 3 is saved"):
         train(config)
     saved = json.loads((tmp_path / "run/checkpoints/last/000003/meta.json").read_text())
     assert saved["position"] == 3
