@@ -1,6 +1,7 @@
 """A save that is killed or finds no room: the checkpoint before it stands."""
 
 import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from make_jax.errors import InputError
 from make_jax.files import PARTIAL
 from make_jax.runs import checkpoints as module
 from make_jax.runs.checkpoints import Checkpoints
+from make_jax.runs.quiet import silence_late_tracebacks
 from tests.runs.small_state import make_state, names, run, saved
 
 
@@ -88,3 +90,19 @@ def test_a_disk_without_room_is_seen_before_writing(checkpoints, monkeypatch):
     assert not list(checkpoints.folder.glob("*/.*"))
     with pytest.raises(InputError, match=r"No space left on device: .* 1 free; set `run` to another disk"):
         checkpoints.expect_room(make_state(2))
+
+
+@pytest.mark.parametrize("hook", ["excepthook", "unraisablehook"])
+def test_writes_that_end_after_the_failed_one_print_nothing_and_all_else_is_told(monkeypatch, hook):
+    told: list[BaseException] = []
+    before = {"excepthook": lambda kind, error, trace: told.append(error)}
+    before["unraisablehook"] = lambda raised: told.append(raised.exc_value)
+    monkeypatch.setattr(sys, hook, before[hook])
+    silence_late_tracebacks()
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("another"), ValueError("Event loop is closed")):
+        raised = type(error), error, None
+        if hook == "excepthook":
+            sys.excepthook(*raised)
+        else:
+            sys.unraisablehook(SimpleNamespace(exc_type=raised[0], exc_value=error, exc_traceback=None))
+    assert [str(error) for error in told] == ["another", "Event loop is closed"]
