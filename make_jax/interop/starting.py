@@ -99,8 +99,9 @@ def _alike(params: Params, encoders: Mapping[str, Encoder], config: Config, note
     model = config.model
     query, title = (encoders.get(f"model.{side}") for side in ("query", "title"))
     title = query if model.shared_text else title
-    same = query is not None and title is not None and query.folder == title.folder
-    if not same or model.embedding != model.query.width or model.adaptation.modalities == "image":
+    if query is None or title is None or query.folder != title.folder:
+        return params
+    if model.embedding != model.query.width or model.adaptation.modalities == "image":
         return params
     one = model.adaptation.modalities == "title"
     where = "product_projection/kernel" if one else "adaptation/title_projection/kernel"

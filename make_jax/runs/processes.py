@@ -99,13 +99,16 @@ def joined(settings: ProcessesConfig, newest: Callable[[], int | None]) -> Itera
         again = "it begins anew, for no checkpoint was saved yet" if step is None else f"it goes on from step {step}"
         return f"at step {processes.step}; restart the job with the same command: {again}"
 
-    def coordinator_gone() -> tuple[str, int] | None:
-        if index == 0 or reachable(distributed.global_state.coordinator_address or "", 3.0):
-            return None
-        return f"process 0 of {count} stopped answering {advice()}", GONE
+    watch: Watch | None = None
+
+    def why_aborted() -> tuple[str, int] | None:
+        gone = None if watch is None else watch.missing()
+        if index != 0 and not reachable(distributed.global_state.coordinator_address or "", 3.0):
+            gone = f"process 0 of {count}"
+        return None if gone is None else (f"{gone} stopped answering {advice()}", GONE)
 
     processes = Processes(index, count, keys)
-    with last_words(coordinator_gone):
+    with last_words(why_aborted):
         watch = Watch(_store(), index, count, f"{keys}/watch", advice)
         # Gloo gives the first collective 30 s to find all processes, who are together now and may not be so soon.
         multihost_utils.sync_global_devices(keys)

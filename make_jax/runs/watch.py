@@ -8,8 +8,9 @@ own, and reads those of the others, in the store of the coordinator (process 0):
     failed WHY     it ended by an error, or because of another process; the others give the same reason
     left           it is done
 
-Who sees another one gone prints one line and ends with exit code GONE. Where process 0 itself is gone, and the store
-with it, XLA calls abort() at once: `last_words` says the same line from there.
+Who sees another one gone prints one line and ends with exit code GONE. XLA watches too, and calls abort(): at once where
+process 0 is gone, and the store with it, and after HEARTBEAT / 2 to HEARTBEAT seconds where another one is, which on a
+busy machine can be sooner than we look. `last_words` says the same line from there.
 """
 
 import contextlib
@@ -71,6 +72,13 @@ class Watch:
         """After a failed collective: ends the process if another one turns out to be gone, else returns."""
         self._silent = SILENT_AFTER_FAILURE
         time.sleep(SILENT_AFTER_FAILURE + GRACE + 2 * POLL)
+
+    def missing(self) -> str | None:
+        """The process that has given no sign of life for longest, if that is longer than it takes to give some."""
+        now = time.monotonic()
+        quiet = {i: now - when for i, (word, when) in self._seen.items() if i != self._index and word != "left"}
+        longest = max(quiet, key=lambda index: quiet[index], default=None)
+        return None if longest is None or quiet[longest] < 3 * POLL else self.name(longest)
 
     def end(self, why: str) -> None:
         """Ends this process because of another one: one line, exit code GONE."""

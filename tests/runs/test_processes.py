@@ -197,6 +197,20 @@ def test_after_a_failed_collective_silence_counts_sooner(clock, monkeypatch):
         first._look()
 
 
+def test_the_one_that_is_silent_for_longest_is_missing_after_a_while(clock, monkeypatch):
+    first, second, third = watches(3)
+    monkeypatch.setattr(module, "POLL", 2.0)
+    assert first.missing() is None
+    clock[0] += 4.0
+    second._look()
+    first._look()
+    clock[0] += 4.0
+    assert first.missing() == "process 2 of 3"
+    third.leave()
+    first._look()
+    assert first.missing() is None
+
+
 def test_a_process_that_left_is_not_missed(clock):
     first, second = watches(2)
     second.leave()
