@@ -8,9 +8,9 @@ own, and reads those of the others, in the store of the coordinator (process 0):
     failed WHY     it ended by an error, or because of another process; the others give the same reason
     left           it is done
 
-Who sees another one gone prints one line and ends with exit code GONE. XLA watches too, and calls abort(): at once where
-process 0 is gone, and the store with it, and after HEARTBEAT / 2 to HEARTBEAT seconds where another one is, which on a
-busy machine can be sooner than we look. `last_words` says the same line from there.
+Who sees another one gone prints one line and ends with exit code GONE. XLA watches too, and calls abort(): at once
+where process 0 is gone, and the store with it, and after HEARTBEAT / 2 to HEARTBEAT seconds where another one is, which
+on a busy machine can be sooner than we look. `last_words` says the same line from there.
 """
 
 import contextlib
