@@ -46,7 +46,7 @@ def search(
         some = jnp.asarray(_padded(rows, query_chunk, 0.0))
         best: tuple[Array, Array] = (jnp.full((query_chunk, k), -jnp.inf), jnp.full((query_chunk, k), -1, jnp.int32))
         for vectors, first, gone in chunks:
-            best = _merge(best, some, vectors, _padded(gone, product_chunk, True), np.int32(first))
+            best = merge(best, some, vectors, _padded(gone, product_chunk, True), np.int32(first))
         scores[start : start + len(rows)] = np.asarray(best[0])[: len(rows)]
         indices[start : start + len(rows)] = np.asarray(best[1])[: len(rows)]
     return Ranking(scores, indices)
@@ -84,7 +84,7 @@ def _top(scores: Float[Array, "q n"], *, k: int) -> tuple[Float[Array, "q k"], I
 
 
 @jax.jit
-def _merge(
+def merge(
     best: tuple[Float[Array, "q k"], Int[Array, "q k"]],
     queries: Float[Array, "q D"],
     products: Float[Array, "n D"],

@@ -241,7 +241,8 @@ def _columns(path: Path) -> list[str]:
 def prepare(folder: Path, header: Header) -> list[int]:
     """Makes `folder` ready to receive shards under `header`, and returns those that it lacks.
 
-    Several processes may do so at once. Raises InputError when it already holds vectors of something else.
+    Several processes may do so at once. Raises InputError when it already holds vectors of something else, or a shard
+    that is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / HEADER
@@ -261,7 +262,10 @@ def prepare(folder: Path, header: Header) -> list[int]:
     for entry in os.scandir(folder):  # headers that killed processes left; shards are replaced by who makes them
         if entry.name.startswith(PARTIAL) and not entry.name.endswith(SUFFIX):
             Path(entry.path).unlink(missing_ok=True)
-    return missing(folder, header)
+    gone = missing(folder, header)
+    for shard in sorted({*range(header.shards)} - {*gone}):
+        check_shard(folder, header, shard)
+    return gone
 
 
 @contextlib.contextmanager
@@ -304,7 +308,10 @@ def write_shard(
     number = pyarrow.field("element", pyarrow.float16(), nullable=False)
     kind = pyarrow.list_(number, header.width)
     fields = [pyarrow.field("id", pyarrow.string(), False), pyarrow.field("vector", kind, False)]
-    columns = [pyarrow.array(ids, pyarrow.string()), pyarrow.FixedSizeListArray.from_arrays(half.reshape(-1), type=kind)]
+    columns = [
+        pyarrow.array(ids, pyarrow.string()),
+        pyarrow.FixedSizeListArray.from_arrays(half.reshape(-1), type=kind),
+    ]
     for name, column in zip(_WEIGHTS, [] if weights is None else weights.T, strict=False):
         fields.append(pyarrow.field(name, pyarrow.float32(), False))
         columns.append(pyarrow.array(np.ascontiguousarray(column)))
@@ -320,12 +327,12 @@ def write_shard(
         write_page_checksum=True,
         row_group_size=GROUP,
     )
-    _replace(header.path(folder, shard), buffer.getvalue())
+    _replace(header.path(folder, shard), buffer.getvalue().to_pybytes())
 
 
-def _replace(path: Path, content: Any) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Writes beside under a fixed name, so that nothing stays of a killed process once the shard is made; renames."""
     partial = path.with_name(f"{PARTIAL}{path.name}")
-    write_durably(partial, [memoryview(content)])
+    write_durably(partial, content)
     partial.rename(path)
     sync_folder(path.parent)

@@ -13,6 +13,7 @@ from pyarrow import parquet
 from make_jax.errors import InputError
 from make_jax.retrieval import vectors as module
 from make_jax.retrieval.vectors import HEADER, Header, VectorFolder, claimed, missing, prepare, write_shard
+from tests.retrieval.other_processes import claims
 
 HEAD = Header(model="m", catalog="c", part="test by both", count=10, width=4, per_shard=4)
 
@@ -34,8 +35,8 @@ def written(folder: Path, header: Header = HEAD, *, ids: list[str] | None = None
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
     made = written(tmp_path / "f")
     assert [path.name for path in sorted((tmp_path / "f").iterdir())] == [
-        HEADER,
         *(f"vectors-0000{i}-of-00003.parquet" for i in range(3)),
+        HEADER,
     ]
     folder = VectorFolder(tmp_path / "f")
     assert folder.header == HEAD
@@ -185,14 +186,6 @@ def test_numbers_over_float16_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="numbers that float16 does not hold"):
         write_shard(tmp_path, HEAD, 0, list("abcd"), np.full((4, 4), 1e5, np.float32))
     assert [path.name for path in tmp_path.iterdir()] == [HEADER]
-
-
-def claims(folder: Path, shards: list[int]) -> list[bool]:
-    found = []
-    for shard in shards:
-        with claimed(folder, shard) as mine:
-            found.append(mine)
-    return found
 
 
 def test_a_shard_is_claimed_by_one_process_at_a_time(tmp_path: Path) -> None:
