@@ -44,6 +44,8 @@ class EvalOptions:
     split: Literal["train", "val", "test"] = "test"  # whose queries search that split's products
     out: str = ""  # folder that receives the report; "" is RUN/eval/<catalog name>-<split>
     checkpoint: Literal["best", "last"] = "best"  # best: highest validation figure; last: newest
+    embeddings: str = ""  # folder that receives the products' vectors, for those larger than memory; "" keeps none
+    only_embed: bool = False  # ends when all vectors are there: for processes that help one which evaluates
     depth: int = 1000  # products kept a query in the run files
     rerank: int | None = None  # best products a query that the matching encoder orders; None: 50 if the run trained one
 
@@ -122,6 +124,8 @@ def parse_evaluation(argv: Sequence[str], description: str) -> EvalOptions:
     options = _parse(EvalOptions, None, argv, description)
     if options.depth < 1:
         raise InputError(f"--depth is {options.depth}, expected at least 1")
+    if options.only_embed and not options.embeddings:
+        raise InputError("--only-embed says nothing without --embeddings; name the folder that receives the vectors")
     if options.rerank is not None and not 0 <= options.rerank <= options.depth:
         raise InputError(f"--rerank is {options.rerank}, expected 0 (none) to --depth {options.depth}")
     return options

@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from make_jax.retrieval.embed import Progress, silent
+from make_jax.retrieval.embed import Progress, Searchable, silent
 from make_jax.retrieval.metrics import Judgements, score_ranking
-from make_jax.retrieval.search import Ranking, inner_products, top
+from make_jax.retrieval.search import Ranking, top
 
 CHOSEN_BY = "nDCG@10"  # what a parameter is chosen by, on the validation split
 K1 = (0.2, 0.4, 0.8, 1.2, 2.0)
 B = (0.0, 0.25, 0.5, 0.75, 1.0)
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
-_QUERIES_AT_ONCE = 256  # score matrices are this many queries by all products
+_QUERIES_AT_ONCE = 256  # score matrices are this many queries by all products ...
+_SCORES_AT_ONCE = 1 << 28  # ... and no more than so many numbers, 1 GiB, in a fusion
 
 # Chinese characters, Japanese kana and Korean syllables: scripts that do not part words by spaces, or not enough.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
@@ -131,21 +132,22 @@ class Fusion(NamedTuple):
 
     texts: Sequence[str]
     queries: Float32[np.ndarray, "Q D"]
-    products: Float32[np.ndarray, "N D"]
-    absent: np.ndarray  # [N] products without a vector: they have their BM25 score alone
+    products: Searchable  # absent ones have their BM25 score alone
     bm25: TitleBM25
 
     def rankings(self, weights: Sequence[float], k: int, progress: Progress = silent) -> list[Ranking]:
         """The ranking of every query by `fused`, for each weight, in chunks of queries."""
         parts: list[list[Ranking]] = [[] for _ in weights]
-        for start in range(0, len(self.texts), _QUERIES_AT_ONCE):
-            rows = slice(start, start + _QUERIES_AT_ONCE)
-            model = np.where(self.absent, np.float32(0), inner_products(self.queries[rows], self.products))
+        absent = self.products.absent
+        at_once = max(1, min(_QUERIES_AT_ONCE, _SCORES_AT_ONCE // len(absent)))
+        for start in range(0, len(self.texts), at_once):
+            rows = slice(start, start + at_once)
+            model = np.where(absent, np.float32(0), self.products.scores(self.queries[rows]))
             words_of = self.bm25.scores(self.texts[rows])
             for weight, part in zip(weights, parts, strict=True):
                 part.append(top(fused(model, words_of, weight), k))
-            progress("fusion with BM25", min(start + _QUERIES_AT_ONCE, len(self.texts)), len(self.texts))
-        return [joined(part, min(k, len(self.products))) for part in parts]
+            progress("fusion with BM25", min(start + at_once, len(self.texts)), len(self.texts))
+        return [joined(part, min(k, len(absent))) for part in parts]
 
 
 def choose_weight(fusion: Fusion, judgements: Judgements, progress: Progress = silent) -> dict[float, float]:

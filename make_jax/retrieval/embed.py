@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float32
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
+from make_jax.retrieval.search import Ranking, inner_products, search
 
 Modality = Literal["both", "title", "image"]
 Progress = Callable[[str, int, int], None]  # (what is done, done, of how many)
@@ -25,6 +26,37 @@ class Embeddings(NamedTuple):
     def absent(self) -> Bool[np.ndarray, "N"]:
         """The products that had nothing to embed: zero vector and zero weights, never found by a search."""
         return np.logical_not(self.weights.any(axis=1))
+
+    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> Ranking:
+        """The k best products of each query, ties by ascending position; absent ones are never found."""
+        return search(queries, self.vectors, k, absent=self.absent)
+
+    def scores(self, queries: Float32[np.ndarray, "q D"]) -> Float32[np.ndarray, "q N"]:
+        """The score of every query with every product; the caller chunks the queries."""
+        return inner_products(queries, self.vectors)
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """Product vectors, in memory (`Embeddings`) or on disk (`StoredEmbeddings`)."""
+
+    @property
+    def weights(self) -> Float32[np.ndarray, "N 2"]:
+        """Share of title and image in each vector; their sum is 1, or 0 for an absent product."""
+        ...
+
+    @property
+    def absent(self) -> Bool[np.ndarray, "N"]:
+        """The products that had nothing to embed."""
+        ...
+
+    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> Ranking:
+        """The k best products of each query, ties by ascending position; absent ones are never found."""
+        ...
+
+    def scores(self, queries: Float32[np.ndarray, "q D"]) -> Float32[np.ndarray, "q N"]:
+        """The score of every query with every product; the caller chunks the queries."""
+        ...
 
 
 @runtime_checkable
@@ -55,13 +87,14 @@ def embed_products(
     products: Sequence[Product],
     modality: Modality = "both",
     progress: Progress = silent,
+    width: int | None = None,
 ) -> Embeddings:
     """The vectors of `products` from their titles and images, or from one of the two alone, in chunks.
 
     With `modality="title"` no image is read and the encoder gets None for each; with "image" it gets "" for each
     title. A product that lacks what is asked is `absent`. Titles that the catalog hides (`hide_title`) are lacking.
+    Raises InputError when all lack it, unless `width` says of how many numbers a vector is.
     """
-    width: int | None = None
     vectors: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     for start in range(0, len(products), _AT_ONCE):
@@ -79,12 +112,17 @@ def embed_products(
             weights.append(np.zeros((len(some), 2), np.float32))
         progress(f"products ({modality})", start + len(some), len(products))
     if width is None:
-        raise InputError(
-            f"{catalog.path}: none of the {len(products)} products has what the model reads ({modality}); "
-            "titles are hidden where catalog.json says hide_title"
-        )
+        raise nothing_to_read(catalog, len(products), modality)
     filled = [rows if rows.shape[1] else np.zeros((len(rows), width), np.float32) for rows in vectors]
     return Embeddings(np.concatenate(filled), np.concatenate(weights))
+
+
+def nothing_to_read(catalog: Catalog, count: int, modality: Modality) -> InputError:
+    """The error of products none of which can be embedded."""
+    return InputError(
+        f"{catalog.path}: none of the {count} products has what the model reads ({modality}); "
+        "titles are hidden where catalog.json says hide_title"
+    )
 
 
 def read_products(

@@ -5,7 +5,9 @@ with the best re-ranked by the matching encoder (`joint+rerank`, where that is a
 BM25 (`joint+bm25`). What a model or a catalog cannot do is left out, and a note says so.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,22 @@ from make_jax.retrieval.baselines import (
     choose_weight,
     random_ranking,
 )
-from make_jax.retrieval.embed import Embeddings, Encoder, Modality, Progress, embed_products, embed_queries, silent
+from make_jax.retrieval.embed import (
+    Embeddings,
+    Encoder,
+    Modality,
+    Progress,
+    Searchable,
+    embed_products,
+    embed_queries,
+    silent,
+)
 from make_jax.retrieval.metrics import Judgements, judge, score_ranking
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT as DEFAULT_MATCHING_WEIGHT
 from make_jax.retrieval.rerank import Candidates, Matcher, check_can_match, choose_matching_weight, match_candidates
-from make_jax.retrieval.search import Ranking, search
+from make_jax.retrieval.search import Ranking
 from make_jax.retrieval.slices import query_slices
+from make_jax.retrieval.stored import embed_stored
 
 DEFAULT_WEIGHT = 0.2  # of BM25 in the fusion, for a catalog that has no validation queries to choose it by
 
@@ -44,7 +56,7 @@ class Evaluation:
     rankings: dict[str, Ranking]  # of each system
     values: dict[str, dict[str, Float64[np.ndarray, "Q"]]]  # system -> metric -> value of each query
     slices: dict[str, Bool[np.ndarray, "Q"]]
-    embeddings: Embeddings  # of the main system
+    embeddings: Searchable  # of the main system
     parameters: dict[str, Any]  # chosen ones, and how
     notes: tuple[str, ...]  # what a reader of the numbers must know
 
@@ -68,11 +80,15 @@ class _Side:
     products: tuple[Product, ...]
     judgements: Judgements
     fusion: Fusion  # also holds the vectors of queries and products
-    embeddings: Embeddings
+
+    @property
+    def embeddings(self) -> Searchable:
+        """The products' vectors and modal weights."""
+        return self.fusion.products
 
     def search(self, depth: int) -> Ranking:
         """What the main system finds."""
-        return search(self.fusion.queries, self.embeddings.vectors, depth, absent=self.embeddings.absent)
+        return self.embeddings.search(self.fusion.queries, depth)
 
 
 def evaluate(
@@ -83,6 +99,7 @@ def evaluate(
     depth: int = 1000,
     rerank: int = 0,
     seed: int = 0,
+    stored: Path | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Every system's rankings, `depth` deep, and metrics over the judged queries of `split`, searching its products.
@@ -90,10 +107,13 @@ def evaluate(
     The best `rerank` products of each query are also re-ranked. BM25's k1 and b, the fusion weight and that of the
     matching encoder are chosen on the validation split, whichever split is reported. Raises InputError for a split
     without judged queries, a catalog without what the model reads, and a model that cannot re-rank when it is asked to.
+
+    With `stored` the vectors of products lie below that folder, in float16, where those that are missing are made: they
+    need not fit into memory (docs/embeddings.md).
     """
     matcher = check_can_match(encoder) if rerank else None
     main = _main_modality(encoder, catalog)
-    side = _side(encoder, catalog, split, main, progress)
+    side = _side(encoder, catalog, split, main, stored, progress)
     if not side.judgements.queries:
         raise InputError(
             f"{catalog.path}: split {split!r} has no query with a relevant product (grade {catalog.info.relevant} or "
@@ -101,17 +121,20 @@ def evaluate(
         )
     notes: list[str] = []
     tuned = split != "val" and (matcher is not None or not catalog.info.hide_title)
-    val = _side(encoder, catalog, "val", main, progress) if tuned else side
+    val = _side(encoder, catalog, "val", main, stored, progress) if tuned else side
     parameters = _choose(catalog, val, split, notes, progress)
     rankings = {"random": random_ranking(len(side.judgements.queries), len(side.products), depth, seed)}
-    lexical = not catalog.info.hide_title and any(product.title for product in side.products)
+    lexical = _has_titles(catalog, side.products)
     if lexical:
         side.fusion.bm25.set(Parameters(parameters["bm25"]["k1"], parameters["bm25"]["b"]))
         rankings["bm25"] = side.fusion.bm25.search(list(side.fusion.texts), depth)
     else:
         notes.append("No BM25 and no title search: the catalog has no titles or hides them, because they are labels.")
     if main == "both":
-        rankings |= _by_one_modality(encoder, catalog, side, lexical, depth, notes, progress)
+        for modality in _alone(lexical):
+            alone = embed(encoder, catalog, split, modality, stored, progress)
+            rankings[modality] = alone.search(side.fusion.queries, depth)
+            _note_absent(alone, f"by {modality} alone", notes)
     name = "joint" if main == "both" else main
     rankings[name] = side.search(depth)
     _note_absent(side.embeddings, name, notes)
@@ -121,6 +144,8 @@ def evaluate(
         _note_rerank(parameters["rerank"], val is side, notes)
     if lexical:
         rankings[f"{name}+bm25"] = side.fusion.rankings([parameters["fusion"]["weight"]], depth, progress)[0]
+    if stored is not None:
+        notes.append("Vectors of products are float16, kept on disk; of queries float32.")
     _note_judgements(side.judgements, catalog, depth, len(side.products), notes)
     values = {}
     for done, (system, ranking) in enumerate(rankings.items(), start=1):
@@ -140,17 +165,36 @@ def evaluate(
     )
 
 
-def _by_one_modality(
-    encoder: Encoder, catalog: Catalog, side: _Side, titles: bool, depth: int, notes: list[str], progress: Progress
-) -> dict[str, Ranking]:
-    """What the same model finds by pictures alone, and by `titles` alone."""
-    rankings: dict[str, Ranking] = {}
-    modalities: tuple[Modality, ...] = ("title", "image") if titles else ("image",)
-    for modality in modalities:
-        alone = embed_products(encoder, catalog, side.products, modality, progress)
-        rankings[modality] = search(side.fusion.queries, alone.vectors, depth, absent=alone.absent)
-        _note_absent(alone, f"by {modality} alone", notes)
-    return rankings
+def embed(
+    encoder: Encoder, catalog: Catalog, split: Split, modality: Modality, stored: Path | None, progress: Progress
+) -> Searchable:
+    """The vectors of a split's products: in memory, or in a folder of that split and modality below `stored`."""
+    products = catalog.split_products(split)
+    if stored is None:
+        return embed_products(encoder, catalog, products, modality, progress)
+    return embed_stored(encoder, catalog, products, stored / f"{split}-{modality}", split, modality, progress)
+
+
+def embed_all(encoder: Encoder, catalog: Catalog, split: Split, stored: Path, progress: Progress = silent) -> None:
+    """Makes all vectors below `stored` that `evaluate` of the split reads, re-ranking included."""
+    main = _main_modality(encoder, catalog)
+    parts = [(split, main)]
+    if split != "val" and catalog.split_queries("val"):
+        parts.append(("val", main))
+    if main == "both":
+        parts += [(split, modality) for modality in _alone(_has_titles(catalog, catalog.split_products(split)))]
+    for part, modality in parts:
+        embed(encoder, catalog, part, modality, stored, progress)
+
+
+def _alone(titles: bool) -> tuple[Modality, ...]:
+    """The modalities that a model of both is also asked for one by one."""
+    return ("title", "image") if titles else ("image",)
+
+
+def _has_titles(catalog: Catalog, products: Sequence[Product]) -> bool:
+    """Whether there are titles to search."""
+    return not catalog.info.hide_title and any(product.title for product in products)
 
 
 def _main_modality(encoder: Encoder, catalog: Catalog) -> Modality:
@@ -162,20 +206,22 @@ def _main_modality(encoder: Encoder, catalog: Catalog) -> Modality:
     return "image"
 
 
-def _side(encoder: Encoder, catalog: Catalog, split: Split, main: Modality, progress: Progress) -> _Side:
+def _side(
+    encoder: Encoder, catalog: Catalog, split: Split, main: Modality, stored: Path | None, progress: Progress
+) -> _Side:
     """The split, embedded; when it has no query with a positive, nothing is encoded and all arrays are empty."""
     products = tuple(catalog.split_products(split))
     judgements = judge(catalog.split_queries(split), [product.id for product in products], catalog.info)
     texts = [query.text for query in judgements.queries]
+    embeddings: Searchable
     if texts:
-        embeddings = embed_products(encoder, catalog, products, main, progress)
+        embeddings = embed(encoder, catalog, split, main, stored, progress)
         queries = embed_queries(encoder, texts, progress)
     else:
         embeddings = Embeddings(np.zeros((0, 1), np.float32), np.zeros((0, 2), np.float32))
         queries = np.zeros((0, 1), np.float32)
     titles = ["" if catalog.info.hide_title else product.title for product in products]
-    fusion = Fusion(texts, queries, embeddings.vectors, embeddings.absent, TitleBM25(titles))
-    return _Side(products, judgements, fusion, embeddings)
+    return _Side(products, judgements, Fusion(texts, queries, embeddings, TitleBM25(titles)))
 
 
 def _choose(catalog: Catalog, val: _Side, split: Split, notes: list[str], progress: Progress) -> dict[str, Any]:
@@ -257,10 +303,10 @@ def _note_rerank(chosen: dict[str, Any], flatters: bool, notes: list[str]) -> No
     )
 
 
-def _note_absent(embeddings: Embeddings, how: str, notes: list[str]) -> None:
+def _note_absent(embeddings: Searchable, how: str, notes: list[str]) -> None:
     """Says how many products a system cannot find."""
     if n := int(embeddings.absent.sum()):
-        notes.append(f"{n} of {len(embeddings.vectors)} products cannot be found {how}: they lack it.")
+        notes.append(f"{n} of {len(embeddings.weights)} products cannot be found {how}: they lack it.")
 
 
 def _note_judgements(judgements: Judgements, catalog: Catalog, depth: int, products: int, notes: list[str]) -> None:

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from make_jax.catalog.reader import Catalog
 from make_jax.command_line import EvalOptions
 from make_jax.config import from_json
-from make_jax.retrieval.evaluate import evaluate
+from make_jax.retrieval.evaluate import embed_all, evaluate
 from make_jax.retrieval.provenance import about
 from make_jax.retrieval.render import print_report
 from make_jax.retrieval.report import write_report
@@ -16,19 +16,30 @@ from make_jax.retrieval.rerank import DEFAULT_DEPTH
 from make_jax.retrieval.retriever import CONFIG, Retriever, read_checkpoint
 
 
-def evaluate_run(options: EvalOptions) -> Path:
-    """Writes the report of a run on a catalog, prints its tables, and gives back the report's folder."""
+def evaluate_run(options: EvalOptions) -> Path | None:
+    """Writes the report of a run on a catalog, prints its tables, and gives back the report's folder.
+
+    With `only_embed` it makes the vectors, writes no report and gives back None.
+    """
     console = Console()
     _, meta, files = read_checkpoint(options.run, options.checkpoint)
     config = from_json(files[CONFIG], f"{options.run}/{CONFIG}")
     catalog = Catalog.load(options.data.catalog or config.data.catalog)
     folder = Path(options.out or f"{options.run}/eval/{catalog.info.name}-{options.split}")
     retriever = Retriever.load(options.run, options.checkpoint)
+    stored = Path(options.embeddings) if options.embeddings else None
+    if options.only_embed and stored is not None:
+        with _Bars(console) as bars:
+            embed_all(retriever, catalog, options.split, stored, bars.show)
+        console.print(f"all vectors are in {stored}", highlight=False)
+        return None
     depth, rerank = options.depth, options.rerank
     if rerank is None:
         rerank = min(DEFAULT_DEPTH, depth) if retriever.can_match else 0
     with _Bars(console) as bars:
-        evaluation = evaluate(retriever, catalog, options.split, depth=depth, rerank=rerank, progress=bars.show)
+        evaluation = evaluate(
+            retriever, catalog, options.split, depth=depth, rerank=rerank, stored=stored, progress=bars.show
+        )
     made = about(
         catalog,
         seed=config.train.seed,

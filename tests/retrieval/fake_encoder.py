@@ -13,6 +13,8 @@ _RGB = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255), "black": 
 
 
 class FakeEncoder:
+    digest = "fake"
+
     def __init__(self, modalities: Modality = "both") -> None:
         self.modalities: Modality = modalities
         self.seen: list[tuple[list[str], list[bytes | None]]] = []
