@@ -15,6 +15,7 @@ def benchmark_tables() -> dict[str, str]:
         "loss-memory": _loss_memory,
         "loss-time": _loss_time,
         "loss-peers": _loss_peers,
+        "search-scale": _search_scale,
     }
     files = {name: RESULTS / f"{name}.json" for name in makers}
     return {name: makers[name](json.loads(file.read_text("utf-8"))) for name, file in files.items() if file.is_file()}
@@ -65,6 +66,17 @@ def _loss_peers(made: dict[str, Any]) -> str:
         times = [f"{r['seconds']:.2f}", f"{r['least_seconds']:.2f}"]
         rows.append([str(r["processes"]), f"{r['batch']:,}", r["form"], *times, f"{r['peak_mib']:.0f}"])
     return f"{made['rounds']} rounds, alternating; medians. {_machine(made)}\n\n{markdown(rows)}"
+
+
+def _search_scale(made: dict[str, Any]) -> str:
+    rows = [["vectors", "by", "vectors are", "s", "least s", "processor s", "peak GiB of the process"]]
+    for r in made["rows"]:
+        lie = "on disk, float16" if r["side"] == "make_jax" else "in memory, float32"
+        times = [f"{r['seconds']:.1f}", f"{r['least_seconds']:.1f}", f"{r['processor_seconds']:.1f}"]
+        rows.append([f"{r['vectors']:,}", r["side"], lie, *times, f"{r['peak_gib']:.2f}"])
+    asked = f"{made['queries']:,} queries, the {made['k']} best of each, D = {made['width']}, {made['vectors_are']}"
+    how = f"{made['rounds']} rounds, alternating; medians. {made['about']['cores']} cores. {_machine(made)}"
+    return f"{asked}; {how}\n\n{markdown(rows)}"
 
 
 def _machine(made: dict[str, Any]) -> str:

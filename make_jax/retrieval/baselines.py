@@ -18,7 +18,7 @@ K1 = (0.2, 0.4, 0.8, 1.2, 2.0)
 B = (0.0, 0.25, 0.5, 0.75, 1.0)
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 _QUERIES_AT_ONCE = 256  # score matrices are this many queries by all products ...
-_SCORES_AT_ONCE = 1 << 28  # ... and no more than so many numbers, 1 GiB, in a fusion
+_SCORES_AT_ONCE = 1 << 27  # ... and no more than so many numbers, 512 MiB, in a fusion
 
 # Chinese characters, Japanese kana and Korean syllables: scripts that do not part words by spaces, or not enough.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"

@@ -34,13 +34,14 @@ class Identified(Protocol):
 
 
 class StoredEmbeddings:
-    """Product vectors that stay on disk; weights are in memory, 8 bytes a product."""
+    """Product vectors that stay on disk; weights are in memory, 8 bytes a product. `progress` is told of searches."""
 
-    def __init__(self, folder: VectorFolder) -> None:
+    def __init__(self, folder: VectorFolder, progress: Progress = silent) -> None:
         weights = folder.weights()
         if weights is None:
             raise InputError(f"{folder.folder}: no columns title_weight and image_weight, expected both")
         self.folder = folder
+        self._progress = progress
         self.weights: Float32[np.ndarray, "N 2"] = weights
 
     @property
@@ -50,7 +51,7 @@ class StoredEmbeddings:
 
     def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> Ranking:
         """The k best products of each query, ties by ascending position: see `search_folder`."""
-        return search_folder(queries, self.folder, k)
+        return search_folder(queries, self.folder, k, self._progress)
 
     def scores(self, queries: Float32[np.ndarray, "q D"]) -> Float32[np.ndarray, "q N"]:
         """The score of every query with every product, of which the caller chooses few enough queries."""
@@ -80,7 +81,7 @@ def embed_stored(
         folder: does not exist, or holds vectors of the same model, catalog and part.
         part: says which products of the catalog these are; the modality is added.
         modality: what is read of a product.
-        progress: told of rows that are made, by whomever.
+        progress: told of rows that are made, by whomever, and of later searches.
         per_shard: vectors of a shard.
 
     Raises:
@@ -103,7 +104,7 @@ def embed_stored(
         lacking = missing(folder, header)
         if lacking and not made:
             time.sleep(_WAIT)  # others are making the last
-    stored = StoredEmbeddings(VectorFolder(folder))
+    stored = StoredEmbeddings(VectorFolder(folder), progress)
     if stored.absent.all():
         raise nothing_to_read(catalog, len(products), modality)
     return stored
