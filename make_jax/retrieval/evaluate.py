@@ -179,7 +179,7 @@ def embed_all(encoder: Encoder, catalog: Catalog, split: Split, stored: Path, pr
     """Makes all vectors below `stored` that `evaluate` of the split reads, re-ranking included."""
     main = _main_modality(encoder, catalog)
     parts = [(split, main)]
-    if split != "val" and catalog.split_queries("val"):
+    if split != "val" and _judged(catalog, "val")[1].queries:
         parts.append(("val", main))
     if main == "both":
         parts += [(split, modality) for modality in _alone(_has_titles(catalog, catalog.split_products(split)))]
@@ -210,8 +210,7 @@ def _side(
     encoder: Encoder, catalog: Catalog, split: Split, main: Modality, stored: Path | None, progress: Progress
 ) -> _Side:
     """The split, embedded; when it has no query with a positive, nothing is encoded and all arrays are empty."""
-    products = tuple(catalog.split_products(split))
-    judgements = judge(catalog.split_queries(split), [product.id for product in products], catalog.info)
+    products, judgements = _judged(catalog, split)
     texts = [query.text for query in judgements.queries]
     embeddings: Searchable
     if texts:
@@ -222,6 +221,12 @@ def _side(
         queries = np.zeros((0, 1), np.float32)
     titles = ["" if catalog.info.hide_title else product.title for product in products]
     return _Side(products, judgements, Fusion(texts, queries, embeddings, TitleBM25(titles)))
+
+
+def _judged(catalog: Catalog, split: Split) -> tuple[tuple[Product, ...], Judgements]:
+    """The products of a split and what is judged of them."""
+    products = tuple(catalog.split_products(split))
+    return products, judge(catalog.split_queries(split), [product.id for product in products], catalog.info)
 
 
 def _choose(catalog: Catalog, val: _Side, split: Split, notes: list[str], progress: Progress) -> dict[str, Any]:

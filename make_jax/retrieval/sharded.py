@@ -34,8 +34,8 @@ def search_sharded(
 ) -> Ranking:
     """The k best vectors of each query by inner product in float32, ties by ascending position; zeros are never found.
 
-    Every process of `mesh` reads all blocks and places what its devices take. Device memory: 1,024 x `rows` scores at
-    a time, a few blocks of `rows` vectors, and Q k candidates with their scores.
+    The devices of `mesh` are this process's. Memory of each: 1,024 x `rows` scores at a time, a few blocks of `rows`
+    vectors, and Q k candidates with their scores.
     """
     k, many = min(k, folder.header.count), mesh.size
     size = -(-min(len(queries), _QUERIES) // many) * many  # of a group; each device orders as many at the end

@@ -99,12 +99,14 @@ def test_ever_better_and_equal_vectors_are_exact_too(tmp_path: Path) -> None:
 
 
 def test_near_ties_below_float32_are_ordered_exactly(tmp_path: Path) -> None:
-    """Sums that float32 gives in a wrong order, by cancellation: 2^11 (1 + tiny) - 2^11."""
-    vectors = np.zeros((40, 4), np.float16)
-    vectors[:, 0] = vectors[:, 1] = 2048
-    vectors[:, 2] = np.arange(40) % 7 * 2.0**-14
-    queries = np.array([[2048, -2048, 1, 0], [0, 0, 0, 1]], np.float32)
-    same(search_on_host(queries, stored(tmp_path, vectors, 9), 40, block=6), brute_force(queries, vectors, 40))
+    """Sums in which float32 loses what decides, added up in order: 2^22 + tiny - 2^22."""
+    vectors = np.zeros((600, 4), np.float16)
+    vectors[:, 0] = vectors[:, 2] = 2048
+    vectors[:, 1] = np.arange(600) // 3 * 2.0**-14  # the best come last, when there is a best to displace
+    queries = np.array([[2048, 1, -2048, 0], [0, 0, 0, 1]], np.float32)
+    folder = stored(tmp_path, vectors, 90)
+    for k in (1, 5, 400):
+        same(search_on_host(queries, folder, k, block=16), brute_force(queries, vectors, k))
 
 
 def test_many_queries_are_searched_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
