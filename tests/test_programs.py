@@ -78,9 +78,11 @@ def test_bad_settings_of_train_end_with_exit_code_2_and_one_line(monkeypatch, ca
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["nowhere"], "nowhere: no run there"),
+        (["nowhere"], "nowhere: not found, expected a run"),
         (["nowhere", "--split", "tset"], "tset"),
-        ([], "RUN"),
+        ([], "MODEL"),
+        (["compare", "nowhere", "nowhere"], "nowhere: no report there"),
+        (["compare", "nowhere"], "REPORT-B"),
     ],
 )
 def test_bad_settings_of_eval_end_with_exit_code_2_and_one_line(monkeypatch, capsys, arguments, expected):

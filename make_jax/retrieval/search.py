@@ -1,5 +1,6 @@
 """Exact search: every product is scored, on device, in chunks. The order is a rule, never chance."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+
+QUERIES_AT_ONCE = 256  # where every score of some queries with all products is held at once
 
 
 class Ranking(NamedTuple):
@@ -56,6 +59,43 @@ def top(scores: Float[np.ndarray, "Q N"], k: int) -> Ranking:
     """The k best columns of each row, ties by ascending index; a score of -inf is not found (index -1)."""
     found, indices = _top(jnp.asarray(scores, jnp.float32), k=min(k, scores.shape[1]))
     return Ranking(np.asarray(found), np.asarray(indices))
+
+
+Allowed = Callable[[slice], Bool[np.ndarray, "q N"] | None]  # which products some queries may find; None: all
+
+
+def anything(rows: slice) -> None:
+    """An `Allowed` that hides nothing."""
+
+
+def keep_allowed(
+    scores: Float32[np.ndarray, "q N"], allowed: Bool[np.ndarray, "q N"] | None
+) -> Float32[np.ndarray, "q N"]:
+    """The scores, with -inf where a query may not find the product."""
+    return scores if allowed is None else np.where(allowed, scores, np.float32(-np.inf))
+
+
+def search_allowed(
+    queries: Float32[np.ndarray, "Q D"],
+    products: Float32[np.ndarray, "N D"],
+    k: int,
+    allowed: Allowed,
+    absent: Bool[np.ndarray, "N"],
+) -> Ranking:
+    """As `search`, where each query has products of its own to find. Memory: 256 queries by all products."""
+    parts = []
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        rows = slice(start, min(start + QUERIES_AT_ONCE, len(queries)))
+        scores = np.where(absent, np.float32(-np.inf), inner_products(queries[rows], products))
+        parts.append(top(keep_allowed(scores, allowed(rows)), k))
+    return joined(parts, min(k, len(products)))
+
+
+def joined(parts: Sequence[Ranking], k: int) -> Ranking:
+    """Rankings of chunks of queries, one after the other; `k` columns when there is no chunk."""
+    if not parts:
+        return Ranking(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
+    return Ranking(np.concatenate([p.scores for p in parts]), np.concatenate([p.indices for p in parts]))
 
 
 def inner_products(

@@ -39,7 +39,9 @@ def test_metrics_equal_those_computed_by_hand() -> None:
             "recall@10": 1 / 2,  # of two relevant products,
             "recall@100": 1.0,
             "recall@1000": 1.0,
+            "precision@10": 0.1,
             "hit_rate@1": 0.0,
+            "hit_rate@5": 1.0,
             "hit_rate@10": 1.0,  # which is not recall
             "MAP": (1 / 3 + 2 / 11) / 2,
         }
@@ -86,6 +88,7 @@ def test_queries_without_a_positive_are_left_out_and_counted() -> None:
 def test_a_query_that_found_nothing_has_0() -> None:
     judged = judge([query("a", {"p0": 3}), query("b", {"p0": 3})], IDS, INFO)
     values = score_ranking(ranking([[-1, -1], [0, -1]]), judged)
+    assert values.pop("precision@10").tolist() == [0, 0.1]
     assert all(value.tolist() == [0, 1] for value in values.values())
 
 
