@@ -19,6 +19,7 @@ from make_jax.retrieval.render import markdown_table, system_name
 from make_jax.retrieval.report import FORMAT
 
 LEVEL = 0.05
+_HEAD = ["", "n", "A", "B", "A - B", "p", "Holm p"]
 _SHOWN = "nDCG@10"  # on the terminal by slice; comparison.md has every metric
 
 
@@ -121,10 +122,12 @@ def print_comparison(compared: dict[str, Any], console: Console) -> None:
     by_slice = [_row(name, part, _SHOWN) for name, part in compared["slices"].items() if name != "all"]
     for title, rows in ((_title(compared), by_metric), (f"{_SHOWN} by slice", by_slice)):
         table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=0)
-        for i, head in enumerate(_HEAD):
-            table.add_column(head, justify="right" if i else "left", no_wrap=not i)
+        for head in _HEAD:
+            if head != "p":  # a terminal of 80 columns has no room for it
+                table.add_column(head, justify="right" if head else "left", no_wrap=True)
         for row in rows:
-            table.add_row(*(cell.replace("**", "") for cell in row), style="bold" if "**" in row[4] else "")
+            cells = [cell.replace("**", "") for head, cell in zip(_HEAD, row, strict=True) if head != "p"]
+            table.add_row(*cells, style="bold" if "**" in row[4] else "")
         console.print(table, highlight=False)
     console.print(_how(compared).replace("**bold**", "bold"), style="dim", highlight=False, markup=False)
 
@@ -135,9 +138,6 @@ def write_comparison(compared: dict[str, Any], folder: Path) -> None:
         text = json.dumps(compared, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
         write_atomically(new / "comparison.json", text)
         write_atomically(new / "comparison.md", comparison_markdown(compared))
-
-
-_HEAD = ["", "queries", "A", "B", "A - B", "p", "p, Holm"]
 
 
 def _row(name: str, part: dict[str, Any], metric: str) -> list[str]:
