@@ -18,10 +18,17 @@ WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 @runtime_checkable
 class Towers(Protocol):
-    """A text encoder and an image encoder whose vectors of unit length compare by cosine."""
+    """Encoders of queries, titles and images whose vectors of unit length compare by cosine.
 
-    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        """One vector a text."""
+    In CLIP and its kin queries and titles have the same one.
+    """
+
+    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        """One vector a query."""
+        ...
+
+    def encode_titles(self, titles: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        """One vector a title."""
         ...
 
     def encode_images(self, images: Sequence[bytes]) -> Float32[np.ndarray, "n D"]:
@@ -39,14 +46,14 @@ class LateFusion:
         self.title_weight = title_weight
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        """Query vectors of unit length: queries are texts as titles are."""
-        return self.towers.encode_texts(texts)
+        """Query vectors of unit length."""
+        return self.towers.encode_queries(texts)
 
     def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
         """Product vectors of unit length; "" is no title, None no image."""
         titled = [i for i, title in enumerate(titles) if title.strip()]
         pictured = [i for i, image in enumerate(images) if image is not None]
-        by_title = self.towers.encode_texts([titles[i] for i in titled]) if titled else None
+        by_title = self.towers.encode_titles([titles[i] for i in titled]) if titled else None
         by_image = self.towers.encode_images([data for data in images if data is not None]) if pictured else None
         title, image = _spread(by_title, titled, len(titles), 0), _spread(by_image, pictured, len(titles), 1)
         if title is None or image is None:

@@ -20,10 +20,12 @@ class FakeTowers:
     def __init__(self, blind: bool = False) -> None:
         self.blind, self.encoded = blind, {"texts": 0, "images": 0}
 
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         self.encoded["texts"] += len(texts)
         titled = [text if not (self.blind and "number" in text) else "nothing" for text in texts]
         return FakeEncoder().encode_queries(titled)
+
+    encode_titles = encode_queries
 
     def encode_images(self, images: Sequence[bytes]) -> np.ndarray:
         self.encoded["images"] += len(images)
@@ -108,6 +110,6 @@ def test_a_catalog_without_titles_is_searched_by_pictures(tmp_path: Path) -> Non
     catalog = Catalog.load(path)
     result = evaluate(LateFusion(towers), catalog, "test")
     images = result.rankings["joint"]
-    queries = towers.encode_texts([query.text for query in result.judgements.queries])
+    queries = towers.encode_queries([query.text for query in result.judgements.queries])
     vectors = towers.encode_images([catalog.image_bytes(product) or b"" for product in result.products])
     np.testing.assert_array_equal(images.indices, search(queries, vectors, 12).indices)

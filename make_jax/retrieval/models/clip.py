@@ -27,7 +27,7 @@ class TransformersTowers:
         self._length = min(longest, tokenizer.model_max_length)
         self._padding = "max_length" if model.config.model_type in _FIXED_LENGTH else "longest"
 
-    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """One vector a text, which is cut at the model's greatest length."""
 
         def features(some: Sequence[str]) -> Any:
@@ -37,6 +37,8 @@ class TransformersTowers:
             return self._model.get_text_features(**tokens.to(self._device)).pooler_output
 
         return unit_rows(features, texts, _TEXTS_AT_ONCE)
+
+    encode_titles = encode_queries  # texts like any other
 
     def encode_images(self, images: Sequence[bytes]) -> Float32[np.ndarray, "n D"]:
         """One vector an image, prepared as the folder's preprocessor_config.json says."""

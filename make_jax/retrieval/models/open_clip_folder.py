@@ -23,11 +23,13 @@ class OpenClipTowers:
     def __init__(self, model: Any, tokenizer: Any, prepare: Any, device: str) -> None:
         self._model, self._tokenizer, self._prepare, self._device = model, tokenizer, prepare, device
 
-    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """One vector a text, which is cut at the model's context length."""
         return unit_rows(
             lambda some: self._model.encode_text(self._tokenizer(list(some)).to(self._device)), texts, _TEXTS_AT_ONCE
         )
+
+    encode_titles = encode_queries  # texts like any other
 
     def encode_images(self, images: Sequence[bytes]) -> Float32[np.ndarray, "n D"]:
         """One vector an image, prepared as the folder's configuration says."""
