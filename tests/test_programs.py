@@ -70,7 +70,7 @@ def test_train_then_eval_writes_the_whole_report(monkeypatch, tmp_path, recipe, 
     other = ["--data.catalog", str(write_catalog(tmp_path / "other", products=65)), "--embeddings", vectors]
     capsys.readouterr()
     assert run(monkeypatch, "eval.py", str(tmp_path / "run"), *other) == 2
-    assert "test-both/vectors.json: catalog is" in one_line(capsys)
+    assert "-both/vectors.json: catalog is" in one_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,12 @@ def test_bad_settings_of_train_end_with_exit_code_2_and_one_line(monkeypatch, ca
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["nowhere"], "nowhere: no run there"),
+        (["nowhere"], "nowhere: not found, expected a run"),
         (["nowhere", "--split", "tset"], "tset"),
         (["nowhere", "--only-embed"], "--only-embed says nothing without --embeddings"),
-        ([], "RUN"),
+        ([], "MODEL"),
+        (["compare", "nowhere", "nowhere"], "nowhere: no report there"),
+        (["compare", "nowhere"], "REPORT-B"),
     ],
 )
 def test_bad_settings_of_eval_end_with_exit_code_2_and_one_line(monkeypatch, capsys, arguments, expected):

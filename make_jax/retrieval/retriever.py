@@ -23,8 +23,9 @@ from make_jax.inputs.pipeline import product_batches, query_batches
 from make_jax.inputs.tokenizer import Tokenizer, from_definition
 from make_jax.model.make import Make
 from make_jax.model.modal_adaptation import ProductStates
-from make_jax.retrieval.embed import Embeddings, Modality, Progress, Searchable, embed_products, silent
+from make_jax.retrieval.embed import Embeddings, Modality, Progress, embed_products, silent
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, check_can_match, match_candidates
+from make_jax.retrieval.search import Searchable
 from make_jax.retrieval.stored import embed_stored
 from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.mesh import make_mesh, place_everywhere, place_rows, read, replicated

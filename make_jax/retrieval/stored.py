@@ -15,7 +15,16 @@ from jaxtyping import Bool, Float32
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
-from make_jax.retrieval.embed import Encoder, Modality, Progress, embed_products, nothing_to_read, silent
+from make_jax.retrieval.embed import (
+    Embeddings,
+    Encoder,
+    Modality,
+    Model,
+    Progress,
+    embed_products,
+    nothing_to_read,
+    silent,
+)
 from make_jax.retrieval.search import Ranking
 from make_jax.retrieval.streaming import score_folder, search_folder
 from make_jax.retrieval.vectors import PER_SHARD, Header, VectorFolder, claimed, missing, prepare, write_shard
@@ -45,6 +54,22 @@ class StoredEmbeddings:
         self.weights: Float32[np.ndarray, "N 2"] = weights
 
     @property
+    def width(self) -> int:
+        """Numbers of a vector."""
+        return self.folder.header.width
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a vector on disk."""
+        return 2 * self.width
+
+    def in_memory(self) -> Embeddings:
+        """The same vectors in memory, in float32."""
+        return Embeddings(
+            np.concatenate([block.vectors for block in self.folder.blocks(dtype=np.float32)]), self.weights
+        )
+
+    @property
     def absent(self) -> Bool[np.ndarray, "N"]:
         """The products that had nothing to embed: zero vector and zero weights, never found by a search."""
         return np.logical_not(self.weights.any(axis=1))
@@ -59,7 +84,7 @@ class StoredEmbeddings:
 
 
 def embed_stored(
-    encoder: Encoder,
+    encoder: Model,
     catalog: Catalog,
     products: Sequence[Product],
     folder: Path,
@@ -87,8 +112,10 @@ def embed_stored(
     Raises:
         InputError: the folder holds something else or is damaged, or no product has what the model reads.
     """
-    if not isinstance(encoder, Identified):
-        raise InputError(f"{folder}: {type(encoder).__name__} has no `digest`; vectors to keep need one")
+    if not isinstance(encoder, Encoder) or not isinstance(encoder, Identified):
+        raise InputError(
+            f"{folder}: {type(encoder).__name__} has no `digest`; vectors to keep need one; leave --embeddings away"
+        )
     if not products:
         raise nothing_to_read(catalog, 0, modality)
     width = encoder.encode_queries(["width"]).shape[1]
