@@ -34,6 +34,7 @@ class Baseline:
     candidates: tuple[Candidate, ...] = (Candidate("only"),)
     systems: tuple[str, ...] = ("",)  # what is kept: "" the main system, "+bm25" joined with BM25
     ours: bool = False
+    trial: int = 0  # steps after which candidates are compared, the best then trained in full; 0: all are, before
 
     @property
     def sees_pictures(self) -> bool:
@@ -59,6 +60,7 @@ ROWS = (
             Candidate("3e-4", {"learning_rate": 3e-4}),
         ),
         systems=("", "+bm25"),
+        trial=140,
     ),
     Baseline(
         "two-tower",
