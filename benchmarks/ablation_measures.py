@@ -38,10 +38,10 @@ def _split(retriever: Retriever, catalog: Catalog, split: Split) -> dict[str, An
     products = catalog.split_products(split)
     judged = judge(catalog.split_queries(split), [product.id for product in products], catalog.info)
     found = embed_products(retriever, catalog, products, retriever.modalities)
-    queries = embed_queries(retriever, [query.text for query in judged.queries])
+    queries = embed_queries(retriever, judged.queries)
     ranking = search(queries, found.vectors, 100, absent=found.absent)
     values = score_ranking(ranking, judged, [METRIC])[METRIC]
-    masks = query_slices(judged.queries, {product.id: product for product in products}, catalog.info.relevant)
+    masks = query_slices(judged.queries, products, catalog.clicks, catalog.info.relevant)
     return {
         "values": [round(float(value), 4) for value in values],
         "members": {name: mask.nonzero()[0].tolist() for name, mask in masks.items() if name in SLICES.values()},

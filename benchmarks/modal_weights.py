@@ -61,7 +61,7 @@ def colour_queries(
     }
     answerable = set.intersection(*({q.id for q in judge(asked, of, catalog.info).queries} for of in ids.values()))
     asked = [query for query in asked if query.id in answerable]
-    vectors = embed_queries(retriever, [query.text for query in asked])
+    vectors = embed_queries(retriever, asked)
     told: dict[str, Any] = {"queries": len(asked)}
     for modality, embeddings in found.items():
         means = {}

@@ -32,20 +32,35 @@ _RECIPE_HELP = (
 class EvalData:
     """What is evaluated on."""
 
-    catalog: str = ""  # folder or .zip in the catalog format; "" is the catalog that the run was trained on
+    catalog: str = ""  # folder or .zip in the catalog format; "": what the run was trained on, else the packaged one
 
 
 @dataclass(frozen=True)
 class EvalOptions:
     """What `eval.py` is asked to do."""
 
-    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]  # folder of a run
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]  # run, other model's folder, bm25
     data: EvalData = field(default_factory=EvalData)
-    split: Literal["train", "val", "test"] = "test"  # whose queries search that split's products
-    out: str = ""  # folder that receives the report; "" is RUN/eval/<catalog name>-<split>
-    checkpoint: Literal["best", "last"] = "best"  # best: highest validation figure; last: newest
+    split: Literal["train", "val", "test"] = "test"  # whose queries are asked
+    pool: Literal["catalog", "split", "all", "judged"] = "catalog"  # what they search; catalog: as catalog.json says
+    out: str = ""  # folder that receives the report; "": RUN/eval/<catalog>-<split>, or runs/eval/<model>/...
+    checkpoint: Literal["best", "last"] = "best"  # of a run; best: highest validation figure; last: newest
+    embeddings: str = ""  # folder that receives the products' vectors, for those larger than memory; "" keeps none
+    only_embed: bool = False  # ends when all vectors are there: for processes that help one which evaluates
     depth: int = 1000  # products kept a query in the run files
     rerank: int | None = None  # best products a query that the matching encoder orders; None: 50 if the run trained one
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What `eval.py compare` is asked to do."""
+
+    a: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="REPORT-A")]  # folder that eval.py wrote
+    b: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="REPORT-B")]  # another one; the two may be the same
+    system_a: str = ""  # of report A; "" is its main system
+    system_b: str = ""  # of report B; "" is its main system
+    seed: int = 0  # of the random signs and resamples
+    out: str = ""  # folder that receives comparison.json and comparison.md; "" only prints
 
 
 @dataclass(frozen=True)
@@ -122,9 +137,16 @@ def parse_evaluation(argv: Sequence[str], description: str) -> EvalOptions:
     options = _parse(EvalOptions, None, argv, description)
     if options.depth < 1:
         raise InputError(f"--depth is {options.depth}, expected at least 1")
+    if options.only_embed and not options.embeddings:
+        raise InputError("--only-embed says nothing without --embeddings; name the folder that receives the vectors")
     if options.rerank is not None and not 0 <= options.rerank <= options.depth:
         raise InputError(f"--rerank is {options.rerank}, expected 0 (none) to --depth {options.depth}")
     return options
+
+
+def parse_comparison(argv: Sequence[str], description: str) -> CompareOptions:
+    """Returns the CompareOptions that `argv` (what follows `compare`) asks for; errors as `parse`."""
+    return _parse(CompareOptions, None, argv, description, command="compare")
 
 
 def parse_conversion(argv: Sequence[str], description: str) -> ImportOptions:

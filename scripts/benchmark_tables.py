@@ -20,6 +20,7 @@ def benchmark_tables() -> dict[str, str]:
         "pod-compile": _pod_compile,
         "cost-model": _cost_model,
         "kill-matrix": _kill_matrix,
+        "search-scale": _search_scale,
     }
     files = {name: RESULTS / f"{name}.json" for name in makers}
     return {name: makers[name](json.loads(file.read_text("utf-8"))) for name, file in files.items() if file.is_file()}
@@ -132,6 +133,17 @@ def _kill_matrix(made: dict[str, Any]) -> str:
     rows = [["what was done", "promise", "what was seen"]]
     rows += [[r["row"], r["result"], r["seen"]] for r in made["rows"]]
     return f"{_machine(made)}\n\n{markdown(rows)}"
+
+
+def _search_scale(made: dict[str, Any]) -> str:
+    rows = [["vectors", "by", "vectors are", "s", "least s", "processor s", "peak GiB of the process"]]
+    for r in made["rows"]:
+        lie = "on disk, float16" if r["side"] == "make_jax" else "in memory, float32"
+        times = [f"{r['seconds']:.1f}", f"{r['least_seconds']:.1f}", f"{r['processor_seconds']:.1f}"]
+        rows.append([f"{r['vectors']:,}", r["side"], lie, *times, f"{r['peak_gib']:.2f}"])
+    asked = f"{made['queries']:,} queries, the {made['k']} best of each, D = {made['width']}, {made['vectors_are']}"
+    how = f"{made['rounds']} rounds, alternating; medians. {made['about']['cores']} cores. {_machine(made)}"
+    return f"{asked}; {how}\n\n{markdown(rows)}"
 
 
 def _machine(made: dict[str, Any]) -> str:

@@ -156,7 +156,7 @@ def test_help_shows_the_values_of_the_recipe(recipe, capsys):
 
 
 def test_evaluation_options():
-    assert parse_evaluation(["runs/a"], "Evaluates.") == EvalOptions(run="runs/a")
+    assert parse_evaluation(["runs/a"], "Evaluates.") == EvalOptions(model="runs/a")
     argv = ["--data.catalog", "c", "runs/a", "--split", "val", "--out", "o", "--checkpoint", "last", "--depth", "10"]
     expected = EvalOptions("runs/a", EvalData("c"), split="val", out="o", checkpoint="last", depth=10)
     assert parse_evaluation(argv, "Evaluates.") == expected
@@ -165,8 +165,9 @@ def test_evaluation_options():
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [
-        ([], ["RUN", "folder of a run", "required"]),
+        ([], ["MODEL", "other model's folder", "required"]),
         (["a", "--split", "tset"], ["--split", "tset", "val"]),
+        (["a", "--pool", "mine"], ["--pool", "mine", "judged"]),
         (["a", "--data.catalogs", "x"], ["--data.catalogs", "--data.catalog"]),
         (["a", "b"], ["unexpected word 'b'"]),
         (["a", "--depth", "0"], ["--depth is 0, expected at least 1"]),

@@ -52,12 +52,25 @@ def test_train_then_eval_writes_the_whole_report(monkeypatch, tmp_path, recipe, 
     report = json.loads((folder / "report.json").read_text())
     assert {"random", "bm25", "title", "image", "joint", "joint+bm25"} == set(report["systems"])
     assert "joint + BM25" in capsys.readouterr().out
+    vectors = str(tmp_path / "vectors")
+    assert run(monkeypatch, "eval.py", str(tmp_path / "run"), "--embeddings", vectors, "--only-embed") == 0
+    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "vectors").rglob("*.parquet")}
+    assert len(stored) == 4
+    out = str(tmp_path / "stored")
+    assert run(monkeypatch, "eval.py", str(tmp_path / "run"), "--embeddings", vectors, "--out", out) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "vectors").rglob("*.parquet")} == stored
+    from_disk = json.loads((tmp_path / "stored/report.json").read_text())
+    assert set(from_disk["systems"]) == set(report["systems"])
     hidden = write_catalog(tmp_path / "hidden", products=60, missing=False)
     info = json.loads((hidden / "catalog.json").read_text())
     (hidden / "catalog.json").write_text(json.dumps(info | {"hide_title": True}))
     assert run(monkeypatch, "eval.py", str(tmp_path / "run"), "--data.catalog", str(hidden)) == 0
     systems = json.loads((tmp_path / "run/eval/hidden-test/report.json").read_text())["systems"]
     assert "bm25" not in systems and "image" in systems
+    other = ["--data.catalog", str(write_catalog(tmp_path / "other", products=65)), "--embeddings", vectors]
+    capsys.readouterr()
+    assert run(monkeypatch, "eval.py", str(tmp_path / "run"), *other) == 2
+    assert "-both/vectors.json: catalog is" in one_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +91,12 @@ def test_bad_settings_of_train_end_with_exit_code_2_and_one_line(monkeypatch, ca
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["nowhere"], "nowhere: no run there"),
+        (["nowhere"], "nowhere: not found, expected a run"),
         (["nowhere", "--split", "tset"], "tset"),
-        ([], "RUN"),
+        (["nowhere", "--only-embed"], "--only-embed says nothing without --embeddings"),
+        ([], "MODEL"),
+        (["compare", "nowhere", "nowhere"], "nowhere: no report there"),
+        (["compare", "nowhere"], "REPORT-B"),
     ],
 )
 def test_bad_settings_of_eval_end_with_exit_code_2_and_one_line(monkeypatch, capsys, arguments, expected):

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from make_jax.catalog.problems import Problems, shown
-from make_jax.catalog.schema import SPLITS, CatalogInfo, Click, Product, Query, Split
+from make_jax.catalog.schema import POOLS, SPLITS, CatalogInfo, Click, Pool, Product, Query, Split
 from make_jax.catalog.source import READ_ERRORS, Source, unreadable, unsafe_name
 
 PRODUCTS, QUERIES, CLICKS, INFO = "products.jsonl", "queries.jsonl", "clicks.jsonl", "catalog.json"
 NEVER_ATTRIBUTES = ("id", "title", "image", "split", "group", "tier", "sensitive", "dropped")
-_INFO_KEYS = ("name", "title", "licence", "attributes", "gains", "relevant", "hide_title")
+_INFO_KEYS = ("name", "title", "licence", "attributes", "gains", "relevant", "hide_title", "pool")
 _MAX_INFO_BYTES = 1 << 20
 _DECODER = json.JSONDecoder()
 
@@ -132,6 +132,7 @@ def read_info(source: Source, problems: Problems) -> CatalogInfo:
         gains=_gains(row),
         relevant=relevant,
         hide_title=row.flag("hide_title"),
+        pool=_pool(row),
     )
 
 
@@ -246,6 +247,15 @@ def _attributes(row: Row, info: CatalogInfo, category: tuple[str, ...]) -> dict[
         if value:
             found[key] = value
     return found
+
+
+def _pool(row: Row) -> Pool:
+    value = row.values.get("pool", "split")
+    for pool in POOLS:
+        if value == pool:
+            return pool
+    row.wrong("pool", f"found {shown(value)}", "one of " + ", ".join(f'"{pool}"' for pool in POOLS))
+    return "split"
 
 
 def _gains(row: Row) -> dict[int, float]:

@@ -5,6 +5,8 @@ from typing import Literal
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Pool = Literal["split", "all", "judged"]  # what a query searches: its split, the whole catalog, what it judges
+POOLS: tuple[Pool, ...] = ("split", "all", "judged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,4 @@ class CatalogInfo:
     gains: dict[int, float] = field(default_factory=dict)  # of a grade, in nDCG; a grade that is absent gains itself
     relevant: int = 3  # least grade that counts as relevant
     hide_title: bool = False  # titles are labels: the encoders see images only
+    pool: Pool = "split"  # which products a query searches, unless evaluation is told otherwise

@@ -3,7 +3,7 @@
 import logging
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,13 +11,22 @@ from jaxtyping import Float32
 
 from make_jax.retrieval.embed import Progress, silent
 from make_jax.retrieval.metrics import Judgements, score_ranking
-from make_jax.retrieval.search import Ranking, inner_products, top
+from make_jax.retrieval.search import (
+    QUERIES_AT_ONCE,
+    Allowed,
+    Ranking,
+    Searchable,
+    anything,
+    joined,
+    keep_allowed,
+    queries_at_once,
+    top,
+)
 
 CHOSEN_BY = "nDCG@10"  # what a parameter is chosen by, on the validation split
 K1 = (0.2, 0.4, 0.8, 1.2, 2.0)
 B = (0.0, 0.25, 0.5, 0.75, 1.0)
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
-_QUERIES_AT_ONCE = 256  # score matrices are this many queries by all products
 
 # Chinese characters, Japanese kana and Korean syllables: scripts that do not part words by spaces, or not enough.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
@@ -75,6 +84,13 @@ class TitleBM25:
             self._index = bm25s.BM25(k1=parameters.k1, b=parameters.b, method="lucene", backend="numpy")
             self._index.index(self._titles, show_progress=False)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the index's arrays."""
+        if self._index is None:
+            return 0
+        return sum(np.asarray(self._index.scores[name]).nbytes for name in ("data", "indices", "indptr"))
+
     def scores(self, texts: Sequence[str]) -> Float32[np.ndarray, "q N"]:
         """The score of every query with every title; the caller chunks the queries."""
         out = np.zeros((len(texts), self.count), np.float32)
@@ -84,36 +100,44 @@ class TitleBM25:
                 row[:] = self._index.get_scores_from_ids(known)
         return out
 
-    def search(self, texts: Sequence[str], k: int) -> Ranking:
-        """The best titles of each query, ties by position. A title that shares no word is not found at all."""
+    def search(self, texts: Sequence[str], k: int, allowed: Allowed = anything) -> Ranking:
+        """The best titles of each query, ties by position. A title that shares no word is not found at all.
+
+        Among products that `allowed` names it is found, behind the others: those were given to be ordered.
+        """
         parts = []
-        for some in _chunks(texts):
-            scores = self.scores(some)
-            parts.append(top(np.where(scores > 0, scores, np.float32(-np.inf)), k))
+        for start in range(0, len(texts), QUERIES_AT_ONCE):
+            rows = slice(start, min(start + QUERIES_AT_ONCE, len(texts)))
+            scores, given = self.scores(texts[rows]), allowed(rows)
+            parts.append(top(np.where(scores > 0 if given is None else given, scores, np.float32(-np.inf)), k))
         return joined(parts, min(k, self.count))
 
 
-def choose_bm25(bm25: TitleBM25, judgements: Judgements, progress: Progress = silent) -> Parameters:
+def choose_bm25(
+    bm25: TitleBM25, judgements: Judgements, progress: Progress = silent, allowed: Allowed = anything
+) -> Parameters:
     """The parameters of the grid K1 x B with the best mean nDCG@10 over the queries; of equals, the first."""
     texts = [query.text for query in judgements.queries]
     grid = [Parameters(k1, b) for k1 in K1 for b in B]
     values = []
     for done, parameters in enumerate(grid, start=1):
         bm25.set(parameters)
-        values.append(float(score_ranking(bm25.search(texts, 10), judgements, [CHOSEN_BY])[CHOSEN_BY].mean()))
+        ranking = bm25.search(texts, 10, allowed)
+        values.append(float(score_ranking(ranking, judgements, [CHOSEN_BY])[CHOSEN_BY].mean()))
         progress("BM25 parameters", done, len(grid))
     best = grid[int(np.argmax(values))]
     bm25.set(best)
     return best
 
 
-def random_ranking(queries: int, products: int, k: int, seed: int) -> Ranking:
+def random_ranking(queries: int, products: int, k: int, seed: int, allowed: Allowed = anything) -> Ranking:
     """Products in an order drawn anew for each query: what chance finds."""
     rng = np.random.default_rng(seed)
-    parts = [
-        top(rng.random((min(_QUERIES_AT_ONCE, queries - start), products), np.float32), k)
-        for start in range(0, queries, _QUERIES_AT_ONCE)
-    ]
+    parts = []
+    for start in range(0, queries, QUERIES_AT_ONCE):
+        rows = slice(start, min(start + QUERIES_AT_ONCE, queries))
+        drawn = rng.random((rows.stop - rows.start, products), np.float32)
+        parts.append(top(keep_allowed(drawn, allowed(rows)), k))
     return joined(parts, min(k, products))
 
 
@@ -131,21 +155,26 @@ class Fusion(NamedTuple):
 
     texts: Sequence[str]
     queries: Float32[np.ndarray, "Q D"]
-    products: Float32[np.ndarray, "N D"]
-    absent: np.ndarray  # [N] products without a vector: they have their BM25 score alone
+    products: Searchable  # absent ones have their BM25 score alone
     bm25: TitleBM25
+    allowed: Allowed = anything
 
     def rankings(self, weights: Sequence[float], k: int, progress: Progress = silent) -> list[Ranking]:
         """The ranking of every query by `fused`, for each weight, in chunks of queries."""
         parts: list[list[Ranking]] = [[] for _ in weights]
-        for start in range(0, len(self.texts), _QUERIES_AT_ONCE):
-            rows = slice(start, start + _QUERIES_AT_ONCE)
-            model = np.where(self.absent, np.float32(0), inner_products(self.queries[rows], self.products))
+        absent = self.products.absent
+        at_once = queries_at_once(len(absent))
+        for start in range(0, len(self.texts), at_once):
+            rows = slice(start, min(start + at_once, len(self.texts)))
+            given = self.allowed(rows)
+            model = np.where(absent, np.float32(0), self.products.scores(self.queries[rows]))
             words_of = self.bm25.scores(self.texts[rows])
+            if given is not None:
+                words_of = np.where(given, words_of, np.float32(0))  # the best word score is that of what may be found
             for weight, part in zip(weights, parts, strict=True):
-                part.append(top(fused(model, words_of, weight), k))
-            progress("fusion with BM25", min(start + _QUERIES_AT_ONCE, len(self.texts)), len(self.texts))
-        return [joined(part, min(k, len(self.products))) for part in parts]
+                part.append(top(keep_allowed(fused(model, words_of, weight), given), k))
+            progress("fusion with BM25", rows.stop, len(self.texts))
+        return [joined(part, min(k, len(absent))) for part in parts]
 
 
 def choose_weight(fusion: Fusion, judgements: Judgements, progress: Progress = silent) -> dict[float, float]:
@@ -155,15 +184,3 @@ def choose_weight(fusion: Fusion, judgements: Judgements, progress: Progress = s
         weight: float(score_ranking(ranking, judgements, [CHOSEN_BY])[CHOSEN_BY].mean())
         for weight, ranking in zip(WEIGHTS, rankings, strict=True)
     }
-
-
-def joined(parts: Sequence[Ranking], k: int) -> Ranking:
-    """Rankings of chunks of queries, one after the other; `k` columns when there is no chunk."""
-    if not parts:
-        return Ranking(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
-    return Ranking(np.concatenate([p.scores for p in parts]), np.concatenate([p.indices for p in parts]))
-
-
-def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(texts), _QUERIES_AT_ONCE):
-        yield texts[start : start + _QUERIES_AT_ONCE]

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from make_jax.catalog.reader import Catalog
-from make_jax.catalog.schema import Product
+from make_jax.catalog.schema import Product, Query
 from make_jax.errors import InputError
+from make_jax.retrieval.search import Ranking, inner_products, search
 
 Modality = Literal["both", "title", "image"]
 Progress = Callable[[str, int, int], None]  # (what is done, done, of how many)
@@ -16,7 +17,7 @@ _AT_ONCE = 1024  # products whose images are in memory together; queries encoded
 
 
 class Embeddings(NamedTuple):
-    """Product vectors of unit length and how each was fused."""
+    """Product vectors, whose inner product with a query's vector is the score, and how each was fused."""
 
     vectors: Float32[np.ndarray, "N D"]
     weights: Float32[np.ndarray, "N 2"]  # w_title, w_image; their sum is 1
@@ -26,10 +27,28 @@ class Embeddings(NamedTuple):
         """The products that had nothing to embed: zero vector and zero weights, never found by a search."""
         return np.logical_not(self.weights.any(axis=1))
 
+    @property
+    def width(self) -> int:
+        """Numbers of a vector."""
+        return self.vectors.shape[1]
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a vector."""
+        return self.width * self.vectors.itemsize
+
+    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> Ranking:
+        """The k best products of each query, ties by ascending position; absent ones are never found."""
+        return search(queries, self.vectors, k, absent=self.absent)
+
+    def scores(self, queries: Float32[np.ndarray, "q D"]) -> Float32[np.ndarray, "q N"]:
+        """The score of every query with every product; the caller chunks the queries."""
+        return inner_products(queries, self.vectors)
+
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What evaluation and search ask of a model."""
+    """What evaluation and search ask of a model. docs/models.md shows how one is added."""
 
     @property
     def modalities(self) -> Modality:
@@ -37,7 +56,7 @@ class Encoder(Protocol):
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        """Query vectors of unit length."""
+        """Query vectors; of unit length where the model's measure is the cosine."""
         ...
 
     def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
@@ -45,23 +64,48 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Stored(Protocol):
+    """A model whose vectors were made elsewhere, and are found by the ids of a catalog."""
+
+    @property
+    def modalities(self) -> Modality:
+        """What the product vectors were made from."""
+        ...
+
+    def query_vectors(self, ids: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        """The vector of each query. Raises InputError for a query that has none."""
+        ...
+
+    def product_vectors(self, ids: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        """The vector of each product, zeros for one that has none."""
+        ...
+
+
+Model = Encoder | Stored
+
+
 def silent(what: str, done: int, total: int) -> None:
     """A `Progress` that shows nothing."""
 
 
 def embed_products(
-    encoder: Encoder,
+    model: Model,
     catalog: Catalog,
     products: Sequence[Product],
     modality: Modality = "both",
     progress: Progress = silent,
+    width: int | None = None,
 ) -> Embeddings:
     """The vectors of `products` from their titles and images, or from one of the two alone, in chunks.
 
     With `modality="title"` no image is read and the encoder gets None for each; with "image" it gets "" for each
     title. A product that lacks what is asked is `absent`. Titles that the catalog hides (`hide_title`) are lacking.
+    Stored vectors are what they were made from: another `modality` is an InputError, and so are products all of which
+    lack what is asked, unless `width` says of how many numbers a vector is.
     """
-    width: int | None = None
+    if isinstance(model, Stored):
+        return _stored(model, catalog, products, modality)
     vectors: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     for start in range(0, len(products), _AT_ONCE):
@@ -69,7 +113,7 @@ def embed_products(
         titles, images = read_products(catalog, some, modality)
         present = [i for i in range(len(some)) if titles[i].strip() or images[i] is not None]
         if present:
-            made = encoder.encode_products([titles[i] for i in present], [images[i] for i in present])
+            made = model.encode_products([titles[i] for i in present], [images[i] for i in present])
             check_finite(made.vectors, "product")
             width = made.vectors.shape[1]
             vectors.append(_spread(made.vectors, present, len(some)))
@@ -79,12 +123,17 @@ def embed_products(
             weights.append(np.zeros((len(some), 2), np.float32))
         progress(f"products ({modality})", start + len(some), len(products))
     if width is None:
-        raise InputError(
-            f"{catalog.path}: none of the {len(products)} products has what the model reads ({modality}); "
-            "titles are hidden where catalog.json says hide_title"
-        )
+        raise nothing_to_read(catalog, len(products), modality)
     filled = [rows if rows.shape[1] else np.zeros((len(rows), width), np.float32) for rows in vectors]
     return Embeddings(np.concatenate(filled), np.concatenate(weights))
+
+
+def nothing_to_read(catalog: Catalog, count: int, modality: Modality) -> InputError:
+    """The error of products none of which can be embedded."""
+    return InputError(
+        f"{catalog.path}: none of the {count} products has what the model reads ({modality}); "
+        "titles are hidden where catalog.json says hide_title"
+    )
 
 
 def read_products(
@@ -96,13 +145,16 @@ def read_products(
     return titles, [catalog.image_bytes(product) if modality != "title" else None for product in products]
 
 
-def embed_queries(encoder: Encoder, texts: Sequence[str], progress: Progress = silent) -> Float32[np.ndarray, "n D"]:
-    """The vectors of query texts, in chunks; at least one text."""
-    rows = []
-    for start in range(0, len(texts), _AT_ONCE):
-        rows.append(encoder.encode_queries(texts[start : start + _AT_ONCE]))
-        progress("queries", min(start + _AT_ONCE, len(texts)), len(texts))
-    vectors = np.concatenate(rows)
+def embed_queries(model: Model, queries: Sequence[Query], progress: Progress = silent) -> Float32[np.ndarray, "n D"]:
+    """The vectors of judged queries, in chunks; at least one query."""
+    if isinstance(model, Stored):
+        vectors = model.query_vectors([query.id for query in queries])
+    else:
+        rows = []
+        for start in range(0, len(queries), _AT_ONCE):
+            rows.append(model.encode_queries([query.text for query in queries[start : start + _AT_ONCE]]))
+            progress("queries", min(start + _AT_ONCE, len(queries)), len(queries))
+        vectors = np.concatenate(rows)
     check_finite(vectors, "query")
     return vectors
 
@@ -111,6 +163,24 @@ def check_finite(vectors: Float32[np.ndarray, "n D"], what: str) -> None:
     """Raises InputError when a model gives NaN or infinity: no ranking of those means anything."""
     if not np.isfinite(vectors).all():
         raise InputError(f"the model gives {what} vectors that are not finite: its training diverged, use another step")
+
+
+def _stored(model: Stored, catalog: Catalog, products: Sequence[Product], modality: Modality) -> Embeddings:
+    """The stored vectors of products. The share of title and image in one of both is not known: a half each."""
+    if model.modalities != modality:
+        hidden = "; the catalog hides titles, because they are labels" if catalog.info.hide_title else ""
+        raise InputError(
+            f"{catalog.path}: the stored vectors are of {model.modalities}, and {modality} is asked for{hidden}"
+        )
+    vectors = model.product_vectors([product.id for product in products])
+    check_finite(vectors, "product")
+    there: Bool[np.ndarray, "N"] = np.asarray(vectors.any(axis=1))
+    if not there.any():
+        raise InputError(
+            f"{catalog.path}: the stored vectors have none of its {len(products)} products; compare the ids"
+        )
+    share = {"both": (0.5, 0.5), "title": (1.0, 0.0), "image": (0.0, 1.0)}[modality]
+    return Embeddings(vectors, there[:, None] * np.array([share], np.float32))
 
 
 def _spread(rows: np.ndarray, places: list[int], length: int) -> np.ndarray:

@@ -1,36 +1,30 @@
-"""One evaluation: a model and its baselines search the products of a split for its judged queries.
+"""One evaluation: a model and its baselines search for the judged queries of a split.
 
 Systems: `random`, `bm25` (over titles), the model by `title` alone, by `image` alone, by both (`joint`), its main form
 with the best re-ranked by the matching encoder (`joint+rerank`, where that is asked), and its main form joined with
-BM25 (`joint+bm25`). What a model or a catalog cannot do is left out, and a note says so.
+BM25 (`joint+bm25`). What a model or a catalog cannot do is left out, and a note says so. Without a model the main
+system is `bm25`.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from make_jax.catalog.reader import Catalog
-from make_jax.catalog.schema import Product, Split
+from make_jax.catalog.schema import Pool, Product, Split
 from make_jax.errors import InputError
-from make_jax.retrieval.baselines import (
-    CHOSEN_BY,
-    Fusion,
-    Parameters,
-    TitleBM25,
-    choose_bm25,
-    choose_weight,
-    random_ranking,
-)
-from make_jax.retrieval.embed import Embeddings, Encoder, Modality, Progress, embed_products, embed_queries, silent
-from make_jax.retrieval.metrics import Judgements, judge, score_ranking
-from make_jax.retrieval.rerank import DEFAULT_WEIGHT as DEFAULT_MATCHING_WEIGHT
-from make_jax.retrieval.rerank import Candidates, Matcher, check_can_match, choose_matching_weight, match_candidates
-from make_jax.retrieval.search import Ranking, search
+from make_jax.retrieval.baselines import random_ranking
+from make_jax.retrieval.embed import Model, Progress, Stored, silent
+from make_jax.retrieval.metrics import Judgements, score_ranking
+from make_jax.retrieval.pools import Searched
+from make_jax.retrieval.rerank import check_can_match
+from make_jax.retrieval.search import Ranking, Searchable
+from make_jax.retrieval.sides import Side
 from make_jax.retrieval.slices import query_slices
-
-DEFAULT_WEIGHT = 0.2  # of BM25 in the fusion, for a catalog that has no validation queries to choose it by
+from make_jax.retrieval.tuning import choose, choose_rerank
 
 
 @dataclass(frozen=True)
@@ -38,14 +32,16 @@ class Evaluation:
     """What every system found for every judged query, and what it is worth."""
 
     split: Split
+    pool: Pool  # what the queries searched
     products: tuple[Product, ...]  # what was searched, N
     judgements: Judgements  # Q queries
-    main: str  # the model's main system: joint, or title or image where there is only that
+    main: str  # the main system: joint, title or image where the model reads only that, bm25 where there is no model
     rankings: dict[str, Ranking]  # of each system
     values: dict[str, dict[str, Float64[np.ndarray, "Q"]]]  # system -> metric -> value of each query
     slices: dict[str, Bool[np.ndarray, "Q"]]
-    embeddings: Embeddings  # of the main system
+    embeddings: Searchable | None  # of the main system, where it has vectors
     parameters: dict[str, Any]  # chosen ones, and how
+    cost: dict[str, float | int]  # of the main system: Side.cost
     notes: tuple[str, ...]  # what a reader of the numbers must know
 
     @property
@@ -61,206 +57,136 @@ class Evaluation:
         return name if name in self.rankings else None
 
 
-@dataclass(frozen=True)
-class _Side:
-    """A split as the main system and BM25 see it."""
-
-    products: tuple[Product, ...]
-    judgements: Judgements
-    fusion: Fusion  # also holds the vectors of queries and products
-    embeddings: Embeddings
-
-    def search(self, depth: int) -> Ranking:
-        """What the main system finds."""
-        return search(self.fusion.queries, self.embeddings.vectors, depth, absent=self.embeddings.absent)
-
-
 def evaluate(
-    encoder: Encoder,
+    model: Model | None,
     catalog: Catalog,
     split: Split = "test",
     *,
+    pool: Pool | None = None,
     depth: int = 1000,
     rerank: int = 0,
     seed: int = 0,
+    stored: Path | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Every system's rankings, `depth` deep, and metrics over the judged queries of `split`, searching its products.
+    """Every system's rankings, `depth` deep, and metrics over the judged queries of `split`, searching `pool`.
 
-    The best `rerank` products of each query are also re-ranked. BM25's k1 and b, the fusion weight and that of the
-    matching encoder are chosen on the validation split, whichever split is reported. Raises InputError for a split
-    without judged queries, a catalog without what the model reads, and a model that cannot re-rank when it is asked to.
+    The pool is the catalog's own where it is None; without a model BM25 is evaluated alone. The best `rerank` products
+    of each query are also re-ranked. BM25's k1 and b and all weights are chosen on the validation split, whichever
+    split is reported. Raises InputError for a split without judged queries, a catalog without what the model reads, and
+    a model that cannot re-rank when it is asked to.
+
+    With `stored` the vectors of products lie below that folder, in float16, where those that are missing are made: they
+    need not fit into memory (docs/embeddings.md).
     """
-    matcher = check_can_match(encoder) if rerank else None
-    main = _main_modality(encoder, catalog)
-    side = _side(encoder, catalog, split, main, progress)
-    if not side.judgements.queries:
+    matcher = check_can_match(model) if rerank else None
+    side = Side(model, catalog, Searched.of(catalog, split, pool), progress, stored=stored)
+    judgements, products = side.searched.judgements, side.searched.products
+    if not judgements.queries:
         raise InputError(
             f"{catalog.path}: split {split!r} has no query with a relevant product (grade {catalog.info.relevant} or "
-            "more) among its products; judge some in queries.jsonl or choose another --split"
+            "more) among the products searched; judge some in queries.jsonl or choose another --split or --pool"
         )
-    notes: list[str] = []
-    tuned = split != "val" and (matcher is not None or not catalog.info.hide_title)
-    val = _side(encoder, catalog, "val", main, progress) if tuned else side
-    parameters = _choose(catalog, val, split, notes, progress)
-    rankings = {"random": random_ranking(len(side.judgements.queries), len(side.products), depth, seed)}
-    lexical = not catalog.info.hide_title and any(product.title for product in side.products)
-    if lexical:
-        side.fusion.bm25.set(Parameters(parameters["bm25"]["k1"], parameters["bm25"]["b"]))
-        rankings["bm25"] = side.fusion.bm25.search(list(side.fusion.texts), depth)
+    if model is None and not side.lexical:
+        raise InputError(f"{catalog.path}: its products have no titles, which is all that BM25 reads")
+    notes = _notes_of_pool(side.searched, catalog)
+    val = side
+    if split != "val":
+        val = Side(model, catalog, Searched.of(catalog, "val", pool), progress, like=side, stored=stored)
+    parameters = choose(side, val, notes, progress)
+    rankings = {"random": random_ranking(len(side.texts), len(products), depth, seed, side.searched.allowed)}
+    if side.lexical:
+        rankings["bm25"] = side.bm25.search(side.texts, depth, side.searched.allowed)
     else:
         notes.append("No BM25 and no title search: the catalog has no titles or hides them, because they are labels.")
-    if main == "both":
-        rankings |= _by_one_modality(encoder, catalog, side, lexical, depth, notes, progress)
-    name = "joint" if main == "both" else main
-    rankings[name] = side.search(depth)
-    _note_absent(side.embeddings, name, notes)
-    if matcher is not None:
-        reranked, parameters["rerank"] = _rerank(matcher, catalog, side, val, rankings[name], rerank, main, progress)
-        rankings[f"{name}+rerank"] = reranked
-        _note_rerank(parameters["rerank"], val is side, notes)
-    if lexical:
-        rankings[f"{name}+bm25"] = side.fusion.rankings([parameters["fusion"]["weight"]], depth, progress)[0]
-    _note_judgements(side.judgements, catalog, depth, len(side.products), notes)
+    if "image" not in side.present:
+        notes.append("No image search: the catalog has no pictures.")
+    name = "bm25"
+    if model is not None:
+        name = {"both": "joint", "title": "title", "image": "image"}[side.main or "both"]
+        rankings |= _by_one_modality(model, side, depth, notes)
+        rankings[name] = side.search(depth)
+        _note_absent(side.embeddings(), name, notes)
+        if matcher is not None:
+            reranked, how = choose_rerank(matcher, side, val, rankings[name], rerank, notes, progress)
+            rankings[f"{name}+rerank"], parameters["rerank"] = reranked, how
+        if side.lexical:
+            weight = parameters["fusion"]["weight"]
+            rankings[f"{name}+bm25"] = side.fusion().rankings([weight], depth, progress)[0]
+    if stored is not None:
+        notes.append(
+            "Vectors of products are float16, kept on disk; of queries float32. "
+            "Seconds of encoding are of those products whose vectors were missing."
+        )
+    _note_judgements(judgements, catalog, depth, len(products), notes)
     values = {}
     for done, (system, ranking) in enumerate(rankings.items(), start=1):
-        values[system] = score_ranking(ranking, side.judgements)
+        values[system] = score_ranking(ranking, judgements)
         progress("metrics", done, len(rankings))
     return Evaluation(
         split=split,
-        products=side.products,
-        judgements=side.judgements,
+        pool=side.searched.pool,
+        products=products,
+        judgements=judgements,
         main=name,
         rankings=rankings,
         values=values,
-        slices=query_slices(side.judgements.queries, {p.id: p for p in side.products}, catalog.info.relevant),
-        embeddings=side.embeddings,
+        slices=query_slices(judgements.queries, products, catalog.clicks, catalog.info.relevant),
+        embeddings=None if model is None else side.embeddings(),
         parameters=parameters | {"depth": depth, "random_seed": seed},
+        cost=side.cost(),
         notes=tuple(notes),
     )
 
 
-def _by_one_modality(
-    encoder: Encoder, catalog: Catalog, side: _Side, titles: bool, depth: int, notes: list[str], progress: Progress
-) -> dict[str, Ranking]:
-    """What the same model finds by pictures alone, and by `titles` alone."""
+def embed_all(
+    model: Model,
+    catalog: Catalog,
+    split: Split,
+    stored: Path,
+    *,
+    pool: Pool | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Makes all vectors below `stored` that `evaluate` of the split reads, and of validation where it has queries."""
+    side = Side(model, catalog, Searched.of(catalog, split, pool), progress, stored=stored)
+    side.embeddings()
+    if side.main == "both":
+        for modality in side.present:
+            side.embeddings(modality)
+    val = Side(model, catalog, Searched.of(catalog, "val", pool), progress, like=side, stored=stored)
+    if val.searched.judgements.queries:
+        val.embeddings()
+
+
+def _by_one_modality(model: Model, side: Side, depth: int, notes: list[str]) -> dict[str, Ranking]:
+    """What the same model finds by titles alone and by pictures alone, where it reads both."""
     rankings: dict[str, Ranking] = {}
-    modalities: tuple[Modality, ...] = ("title", "image") if titles else ("image",)
-    for modality in modalities:
-        alone = embed_products(encoder, catalog, side.products, modality, progress)
-        rankings[modality] = search(side.fusion.queries, alone.vectors, depth, absent=alone.absent)
-        _note_absent(alone, f"by {modality} alone", notes)
+    if side.main != "both" or isinstance(model, Stored):
+        return rankings
+    for modality in side.present:
+        rankings[modality] = side.search(depth, modality)
+        _note_absent(side.embeddings(modality), f"by {modality} alone", notes)
     return rankings
 
 
-def _main_modality(encoder: Encoder, catalog: Catalog) -> Modality:
-    """What the main system reads: what the model has, without titles that the catalog hides."""
-    if not catalog.info.hide_title:
-        return encoder.modalities
-    if encoder.modalities == "title":
-        raise InputError(f"{catalog.path}: its titles are labels (hide_title), and this model reads titles only")
-    return "image"
+def _notes_of_pool(searched: Searched, catalog: Catalog) -> list[str]:
+    """Says what is searched where it is not the split."""
+    if searched.pool == "all":
+        trained = sum(product.split == "train" for product in searched.products)
+        also = f"; {trained:,} of them are of the split train, so a model may have learnt from them" if trained else ""
+        return [f"Queries search all {len(searched.products):,} products of the catalog{also}."]
+    if searched.pool == "judged":
+        judged = [len(rel) for rel in searched.judgements.qrels.values()]
+        mean = sum(judged) / max(len(judged), 1)
+        return [f"Each query orders only the products that it judges, {mean:.1f} on average: no search of a catalog."]
+    return []
 
 
-def _side(encoder: Encoder, catalog: Catalog, split: Split, main: Modality, progress: Progress) -> _Side:
-    """The split, embedded; when it has no query with a positive, nothing is encoded and all arrays are empty."""
-    products = tuple(catalog.split_products(split))
-    judgements = judge(catalog.split_queries(split), [product.id for product in products], catalog.info)
-    texts = [query.text for query in judgements.queries]
-    if texts:
-        embeddings = embed_products(encoder, catalog, products, main, progress)
-        queries = embed_queries(encoder, texts, progress)
-    else:
-        embeddings = Embeddings(np.zeros((0, 1), np.float32), np.zeros((0, 2), np.float32))
-        queries = np.zeros((0, 1), np.float32)
-    titles = ["" if catalog.info.hide_title else product.title for product in products]
-    fusion = Fusion(texts, queries, embeddings.vectors, embeddings.absent, TitleBM25(titles))
-    return _Side(products, judgements, fusion, embeddings)
-
-
-def _choose(catalog: Catalog, val: _Side, split: Split, notes: list[str], progress: Progress) -> dict[str, Any]:
-    """BM25's parameters and the fusion weight, by nDCG@10 on the validation split, or defaults without one."""
-    chosen: dict[str, Any] = {
-        "bm25": Parameters()._asdict(),
-        "fusion": {"weight": DEFAULT_WEIGHT},
-        "chosen_on": None,
-    }
-    if catalog.info.hide_title:
-        return chosen
-    n = len(val.judgements.queries)
-    if n == 0:
-        notes.append(
-            "The validation split has no judged query, so nothing was tuned: BM25 has Lucene's k1 and b, the fusion "
-            f"its default weight {DEFAULT_WEIGHT}."
-        )
-        return chosen
-    chosen["bm25"] = choose_bm25(val.fusion.bm25, val.judgements, progress)._asdict()
-    by_weight = choose_weight(val.fusion, val.judgements, progress)
-    chosen["fusion"] = {
-        "weight": _best(by_weight),
-        f"validation {CHOSEN_BY} by weight": {f"{weight:g}": value for weight, value in by_weight.items()},
-    }
-    chosen["chosen_on"] = {"split": "val", "queries": n, "by": CHOSEN_BY}
-    if split == "val":
-        notes.append(
-            "k1 and b of BM25 and the fusion weight were chosen on the very queries reported here, "
-            "which flatters bm25 and the fusion."
-        )
-    return chosen
-
-
-def _rerank(
-    matcher: Matcher,
-    catalog: Catalog,
-    side: _Side,
-    val: _Side,
-    ranking: Ranking,
-    depth: int,
-    main: Modality,
-    progress: Progress,
-) -> tuple[Ranking, dict[str, Any]]:
-    """`ranking` of `side` with its first `depth` re-ranked, and by what: the weight that is best on `val`."""
-
-    def match(of: _Side, found: Ranking, what: str) -> Candidates:
-        def told(_: str, done: int, total: int) -> None:
-            progress(what, done, total)
-
-        return match_candidates(matcher, catalog, of.products, of.fusion.texts, found, depth, main, told)
-
-    candidates = match(side, ranking, "re-ranking")
-    chosen: dict[str, Any] = {"depth": depth, "weight": DEFAULT_MATCHING_WEIGHT, "chosen_on": None}
-    if n := len(val.judgements.queries):
-        own = candidates if val is side else match(val, val.search(max(depth, 10)), "re-ranking validation queries")
-        by_weight = choose_matching_weight(own, val.judgements)
-        chosen = {
-            "depth": depth,
-            "weight": _best(by_weight),
-            f"validation {CHOSEN_BY} by weight": {f"{weight:g}": value for weight, value in by_weight.items()},
-            "chosen_on": {"split": "val", "queries": n, "by": CHOSEN_BY},
-        }
-    return candidates.reranked(chosen["weight"]), chosen
-
-
-def _best(by_weight: dict[float, float]) -> float:
-    """The weight with the highest value; of equals the smallest."""
-    return max(by_weight, key=lambda weight: (by_weight[weight], -weight))
-
-
-def _note_rerank(chosen: dict[str, Any], flatters: bool, notes: list[str]) -> None:
-    """Says what was re-ranked, and by which weight."""
-    on = chosen["chosen_on"]
-    how = f"chosen by {on['by']} on {on['queries']:,} queries of the validation split" if on else "the default"
-    notes.append(
-        f"Re-ranked are the best {chosen['depth']} of each query, by scale * cosine + weight * matching logit with "
-        f"weight {chosen['weight']:g}, {how}"
-        + ("; these are the queries reported, which flatters it." if flatters and on else ".")
-    )
-
-
-def _note_absent(embeddings: Embeddings, how: str, notes: list[str]) -> None:
+def _note_absent(embeddings: Searchable, how: str, notes: list[str]) -> None:
     """Says how many products a system cannot find."""
     if n := int(embeddings.absent.sum()):
-        notes.append(f"{n} of {len(embeddings.vectors)} products cannot be found {how}: they lack it.")
+        notes.append(f"{n} of {len(embeddings.weights)} products cannot be found {how}: they lack it.")
 
 
 def _note_judgements(judgements: Judgements, catalog: Catalog, depth: int, products: int, notes: list[str]) -> None:
@@ -271,6 +197,6 @@ def _note_judgements(judgements: Judgements, catalog: Catalog, depth: int, produ
             "they are left out of all metrics."
         )
     if judgements.outside:
-        notes.append(f"{judgements.outside} judgements are of products outside the split searched; they are left out.")
+        notes.append(f"{judgements.outside} judgements are of products that are not searched; they are left out.")
     if depth < products:
         notes.append(f"Rankings are {depth} deep: MAP counts what lies deeper as not found.")

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 from PIL import Image, ImageDraw
 
 from make_jax.catalog.images import decode
@@ -12,6 +13,7 @@ from make_jax.catalog.schema import Product, Query
 from make_jax.files import write_atomically
 from make_jax.retrieval.evaluate import Evaluation
 from make_jax.retrieval.fonts import Fonts, wrap
+from make_jax.retrieval.weights import weight_groups
 
 _MARGIN, _QUERY, _CELL, _PICTURE, _TEXT = 16, 190, 172, 150, 112  # pixels
 _INK, _GREY, _PALE = "#1a1a1a", "#6b6b6b", "#d9d9d9"
@@ -42,7 +44,8 @@ def draw_gallery(
     draw.text((_MARGIN, _MARGIN), title, fill=_INK, font=fonts.of(title, 20, bold=True))
     for i, line in enumerate(head):
         draw.text((_MARGIN, _MARGIN + 30 + 19 * i), line, fill=_GREY, font=fonts.of(line, 14))
-    _legend(draw, fonts, _MARGIN + 34 + 19 * len(head))
+    weighed = bool(weight_groups(evaluation))
+    _legend(draw, fonts, _MARGIN + 34 + 19 * len(head), weighed)
     ranking = evaluation.rankings[evaluation.main]
     for row, i in enumerate(chosen):
         y = top + row * height
@@ -56,7 +59,7 @@ def draw_gallery(
         ]
         for column, (index, score) in enumerate(found[:columns]):
             corner = (_MARGIN + _QUERY + column * _CELL, y + 10)
-            _draw_product(page, fonts, evaluation, catalog, query, index, score, corner)
+            _draw_product(page, fonts, evaluation, catalog, query, index, score, corner, weighed)
     buffer = io.BytesIO()
     page.save(buffer, format="PNG")
     write_atomically(path, buffer.getvalue())
@@ -93,15 +96,12 @@ def _caption(evaluation: Evaluation, shown: int, seed: int, unwritten: int) -> s
     return " ".join(parts)
 
 
-def _legend(draw: ImageDraw.ImageDraw, fonts: Fonts, y: int) -> None:
+def _legend(draw: ImageDraw.ImageDraw, fonts: Fonts, y: int, weighed: bool) -> None:
     """One line that says what the marks mean."""
     x = _MARGIN
-    entries = (
-        (_RELEVANT, "relevant"),
-        (_PALE, "not relevant"),
-        (_TITLE, "share of the title in the product vector"),
-        (_IMAGE, "share of the image"),
-    )
+    entries = [(_RELEVANT, "relevant"), (_PALE, "not relevant")]
+    if weighed:
+        entries += [(_TITLE, "share of the title in the product vector"), (_IMAGE, "share of the image")]
     for colour, text in entries:
         draw.rectangle((x, y + 2, x + 13, y + 13), fill=colour)
         font = fonts.of(text, 13)
@@ -130,8 +130,9 @@ def _draw_product(
     index: int,
     score: float,
     corner: tuple[int, int],
+    weighed: bool,
 ) -> None:
-    """One result: framed picture, title, score, modal weights."""
+    """One result: framed picture, title, score, modal weights if products differ in them."""
     draw = ImageDraw.Draw(page)
     product = evaluation.products[index]
     relevant = query.rel.get(product.id, 0) >= evaluation.judgements.relevant
@@ -153,13 +154,21 @@ def _draw_product(
     for i, line in enumerate(wrap(title, fonts.of(title, 12), side, 3)):
         draw.text((x, y + 15 * i), line, fill=_INK if product.title else _GREY, font=fonts.of(line, 12))
     y += 50
-    w_title, w_image = evaluation.embeddings.weights[index].tolist()
     text = f"score {score:.2f}"
     draw.text((x, y), text, fill=_RELEVANT if relevant else _GREY, font=fonts.of(text, 12, bold=True))
     if relevant:
         mark = "✓ relevant"
         font = fonts.of(mark, 12)
         draw.text((x + side - font.getlength(mark), y), mark, fill=_RELEVANT, font=font)
+    if weighed:
+        assert evaluation.embeddings is not None
+        _draw_weights(draw, fonts, evaluation.embeddings.weights[index], x, y)
+
+
+def _draw_weights(draw: ImageDraw.ImageDraw, fonts: Fonts, weights: Float32[np.ndarray, "2"], x: int, y: int) -> None:
+    """A bar of the shares of title and image in the product's vector, and the two numbers."""
+    w_title, w_image = weights.tolist()
+    side = _PICTURE
     split = x + round(side * w_title)
     if w_title > 0:
         draw.rectangle((x, y + 18, max(x, split - 1), y + 23), fill=_TITLE)

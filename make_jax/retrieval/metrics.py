@@ -27,7 +27,9 @@ METRICS: dict[str, tuple[str, int | None, int | None]] = {
     "recall@10": ("R", 10, 10),
     "recall@100": ("R", 100, None),
     "recall@1000": ("R", 1000, None),
+    "precision@10": ("P", 10, 10),
     "hit_rate@1": ("Success", 1, 10),
+    "hit_rate@5": ("Success", 5, 10),
     "hit_rate@10": ("Success", 10, 10),
     "MAP": ("AP", None, None),
 }

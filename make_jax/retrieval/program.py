@@ -1,4 +1,4 @@
-"""What eval.py does: load, evaluate, write the report, print it."""
+"""What eval.py does: open, evaluate, write the report, print it; or compare two reports."""
 
 from pathlib import Path
 
@@ -6,38 +6,74 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from make_jax.catalog.reader import Catalog
-from make_jax.command_line import EvalOptions
-from make_jax.config import from_json
-from make_jax.retrieval.evaluate import evaluate
+from make_jax.command_line import CompareOptions, EvalOptions
+from make_jax.errors import InputError
+from make_jax.retrieval.compare import compare, print_comparison, read_report, write_comparison
+from make_jax.retrieval.evaluate import embed_all, evaluate
+from make_jax.retrieval.models import open_model, run
 from make_jax.retrieval.provenance import about
 from make_jax.retrieval.render import print_report
 from make_jax.retrieval.report import write_report
-from make_jax.retrieval.rerank import DEFAULT_DEPTH
-from make_jax.retrieval.retriever import CONFIG, Retriever, read_checkpoint
+from make_jax.retrieval.rerank import DEFAULT_DEPTH, can_match
+
+OTHERS = Path("runs/eval")  # reports of models that are not runs, which have no folder of ours
 
 
-def evaluate_run(options: EvalOptions) -> Path:
-    """Writes the report of a run on a catalog, prints its tables, and gives back the report's folder."""
+def evaluate_model(options: EvalOptions) -> Path | None:
+    """Writes the report of a model on a catalog, prints its tables, and gives back the report's folder.
+
+    With `only_embed` it makes the vectors, writes no report and gives back None.
+    """
     console = Console()
-    _, meta, files = read_checkpoint(options.run, options.checkpoint)
-    config = from_json(files[CONFIG], f"{options.run}/{CONFIG}")
-    catalog = Catalog.load(options.data.catalog or config.data.catalog)
-    folder = Path(options.out or f"{options.run}/eval/{catalog.info.name}-{options.split}")
-    retriever = Retriever.load(options.run, options.checkpoint)
-    depth, rerank = options.depth, options.rerank
+    ours = run.recognise(Path(options.model))
+    facts = run.facts(Path(options.model), options.checkpoint) if ours else run.Facts("", 0, {})
+    catalog = Catalog.load(options.data.catalog or facts.catalog)
+    opened = open_model(options.model, options.checkpoint)
+    pool = catalog.info.pool if options.pool == "catalog" else options.pool
+    named = "" if pool == catalog.info.pool else f"-{pool}"
+    home = Path(options.model) / "eval" if ours else OTHERS / opened.name
+    folder = Path(options.out) if options.out else home / f"{catalog.info.name}-{options.split}{named}"
+    stored = Path(options.embeddings) if options.embeddings else None
+    if options.only_embed and stored is not None:
+        if opened.model is None:
+            raise InputError(f"{options.model} has no vectors to embed; leave --only-embed away")
+        with _Bars(console) as bars:
+            embed_all(opened.model, catalog, options.split, stored, pool=pool, progress=bars.show)
+        console.print(f"all vectors are in {stored}", highlight=False)
+        return None
+    rerank = options.rerank
     if rerank is None:
-        rerank = min(DEFAULT_DEPTH, depth) if retriever.can_match else 0
+        rerank = min(DEFAULT_DEPTH, options.depth) if can_match(opened.model) else 0
     with _Bars(console) as bars:
-        evaluation = evaluate(retriever, catalog, options.split, depth=depth, rerank=rerank, progress=bars.show)
-    made = about(
-        catalog,
-        seed=config.train.seed,
-        run={"steps": meta["position"], "checkpoint": options.checkpoint, "training_seconds": meta["seconds"]},
-    )
+        evaluation = evaluate(
+            opened.model,
+            catalog,
+            options.split,
+            pool=pool,
+            depth=options.depth,
+            rerank=rerank,
+            stored=stored,
+            progress=bars.show,
+        )
+    made = about(catalog, seed=facts.seed, model={"name": opened.name, "kind": opened.kind})
+    made |= {"run": facts.run} if ours else {}
     report = write_report(evaluation, catalog, folder, made)
     print_report(report, console)
-    console.print(f"report: {folder}/report.md, gallery.png, weights.png, runs/", highlight=False)
+    console.print(f"report: {folder}/report.md, gallery.png, runs/", highlight=False)
     return folder
+
+
+def compare_reports(options: CompareOptions) -> None:
+    """Prints which of two reports is better in what, and writes it where that is asked."""
+    if options.out and Path(options.out).exists():
+        raise InputError(f"{options.out}: exists already, expected a new folder for the comparison")
+    a, b = read_report(options.a, options.system_a), read_report(options.b, options.system_b)
+    compared = compare(a, b, seed=options.seed)
+    console = Console()
+    print_comparison(compared, console)
+    if options.out:
+        write_comparison(compared, Path(options.out))
+        console.print(f"comparison: {options.out}/comparison.md, comparison.json", highlight=False)
 
 
 class _Bars:

@@ -12,6 +12,11 @@ from typing import Any
 from make_jax.catalog.reader import Catalog
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "ir-measures", "pytrec_eval-terrier", "bm25s")
+_OF_MODELS = {  # module -> what is installed; told where the model needed it
+    "torch": "torch",
+    "sentence_transformers": "sentence-transformers",
+    "open_clip": "open_clip_torch",
+}
 _LONGEST_NOTE = 1 << 16  # bytes read of PROVENANCE.md
 
 
@@ -22,7 +27,8 @@ def about(catalog: Catalog, *, seed: int, command: str = "", **more: Any) -> dic
     import make_jax
 
     devices = jax.devices()
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    used = [name for module, name in _OF_MODELS.items() if module in sys.modules]
+    versions = {name: importlib.metadata.version(name) for name in (*_LIBRARIES, *used)}
     return {
         "commit": commit(),
         "make_jax": make_jax.__version__,

@@ -7,6 +7,12 @@ from rich.console import Console
 from rich.table import Table
 
 _SLICED_BY = "nDCG@10"
+_BY_TASK = {  # what a benchmark of each kind reports: docs/evaluation.md
+    "task:known-item": ("MRR@10", "hit_rate@1", "hit_rate@10"),
+    "task:graded": ("nDCG@10",),
+    "task:category": ("precision@10", "MAP"),
+}
+_NOT_ON_TERMINAL = ("precision@10", "hit_rate@5")  # there is room for eight
 _NAMES = {
     "random": "random",
     "bm25": "BM25 over titles",
@@ -28,22 +34,24 @@ def markdown(report: dict[str, Any]) -> str:
     about, catalog = report["about"], report["about"]["catalog"]
     whole = report["slices"]["all"]
     parts = [
-        f"# {catalog['name']}, {report['split']} split\n",
+        f"# {_title(report)}\n",
         f"{report['queries']:,} queries search {report['products']:,} products. {_left_out(report)}"
         f"Mean over queries; in brackets the 95 % interval ({report['intervals']['method']}, "
         f"{report['intervals']['resamples']:,} resamples).\n",
         f"Queries: {catalog['queries_from']}\n",
         "## Systems\n",
-        _table(
+        markdown_table(
             ["system", *report["metrics"]],
             [
                 [system_name(s), *(f"{whole['systems'][s][m]['mean']:.3f}" for m in report["metrics"])]
                 for s in report["systems"]
             ],
         ),
+        *_tasks(report),
+        *_macro(report),
         f"## {_SLICED_BY} by slice\n",
         "Slices overlap.\n",
-        _table(
+        markdown_table(
             ["slice", "queries", *map(system_name, report["systems"])],
             [
                 [name, f"{part['queries']:,}", *(_interval(part["systems"][s][_SLICED_BY]) for s in report["systems"])]
@@ -51,12 +59,14 @@ def markdown(report: dict[str, Any]) -> str:
             ],
         ),
         f"## Paired differences of {_SLICED_BY}\n",
-        "The same queries on both sides; **bold** where the interval leaves out 0.\n",
-        _table(["slice", "queries", *_pairs(report)], _difference_rows(report)),
+        "The same queries on both sides; **bold** where the interval leaves out 0. Two reports compare by "
+        "`eval.py compare`, with tests.\n",
+        markdown_table(["slice", "queries", *_pairs(report)], _difference_rows(report)),
         *_weights(report),
         "## Notes\n",
         *(f"* {note}" for note in report["notes"]),
         f"* {_chosen(report)}",
+        f"* {_cost(report)}",
         *([f"* gallery.png: {report['gallery']}"] if report.get("gallery") else []),
         "* Re-score with `ir_measures qrels.txt runs/SYSTEM.run.gz "
         + " ".join(f"'{name}'" for name in report["ir_measures"].values())
@@ -75,19 +85,17 @@ def markdown(report: dict[str, Any]) -> str:
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Prints the table of systems, the differences that matter, and the notes."""
     whole = report["slices"]["all"]
-    title = (
-        f"{report['about']['catalog']['name']}, {report['split']}: {report['queries']:,} queries, "
-        f"{report['products']:,} products"
-    )
+    title = f"{_title(report)}: {report['queries']:,} queries, {report['products']:,} products"
     # As narrow as eight metrics can be: a terminal of 80 columns must show every digit.
+    metrics = [m for m in report["metrics"] if m not in _NOT_ON_TERMINAL]
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=0)
     table.add_column("system", no_wrap=True)
-    for metric in report["metrics"]:
+    for metric in metrics:
         table.add_column(metric.replace("_", " ").replace("@", "\n@"), justify="right", min_width=5)
-    best = {m: max(whole["systems"][s][m]["mean"] for s in report["systems"]) for m in report["metrics"]}
+    best = {m: max(whole["systems"][s][m]["mean"] for s in report["systems"]) for m in metrics}
     for system in report["systems"]:
         cells = []
-        for metric in report["metrics"]:
+        for metric in metrics:
             mean = whole["systems"][system][metric]["mean"]
             cells.append(f"[bold green]{mean:.3f}[/]" if mean == best[metric] else f"{mean:.3f}")
         table.add_row(system_name(system), *cells)
@@ -107,6 +115,56 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     )
 
 
+def _title(report: dict[str, Any]) -> str:
+    """What was evaluated, in a few words."""
+    model = report["about"].get("model")
+    of = f" by {model['name']}" if model else ""
+    pools = {"split": "split", "all": "queries, all products", "judged": "queries, judged products alone"}
+    return f"{report['about']['catalog']['name']}{of}, {report['split']} {pools[report['pool']]}"
+
+
+def _tasks(report: dict[str, Any]) -> list[str]:
+    """The figures that benchmarks of each kind report."""
+    rows = []
+    for name, metrics in _BY_TASK.items():
+        part = report["slices"].get(name)
+        for metric in metrics if part else ():
+            cells = [_interval(part["systems"][s][metric]) for s in report["systems"]]
+            rows.append([name.removeprefix("task:"), f"{part['queries']:,}", metric, *cells])
+    return [
+        "## By what a query asks for\n",
+        "known-item: one product answers; graded: answers are of several grades; category: several are of one grade.\n",
+        markdown_table(["task", "queries", "metric", *map(system_name, report["systems"])], rows),
+    ]
+
+
+def _macro(report: dict[str, Any]) -> list[str]:
+    """Means over queries beside means over groups of queries."""
+    macro, whole = report["macro"], report["slices"]["all"]
+    if len(macro["groups"]) == 1:
+        return []
+    groups = ", ".join(f"{name or '(none)'} {count:,}" for name, count in macro["groups"].items())
+    means = [("micro: each query alike", whole["systems"]), ("macro: each group alike", macro["systems"])]
+    rows = [[name, *(_interval(of[s][_SLICED_BY]) for s in report["systems"])] for name, of in means]
+    return [
+        f"## {_SLICED_BY}, micro and macro\n",
+        f"Groups are a kind of query in a language: {groups}.\n",
+        markdown_table(["mean", *map(system_name, report["systems"])], rows),
+    ]
+
+
+def _cost(report: dict[str, Any]) -> str:
+    """What the main system took."""
+    cost = report["cost"]
+    if "products" not in cost:
+        return f"Cost: {cost['bytes']:,} bytes of index a product."
+    return (
+        f"Cost of {system_name(report['main'])}: {cost['product_seconds']:.1f} s for {cost['products']:,} products, "
+        f"{cost['query_seconds']:.1f} s for {cost['queries']:,} queries, loading and compilation included; "
+        f"{cost['bytes']:,} bytes a product in float32."
+    )
+
+
 def _left_out(report: dict[str, Any]) -> str:
     n = len(report["queries_without_positive"])
     return f"{n:,} more had nothing relevant to find and are left out. " if n else ""
@@ -114,15 +172,18 @@ def _left_out(report: dict[str, Any]) -> str:
 
 def _chosen(report: dict[str, Any]) -> str:
     """Which parameters the baselines had."""
-    if not report["fused"]:
+    parameters, said = report["parameters"], []
+    if "bm25" in parameters:
+        said.append(f"BM25 k1 {parameters['bm25']['k1']:g}, b {parameters['bm25']['b']:g}")
+    if "fusion" in parameters:
+        said.append(f"weight of BM25 in the fusion {parameters['fusion']['weight']:g}")
+    if "late_fusion" in parameters:
+        said.append(f"weight of titles in the late fusion {parameters['late_fusion']['weight']:g}")
+    if not said:
         return "Nothing was tuned."
-    parameters = report["parameters"]
     on = parameters["chosen_on"]
     how = f"chosen by {on['by']} on {on['queries']:,} queries of the {on['split']} split" if on else "defaults"
-    return (
-        f"BM25 k1 {parameters['bm25']['k1']:g}, b {parameters['bm25']['b']:g}; "
-        f"weight of BM25 in the fusion {parameters['fusion']['weight']:g}: {how}."
-    )
+    return f"{'; '.join(said)}: {how}."
 
 
 def _pairs(report: dict[str, Any]) -> list[str]:
@@ -154,7 +215,7 @@ def _weights(report: dict[str, Any]) -> list[str]:
     return [
         "## The title's share of the product vector (w_title)\n",
         "Products that have both title and image; quantiles over products. The picture is weights.png.\n",
-        _table(["products whose title has", "products", "mean", *quantiles], rows),
+        markdown_table(["products whose title has", "products", "mean", *quantiles], rows),
     ]
 
 
@@ -162,7 +223,7 @@ def _interval(numbers: dict[str, float]) -> str:
     return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; | in a cell is escaped."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"

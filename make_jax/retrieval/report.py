@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,16 @@ import numpy as np
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.files import PARTIAL, folder_atomically, write_atomically
-from make_jax.retrieval.bootstrap import RESAMPLES, Interval, mean_intervals
+from make_jax.retrieval.bootstrap import RESAMPLES, Interval, macro_intervals, mean_intervals
 from make_jax.retrieval.evaluate import Evaluation
 from make_jax.retrieval.gallery import draw_gallery
 from make_jax.retrieval.metrics import METRICS
 from make_jax.retrieval.render import markdown
+from make_jax.retrieval.slices import family
 from make_jax.retrieval.trec import write_qrels, write_run
 from make_jax.retrieval.weights import draw_weights, weight_groups
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_report(
@@ -63,6 +65,7 @@ def build_report(evaluation: Evaluation, about: dict[str, Any], *, seed: int = 0
         "format": FORMAT,
         "about": about,
         "split": evaluation.split,
+        "pool": evaluation.pool,
         "products": len(evaluation.products),
         "queries": len(judgements.queries),
         "queries_without_positive": list(judgements.without_positive),
@@ -80,19 +83,20 @@ def build_report(evaluation: Evaluation, about: dict[str, Any], *, seed: int = 0
             "seed": seed,
         },
         "parameters": evaluation.parameters,
+        "cost": evaluation.cost,
         "notes": list(evaluation.notes),
         "slices": {name: _slice(evaluation, mask, seed) for name, mask in evaluation.slices.items()},
+        "macro": _macro(evaluation, seed),
     }
-    if evaluation.main == "joint":
-        report["modal_weights"] = {
-            name: {
-                "products": len(weights),
-                "mean_title": float(weights.mean()),
-                "quantiles_title": {str(q): float(np.quantile(weights, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)},
-            }
-            for name, weights in weight_groups(evaluation).items()
+    weighed = {
+        name: {
+            "products": len(weights),
+            "mean_title": float(weights.mean()),
+            "quantiles_title": {str(q): float(np.quantile(weights, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)},
         }
-    return report
+        for name, weights in weight_groups(evaluation).items()
+    }
+    return report | ({"modal_weights": weighed} if weighed else {})
 
 
 def comparisons(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -120,6 +124,17 @@ def _slice(evaluation: Evaluation, mask: np.ndarray, seed: int) -> dict[str, Any
             {"system": a, "minus": b, "metrics": numbers}
             for (a, b), numbers in zip(pairs, blocks[len(table) :], strict=True)
         ],
+    }
+
+
+def _macro(evaluation: Evaluation, seed: int) -> dict[str, Any]:
+    """Means in which each group of queries counts alike: a kind (to its first colon) in a language."""
+    groups = [(family(query), query.lang) for query in evaluation.judgements.queries]
+    columns = [np.stack([values[metric] for metric in METRICS], axis=1) for values in evaluation.values.values()]
+    intervals = macro_intervals(np.concatenate(columns, axis=1), groups, seed)
+    return {
+        "groups": {" ".join(filter(None, group)): count for group, count in sorted(Counter(groups).items())},
+        "systems": {system: _numbers(intervals, i * len(METRICS)) for i, system in enumerate(evaluation.values)},
     }
 
 

@@ -55,6 +55,11 @@ class Matcher(Protocol):
         ...
 
 
+def can_match(encoder: object) -> bool:
+    """Whether the encoder can re-rank."""
+    return isinstance(encoder, Matcher) and encoder.can_match
+
+
 def check_can_match(encoder: object) -> Matcher:
     """The encoder as a Matcher; InputError when it cannot re-rank."""
     if isinstance(encoder, Matcher) and encoder.can_match:

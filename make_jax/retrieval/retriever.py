@@ -1,7 +1,10 @@
 """A trained model that answers: texts and products in, vectors and results out."""
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +25,8 @@ from make_jax.model.make import Make
 from make_jax.model.modal_adaptation import ProductStates
 from make_jax.retrieval.embed import Embeddings, Modality, Progress, embed_products, silent
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, check_can_match, match_candidates
-from make_jax.retrieval.search import search
+from make_jax.retrieval.search import Searchable
+from make_jax.retrieval.stored import embed_stored
 from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.mesh import make_mesh, place_everywhere, place_rows, read, replicated
 from make_jax.runs.state import Params
@@ -91,7 +95,7 @@ class Retriever:
         self._trained_matching = trained_matching
         self._catalog: Catalog | None = None
         self._products: list[Product] = []
-        self._embeddings: Embeddings | None = None
+        self._embeddings: Searchable | None = None
 
     @classmethod
     def load(cls, run: str | Path, checkpoint: Literal["best", "last"] = "best") -> "Retriever":
@@ -111,6 +115,19 @@ class Retriever:
     def modalities(self) -> Modality:
         """Which encoders the model has on the product side."""
         return self.model.config.adaptation.modalities
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, in hex, of all that decides what vectors the model gives: parameters and preprocessing."""
+        sha = hashlib.sha256()
+        said = {"model": dataclasses.asdict(self.model.config), "inputs": dataclasses.asdict(self.model.inputs)}
+        for text in (json.dumps(said, sort_keys=True), self.tokenizer.definition, self.keywords.to_json()):
+            sha.update(text.encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self._params):
+            array = np.ascontiguousarray(jax.device_get(leaf))
+            sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+            sha.update(array.view(np.uint8).reshape(-1).data)
+        return sha.hexdigest()
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n E"]:
         """Unit query vectors, one a text."""
@@ -160,13 +177,28 @@ class Retriever:
         return Embeddings(np.concatenate(vectors)[: len(titles)], np.concatenate(weights)[: len(titles)])
 
     def index(
-        self, catalog: Catalog | str | Path = "", split: Split | None = None, progress: Progress = silent
+        self,
+        catalog: Catalog | str | Path = "",
+        split: Split | None = None,
+        progress: Progress = silent,
+        *,
+        embeddings: str | Path = "",
     ) -> None:
-        """Embeds the products of a catalog (or of one split of it) for `search`; replaces what was indexed before."""
+        """Embeds the products of a catalog (or of one split of it) for `search`; replaces what was indexed before.
+
+        With `embeddings` the vectors lie below that folder, in float16: those that are there are searched as they are,
+        those that are missing are made (docs/embeddings.md). Raises InputError when they are of another model or
+        catalog.
+        """
         catalog = catalog if isinstance(catalog, Catalog) else Catalog.load(catalog)
-        self._catalog = catalog
-        self._products = list(catalog.products) if split is None else catalog.split_products(split)
-        self._embeddings = embed_products(self, catalog, self._products, self.modalities, progress)
+        products = list(catalog.products) if split is None else catalog.split_products(split)
+        modality, part = self.modalities, split or "all"
+        if embeddings:
+            folder = Path(embeddings) / f"{part}-{modality}"
+            self._embeddings = embed_stored(self, catalog, products, folder, part, modality, progress)
+        else:
+            self._embeddings = embed_products(self, catalog, products, modality, progress)
+        self._catalog, self._products = catalog, products
 
     def search(
         self, queries: Sequence[str], k: int = 10, rerank: int = 0, weight: float = DEFAULT_WEIGHT
@@ -182,7 +214,7 @@ class Retriever:
         if rerank < 0:
             raise InputError(f"rerank is {rerank}, expected at least 0")
         vectors = self.encode_queries(queries)
-        found = search(vectors, self._embeddings.vectors, max(k, rerank), absent=self._embeddings.absent)
+        found = self._embeddings.search(vectors, max(k, rerank))
         scores, indices = found
         matches = np.full(scores.shape, np.nan, np.float32)
         if rerank:

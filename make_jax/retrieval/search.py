@@ -1,12 +1,16 @@
 """Exact search: every product is scored, on device, in chunks. The order is a rule, never chance."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+
+QUERIES_AT_ONCE = 256  # at most, where every score of some queries with all products is held at once ...
+_SCORES_AT_ONCE = 1 << 27  # ... and no more scores than this, 512 MiB
 
 
 class Ranking(NamedTuple):
@@ -14,6 +18,44 @@ class Ranking(NamedTuple):
 
     scores: Float32[np.ndarray, "Q k"]
     indices: Int32[np.ndarray, "Q k"]  # positions of products
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """Product vectors, in memory (`embed.Embeddings`) or on disk (`stored.StoredEmbeddings`)."""
+
+    @property
+    def weights(self) -> Float32[np.ndarray, "N 2"]:
+        """Share of title and image in each vector; their sum is 1, or 0 for an absent product."""
+        ...
+
+    @property
+    def absent(self) -> Bool[np.ndarray, "N"]:
+        """The products that had nothing to embed."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector."""
+        ...
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a vector as it is kept."""
+        ...
+
+    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> Ranking:
+        """The k best products of each query, ties by ascending position; absent ones are never found."""
+        ...
+
+    def scores(self, queries: Float32[np.ndarray, "q D"]) -> Float32[np.ndarray, "q N"]:
+        """The score of every query with every product; the caller chunks the queries, see `queries_at_once`."""
+        ...
+
+
+def queries_at_once(products: int) -> int:
+    """Of how many queries every score with so many products is held at once."""
+    return max(1, min(QUERIES_AT_ONCE, _SCORES_AT_ONCE // max(products, 1)))
 
 
 def search(
@@ -46,7 +88,7 @@ def search(
         some = jnp.asarray(_padded(rows, query_chunk, 0.0))
         best: tuple[Array, Array] = (jnp.full((query_chunk, k), -jnp.inf), jnp.full((query_chunk, k), -1, jnp.int32))
         for vectors, first, gone in chunks:
-            best = _merge(best, some, vectors, _padded(gone, product_chunk, True), np.int32(first))
+            best = merge(best, some, vectors, _padded(gone, product_chunk, True), np.int32(first))
         scores[start : start + len(rows)] = np.asarray(best[0])[: len(rows)]
         indices[start : start + len(rows)] = np.asarray(best[1])[: len(rows)]
     return Ranking(scores, indices)
@@ -56,6 +98,39 @@ def top(scores: Float[np.ndarray, "Q N"], k: int) -> Ranking:
     """The k best columns of each row, ties by ascending index; a score of -inf is not found (index -1)."""
     found, indices = _top(jnp.asarray(scores, jnp.float32), k=min(k, scores.shape[1]))
     return Ranking(np.asarray(found), np.asarray(indices))
+
+
+Allowed = Callable[[slice], Bool[np.ndarray, "q N"] | None]  # which products some queries may find; None: all
+
+
+def anything(rows: slice) -> None:
+    """An `Allowed` that hides nothing."""
+
+
+def keep_allowed(
+    scores: Float32[np.ndarray, "q N"], allowed: Bool[np.ndarray, "q N"] | None
+) -> Float32[np.ndarray, "q N"]:
+    """The scores, with -inf where a query may not find the product."""
+    return scores if allowed is None else np.where(allowed, scores, np.float32(-np.inf))
+
+
+def search_allowed(queries: Float32[np.ndarray, "Q D"], products: Searchable, k: int, allowed: Allowed) -> Ranking:
+    """As `search`, where each query has products of its own to find. Memory: at most 256 queries by all products."""
+    parts = []
+    absent = products.absent
+    at_once = queries_at_once(len(absent))
+    for start in range(0, len(queries), at_once):
+        rows = slice(start, min(start + at_once, len(queries)))
+        scores = np.where(absent, np.float32(-np.inf), products.scores(queries[rows]))
+        parts.append(top(keep_allowed(scores, allowed(rows)), k))
+    return joined(parts, min(k, len(absent)))
+
+
+def joined(parts: Sequence[Ranking], k: int) -> Ranking:
+    """Rankings of chunks of queries, one after the other; `k` columns when there is no chunk."""
+    if not parts:
+        return Ranking(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
+    return Ranking(np.concatenate([p.scores for p in parts]), np.concatenate([p.indices for p in parts]))
 
 
 def inner_products(
@@ -84,7 +159,7 @@ def _top(scores: Float[Array, "q n"], *, k: int) -> tuple[Float[Array, "q k"], I
 
 
 @jax.jit
-def _merge(
+def merge(
     best: tuple[Float[Array, "q k"], Int[Array, "q k"]],
     queries: Float[Array, "q D"],
     products: Float[Array, "n D"],

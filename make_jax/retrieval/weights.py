@@ -14,10 +14,17 @@ _MOST_PANELS = 6
 
 
 def weight_groups(evaluation: Evaluation) -> dict[str, Float32[np.ndarray, "n"]]:
-    """w_title of the products with both title and image: all, then by what was dropped from the title, if known."""
+    """w_title of the products with both title and image: all, then by what was dropped from the title, if known.
+
+    Nothing for a model that gives every such product the same weight, or does not say: there is nothing to see.
+    """
+    if evaluation.embeddings is None:
+        return {}
     both = [i for i, product in enumerate(evaluation.products) if product.title and product.image is not None]
     title = evaluation.embeddings.weights[:, 0]
     groups = {"all": both}
+    if not both or np.ptp(title[both]) == 0:
+        return {}
     dropped = [evaluation.products[i].dropped for i in both]
     if any(dropped):
         groups["nothing dropped"] = [i for i, gone in zip(both, dropped, strict=True) if not gone]

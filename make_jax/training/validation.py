@@ -10,16 +10,16 @@ from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.make import Make
 from make_jax.retrieval.embed import Progress, embed_products, embed_queries, silent
-from make_jax.retrieval.metrics import judge, score_ranking
+from make_jax.retrieval.metrics import score_ranking
+from make_jax.retrieval.pools import Searched
 from make_jax.retrieval.retriever import Retriever
-from make_jax.retrieval.search import search
 from make_jax.runs.state import Params
 
 BEST_BY = "val_ndcg@10"  # the best checkpoint is the one with the highest of this
 
 
 class Validation:
-    """Validation queries against validation products, exact, as evaluation does it."""
+    """Validation queries against the products that the catalog says they search, exact, as evaluation does it."""
 
     def __init__(
         self,
@@ -33,15 +33,14 @@ class Validation:
         """Raises InputError when the split has judged queries but no product of its own to search."""
         self._catalog, self._model, self._tokenizer, self._keywords = catalog, model, tokenizer, keywords
         self._mesh, self._batch_size = mesh, batch_size
-        self._products = catalog.split_products("val")
-        self._judgements = judge(catalog.split_queries("val"), [product.id for product in self._products], catalog.info)
-        if catalog.split_queries("val") and not self._products:
+        self._searched = Searched.of(catalog, "val")
+        if catalog.split_queries("val") and not self._searched.products:
             raise InputError(f"{catalog.path}: the val split has queries and no product; give it some")
 
     @property
     def queries(self) -> int:
         """How many queries are scored; 0 means that there is nothing to measure."""
-        return len(self._judgements.queries)
+        return len(self._searched.judgements.queries)
 
     def measure(self, params: Params, progress: Progress = silent) -> Mapping[str, float]:
         """Metric names and values, means over queries; `progress` is told of each chunk that is embedded."""
@@ -51,8 +50,8 @@ class Validation:
         modalities = retriever.modalities
         if self._catalog.info.hide_title and modalities == "both":
             modalities = "image"
-        products = embed_products(retriever, self._catalog, self._products, modalities, progress)
-        queries = embed_queries(retriever, [query.text for query in self._judgements.queries], progress)
-        ranking = search(queries, products.vectors, 100, absent=products.absent)
-        values = score_ranking(ranking, self._judgements, ["nDCG@10", "recall@100"])
+        products = embed_products(retriever, self._catalog, self._searched.products, modalities, progress)
+        queries = embed_queries(retriever, self._searched.judgements.queries, progress)
+        ranking = self._searched.search(queries, products, 100)
+        values = score_ranking(ranking, self._searched.judgements, ["nDCG@10", "recall@100"])
         return {BEST_BY: float(values["nDCG@10"].mean()), "val_recall@100": float(values["recall@100"].mean())}

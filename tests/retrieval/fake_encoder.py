@@ -13,6 +13,8 @@ _RGB = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255), "black": 
 
 
 class FakeEncoder:
+    digest = "fake"
+
     def __init__(self, modalities: Modality = "both") -> None:
         self.modalities: Modality = modalities
         self.seen: list[tuple[list[str], list[bytes | None]]] = []
@@ -23,7 +25,8 @@ class FakeEncoder:
     def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
         self.seen.append((list(titles), list(images)))
         has = np.array([[bool(t), i is not None] for t, i in zip(titles, images, strict=True)], np.float32)
-        weights = has / has.sum(axis=1, keepdims=True)
+        odd = np.array([[0.4, 0.6] if len(title) % 2 else [0.6, 0.4] for title in titles], np.float32)
+        weights = has * odd / (has * odd).sum(axis=1, keepdims=True)
         title = np.stack([_text(t) for t in titles])
         image = np.stack([_picture(i) for i in images])
         return Embeddings(_unit(weights[:, :1] * title + weights[:, 1:] * image), weights)

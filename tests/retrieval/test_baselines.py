@@ -15,6 +15,7 @@ from make_jax.retrieval.baselines import (
     random_ranking,
     words,
 )
+from make_jax.retrieval.embed import Embeddings
 from make_jax.retrieval.metrics import judge
 
 TITLES = ["red shirt", "red red shoes", "", "blue shirt for men"]
@@ -75,7 +76,8 @@ def test_fused_adds_a_share_of_the_best_bm25_score() -> None:
 
 def fusion(products: np.ndarray, absent: list[bool]) -> Fusion:
     queries = np.array([[1, 0]], np.float32)
-    return Fusion(["shoes"], queries, products, np.array(absent), TitleBM25(["red shoes", "hat", "red"]))
+    weights = np.where(np.array(absent)[:, None], np.float32(0), np.float32(0.5)).repeat(2, axis=1)
+    return Fusion(["shoes"], queries, Embeddings(products, weights), TitleBM25(["red shoes", "hat", "red"]))
 
 
 def test_fusion_weight_is_the_one_with_the_best_validation_value() -> None:

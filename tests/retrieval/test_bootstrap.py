@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from make_jax.retrieval.bootstrap import mean_intervals
+from make_jax.retrieval.bootstrap import macro_intervals, mean_intervals
 
 
 def test_interval_is_that_of_the_normal_law_for_many_queries() -> None:
@@ -47,3 +47,27 @@ def test_one_query_has_width_0_and_none_is_an_error() -> None:
     assert interval.low[0] == interval.high[0] == pytest.approx(0.3)
     with pytest.raises(ValueError, match="no queries"):
         mean_intervals(np.zeros((0, 1)))
+
+
+def test_macro_intervals_weigh_groups_alike_whatever_their_size() -> None:
+    values = np.array([[1.0]] * 90 + [[0.0]] * 10)
+    found = macro_intervals(values, ["a"] * 90 + ["b"] * 10)
+    assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)  # each group is all alike: nothing to resample
+
+
+def test_macro_intervals_of_one_group_are_those_of_all_queries() -> None:
+    values = np.random.default_rng(0).random((40, 2))
+    one, whole = macro_intervals(values, [("a", "")] * 40, seed=3), mean_intervals(values, seed=3)
+    for a, b in zip(one, whole, strict=True):
+        np.testing.assert_allclose(a, b)
+
+
+def test_macro_intervals_cover_the_mean_of_groups_about_95_times_in_100() -> None:
+    rng = np.random.default_rng(0)
+    groups = ["a"] * 80 + ["b"] * 40
+    inside = 0
+    for trial in range(200):
+        values = np.concatenate([rng.normal(0.2, 0.3, (80, 1)), rng.normal(0.6, 0.3, (40, 1))])
+        found = macro_intervals(values, groups, seed=trial, resamples=400)
+        inside += bool(found.low[0] <= 0.4 <= found.high[0])
+    assert 178 <= inside <= 200

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from make_jax.catalog.reader import Catalog
+from make_jax.catalog.schema import Query
 from make_jax.errors import InputError
 from make_jax.retrieval import embed
 from make_jax.retrieval.embed import Embeddings, embed_products, embed_queries
@@ -61,6 +62,6 @@ def test_vectors_that_are_not_finite_are_an_input_error(catalog: Catalog) -> Non
             return Embeddings(np.full((24, 8), np.inf, np.float32), np.full((24, 2), 0.5, np.float32))
 
     with pytest.raises(InputError, match="not finite"):
-        embed_queries(Diverged(), ["red"])
+        embed_queries(Diverged(), [Query("q", "red", "test", {})])
     with pytest.raises(InputError, match="not finite"):
         embed_products(Diverged(), catalog, catalog.products)

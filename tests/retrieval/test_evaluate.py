@@ -7,7 +7,8 @@ import pytest
 
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
-from make_jax.retrieval.evaluate import DEFAULT_WEIGHT, evaluate
+from make_jax.retrieval.evaluate import evaluate
+from make_jax.retrieval.tuning import DEFAULT_WEIGHT
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog, write_lines
 

@@ -76,5 +76,5 @@ def test_device_memory_is_that_of_one_chunk_of_scores() -> None:
         np.zeros(columns, bool),
         np.int32(0),
     )
-    analysis = module._merge.lower(*arguments).compile().memory_analysis()
+    analysis = module.merge.lower(*arguments).compile().memory_analysis()
     assert analysis.temp_size_in_bytes <= 4 * rows * columns * 4

@@ -60,6 +60,19 @@ def test_retriever_answers_from_the_run(whole):
     np.testing.assert_allclose(same[0], same[2], atol=1e-6)
 
 
+def test_retriever_searches_a_folder_of_vectors_and_no_other_model_may(whole, tmp_path):
+    retriever, again, last = (Retriever.load(whole, which) for which in ("best", "best", "last"))
+    retriever.index(whole.parent / "tiny", "test")
+    again.index(whole.parent / "tiny", "test", embeddings=tmp_path)
+    [memory], [disk] = (each.search(["red circle"], k=12) for each in (retriever, again))
+    assert sorted(hit.product.id for hit in disk) == sorted(hit.product.id for hit in memory)
+    np.testing.assert_allclose([hit.score for hit in disk], [hit.score for hit in memory], rtol=0, atol=2e-3)
+    assert retriever.digest == again.digest
+    last._params = jax.tree.map(lambda leaf: leaf + 1, last._params)
+    with pytest.raises(InputError, match=r"test-both/vectors\.json: model is "):
+        last.index(whole.parent / "tiny", "test", embeddings=tmp_path)
+
+
 def test_retriever_tells_the_keywords_that_it_expects(whole):
     retriever = Retriever.load(whole)
     enhanced = retriever.enhance("red circle", least=0.0)

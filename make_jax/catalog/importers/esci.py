@@ -42,6 +42,7 @@ ABOUT = About(
     attributes=("brand", "colour"),
     gains={0: 0.0, 1: 1.0, 2: 10.0, 3: 100.0},
     relevant=3,
+    pool="judged",
 )
 
 

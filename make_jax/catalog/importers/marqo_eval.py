@@ -30,6 +30,7 @@ ABOUT = About(
     ),
     citation=("Zhu, Clark: Marqo Ecommerce Embeddings, 2024, https://github.com/marqo-ai/marqo-ecommerce-embeddings"),
     hide_title=True,
+    pool="all",
 )
 TITLES = {
     "google-shopping": "Marqo's Google Shopping evaluation set",

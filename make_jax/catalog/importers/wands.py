@@ -26,6 +26,7 @@ ABOUT = About(
     ),
     attributes=("category",),
     relevant=2,
+    pool="all",
 )
 
 

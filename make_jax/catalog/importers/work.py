@@ -26,7 +26,7 @@ from make_jax.catalog import images, lines
 from make_jax.catalog.importers.rows import BadRow, Row
 from make_jax.catalog.importers.tables import Table
 from make_jax.catalog.progress import track
-from make_jax.catalog.schema import Split
+from make_jax.catalog.schema import Pool, Split
 from make_jax.errors import InputError
 from make_jax.files import sync_folder, write_durably
 
@@ -58,6 +58,7 @@ class About:
     gains: dict[int, float] = field(default_factory=dict)
     relevant: int = 1
     hide_title: bool = False
+    pool: Pool = "split"
 
 
 class Changed(Exception):  # noqa: N818  # no error: the import begins anew
@@ -343,6 +344,7 @@ def _info(about: About) -> str:
         "gains": {str(grade): gain for grade, gain in about.gains.items()},
         "relevant": about.relevant,
         "hide_title": about.hide_title,
+        "pool": about.pool,
     }
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 

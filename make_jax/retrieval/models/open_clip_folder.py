@@ -1,0 +1,62 @@
+"""A folder of OpenCLIP (open_clip_config.json beside the weights), as the Hugging Face hub has them: late fusion."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from make_jax.catalog.images import decode
+from make_jax.errors import InputError
+from make_jax.retrieval.late_fusion import LateFusion
+from make_jax.retrieval.models.clip import unit_rows
+from make_jax.retrieval.models.optional import best_device, needed
+
+_CONFIG = "open_clip_config.json"
+_TEXTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 32
+
+
+class OpenClipTowers:
+    """`encode_text` and `encode_image` of an OpenCLIP model, in unit length."""
+
+    def __init__(self, model: Any, tokenizer: Any, prepare: Any, device: str) -> None:
+        self._model, self._tokenizer, self._prepare, self._device = model, tokenizer, prepare, device
+
+    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        """One vector a text, which is cut at the model's context length."""
+        return unit_rows(
+            lambda some: self._model.encode_text(self._tokenizer(list(some)).to(self._device)), texts, _TEXTS_AT_ONCE
+        )
+
+    encode_titles = encode_queries  # texts like any other
+
+    def encode_images(self, images: Sequence[bytes]) -> Float32[np.ndarray, "n D"]:
+        """One vector an image, prepared as the folder's configuration says."""
+        torch = needed("torch", "an OpenCLIP folder")
+
+        def features(some: Sequence[bytes]) -> Any:
+            pictures = [self._prepare(decode(data, "image of a product")) for data in some]
+            return self._model.encode_image(torch.stack(pictures).to(self._device))
+
+        return unit_rows(features, images, _IMAGES_AT_ONCE)
+
+
+def recognise(path: Path) -> bool:
+    """Whether the folder has OpenCLIP's configuration."""
+    return (path / _CONFIG).is_file()
+
+
+def load(path: Path) -> LateFusion:
+    """The folder's model. InputError for weights that are not safetensors, which would be unpickled."""
+    if not list(path.glob("*.safetensors")):
+        raise InputError(f"{path}: no .safetensors file, expected open_clip_model.safetensors; pickles are not read")
+    library = needed("open_clip", "an OpenCLIP folder")
+    device, name = best_device(), f"local-dir:{path}"
+    try:
+        model, prepare = library.create_model_from_pretrained(name, device=device)
+        tokenizer = library.get_tokenizer(name)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: open_clip cannot read it ({said}); expected a folder as the hub has it") from None
+    return LateFusion(OpenClipTowers(model.eval(), tokenizer, prepare, device))

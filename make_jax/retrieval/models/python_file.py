@@ -1,0 +1,27 @@
+"""A Python file of yours that defines `encoder`: docs/models.md has one of twenty lines."""
+
+import runpy
+from pathlib import Path
+
+from make_jax.errors import InputError
+from make_jax.retrieval.embed import Encoder, Model, Stored
+
+
+def recognise(path: Path) -> bool:
+    """Whether the path is a Python file."""
+    return path.suffix == ".py" and path.is_file()
+
+
+def load(path: Path) -> Model:
+    """The `encoder` that the file defines. The file is executed, so it is only ever one that the user names.
+
+    What its code raises is not caught: the traceback is what its author needs.
+    """
+    encoder = runpy.run_path(str(path)).get("encoder")
+    if isinstance(encoder, Stored):
+        return encoder
+    if isinstance(encoder, Encoder):
+        return encoder
+    expected = "an object with modalities, encode_queries and encode_products (docs/models.md)"
+    found = "nothing of that name" if encoder is None else f"a {type(encoder).__name__}"
+    raise InputError(f"{path}: `encoder` is {found}, expected {expected}")

@@ -1,0 +1,49 @@
+"""What tests let other processes do with folders of vectors; a module of its own, so that those start quickly."""
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from make_jax.catalog.reader import Catalog
+from make_jax.retrieval.embed import Embeddings
+from make_jax.retrieval.stored import embed_stored
+from make_jax.retrieval.vectors import claimed
+from tests.retrieval.fake_encoder import FakeEncoder
+
+_held: list[AbstractContextManager[bool]] = []
+
+
+class Slow(FakeEncoder):
+    """Leaves time for others to take shards, too."""
+
+    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
+        time.sleep(0.2)
+        return super().encode_products(titles, images)
+
+
+def ready(_: int) -> None:
+    """Answers once this process has imported what it needs."""
+    time.sleep(0.2)
+
+
+def embed_slowly(path: Path, folder: Path) -> int:
+    """How many shards this process made of a catalog."""
+    encoder, catalog = Slow(), Catalog.load(path)
+    embed_stored(encoder, catalog, catalog.products, folder, "all", per_shard=4)
+    return len(encoder.seen)
+
+
+def claims(folder: Path, shards: list[int]) -> list[bool]:
+    """Which shards this process can claim, one after another."""
+    found = []
+    for shard in shards:
+        with claimed(folder, shard) as mine:
+            found.append(mine)
+    return found
+
+
+def hold(folder: Path, shard: int) -> bool:
+    """Claims a shard for as long as this process lives."""
+    _held.append(claimed(folder, shard))
+    return _held[-1].__enter__()

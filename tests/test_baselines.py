@@ -1,0 +1,112 @@
+"""The baselines' program: its rows, what it runs and what it leaves out, with programs that write reports at once."""
+
+import importlib
+import json
+import runpy
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from make_jax.catalog.reader import Catalog
+from make_jax.command_line import parse
+from make_jax.errors import InputError
+from make_jax.retrieval.evaluate import evaluate
+from make_jax.retrieval.provenance import about
+from make_jax.retrieval.report import write_report
+from tests.conftest import ROOT
+from tests.retrieval.fake_encoder import FakeEncoder
+from tests.tiny_catalog import write_catalog
+
+
+@pytest.fixture
+def baselines(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("baselines")
+
+
+def test_every_recipe_is_valid_and_sees_as_many_examples_as_make(baselines: ModuleType) -> None:
+    recipe = str(ROOT / baselines.RECIPE)
+    make = runpy.run_path(recipe)["config"].train
+    for row in baselines.ROWS:
+        if row.kind in ("run", "late-fusion"):
+            for candidate in row.candidates:
+                config = parse(["--config", recipe, *baselines._options(candidate.changes)], "")
+                assert (config.train.steps, config.train.batch_size) == (make.steps, make.batch_size)
+                if not row.ours:
+                    assert config.objectives.key == 0 and not config.model.enrichment and config.model.evidence == 0
+                    assert config.model.adaptation.weights == "mean"
+    assert [row.name for row in baselines.ROWS if row.ours] == ["make"]
+
+
+@pytest.fixture
+def work(baselines: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[list[str]]]:
+    """Catalogs `fashion-sparse-full` and `clothing5k`, and programs that do at once what they are asked."""
+    for name in ("fashion-sparse-full", "clothing5k"):
+        path = write_catalog(tmp_path / "catalogs" / name, products=60, queries=16, missing=False)
+    info = json.loads((path / "catalog.json").read_text("utf-8"))
+    (path / "catalog.json").write_text(json.dumps(info | {"hide_title": True}), encoding="utf-8")
+    ran: list[list[str]] = []
+
+    def run(command: list[str], environment: dict[str, str] | None = None) -> None:
+        ran.append(command)
+        if command[1] == "train.py":
+            Path(command[command.index("--run") + 1]).mkdir(parents=True, exist_ok=True)
+        elif command[1] == "eval.py":
+            catalog = Catalog.load(command[command.index("--data.catalog") + 1])
+            out, split = Path(command[command.index("--out") + 1]), command[command.index("--split") + 1]
+            # the candidate "joint-loss-slower" reads more than the others, so it is the one to choose
+            model = None if command[2] == "bm25" else FakeEncoder("both" if "slower" in command[2] else "image")
+            write_report(evaluate(model, catalog, split), catalog, out, about(catalog, seed=0))
+
+    monkeypatch.setattr(baselines, "_run", run)
+    return tmp_path, ran
+
+
+def start(baselines: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, *more: str) -> None:
+    argv = ["baselines.py", "--catalogs", str(folder / "catalogs"), "--runs", str(folder / "runs")]
+    monkeypatch.setattr("sys.argv", [*argv, "--results", str(folder / "results"), *more])
+    baselines.main()
+
+
+def test_candidates_are_chosen_on_validation_and_one_is_tested_once(baselines, work, monkeypatch) -> None:
+    folder, ran = work
+    start(baselines, monkeypatch, folder, "--only", "two-tower", "--on", "fashion-sparse-full", "clothing5k")
+    kept = json.loads((folder / "results" / "fashion-sparse-full-two-tower.json").read_text("utf-8"))
+    assert kept["chosen"] == "joint-loss-slower"
+    figures = kept["validation nDCG@10"]
+    assert max(figures, key=figures.get) == "joint-loss-slower" and len(figures) == 3
+    splits = [
+        (command[2].rpartition("two-tower-")[2], command[command.index("--split") + 1])
+        for command in ran
+        if command[1] == "eval.py"
+    ]
+    assert [name for name, split in splits if split == "test"] == ["joint-loss-slower"] * 2  # one a catalog
+    zero_shot = json.loads((folder / "results" / "clothing5k-two-tower.json").read_text("utf-8"))
+    assert zero_shot["recipe"]["trained_on"] == "fashion-sparse-full" and zero_shot["system"] == "image"
+    assert len([command for command in ran if command[1] == "train.py"]) == 3 + 3  # the second time they go on at once
+
+
+def test_what_is_done_is_left_out_until_the_recipe_changes(baselines, work, monkeypatch) -> None:
+    folder, ran = work
+    start(baselines, monkeypatch, folder, "--only", "bm25", "--on", "fashion-sparse-full", "clothing5k")
+    assert [path.name for path in (folder / "results").iterdir()] == ["fashion-sparse-full-bm25.json"]
+    assert len(ran) == 1
+    start(baselines, monkeypatch, folder, "--only", "bm25", "--on", "fashion-sparse-full")
+    assert len(ran) == 1
+    (folder / "results" / "fashion-sparse-full-bm25.json").unlink()  # the report is still there
+    start(baselines, monkeypatch, folder, "--only", "bm25", "--on", "fashion-sparse-full")
+    assert len(ran) == 1 and (folder / "results" / "fashion-sparse-full-bm25.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "bm26"], "no row 'bm26'; rows are make, bm25"),
+        (["--only", "minilm"], "--minilm is missing"),
+        (["--only", "bm25", "--on", "fashion-full"], r"no fashion-full\.zip there"),
+    ],
+)
+def test_wrong_options_are_named(baselines, work, monkeypatch, options, message) -> None:
+    with pytest.raises(InputError, match=message):
+        start(baselines, monkeypatch, work[0], *options)

@@ -1,0 +1,103 @@
+"""The leaderboard: what is kept of a report, and the page that is made of it."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from make_jax.catalog.reader import Catalog
+from make_jax.errors import InputError
+from make_jax.retrieval.evaluate import evaluate
+from make_jax.retrieval.provenance import about
+from make_jax.retrieval.report import write_report
+from tests.conftest import ROOT
+from tests.retrieval.fake_encoder import FakeEncoder
+from tests.tiny_catalog import write_catalog
+
+
+@pytest.fixture
+def board(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("leaderboard")
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reports")
+    catalog = Catalog.load(write_catalog(folder / "tiny", products=60, queries=16))
+    for name, encoder, pool in (
+        ("both", FakeEncoder(), "split"),
+        ("bm25", None, "split"),
+        ("all", FakeEncoder(), "all"),
+    ):
+        made = about(catalog, seed=0, model={"name": name, "kind": "fake"}, run={"training_seconds": 60.0})
+        write_report(evaluate(encoder, catalog, "test", pool=pool), catalog, folder / name, made)
+    return folder
+
+
+def kept(board: ModuleType, reports: Path, folder: Path, *names: str) -> list:
+    for name in names:
+        board.keep(reports / name, folder / f"{name}.json", name.upper(), ours=name == "both")
+    return board.load(folder)
+
+
+def test_what_is_kept_gives_the_numbers_of_the_report(board: ModuleType, reports: Path, tmp_path: Path) -> None:
+    report = json.loads((reports / "both" / "report.json").read_text("utf-8"))
+    (row,) = kept(board, reports, tmp_path, "both")
+    assert set(row.kept["slices"]) == set(report["slices"])
+    for name, mask in row.members.items():
+        whole = report["slices"][name]
+        assert mask.sum() == whole["queries"]
+        assert row.values[mask].mean() == pytest.approx(whole["systems"]["joint"]["nDCG@10"]["mean"], abs=1e-4)
+    assert row.kept["about"]["catalog"]["digest"] == report["about"]["catalog"]["digest"]
+
+
+def test_another_system_of_a_report_can_be_kept_and_has_no_cost(board, reports, tmp_path) -> None:
+    board.keep(reports / "both", tmp_path / "x.json", "image alone", system="image")
+    (row,) = board.load(tmp_path)
+    assert row.kept["system"] == "image" and row.kept["cost"] == {}
+
+
+def test_the_page_has_every_table_and_its_numbers(board: ModuleType, reports: Path, tmp_path: Path) -> None:
+    rows = kept(board, reports, tmp_path, "both", "bm25")
+    published = json.loads((ROOT / "docs" / "results" / "published.json").read_text("utf-8"))
+    text = board.page(rows, published, {})
+    mean = {row.kept["label"]: row.kept["slices"]["all"]["metrics"]["nDCG@10"]["mean"] for row in rows}
+    assert f"| BOTH | {mean['BOTH']:.3f} [" in text and f"| BM25 | {mean['BM25']:.3f} [" in text
+    assert text.index("| BOTH |") < text.index("| BM25 |")
+    assert "tiny, by slice" in text and "lang:zh" in text and "Macro mean over 2 groups" in text
+    assert "| BOTH | tiny |" in text and "| 60 |" in text  # seconds of training
+    assert "not measured here" in text
+    for one in published["rows"]:
+        assert one["model"] in text and one["source"] in text
+
+
+def test_slices_that_ours_does_not_lead_are_listed_with_the_reason(board, reports, tmp_path) -> None:
+    rows = kept(board, reports, tmp_path, "both", "bm25")
+    text = board.page(rows, {"rows": []}, {})
+    assert "BOTH leads every slice." in text and "Where it does not lead" not in text
+    for row in rows:
+        row.kept["ours"] = row.kept["label"] == "BM25"
+    text = board.page(rows, {"rows": []}, {"tiny": {"lang:zh": "titles are English"}})
+    assert "* lang:zh: BOTH +" in text and "): titles are English" in text
+    assert "* all: BOTH +" in text and "): not explained yet" in text
+
+
+def test_results_of_another_pool_are_refused(board: ModuleType, reports: Path, tmp_path: Path) -> None:
+    rows = kept(board, reports, tmp_path, "both", "all")
+    with pytest.raises(InputError, match=r"both\.json: pool differs from that of .*all\.json"):
+        board.page(rows, {"rows": []}, {})
+
+
+def test_a_file_that_is_no_result_is_named(board: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(InputError, match=r"x\.json: no kept result"):
+        board.load(tmp_path)
+
+
+def test_the_page_in_the_repository_is_what_the_files_give(board: ModuleType, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(board, "PAGE", tmp_path / "leaderboard.md")
+    board.write()
+    assert (tmp_path / "leaderboard.md").read_text("utf-8") == (board.RESULTS / "leaderboard.md").read_text("utf-8")
