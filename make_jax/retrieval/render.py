@@ -34,7 +34,7 @@ def markdown(report: dict[str, Any]) -> str:
         f"{report['intervals']['resamples']:,} resamples).\n",
         f"Queries: {catalog['queries_from']}\n",
         "## Systems\n",
-        _table(
+        markdown_table(
             ["system", *report["metrics"]],
             [
                 [system_name(s), *(f"{whole['systems'][s][m]['mean']:.3f}" for m in report["metrics"])]
@@ -43,16 +43,16 @@ def markdown(report: dict[str, Any]) -> str:
         ),
         f"## {_SLICED_BY} by slice\n",
         "Slices overlap.\n",
-        _table(
+        markdown_table(
             ["slice", "queries", *map(system_name, report["systems"])],
             [
-                [name, f"{part['queries']:,}", *(_interval(part["systems"][s][_SLICED_BY]) for s in report["systems"])]
+                [name, f"{part['queries']:,}", *(interval(part["systems"][s][_SLICED_BY]) for s in report["systems"])]
                 for name, part in report["slices"].items()
             ],
         ),
         f"## Paired differences of {_SLICED_BY}\n",
         "The same queries on both sides; **bold** where the interval leaves out 0.\n",
-        _table(["slice", "queries", *_pairs(report)], _difference_rows(report)),
+        markdown_table(["slice", "queries", *_pairs(report)], _difference_rows(report)),
         *_weights(report),
         "## Notes\n",
         *(f"* {note}" for note in report["notes"]),
@@ -154,15 +154,16 @@ def _weights(report: dict[str, Any]) -> list[str]:
     return [
         "## The title's share of the product vector (w_title)\n",
         "Products that have both title and image; quantiles over products. The picture is weights.png.\n",
-        _table(["products whose title has", "products", "mean", *quantiles], rows),
+        markdown_table(["products whose title has", "products", "mean", *quantiles], rows),
     ]
 
 
-def _interval(numbers: dict[str, float]) -> str:
+def interval(numbers: dict[str, float]) -> str:
+    """A mean with its interval."""
     return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; | in a cell is escaped."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
