@@ -80,12 +80,6 @@ class Served:
                 "origin": dict(self.origin),
                 "settings": dataclasses.asdict(self.config),
             },
-            # Special tokens that a user types are text to us.
-            "tokenizer_config.json": {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "split_special_tokens": True,
-                **_special_tokens(self.tokenizer),
-            },
             "preprocessor_config.json": {
                 "size": {"height": i.image_height, "width": i.image_width},
                 "keep_aspect": True,
@@ -97,9 +91,18 @@ class Served:
             },
         }
         texts = {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in files.items()}
-        texts |= {TOKENIZER: self.tokenizer.definition, KEYWORDS: self.keywords.to_json()}
+        texts |= tokenizer_files(self.tokenizer, max(i.query_tokens, i.title_tokens))
+        texts[KEYWORDS] = self.keywords.to_json()
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
+
+
+def is_served(folder: Path) -> bool:
+    """Whether the folder says that `write` wrote it; reads nothing else. False for a damaged config.json too."""
+    try:
+        return read_json(folder / CONFIG).values.get("model_type") == MODEL_TYPE
+    except InputError:
+        return False
 
 
 def read(folder: Path) -> Served:
@@ -157,6 +160,17 @@ def left_out(model: ModelConfig) -> list[str]:
     """What `searching` leaves out of a model, in words."""
     there = {"matching encoder": model.matching.layers, "heads of masked modelling": model.mlm or model.mpm != "none"}
     return [f"the {name}" for name, has in there.items() if has]
+
+
+def tokenizer_files(tokenizer: Tokenizer, longest: int) -> dict[str, str]:
+    """The files by which transformers has the tokenizer: name -> text. `longest` counts tokens."""
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "split_special_tokens": True,  # those that a user types are text to us
+        "model_max_length": longest,
+        **_special_tokens(tokenizer),
+    }
+    return {TOKENIZER: tokenizer.definition, "tokenizer_config.json": json.dumps(config, indent=2) + "\n"}
 
 
 def unpack(packed: UInt32[np.ndarray, "B words"], count: int) -> Bool[np.ndarray, "B count"]:

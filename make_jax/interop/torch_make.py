@@ -186,7 +186,7 @@ class MakeModel(PreTrainedModel):
             there = has_image[:, None].expand(states.shape[:2])
         weights = torch.tensor([1.0, 0.0] if images is None else [0.0, 1.0], device=there.device)
         vectors = self._unit(self.product_projection(pool(states, there, m.pooling)))
-        return Product(vectors, weights.expand(len(vectors), 2))
+        return Product(vectors, weights.expand(vectors.shape[0], 2))
 
     def _with_evidence(self, directions: Tensor, evidence: Tensor) -> Tensor:
         return self._unit(torch.cat([unit(directions), self.model.evidence_scale * evidence], dim=-1))
@@ -293,7 +293,7 @@ class KeywordEvidence(nn.Module):
         """A product that is red is less likely to be blue too."""
         raised = logits - self.known
         groups = torch.tensor(self.rivals, device=logits.device).expand(raised.shape)
-        none = raised.new_full((len(raised), max(self.rivals) + 1), -torch.inf)
+        none = raised.new_full((raised.shape[0], max(self.rivals) + 1), -torch.inf)
         strongest = none.scatter_reduce(1, groups, raised, "amax").gather(1, groups)
         return logits - self.constants["rival"] * (strongest - raised)
 

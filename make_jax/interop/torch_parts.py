@@ -89,7 +89,7 @@ class PatchEmbeddings(nn.Module):
         """[B, 3, H, W] -> [B, n + P, D]."""
         x = self.patch_embeddings(pixel_values)
         if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         return self.dropout(self.norm(x + self.position_embeddings))
 
 

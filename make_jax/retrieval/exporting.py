@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from make_jax.config import from_json, to_json
 from make_jax.errors import InputError
 from make_jax.files import folder_atomically
 from make_jax.inputs.tokenizer import from_definition
-from make_jax.interop import torch_files
+from make_jax.interop import onnx_files, sentence_transformers, stablehlo, torch_files
 from make_jax.interop.served import CARD, Served, left_out, searching
 from make_jax.interop.source import find
 from make_jax.retrieval.card import card, reports_of
@@ -88,6 +89,13 @@ def import_torch(source: str, out: str, note: Note) -> None:
 
 def _writer(form: Form) -> Write:
     """What writes a form. InputError when its libraries are not installed."""
-    if form == "torch":
-        return torch_files.write
-    raise InputError(form)
+    if form in ("onnx", "onnx-int8"):
+        onnx_files.check_libraries(form == "onnx-int8")
+    forms: dict[Form, Write] = {
+        "torch": torch_files.write,
+        "sentence-transformers": sentence_transformers.write,
+        "onnx": onnx_files.write,
+        "onnx-int8": partial(onnx_files.write, int8=True),
+        "stablehlo": stablehlo.write,
+    }
+    return forms[form]
