@@ -84,13 +84,13 @@ class _Asked:
         there = np.take_along_axis(self.scores, ranking.indices[:, :FIRST], axis=1)
         other = np.abs(here - there) > NEAR
         return {
-            "largest difference of a query's number": float(far[0]),
-            "largest difference of a product's number": float(far[1]),
+            "largest difference, queries": float(far[0]),
+            "largest difference, products": float(far[1]),
             "places among the first ten": int(other.size),
             "other products there": int(other.sum()),
             METRIC: self.interval(values),
-            f"{METRIC} minus the run's": self.interval(values - self.values),
-            f"{METRIC} relative to the run's": float(values.mean() / self.values.mean()),
+            f"{METRIC} minus run": self.interval(values - self.values),
+            f"{METRIC} relative to run": float(values.mean() / self.values.mean()),
         }
 
     def interval(self, values: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""An export for ONNX runtimes: query.onnx and product.onnx, traced from the PyTorch model, in float32 or with int8 weights.
+"""An export for ONNX runtimes: query.onnx and product.onnx, traced from the PyTorch model, in float32 or with int8.
 
     query.onnx      query_tokens [batch, length] int32, query_mask [batch, length] bool, query_keywords [batch, n] bool
                     -> vectors [batch, E + n]

@@ -62,7 +62,8 @@ def write(folder: Path, params: Params, served: Served) -> None:
         {"idx": number, "name": str(number), "path": path, "type": kind}
         for number, (path, kind) in enumerate(zip(_FOLDERS[:count], _MODULES, strict=False))
     ]
-    pooling = {"word_embedding_dimension": q.width, "pooling_mode": m.pooling}
+    pooling = {"word_embedding_dimension": q.width, "pooling_mode_cls_token": m.pooling == "cls",
+               "pooling_mode_mean_tokens": m.pooling == "mean"}  # fmt: skip
     dense_config = {"in_features": q.width, "out_features": m.embedding, "bias": True,
                     "activation_function": "torch.nn.modules.linear.Identity"}  # fmt: skip
     files: dict[str, Any] = {

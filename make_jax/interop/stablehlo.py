@@ -1,8 +1,9 @@
 """An export for XLA: query.stablehlo and product.stablehlo, run by `jax.export.deserialize` without make_jax's model.
 
-    query.stablehlo      (query_tokens i32 [batch, Lq], query_mask bool, query_keywords bool [batch, n]) -> vectors
-    product.stablehlo    (title_tokens i32 [batch, Lt], title_mask bool, image u8 [batch, H, W, 3], has_title bool [batch],
-                         has_image bool [batch]) -> (vectors [batch, E + n], weights [batch, 2])
+    query.stablehlo      query_tokens i32 [batch, Lq], query_mask bool [batch, Lq], query_keywords bool [batch, n]
+                         -> vectors [batch, E + n]
+    product.stablehlo    title_tokens i32 [batch, Lt], title_mask bool [batch, Lt], image u8 [batch, H, W, 3],
+                         has_title bool [batch], has_image bool [batch] -> vectors [batch, E + n], weights [batch, 2]
 
 Any batch; lengths are the run's. Parameters are constants inside. One artifact runs on CPU, CUDA and TPU.
 """

@@ -72,7 +72,8 @@ def _adaptation(model: ModelConfig) -> list[Row]:
                 found += norm(f"{block}/{part}".replace("/", "."), f"{block}/{part}")
             for part in ("query", "key", "value", "out"):
                 found += _own(f"{block}/attention/{part}")
-            found += [*_own(f"{block}/mlp/in"), *_own(f"{block}/mlp/out")]
+            for theirs, ours in (("first", "in"), ("second", "out")):  # "in" is a word of Python
+                found += dense(f"{block}/mlp/{theirs}".replace("/", "."), f"{block}/mlp/{ours}")
     return found
 
 

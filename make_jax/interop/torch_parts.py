@@ -108,7 +108,7 @@ class CrossBlock(nn.Module):
         self.attention_norm, self.mlp_norm = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
         parts = {"query": width, "key": context, "value": context, "out": width}
         self.attention = nn.ModuleDict({name: nn.Linear(size, width) for name, size in parts.items()})
-        self.mlp = nn.ModuleDict({"in": nn.Linear(width, mlp_width), "out": nn.Linear(mlp_width, width)})
+        self.mlp = nn.ModuleDict({"first": nn.Linear(width, mlp_width), "second": nn.Linear(mlp_width, width)})
         self.activation = ACT2FN[_ACTIVATIONS[activation]]
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class CrossBlock(nn.Module):
         shares = self._drop(torch.where(mask[:, None, None], logits, MASKED).softmax(-1))
         read = self.attention["out"]((shares @ value).transpose(1, 2).flatten(2))
         x = x + self._drop(read * mask.any(1)[:, None, None])
-        return x + self._drop(self.mlp["out"](self.activation(self.mlp["in"](self.mlp_norm(x)))))
+        return x + self._drop(self.mlp["second"](self.activation(self.mlp["first"](self.mlp_norm(x)))))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)

@@ -1,14 +1,17 @@
 """The exported PyTorch model against our own, and as PyTorch users have it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from make_jax.interop import served as beside
 from make_jax.interop import torch_files
+from tests.conftest import ROOT
 from tests.interop.exports import MODELS, PICTURES, TEXTS, TITLES, agree, ours, random_params, served
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install make_jax[torch]")
@@ -86,3 +89,26 @@ def test_every_gradient_is_finite_where_texts_and_pictures_are_missing(every):
 def test_the_pytorch_model_never_imports_jax():
     code = "import make_jax.interop.torch_inputs, make_jax.interop.torch_make, sys; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_example_of_the_docs_runs_and_its_step_helps(fashion, tmp_path, monkeypatch):
+    of, params, _, _ = fashion
+    monkeypatch.chdir(tmp_path)
+    Path("exports/mine").mkdir(parents=True)
+    torch_files.write(Path("exports/mine"), params, of)
+    Path("a.jpg").write_bytes(PICTURES[0])
+    page = (ROOT / "docs" / "converting.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names: dict = {}
+    exec(compile(example, "docs/converting.md", "exec"), names)
+    assert names["scores"].shape == (1, 2)
+    processor = names["processor"]
+    with torch.no_grad():
+        logits = names["model"](
+            processor.queries(names["texts"]), processor.products(names["titles"], names["pictures"])
+        )
+        rows, loss = names["rows"], torch.nn.functional.cross_entropy
+        assert (loss(logits, rows) + loss(logits.T, rows)) / 2 < names["loss"]
+    tuned, _ = torch_files.read(Path("exports/tuned"))
+    assert not np.array_equal(tuned["query_projection"]["kernel"], params["query_projection"]["kernel"])
+    assert np.array_equal(tuned["keyword_evidence"]["known"], params["keyword_evidence"]["known"])  # waits for its fit
