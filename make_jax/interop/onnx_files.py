@@ -43,19 +43,17 @@ def write(folder: Path, params: Params, served: Served, int8: bool = False) -> N
     With `int8` matrices of the graphs are int8, each column with a scale of its own, and activations are quantised as
     they come (dynamic quantisation of onnxruntime).
     """
-    import torch
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
     with tempfile.TemporaryDirectory() as between:
         torch_files.write(Path(between), params, served)
         if (Path(between) / WEIGHTS).stat().st_size > _LARGEST:
-            raise InputError(f"--to onnx: the parameters are larger than {_LARGEST:,} bytes, which an ONNX file holds")
+            raise InputError(
+                f"--to onnx: the parameters take more than {_LARGEST:,} bytes, expected what one file holds"
+            )
         with _quiet():
             for name, module, inputs, outputs in _graphs(Path(between), served):
-                target = folder / name
-                _trace(torch, module, inputs, outputs, Path(between) / name if int8 else target)
+                _trace(module, inputs, outputs, folder / name)
                 if int8:
-                    quantize_dynamic(Path(between) / name, target, per_channel=True, weight_type=QuantType.QInt8)
+                    _quantise(folder / name, Path(between) / name)
     served.write(folder)
 
 
@@ -66,6 +64,7 @@ def _graphs(folder: Path, served: Served) -> Iterator[tuple[str, Any, dict[str, 
     from make_jax.interop.torch_inputs import MakeProcessor
     from make_jax.interop.torch_make import MakeModel
 
+    library("transformers", "onnx").utils.logging.disable_progress_bar()
     model: Any = MakeModel.from_pretrained(folder, attn_implementation="eager").eval()
     processor = MakeProcessor(served)
     queries, products = processor.queries(["a", "b"]), processor.products(["a", "b"], [None, None])
@@ -98,7 +97,17 @@ def _graphs(folder: Path, served: Served) -> Iterator[tuple[str, Any, dict[str, 
     yield PRODUCT, Product(), products, ["vectors", "weights"]
 
 
-def _trace(torch: Any, module: Any, inputs: dict[str, Any], outputs: list[str], path: Path) -> None:
+def _quantise(path: Path, between: Path) -> None:
+    """Replaces a graph by one with int8 matrices; `between` is a place for a file that is not kept."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(path, between, per_channel=True, weight_type=QuantType.QInt8)
+    path.write_bytes(between.read_bytes())
+
+
+def _trace(module: Any, inputs: dict[str, Any], outputs: list[str], path: Path) -> None:
+    import torch
+
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     sizes = {name: {0: batch, 1: length} if name.endswith(("_tokens", "_mask")) else {0: batch} for name in inputs}
     made = torch.onnx.export(

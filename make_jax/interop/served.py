@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, UInt32
 
 from make_jax.catalog.keywords import KeywordVocabulary
-from make_jax.config import Config, DataConfig, ModelConfig, from_json
+from make_jax.config import Config, DataConfig, ModelConfig, ObjectivesConfig, check, from_json
 from make_jax.errors import InputError
 from make_jax.inputs.batch import Batch, product_part
 from make_jax.inputs.images import WHITE, load
@@ -118,7 +118,7 @@ def read(folder: Path) -> Served:
             texts[name] = (folder / name).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{folder / name}: not UTF-8: {error}") from None
-    config = from_json(json.dumps(told.part("settings").values), told.where)
+    config = _checked(json.dumps(told.part("settings").values), f"{told.where}: settings")
     served = Served(
         config,
         from_definition(texts[TOKENIZER]),
@@ -132,6 +132,16 @@ def read(folder: Path) -> Served:
             file = TOKENIZER if name == "vocabulary" else KEYWORDS
             raise InputError(f"{told.where}: {name} is {told.whole(name, 0)}, {file} has {size}; they belong together")
     return served
+
+
+def _checked(settings: str, where: str) -> Config:
+    """The settings, once a model can be made of them; what was minimised is only told."""
+    config = from_json(settings, where)
+    try:
+        check(replace(config, objectives=ObjectivesConfig()))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return config
 
 
 def searching(config: Config) -> Config:

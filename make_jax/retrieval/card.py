@@ -18,6 +18,7 @@ from make_jax.retrieval.render import interval, markdown_table, system_name
 _METRIC = "nDCG@10"
 _WHOLE = ("nDCG@10", "MRR@10", "recall@10", "recall@100")  # of all queries
 _LIBRARIES = ("jax", "flax", "numpy", "transformers", "tokenizers", "safetensors")
+_ONNX = ("torch", "onnx", "onnxscript", "onnxruntime")  # beside these, of a form in ONNX
 _USE = {
     "torch": """\
     from make_jax.interop.torch_inputs import MakeProcessor
@@ -82,7 +83,7 @@ def card(served: Served, meta: Mapping[str, Any], reports: Sequence[dict[str, An
         "## Training\n",
         _training(config, meta),
         "## Environment\n",
-        _environment(reports),
+        _environment(reports, (*_LIBRARIES, *_ONNX) if form.startswith("onnx") else _LIBRARIES),
         "## Settings\n",
         "```json\n" + json.dumps(asdict(config), indent=1, ensure_ascii=False) + "\n```\n",
     ]
@@ -170,8 +171,8 @@ def _training(config: Config, meta: Mapping[str, Any]) -> str:
     return markdown_table(["of the run", ""], rows)
 
 
-def _environment(reports: Sequence[dict[str, Any]]) -> str:
-    here = {"Python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+def _environment(reports: Sequence[dict[str, Any]], libraries: Sequence[str]) -> str:
+    here = {"Python": platform.python_version(), **{name: version(name) for name in libraries}}
     lines = ["* This export: " + ", ".join(f"{name} {value}" for name, value in here.items())]
     for report in reports:
         about = report["about"]

@@ -110,6 +110,10 @@ BAD = {
     "another family": (lambda f: spoil(f, "config.json", model_type="bert"), "model_type is 'bert', expected"),
     "code": (lambda f: spoil(f, "config.json", auto_map={"AutoModel": "x.Y"}), "asks for code"),
     "settings": (lambda f: spoil(f, "config.json", settings={"modell": {}}), "unknown key modell"),
+    "no model": (
+        lambda f: spoil(f, "config.json", settings={"model": {"query": {"heads": 3}}}),
+        r"settings: model\.query\.width is 160, expected a multiple of model\.query\.heads 3",
+    ),
     "constants": (lambda f: spoil(f, "config.json", evidence={"eps": 1, "rival": 1, "length": 1}), "evidence is"),
     "another vocabulary": (lambda f: spoil(f, "config.json", vocabulary=7), "vocabulary is 7, tokenizer.json has"),
     "another count": (lambda f: spoil(f, "config.json", keywords=7), "keywords is 7, keywords.json has 4"),
