@@ -1,20 +1,34 @@
-"""Reads public weights into our names: python convert.py import SOURCE OUT"""
+"""Weights in and out: python convert.py import SOURCE OUT [--from torch], python convert.py export RUN OUT --to FORM"""
 
 import sys
 
-from make_jax.command_line import parse_conversion
+from make_jax.command_line import ExportOptions, parse_conversion
 from make_jax.errors import exit_cleanly
+
+DESCRIPTION = """\
+import SOURCE OUT               writes the encoders of a Hugging Face model to the folder OUT, which init_from takes
+import SOURCE OUT --from torch  makes a run of what export --to torch wrote, or of what PyTorch saved after it
+export RUN OUT --to FORM        writes a run's model as torch, sentence-transformers, onnx, onnx-int8 or stablehlo
+
+import --help and export --help list the options; docs/converting.md tells what is exact.
+"""
 
 
 def main() -> None:
     """Parses the options and converts."""
-    options = parse_conversion(
-        sys.argv[1:],
-        "import SOURCE OUT: writes the encoders of a Hugging Face model to the folder OUT, which init_from takes.",
-    )
-    from make_jax.interop.importing import import_encoders  # after parsing: --help and a wrong flag answer at once
+    options = parse_conversion(sys.argv[1:], DESCRIPTION)  # before anything slow: a wrong flag answers at once
+    if isinstance(options, ExportOptions):
+        from make_jax.retrieval.exporting import export_run
 
-    import_encoders(options.source, options.out, print)
+        export_run(options, print)
+    elif options.from_ == "torch":
+        from make_jax.retrieval.exporting import import_torch
+
+        import_torch(options.source, options.out, print)
+    else:
+        from make_jax.interop.importing import import_encoders
+
+        import_encoders(options.source, options.out, print)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,21 @@ class ImportOptions:
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]  # folder, or id of the HF hub
     out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]  # folder that does not exist yet
+    # hub: public encoders become ours; torch: what export --to torch wrote, or PyTorch saved since, becomes a run
+    from_: Annotated[Literal["hub", "torch"], tyro.conf.arg(name="from")] = "hub"
+
+
+Form = Literal["torch", "sentence-transformers", "onnx", "onnx-int8", "stablehlo"]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What `convert.py export` is asked to do."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]  # folder of a run
+    out: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]  # folder that does not exist yet
+    to: Form  # docs/converting.md tells what each is
+    checkpoint: Literal["best", "last"] = "best"  # best: highest validation figure; last: newest
 
 
 @dataclass(frozen=True)
@@ -149,14 +164,17 @@ def parse_comparison(argv: Sequence[str], description: str) -> CompareOptions:
     return _parse(CompareOptions, None, argv, description, command="compare")
 
 
-def parse_conversion(argv: Sequence[str], description: str) -> ImportOptions:
-    """Returns the ImportOptions that `argv` (without the program's name) asks for; errors as `parse`."""
+def parse_conversion(argv: Sequence[str], description: str) -> ImportOptions | ExportOptions:
+    """Returns the options that `argv` (without the program's name) asks for; errors as `parse`."""
     if argv[:1] == ["import"]:
         return _parse(ImportOptions, None, argv[1:], description, command="import")
+    if argv[:1] == ["export"]:
+        return _parse(ExportOptions, None, argv[1:], description, command="export")
     if argv[:1] in (["--help"], ["-h"]):
-        return _parse(ImportOptions, None, ["--help"], description, command="import")
+        print(description)
+        raise SystemExit(0)
     found = repr(argv[0]) if argv else "nothing"
-    raise InputError(f"found {found}, expected: convert.py import SOURCE OUT")
+    raise InputError(f"found {found}, expected: convert.py import SOURCE OUT, or convert.py export RUN OUT --to FORM")
 
 
 def load_recipe(path: str) -> Config:
@@ -230,7 +248,7 @@ def _unknown(words: Sequence[str], flags: Sequence[str]) -> str:
 def _flags(kind: Any, prefix: str = "--") -> Iterator[str]:
     """Every option of a dataclass, written as on the command line."""
     for each in dataclasses.fields(kind):
-        name = each.name.replace("_", "-")
+        name = each.name.rstrip("_").replace("_", "-")
         if dataclasses.is_dataclass(each.type):
             yield from _flags(each.type, f"{prefix}{name}.")
         else:

@@ -46,13 +46,44 @@ def collect(report: Path, name: str) -> None:
 
 def tables() -> None:
     """Writes every table anew."""
-    made = {"demo": _demo(), "fashion": _fashion(), "claims": _claims()} | benchmark_tables()
+    made = {"demo": _demo(), "fashion": _fashion(), "claims": _claims(), "exports": _exports()} | benchmark_tables()
     for page in (ROOT / "README.md", RESULTS / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text("utf-8")
         for what, table in made.items():
             pattern = rf"(<!-- results:{what} -->\n).*?(<!-- /results -->)"
             text = re.sub(pattern, lambda m, table=table: m[1] + table + m[2], text, flags=re.DOTALL)
         write_atomically(page, text)
+
+
+def _exports() -> str:
+    """How near exports are to their run, by `benchmarks/exports.py`."""
+    kept = json.loads((RESULTS / "exports.json").read_text("utf-8"))
+    about = kept["about"]
+    rows = [
+        [
+            form,
+            f"{of['bytes'] / 1e6:.1f}",
+            f"{of['largest difference, queries']:.1e}",
+            f"{of['largest difference, products']:.1e}",
+            f"{of['other products there']:,} of {of['places among the first ten']:,}",
+            f"{of[METRIC]['mean']:.4f}",
+            f"{of[METRIC + ' relative to run'] - 1:+.2%}",
+        ]
+        for form, of in kept["forms"].items()
+    ]
+    head = [
+        "form",
+        "MB",
+        "queries differ by",
+        "products differ by",
+        "others in the first ten",
+        METRIC,
+        "change",
+    ]
+    return (
+        f"All {kept['queries']:,} judged test queries and {kept['products']:,} products of {about['catalog']['name']}, "
+        f"the run's {METRIC} {kept[METRIC]['mean']:.4f}, commit {about['commit'][:9]}:\n\n{markdown([head, *rows])}\n"
+    )
 
 
 def _claims() -> str:

@@ -8,6 +8,7 @@ import pytest
 from make_jax.command_line import (
     EvalData,
     EvalOptions,
+    ExportOptions,
     ImportOptions,
     load_recipe,
     parse,
@@ -204,8 +205,10 @@ def test_parsing_imports_no_jax():
     assert result.returncode == 0, result.stderr
 
 
-def test_conversion_takes_a_source_and_a_folder():
+def test_conversion_takes_a_source_and_a_folder_and_where_to():
     assert parse_conversion(["import", "a/b", "out"], "Converts.") == ImportOptions("a/b", "out")
+    assert parse_conversion(["import", "a", "b", "--from", "torch"], "Converts.") == ImportOptions("a", "b", "torch")
+    assert parse_conversion(["export", "a", "b", "--to", "onnx"], "Converts.") == ExportOptions("a", "b", "onnx")
 
 
 @pytest.mark.parametrize(
@@ -215,6 +218,9 @@ def test_conversion_takes_a_source_and_a_folder():
         (["improt", "a", "b"], "found 'improt'"),
         (["import", "a"], "OUT"),
         (["import", "a", "b", "--form", "x"], "unknown option --form"),
+        (["import", "a", "b", "--from", "x"], "--from"),
+        (["export", "a", "b"], "--to"),
+        (["export", "a", "b", "--to", "tflite"], "tflite"),
     ],
 )
 def test_conversion_names_what_is_wrong(argv, expected):
@@ -223,7 +229,12 @@ def test_conversion_names_what_is_wrong(argv, expected):
     assert expected in str(caught.value)
 
 
-def test_help_of_conversion_names_the_command(capsys):
-    with pytest.raises(SystemExit) as leaving:
-        parse_conversion(["--help"], "Converts.")
-    assert leaving.value.code == 0 and "import [-h] SOURCE OUT" in capsys.readouterr().out
+def test_help_of_conversion_names_the_commands(capsys):
+    for argv, told in (
+        (["--help"], "Converts."),
+        (["import", "-h"], "import [-h] "),
+        (["export", "-h"], "{torch,sentence-transformers,onnx,onnx-int8,stablehlo}"),
+    ):
+        with pytest.raises(SystemExit) as leaving:
+            parse_conversion(argv, "Converts.")
+        assert leaving.value.code == 0 and told in capsys.readouterr().out

@@ -143,11 +143,12 @@ def _checked(encoder: Encoder) -> Encoder:
         if path in found and found[path] != shape
     ]
     if problems:
-        raise InputError(f"{encoder.folder}: the parameters do not fit {saved.NAME}: {_listed(problems)}")
+        raise InputError(f"{encoder.folder}: the parameters do not fit {saved.NAME}: {listed(problems)}")
     return encoder
 
 
-def _listed(problems: list[str]) -> str:
+def listed(problems: list[str]) -> str:
+    """Problems in a line, the first of them where there are many."""
     more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
     return "; ".join(problems[:MOST_PROBLEMS]) + more
 
@@ -180,7 +181,7 @@ def _converted(
     ]
     if problems:
         what = f"the tensors are not those of {family.name} with the sizes in config.json"
-        raise InputError(f"{source.folder}: {what}: {_listed(problems)}")
+        raise InputError(f"{source.folder}: {what}: {listed(problems)}")
     return arrays
 
 

@@ -99,9 +99,35 @@ def same(tensor: np.ndarray) -> np.ndarray:
     return tensor
 
 
+def first_row(table: np.ndarray) -> np.ndarray:
+    """Of types of token: a text alone is of the first, whatever a pair would be."""
+    return table[:1]
+
+
+def only(tables: np.ndarray) -> np.ndarray:
+    """The table in a batch of one."""
+    return tables[0]
+
+
 def flat_filters(tensor: np.ndarray) -> np.ndarray:
     """[D, channel, row, column] -> [row * column * channel, D]."""
     return tensor.transpose(2, 3, 1, 0).reshape(-1, tensor.shape[0])
+
+
+def square_filters(kernel: np.ndarray) -> np.ndarray:
+    """What `flat_filters` gives `kernel` of."""
+    side = round((len(kernel) / 3) ** 0.5)
+    return kernel.reshape(side, side, 3, -1).transpose(3, 2, 0, 1)
+
+
+# What undoes a rule, bit by bit, where nothing was left out: the way out.
+INVERSE: dict[Rule, Rule] = {
+    same: same,
+    first_row: same,
+    only: lambda table: table[None],
+    np.transpose: np.transpose,
+    flat_filters: square_filters,
+}
 
 
 def activation(config: Settings, default: str, allowed: tuple[str, ...]) -> str:
@@ -157,5 +183,5 @@ def convert(
             gives = "" if made is None else f", which would be {list(made.shape)}"
             problems.append(f"{found} is to become {row.ours} {list(expected[row.ours])}{gives}")
             continue
-        arrays[row.ours] = np.ascontiguousarray(made, np.float32)
+        arrays[row.ours] = np.array(made, np.float32, order="C")
     return Converted(arrays, problems)

@@ -54,7 +54,7 @@ def markdown(report: dict[str, Any]) -> str:
         markdown_table(
             ["slice", "queries", *map(system_name, report["systems"])],
             [
-                [name, f"{part['queries']:,}", *(_interval(part["systems"][s][_SLICED_BY]) for s in report["systems"])]
+                [name, f"{part['queries']:,}", *(interval(part["systems"][s][_SLICED_BY]) for s in report["systems"])]
                 for name, part in report["slices"].items()
             ],
         ),
@@ -129,7 +129,7 @@ def _tasks(report: dict[str, Any]) -> list[str]:
     for name, metrics in _BY_TASK.items():
         part = report["slices"].get(name)
         for metric in metrics if part else ():
-            cells = [_interval(part["systems"][s][metric]) for s in report["systems"]]
+            cells = [interval(part["systems"][s][metric]) for s in report["systems"]]
             rows.append([name.removeprefix("task:"), f"{part['queries']:,}", metric, *cells])
     return [
         "## By what a query asks for\n",
@@ -145,7 +145,7 @@ def _macro(report: dict[str, Any]) -> list[str]:
         return []
     groups = ", ".join(f"{name or '(none)'} {count:,}" for name, count in macro["groups"].items())
     means = [("micro: each query alike", whole["systems"]), ("macro: each group alike", macro["systems"])]
-    rows = [[name, *(_interval(of[s][_SLICED_BY]) for s in report["systems"])] for name, of in means]
+    rows = [[name, *(interval(of[s][_SLICED_BY]) for s in report["systems"])] for name, of in means]
     return [
         f"## {_SLICED_BY}, micro and macro\n",
         f"Groups are a kind of query in a language: {groups}.\n",
@@ -219,7 +219,8 @@ def _weights(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _interval(numbers: dict[str, float]) -> str:
+def interval(numbers: dict[str, float]) -> str:
+    """A mean with its interval."""
     return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from make_jax.interop.names import Family, Row, activation, dense, norm, same
+from make_jax.interop.names import Family, Row, activation, dense, first_row, norm, same
 from make_jax.interop.source import Settings
 
 
@@ -24,8 +24,7 @@ def settings(config: Settings) -> dict[str, Any]:
 EMBEDDINGS = (
     Row("word/embedding", ("embeddings.word_embeddings.weight",), same, (2,)),
     Row("position", ("embeddings.position_embeddings.weight",), same, (2,)),
-    # A text alone is of the first type, whatever a pair would be.
-    Row("type", ("embeddings.token_type_embeddings.weight",), lambda table: table[:1], (2,)),
+    Row("type", ("embeddings.token_type_embeddings.weight",), first_row, (2,)),
     *norm("embeddings.LayerNorm", "norm"),
 )
 LAYER = (

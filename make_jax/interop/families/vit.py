@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from make_jax.interop.names import Family, Row, activation, dense, filters, norm, same
+from make_jax.interop.names import Family, Row, activation, dense, filters, norm, only, same
 from make_jax.interop.source import Settings
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")
@@ -30,7 +30,7 @@ ATTENTION = (
     *dense("encoder.layer.{}.attention.attention.key", "layer_{}/attention/key"),
     *dense("encoder.layer.{}.attention.attention.value", "layer_{}/attention/value"),
 )
-POSITIONS = Row("position", ("embeddings.position_embeddings",), lambda table: table[0], (3,))
+POSITIONS = Row("position", ("embeddings.position_embeddings",), only, (3,))
 
 VIT = Family(
     name="vit",

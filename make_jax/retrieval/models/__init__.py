@@ -11,7 +11,17 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from make_jax.errors import InputError
 from make_jax.retrieval.embed import Model
-from make_jax.retrieval.models import clip, open_clip_folder, python_file, run, sentences, stored
+from make_jax.retrieval.models import (
+    clip,
+    onnx_run,
+    open_clip_folder,
+    python_file,
+    run,
+    sentences,
+    stablehlo_run,
+    stored,
+    torch_run,
+)
 
 BM25 = "bm25"  # the name of BM25 alone, which needs no folder
 
@@ -30,7 +40,17 @@ class Kind(Protocol):
 
 
 # In this order: the first that recognises a path opens it.
-KINDS: tuple[Kind, ...] = (python_file, run, stored, sentences, open_clip_folder, clip)
+KINDS: tuple[Kind, ...] = (
+    python_file,
+    run,
+    stablehlo_run,
+    onnx_run,
+    torch_run,
+    stored,
+    sentences,
+    open_clip_folder,
+    clip,
+)
 
 
 class Opened(NamedTuple):

@@ -1,0 +1,101 @@
+"""Models of every form with random numbers, and what to ask them: for tests of exports."""
+
+import io
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from make_jax.catalog.keywords import Keyword, KeywordVocabulary
+from make_jax.config import AdaptationConfig, Config, ImageConfig, InputsConfig, ModelConfig, TextConfig
+from make_jax.inputs.tokenizer import train_wordpiece
+from make_jax.interop import torch_files
+from make_jax.interop.encoders import nest
+from make_jax.interop.served import Served, searching
+from make_jax.model.make import Make
+from make_jax.retrieval.retriever import PRODUCT_INPUTS
+
+SPREAD = 0.5  # of parameters: far from 0 and from the identity, and keyword logits on both sides of what clips them
+TEXT = TextConfig(layers=2, width=16, heads=2, mlp_width=32, activation="gelu_tanh")
+IMAGE = ImageConfig(layers=2, width=16, heads=2, mlp_width=32)
+_PLAIN = ModelConfig(
+    query=TEXT, title=TEXT, image=IMAGE, embedding=8, adaptation=AdaptationConfig(cross_attention=False)
+)
+GATE = AdaptationConfig(weights="gate", gate_width=8)
+MODELS = {
+    "fashion": _PLAIN,
+    "bare": replace(_PLAIN, enrichment=False, evidence=0, adaptation=replace(GATE, cross_attention=False)),
+    "gate, cross-attention, two class tokens, other width": replace(
+        _PLAIN, image=replace(IMAGE, width=24, class_tokens=2, activation="gelu_tanh"), adaptation=GATE, pooling="cls"
+    ),
+    "norm before the layers, image alone": replace(
+        _PLAIN,
+        image=replace(IMAGE, activation="quick_gelu", embedding_norm=True),
+        adaptation=AdaptationConfig(modalities="image"),
+    ),
+    "no class token, shared text, not normalised": replace(
+        _PLAIN,
+        image=replace(IMAGE, class_tokens=0),
+        shared_text=True,
+        normalise=False,
+        adaptation=AdaptationConfig(weights="mean"),
+    ),
+    "title alone": replace(_PLAIN, adaptation=AdaptationConfig(modalities="title"), title=replace(TEXT, width=24)),
+    "single stream": replace(_PLAIN, adaptation=AdaptationConfig(single_stream=True)),
+}
+TITLES = ["red shirt 1 2 3", "", "blue"]
+TEXTS = ["red shirt", "a blue round one", ""]
+
+
+def picture(seed: int) -> bytes:
+    """A PNG of noise."""
+    noise = np.random.default_rng(seed).integers(0, 256, (40, 20, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    return file.getvalue()
+
+
+PICTURES = [picture(0), picture(1), None]
+
+
+def served(model: ModelConfig, **settings: Any) -> Served:
+    """What lies beside the parameters of such a model."""
+    inputs = InputsConfig(query_tokens=6, title_tokens=8, image_height=32, image_width=24)
+    tokenizer = train_wordpiece(["red shirt", "blue round dress number 1 2 3", "a green one"] * 3, 100)
+    colours = [Keyword("colour", name, (name,), 1) for name in ("red", "blue", "green")]
+    keywords = KeywordVocabulary((*colours, Keyword("term", "shirt", ("shirt",), 1)))
+    config = searching(Config(inputs=inputs, model=model, **settings))
+    origin = {"run": "tiny", "checkpoint": "best", "step": 3}
+    return Served(config, tokenizer, keywords, torch_files.CONSTANTS, origin)
+
+
+def random_params(beside: Served) -> Any:
+    """Parameters that no initialiser would give."""
+    rng = np.random.default_rng(0)
+    shapes = torch_files.shapes_of(beside)
+    return nest({path: (SPREAD * rng.normal(size=shape)).astype(np.float32) for path, shape in shapes.items()})
+
+
+def ours(beside: Served, params: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Query vectors, product vectors and weights of TEXTS, TITLES and PICTURES by the Flax module."""
+    make = torch_files.make_of(beside)
+    variables = jax.tree.map(jnp.asarray, {"params": params})
+    queries, products = beside.queries(TEXTS), beside.products(TITLES, PICTURES)
+    packed = beside.keywords.pack([beside.keywords.tag(text) for text in TEXTS])
+    rows = (queries["query_tokens"], queries["query_mask"], packed)
+    asked = jax.jit(partial(make.apply, method=Make.encode_query))(variables, *rows)
+    product = (products[name] for name in PRODUCT_INPUTS)
+    adapted = jax.jit(partial(make.apply, method=Make.encode_product))(variables, *product)
+    return np.asarray(asked), np.asarray(adapted.vectors), np.asarray(adapted.weights)
+
+
+def agree(ours: Any, theirs: Any, most: float = 1e-5) -> None:
+    """max |difference| / max |ours|."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    error = np.abs(ours - theirs).max() / np.abs(ours).max()
+    assert error <= most, f"{error:.2e}"

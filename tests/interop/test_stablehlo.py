@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from make_jax.interop import stablehlo
+from tests.interop.exports import MODELS, PICTURES, TEXTS, TITLES, agree, ours, random_params, served
+
+RELOAD = """
+import sys
+import numpy as np
+from jax import export
+
+folder, out = sys.argv[1:]
+for name in ("query", "product"):
+    function = export.deserialize(bytearray(open(f"{folder}/{name}.stablehlo", "rb").read()))
+    inputs = np.load(f"{folder}/{name}.npz")
+    found = function.call(*(inputs[key] for key in inputs))
+    np.save(f"{out}/{name}.npy", found if name == "query" else found[0])
+assert not any(module.startswith("make_jax") for module in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("name", ["fashion", "bare"])
+def test_artifacts_reload_without_make_jax_and_give_the_same_vectors_for_any_batch(tmp_path, name):
+    of = served(MODELS[name])
+    params = random_params(of)
+    stablehlo.write(tmp_path, params, of)
+    np.savez(tmp_path / "query.npz", **of.queries(TEXTS))
+    products = of.products(TITLES, PICTURES)
+    order = ("title_tokens", "title_mask", "image", "has_title", "has_image")
+    np.savez(tmp_path / "product.npz", **{key: products[key] for key in order})
+    subprocess.run([sys.executable, "-c", RELOAD, tmp_path, tmp_path], check=True, cwd=tmp_path)
+    vectors, product_vectors, _ = ours(of, params)
+    agree(vectors, np.load(tmp_path / "query.npy"))
+    agree(product_vectors, np.load(tmp_path / "product.npy"))

@@ -1,0 +1,142 @@
+"""Exports for PyTorch, written and read back where there is no PyTorch."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from make_jax.config import Config, DataConfig, MatchingConfig, TrainConfig
+from make_jax.errors import InputError
+from make_jax.interop import served as beside
+from make_jax.interop import torch_files
+from make_jax.interop.served import searching, unpack
+from make_jax.model.keyword_evidence import unpack as unpack_on_device
+from make_jax.model.make import Make
+from tests.interop.exports import MODELS, TITLES, random_params, served
+
+FASHION = MODELS["fashion"]
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export that no test changes."""
+    folder = tmp_path_factory.mktemp("export")
+    of = served(FASHION)
+    torch_files.write(folder, random_params(of), of)
+    return folder
+
+
+@pytest.fixture
+def export(intact: Path, tmp_path: Path) -> Path:
+    """An export to spoil."""
+    return Path(shutil.copytree(intact, tmp_path / "export"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_goes_out_comes_back_bit_by_bit(tmp_path, name):
+    of = served(MODELS[name])
+    params = random_params(of)
+    torch_files.write(tmp_path, params, of)
+    back, again = torch_files.read(tmp_path)
+    assert jax.tree.structure(back) == jax.tree.structure(params)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(back), strict=True))
+    assert again.config == of.config
+    assert (again.keywords, again.origin) == (of.keywords, of.origin)
+    assert again.tokenizer.definition == of.tokenizer.definition
+    assert set(load_file(tmp_path / "model.safetensors")) == {
+        row.theirs[0] for row in torch_files.rows(of.config.model, len(of.keywords))
+    }
+
+
+def test_heads_of_training_stay_behind(tmp_path):
+    matching = MatchingConfig(layers=1, width=16, heads=2, mlp_width=16)
+    of = served(replace(FASHION, mlm=True, mpm="regression", matching=matching))
+    plain = of.config.model
+    assert (plain.mlm, plain.mpm, plain.matching.layers) == (False, "none", 0)
+    whole = Make(replace(plain, mlm=True, mpm="regression", matching=matching), of.config.inputs,
+                 of.tokenizer.vocabulary_size, len(of.keywords), of.keywords.rivals)  # fmt: skip
+    one = of.queries([""]) | of.products([""], [None])
+    batch = {name: jnp.zeros(array.shape, array.dtype) for name, array in one.items()}
+    shapes = jax.eval_shape(whole.init, jax.random.key(0), batch)["params"]
+    assert {"matching", "query_head", "title_head", "patch_head"} <= shapes.keys()
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
+    torch_files.write(tmp_path, params, of)
+    back, _ = torch_files.read(tmp_path)
+    assert back.keys() == shapes.keys() - {"matching", "query_head", "title_head", "patch_head"}
+
+
+def test_no_path_of_a_machine_goes_out():
+    data, train = DataConfig(catalog="/home/me/shop.zip", cache="/tmp/c"), TrainConfig(init_from="/home/me/run")
+    query = replace(FASHION.query, init_from="/home/me/minilm")
+    config = searching(Config(run="/home/me/runs/a", data=data, train=train, model=replace(FASHION, query=query)))
+    assert (config.run, config.data.catalog, config.train.init_from) == ("a", "shop.zip", "run")
+    assert (config.data.cache, config.model.query.init_from) == ("", "minilm")
+
+
+def test_keywords_unpacked_on_the_host_are_those_unpacked_on_the_device():
+    packed = np.random.default_rng(0).integers(0, 1 << 32, (5, 3), np.uint32)
+    assert np.array_equal(unpack(packed, 80), np.asarray(unpack_on_device(jnp.asarray(packed), 80)))
+
+
+def test_a_tokenizer_reads_the_export_as_transformers_does(intact):
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(intact)
+    texts = ["red shirt", "[MASK] blue", TITLES[0]]
+    tokens, mask = beside.read(intact).tokenizer.encode(texts, 8)
+    found = theirs(texts, padding="max_length", max_length=8, truncation=True, return_tensors="np")
+    assert np.array_equal(found["input_ids"], tokens)
+    assert np.array_equal(found["attention_mask"].astype(bool), mask)
+
+
+def spoil(folder: Path, name: str, **values: object) -> None:
+    told = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(told | values))
+
+
+def tensors(folder: Path, change) -> None:
+    found = load_file(folder / "model.safetensors")
+    change(found)
+    save_file(found, folder / "model.safetensors")
+
+
+BAD = {
+    "another family": (lambda f: spoil(f, "config.json", model_type="bert"), "model_type is 'bert', expected"),
+    "code": (lambda f: spoil(f, "config.json", auto_map={"AutoModel": "x.Y"}), "asks for code"),
+    "settings": (lambda f: spoil(f, "config.json", settings={"modell": {}}), "unknown key modell"),
+    "no model": (
+        lambda f: spoil(f, "config.json", settings={"model": {"query": {"heads": 3}}}),
+        r"settings: model\.query\.width is 160, expected a multiple of model\.query\.heads 3",
+    ),
+    "constants": (lambda f: spoil(f, "config.json", evidence={"eps": 1, "rival": 1, "length": 1}), "evidence is"),
+    "another vocabulary": (lambda f: spoil(f, "config.json", vocabulary=7), "vocabulary is 7, tokenizer.json has"),
+    "another count": (lambda f: spoil(f, "config.json", keywords=7), "keywords is 7, keywords.json has 4"),
+    "no keywords": (lambda f: (f / "keywords.json").unlink(), "keywords.json: no such file"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json: no such file"),
+    "truncated": (lambda f: (f / "model.safetensors").write_bytes(b"123"), "damaged or no safetensors file"),
+    "a pickle": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        "pytorch_model.bin is a pickle, which can run any code and is never read",
+    ),
+    "a tensor less": (lambda f: tensors(f, lambda t: t.pop("log_scale")), "log_scale is missing"),
+    "a tensor more": (lambda f: tensors(f, lambda t: t.update(x=np.zeros(2))), r"x \[2\] is unknown"),
+    "another width": (
+        lambda f: tensors(f, lambda t: t.update({"query_projection.weight": np.zeros((8, 4), np.float32)})),
+        r"query_projection.weight \[8, 4\] is to become query_projection/kernel \[16, 8\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_is_no_export_is_refused_in_one_line(export, what):
+    change, message = BAD[what]
+    change(export)
+    with pytest.raises(InputError, match=message) as raised:
+        torch_files.read(export)
+    assert "\n" not in str(raised.value)

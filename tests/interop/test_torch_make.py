@@ -1,0 +1,114 @@
+"""The exported PyTorch model against our own, and as PyTorch users have it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from make_jax.interop import served as beside
+from make_jax.interop import torch_files
+from tests.conftest import ROOT
+from tests.interop.exports import MODELS, PICTURES, TEXTS, TITLES, agree, ours, random_params, served
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install make_jax[torch]")
+from make_jax.interop.torch_inputs import MakeProcessor  # noqa: E402
+from make_jax.interop.torch_make import MakeModel  # noqa: E402
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def every(request, tmp_path_factory):
+    """Each kind of model: its folder, and as `exported`."""
+    folder = tmp_path_factory.mktemp("export")
+    return folder, *exported(folder, request.param)
+
+
+@pytest.fixture(scope="module")
+def fashion(tmp_path_factory):
+    """What the recipe for fashion is made of."""
+    return exported(tmp_path_factory.mktemp("fashion"), "fashion")
+
+
+def exported(folder: Path, name: str):
+    """What an export was made of, and what PyTorch makes of it."""
+    of = served(MODELS[name])
+    params = random_params(of)
+    torch_files.write(folder, params, of)
+    model, info = MakeModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), info  # no tensor missing, unexpected or of another shape
+    return of, params, model.eval(), MakeProcessor.from_pretrained(folder)
+
+
+def test_vectors_and_weights_are_those_of_the_flax_module(every):
+    _, of, params, model, processor = every
+    with torch.no_grad():
+        queries = model.encode_query(**processor.queries(TEXTS))
+        products = model.encode_product(**processor.products(TITLES, PICTURES))
+    vectors, product_vectors, weights = ours(of, params)
+    agree(vectors, queries)
+    agree(product_vectors, products.vectors)
+    agree(weights, products.weights)
+    if model.two:  # nothing is told by what is not there
+        assert products.weights[1, 0] == 0
+        assert products.weights[2, 1] == 0
+
+
+def test_any_length_gives_the_same_as_padding_to_the_longest(fashion):
+    _, _, model, processor = fashion
+    query, product = processor.queries(TEXTS[:1]), processor.products(TITLES[:1], PICTURES[:1])
+    short = {k: v[:, : int(query["query_mask"].sum())] if v.shape[1] == 6 else v for k, v in query.items()}
+    cut = int(product["title_mask"].sum())
+    shorter = {k: v[:, :cut] if k.startswith("title") else v for k, v in product.items()}
+    with torch.no_grad():
+        agree(model.encode_query(**query), model.encode_query(**short))
+        agree(model.encode_product(**product).vectors, model.encode_product(**shorter).vectors)
+
+
+def test_what_pytorch_saves_is_the_export_bit_by_bit(every, tmp_path):
+    folder, of, _, model, processor = every
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    first, second = (load_file(of / "model.safetensors") for of in (folder, tmp_path))
+    assert first.keys() == second.keys()
+    assert all(first[key].tobytes() == second[key].tobytes() for key in first)
+    assert beside.read(tmp_path).config == of.config  # torch_files.read has the rest
+
+
+def test_every_gradient_is_finite_where_texts_and_pictures_are_missing(every):
+    *_, model, processor = every
+    logits = model(processor.queries(TEXTS), processor.products(TITLES, PICTURES))
+    torch.nn.functional.cross_entropy(logits, torch.arange(len(TEXTS))).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_the_pytorch_model_never_imports_jax():
+    code = "import make_jax.interop.torch_inputs, make_jax.interop.torch_make, sys; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_example_of_the_docs_runs_and_its_step_helps(fashion, tmp_path, monkeypatch):
+    of, params, _, _ = fashion
+    monkeypatch.chdir(tmp_path)
+    Path("exports/mine").mkdir(parents=True)
+    torch_files.write(Path("exports/mine"), params, of)
+    Path("a.jpg").write_bytes(PICTURES[0])
+    page = (ROOT / "docs" / "converting.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names: dict = {}
+    exec(compile(example, "docs/converting.md", "exec"), names)
+    assert names["scores"].shape == (1, 2)
+    processor = names["processor"]
+    with torch.no_grad():
+        logits = names["model"](
+            processor.queries(names["texts"]), processor.products(names["titles"], names["pictures"])
+        )
+        rows, loss = names["rows"], torch.nn.functional.cross_entropy
+        assert (loss(logits, rows) + loss(logits.T, rows)) / 2 < names["loss"]
+    tuned, _ = torch_files.read(Path("exports/tuned"))
+    assert not np.array_equal(tuned["query_projection"]["kernel"], params["query_projection"]["kernel"])
+    assert np.array_equal(tuned["keyword_evidence"]["known"], params["keyword_evidence"]["known"])  # waits for its fit
