@@ -186,7 +186,7 @@ def test_convert_program_imports_and_refuses_with_exit_code_2(tmp_path, bert):
     assert "TextConfig(layers=2, width=16, heads=2" in done.stdout and (tmp_path / "out/text.safetensors").is_file()
     for arguments, expected in (
         (("import", "./nowhere", "out2"), "nowhere"),
-        (("export", "a", "b"), "'export'"),
+        (("export", "a", "b"), "--to"),
         ((), "import SOURCE OUT"),
     ):
         done = convert(*arguments)
