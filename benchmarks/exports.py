@@ -11,6 +11,7 @@ than 1e-5 from the one that the run has there. Needs the extra [onnx].
 import argparse
 import json
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from make_jax.retrieval.search import search
 
 ROOT = Path(__file__).resolve().parent.parent
 LOADERS: dict[Form, Any] = {"torch": torch_run, "onnx": onnx_run, "onnx-int8": onnx_run, "stablehlo": stablehlo_run}
+LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "flatbuffers")
 FIRST = 10
 NEAR = 1e-5  # scores that differ by less are equal
 METRIC = "nDCG@10"
@@ -48,7 +50,7 @@ def main() -> None:
     retriever = Retriever.load(asked.run)
     whole = _Asked(retriever, catalog)
     made: dict[str, Any] = {
-        "about": about(catalog, seed=0),
+        "about": about(catalog, seed=0, of_forms={name: version(name) for name in LIBRARIES}),
         "queries": len(whole.texts),
         "products": len(whole.products),
         METRIC: whole.interval(whole.values),

@@ -5,7 +5,8 @@
     product.stablehlo    title_tokens i32 [batch, Lt], title_mask bool [batch, Lt], image u8 [batch, H, W, 3],
                          has_title bool [batch], has_image bool [batch] -> vectors [batch, E + n], weights [batch, 2]
 
-Any batch; lengths are the run's. Parameters are constants inside. One artifact runs on CPU, CUDA and TPU.
+Any batch; lengths are the run's. Parameters are constants inside. One artifact runs on CPU, CUDA and TPU. Artifacts are
+written and read with flatbuffers.
 """
 
 from collections.abc import Callable
@@ -17,12 +18,18 @@ import jax.numpy as jnp
 from jax import export
 
 from make_jax.interop.encoders import Params
+from make_jax.interop.libraries import library
 from make_jax.interop.served import Served
 from make_jax.interop.torch_files import make_of, search_params
 from make_jax.model.make import Make
 
 QUERY, PRODUCT = "query.stablehlo", "product.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def check_libraries() -> None:
+    """InputError that says what to install where something is missing by which artifacts are written and read."""
+    library("flatbuffers", "stablehlo")
 
 
 def write(folder: Path, params: Params, served: Served) -> None:

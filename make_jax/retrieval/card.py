@@ -13,7 +13,7 @@ from make_jax.command_line import Form
 from make_jax.config import Config
 from make_jax.errors import InputError
 from make_jax.interop.served import Served
-from make_jax.retrieval.render import interval, markdown_table, system_name
+from make_jax.retrieval.render import markdown_table, system_name
 
 _METRIC = "nDCG@10"
 _WHOLE = ("nDCG@10", "MRR@10", "recall@10", "recall@100")  # of all queries
@@ -122,15 +122,19 @@ def _numbers(report: dict[str, Any]) -> str:
         f"Queries: {catalog['queries_from']}\n"
     )
     all_queries = markdown_table(
-        ["system", *_WHOLE], [[system_name(s), *(interval(whole[s][m]) for m in _WHOLE)] for s in systems]
+        ["system", *_WHOLE], [[system_name(s), *(_interval(whole[s][m]) for m in _WHOLE)] for s in systems]
     )
     rows = [
-        [name, f"{part['queries']:,}", *(interval(part["systems"][s][_METRIC]) for s in systems)]
+        [name, f"{part['queries']:,}", *(_interval(part["systems"][s][_METRIC]) for s in systems)]
         for name, part in report["slices"].items()
     ]
     slices = markdown_table(["slice", "queries", *map(system_name, systems)], rows)
     notes = "".join(f"* {note}\n" for note in report["notes"])
     return f"{head}\n{all_queries}\n{_METRIC} by slice:\n\n{slices}\n{notes}"
+
+
+def _interval(numbers: dict[str, float]) -> str:
+    return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
 
 
 def _limits(served: Served, reports: Sequence[dict[str, Any]]) -> str:

@@ -91,6 +91,8 @@ def _writer(form: Form) -> Write:
     """What writes a form. InputError when its libraries are not installed."""
     if form in ("onnx", "onnx-int8"):
         onnx_files.check_libraries(form == "onnx-int8")
+    if form == "stablehlo":
+        stablehlo.check_libraries()
     forms: dict[Form, Write] = {
         "torch": torch_files.write,
         "sentence-transformers": sentence_transformers.write,

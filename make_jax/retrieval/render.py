@@ -54,7 +54,7 @@ def markdown(report: dict[str, Any]) -> str:
         markdown_table(
             ["slice", "queries", *map(system_name, report["systems"])],
             [
-                [name, f"{part['queries']:,}", *(interval(part["systems"][s][_SLICED_BY]) for s in report["systems"])]
+                [name, f"{part['queries']:,}", *(_interval(part["systems"][s][_SLICED_BY]) for s in report["systems"])]
                 for name, part in report["slices"].items()
             ],
         ),
@@ -219,8 +219,7 @@ def _weights(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def interval(numbers: dict[str, float]) -> str:
-    """A mean with its interval."""
+def _interval(numbers: dict[str, float]) -> str:
     return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
 
 

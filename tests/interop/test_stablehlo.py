@@ -7,6 +7,7 @@ import pytest
 from make_jax.interop import stablehlo
 from tests.interop.exports import MODELS, PICTURES, TEXTS, TITLES, agree, ours, random_params, served
 
+pytest.importorskip("flatbuffers", reason="needs flatbuffers: pip install make_jax[stablehlo]")
 RELOAD = """
 import sys
 import numpy as np

@@ -97,10 +97,10 @@ def test_the_program_ends_with_2_for_what_is_no_export(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("form", ["onnx", "onnx-int8"])
+@pytest.mark.parametrize("form", ["onnx", "onnx-int8", "stablehlo"])
 def test_a_missing_library_is_named(run, tmp_path, form, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r"this needs (torch|onnx) .*pip install 'make_jax\[onnx\]'"):
+    for name in ("onnx", "flatbuffers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=r"this needs (torch|onnx|flatbuffers) .*pip install 'make_jax\["):
         export_run(ExportOptions(str(run), str(tmp_path / "out"), form), print)
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from jax import export
 from make_jax.errors import InputError
 from make_jax.inputs.batch import Batch, padded
 from make_jax.interop import served
-from make_jax.interop.stablehlo import PRODUCT, QUERY
+from make_jax.interop.stablehlo import PRODUCT, QUERY, check_libraries
 from make_jax.retrieval.models.exported import Exported
 from make_jax.retrieval.retriever import PRODUCT_INPUTS
 
@@ -26,6 +26,7 @@ def load(path: Path) -> Exported:
     """The model, on the first device. InputError for a file that is absent or damaged."""
     path = Path(path)
     beside = served.read(path)
+    check_libraries()
     queries, products = (_function(path / name) for name in (QUERY, PRODUCT))
 
     def query(batch: Batch) -> np.ndarray:

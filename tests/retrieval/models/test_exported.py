@@ -18,7 +18,7 @@ from tests.interop.exports import MODELS, PICTURES, TEXTS, TITLES, agree, random
 from tests.tiny_catalog import write_catalog
 
 FORMS = {
-    "stablehlo": (stablehlo_run, ()),
+    "stablehlo": (stablehlo_run, ("flatbuffers",)),
     "torch": (torch_run, ("torch",)),
     "onnx": (onnx_run, ("torch", "onnxscript", "onnxruntime")),
 }
@@ -48,7 +48,7 @@ def catalog(tmp_path_factory) -> Catalog:
 def test_evaluation_of_a_form_is_that_of_its_run(run, catalog, tmp_path, form):
     kind, libraries = FORMS[form]
     for library in libraries:
-        pytest.importorskip(library, reason="needs PyTorch and ONNX: pip install make_jax[onnx]")
+        pytest.importorskip(library, reason=f"needs {library}: pip install make_jax[onnx,stablehlo]")
     export_run(ExportOptions(str(run), str(tmp_path / "out"), form), silent)
     others = [other for other, _ in FORMS.values() if other not in (kind, torch_run)]
     assert kind.recognise(tmp_path / "out")
@@ -72,6 +72,7 @@ def test_what_is_no_export_is_not_recognised(run, tmp_path):
 
 
 def test_a_damaged_artifact_is_refused_in_one_line(run, tmp_path):
+    pytest.importorskip("flatbuffers", reason="needs flatbuffers: pip install make_jax[stablehlo]")
     export_run(ExportOptions(str(run), str(tmp_path / "out"), "stablehlo"), silent)
     whole = (tmp_path / "out" / "query.stablehlo").read_bytes()
     (tmp_path / "out" / "query.stablehlo").write_bytes(whole[:100])
