@@ -129,7 +129,7 @@ def _tasks(report: dict[str, Any]) -> list[str]:
     for name, metrics in _BY_TASK.items():
         part = report["slices"].get(name)
         for metric in metrics if part else ():
-            cells = [interval(part["systems"][s][metric]) for s in report["systems"]]
+            cells = [_interval(part["systems"][s][metric]) for s in report["systems"]]
             rows.append([name.removeprefix("task:"), f"{part['queries']:,}", metric, *cells])
     return [
         "## By what a query asks for\n",
@@ -145,7 +145,7 @@ def _macro(report: dict[str, Any]) -> list[str]:
         return []
     groups = ", ".join(f"{name or '(none)'} {count:,}" for name, count in macro["groups"].items())
     means = [("micro: each query alike", whole["systems"]), ("macro: each group alike", macro["systems"])]
-    rows = [[name, *(interval(of[s][_SLICED_BY]) for s in report["systems"])] for name, of in means]
+    rows = [[name, *(_interval(of[s][_SLICED_BY]) for s in report["systems"])] for name, of in means]
     return [
         f"## {_SLICED_BY}, micro and macro\n",
         f"Groups are a kind of query in a language: {groups}.\n",
