@@ -6,7 +6,7 @@ Each batch has its own learning rate, chosen among these by validation; the stud
 from ablation_rows import Row
 
 EXAMPLES = 163_840  # of every row
-RATES = {256: (1e-3, 2e-3, 4e-3), 1024: (2e-3, 4e-3, 8e-3), 4096: (4e-3, 8e-3, 1.6e-2)}  # learning rates by batch
+RATES = {256: (1e-3, 2e-3, 4e-3), 1024: (2e-3, 4e-3, 8e-3), 4096: (2e-3, 4e-3, 8e-3)}  # learning rates by batch
 WARMUP = 10  # of so many steps one warms up
 
 
