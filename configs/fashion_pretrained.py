@@ -2,6 +2,7 @@
 
 Command:  python train.py --config configs/fashion_pretrained.py --data.catalog fashion-full.zip --run runs/pretrained
           Without a network: --model.query.init-from FOLDER --model.title.init-from FOLDER, with the files of the model
+Reached:  not trained yet
 """
 
 from make_jax.config import (
