@@ -26,6 +26,11 @@ from make_jax.retrieval.sides import Side
 from make_jax.retrieval.slices import query_slices
 from make_jax.retrieval.tuning import choose, choose_rerank
 
+_OF_STORED = (
+    "Vectors of products are float16, kept on disk; of queries float32. "
+    "Seconds of encoding are of those products whose vectors were missing."
+)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -82,13 +87,7 @@ def evaluate(
     matcher = check_can_match(model) if rerank else None
     side = Side(model, catalog, Searched.of(catalog, split, pool), progress, stored=stored)
     judgements, products = side.searched.judgements, side.searched.products
-    if not judgements.queries:
-        raise InputError(
-            f"{catalog.path}: split {split!r} has no query with a relevant product (grade {catalog.info.relevant} or "
-            "more) among the products searched; judge some in queries.jsonl or choose another --split or --pool"
-        )
-    if model is None and not side.lexical:
-        raise InputError(f"{catalog.path}: its products have no titles, which is all that BM25 reads")
+    _expect_queries(side, catalog, split, model)
     notes = _notes_of_pool(side.searched, catalog)
     val = side
     if split != "val":
@@ -114,15 +113,9 @@ def evaluate(
             weight = parameters["fusion"]["weight"]
             rankings[f"{name}+bm25"] = side.fusion().rankings([weight], depth, progress)[0]
     if stored is not None:
-        notes.append(
-            "Vectors of products are float16, kept on disk; of queries float32. "
-            "Seconds of encoding are of those products whose vectors were missing."
-        )
+        notes.append(_OF_STORED)
     _note_judgements(judgements, catalog, depth, len(products), notes)
-    values = {}
-    for done, (system, ranking) in enumerate(rankings.items(), start=1):
-        values[system] = score_ranking(ranking, judgements)
-        progress("metrics", done, len(rankings))
+    values = _score(rankings, judgements, progress)
     return Evaluation(
         split=split,
         pool=side.searched.pool,
@@ -137,6 +130,28 @@ def evaluate(
         cost=side.cost(),
         notes=tuple(notes),
     )
+
+
+def _expect_queries(side: Side, catalog: Catalog, split: Split, model: Model | None) -> None:
+    """InputError when there is nothing to evaluate, or nothing to evaluate it by."""
+    if not side.searched.judgements.queries:
+        raise InputError(
+            f"{catalog.path}: split {split!r} has no query with a relevant product (grade {catalog.info.relevant} or "
+            "more) among the products searched; judge some in queries.jsonl or choose another --split or --pool"
+        )
+    if model is None and not side.lexical:
+        raise InputError(f"{catalog.path}: its products have no titles, which is all that BM25 reads")
+
+
+def _score(
+    rankings: dict[str, Ranking], judgements: Judgements, progress: Progress
+) -> dict[str, dict[str, Float64[np.ndarray, "Q"]]]:
+    """The metrics of each system, by query."""
+    values = {}
+    for done, (system, ranking) in enumerate(rankings.items(), start=1):
+        values[system] = score_ranking(ranking, judgements)
+        progress("metrics", done, len(rankings))
+    return values
 
 
 def embed_all(

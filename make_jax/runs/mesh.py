@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from make_jax.config import Config
 from make_jax.errors import InputError
 
 BATCH_AXES = ("data", "fsdp")  # the batch is split over both
@@ -30,6 +31,14 @@ def _shape(fsdp: int, devices: int) -> tuple[int, int]:
     if devices % fsdp:
         raise InputError(f"train.fsdp is {fsdp}, which does not divide the {devices} devices; set a divisor")
     return devices // fsdp, fsdp
+
+
+def check_rows(config: Config, mesh: AnyMesh) -> None:
+    """InputError when the config's batch, micro-batches or groups do not fit the devices."""
+    check_batch(config.train.batch_size, mesh)
+    check_micro_batch(config.train.batch_size, config.train.micro_batch, mesh)
+    if config.objectives.qim or config.objectives.qim2:
+        check_groups(config.train.batch_size, config.objectives.matching_group, mesh)
 
 
 def check_batch(batch_size: int, mesh: AnyMesh) -> None:

@@ -18,7 +18,7 @@ from make_jax.config import Config, check
 from make_jax.model.make import Make
 from make_jax.objectives.total import Vectors, total_loss
 from make_jax.runs.machines import Machine, machine_of, name_of
-from make_jax.runs.mesh import BATCH_AXES, AnyMesh, abstract_mesh, check_batch, check_groups, check_micro_batch
+from make_jax.runs.mesh import BATCH_AXES, AnyMesh, abstract_mesh, check_rows
 from make_jax.runs.state import parameter_count
 from make_jax.training.aot import Compiled, compile_step, expect_libtpu
 from make_jax.training.bounds import Bounds, bounds
@@ -100,10 +100,7 @@ def _check(config: Config, devices: int) -> AnyMesh:
     """The mesh of so many devices, if the settings agree with it and with each other."""
     check(config)
     mesh = abstract_mesh(config.train.fsdp, devices)
-    check_batch(config.train.batch_size, mesh)
-    check_micro_batch(config.train.batch_size, config.train.micro_batch, mesh)
-    if config.objectives.qim or config.objectives.qim2:
-        check_groups(config.train.batch_size, config.objectives.matching_group, mesh)
+    check_rows(config, mesh)
     return mesh
 
 

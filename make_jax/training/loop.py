@@ -33,7 +33,7 @@ from make_jax.model.make import Make
 from make_jax.retrieval.provenance import commit
 from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
 from make_jax.runs.checkpoints import Checkpoints
-from make_jax.runs.mesh import check_batch, check_groups, check_micro_batch, make_mesh, place_batch
+from make_jax.runs.mesh import check_rows, make_mesh, place_batch
 from make_jax.runs.processes import Processes, joined
 from make_jax.runs.state import Params, TrainState, parameter_count
 from make_jax.training.curves import draw
@@ -69,10 +69,7 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
     """What `train` does, in each of the processes."""
     folder = Path(config.run)
     mesh = make_mesh(config.train.fsdp)
-    check_batch(config.train.batch_size, mesh)
-    check_micro_batch(config.train.batch_size, config.train.micro_batch, mesh)
-    if config.objectives.qim or config.objectives.qim2:
-        check_groups(config.train.batch_size, config.objectives.matching_group, mesh)
+    check_rows(config, mesh)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         catalog = Catalog.load(config.data.catalog)

@@ -10,8 +10,9 @@ from jaxtyping import Float32
 
 from make_jax.catalog.images import decode
 from make_jax.errors import InputError
+from make_jax.interop.libraries import library
 from make_jax.retrieval.late_fusion import LateFusion
-from make_jax.retrieval.models.optional import best_device, needed
+from make_jax.retrieval.models.torch_device import best_device
 
 FAMILIES = ("altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2")  # model_type in config.json
 _FIXED_LENGTH = ("siglip", "siglip2")  # families trained on texts that are all padded to the greatest length
@@ -53,7 +54,7 @@ class TransformersTowers:
 
 def unit_rows(features: Any, things: Sequence[Any], at_once: int) -> Float32[np.ndarray, "n D"]:
     """What `features` gives for chunks of `things`, a PyTorch tensor [n, D] each, as rows of unit length."""
-    torch = needed("torch", "this model")
+    torch = library("torch", "models", "this model")
     with torch.inference_mode():
         rows = [features(some).float().cpu().numpy() for some in _chunks(things, at_once)]
     vectors = np.concatenate(rows)
@@ -67,14 +68,14 @@ def recognise(path: Path) -> bool:
 
 def load(path: Path) -> LateFusion:
     """The folder's model. Weights must be safetensors; no code of the folder is run."""
-    needed("torch", "a CLIP or SigLIP folder")
-    library = needed("transformers", "a CLIP or SigLIP folder")
+    library("torch", "models", "a CLIP or SigLIP folder")
+    package = library("transformers", "models", "a CLIP or SigLIP folder")
     here = {"local_files_only": True, "trust_remote_code": False}
     device = best_device()
     try:
-        model = library.AutoModel.from_pretrained(path, use_safetensors=True, **here).to(device).eval()
-        tokenizer = library.AutoTokenizer.from_pretrained(path, **here)
-        pixels = library.AutoImageProcessor.from_pretrained(path, **here)
+        model = package.AutoModel.from_pretrained(path, use_safetensors=True, **here).to(device).eval()
+        tokenizer = package.AutoTokenizer.from_pretrained(path, **here)
+        pixels = package.AutoImageProcessor.from_pretrained(path, **here)
     except (OSError, ValueError, KeyError) as error:
         said = " ".join(str(error).split())[:200]
         expected = "expected weights in .safetensors, tokenizer and preprocessor_config.json"

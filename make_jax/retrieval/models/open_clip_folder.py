@@ -9,9 +9,10 @@ from jaxtyping import Float32
 
 from make_jax.catalog.images import decode
 from make_jax.errors import InputError
+from make_jax.interop.libraries import library
 from make_jax.retrieval.late_fusion import LateFusion
 from make_jax.retrieval.models.clip import unit_rows
-from make_jax.retrieval.models.optional import best_device, needed
+from make_jax.retrieval.models.torch_device import best_device
 
 _CONFIG = "open_clip_config.json"
 _TEXTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 32
@@ -33,7 +34,7 @@ class OpenClipTowers:
 
     def encode_images(self, images: Sequence[bytes]) -> Float32[np.ndarray, "n D"]:
         """One vector an image, prepared as the folder's configuration says."""
-        torch = needed("torch", "an OpenCLIP folder")
+        torch = library("torch", "models", "an OpenCLIP folder")
 
         def features(some: Sequence[bytes]) -> Any:
             pictures = [self._prepare(decode(data, "image of a product")) for data in some]
@@ -51,11 +52,11 @@ def load(path: Path) -> LateFusion:
     """The folder's model. InputError for weights that are not safetensors, which would be unpickled."""
     if not list(path.glob("*.safetensors")):
         raise InputError(f"{path}: no .safetensors file, expected open_clip_model.safetensors; pickles are not read")
-    library = needed("open_clip", "an OpenCLIP folder")
+    package = library("open_clip", "models", "an OpenCLIP folder")
     device, name = best_device(), f"local-dir:{path}"
     try:
-        model, prepare = library.create_model_from_pretrained(name, device=device)
-        tokenizer = library.get_tokenizer(name)
+        model, prepare = package.create_model_from_pretrained(name, device=device)
+        tokenizer = package.get_tokenizer(name)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         said = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: open_clip cannot read it ({said}); expected a folder as the hub has it") from None

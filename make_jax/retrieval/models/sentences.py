@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from make_jax.errors import InputError
+from make_jax.interop.libraries import library
 from make_jax.retrieval.embed import Embeddings, Modality
-from make_jax.retrieval.models.optional import best_device, needed
+from make_jax.retrieval.models.torch_device import best_device
 
 _MODULES = "modules.json"
 _OWN = "sentence_transformers."  # classes outside of it would be imported by their name alone
@@ -54,9 +55,9 @@ def load(path: Path) -> Sentences:
     for name in classes:
         if not name.startswith(_OWN):
             raise InputError(f"{path}/{_MODULES}: class {name}, expected those of {_OWN.rstrip('.')} alone")
-    library = needed("sentence_transformers", "a sentence-transformers folder")
+    package = library("sentence_transformers", "models", "a sentence-transformers folder")
     try:
-        model = library.SentenceTransformer(
+        model = package.SentenceTransformer(
             str(path),
             device=best_device(),
             local_files_only=True,

@@ -10,6 +10,7 @@ from make_jax.interop import torch_files
 from make_jax.interop.libraries import library
 from make_jax.interop.served import is_served
 from make_jax.retrieval.models.exported import Exported
+from make_jax.retrieval.models.torch_device import best_device
 
 
 def recognise(path: Path) -> bool:
@@ -25,7 +26,7 @@ def load(path: Path) -> Exported:
     library("transformers", "torch").utils.logging.disable_progress_bar()
     from make_jax.interop.torch_make import MakeModel
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     model: Any = MakeModel.from_pretrained(path, local_files_only=True, use_safetensors=True).eval().to(device)
 
     def tensors(batch: Batch) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import pytest
 from make_jax.catalog.reader import Catalog
 from make_jax.command_line import parse_evaluation
 from make_jax.errors import InputError
+from make_jax.interop.libraries import library
 from make_jax.retrieval import models, program
 from make_jax.retrieval.evaluate import evaluate
 from make_jax.retrieval.models import open_model
-from make_jax.retrieval.models.optional import needed
 from tests.conftest import ROOT
 from tests.tiny_catalog import write_catalog, write_lines
 
@@ -111,7 +111,7 @@ def test_a_python_file_without_an_encoder_is_named(tmp_path: Path, code: str, me
 
 def test_a_missing_library_is_one_line_that_says_what_to_install() -> None:
     with pytest.raises(InputError, match=r"a CLIP folder needs no_such_library .*make_jax\[models\]"):
-        needed("no_such_library", "a CLIP folder")
+        library("no_such_library", "models", "a CLIP folder")
 
 
 def test_a_sentence_transformers_folder_with_classes_of_others_is_refused(tmp_path: Path) -> None:
