@@ -22,6 +22,7 @@ SAVE_EVERY = 100
 
 def fine_tune(model: str, catalog: Catalog, out: Path, learning_rate: float, steps: int, batch_size: int) -> None:
     """Writes the fine-tuned model to `out`, with training.json; what is unfinished lies in OUT.unfinished."""
+    import torch
     from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformer,
@@ -43,6 +44,8 @@ def fine_tune(model: str, catalog: Catalog, out: Path, learning_rate: float, ste
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,
         warmup_steps=steps // 10,
+        bf16=True,  # three times as fast on the CPUs that have it
+        use_cpu=not torch.cuda.is_available(),
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         save_steps=SAVE_EVERY,
         save_total_limit=1,

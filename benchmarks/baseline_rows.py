@@ -42,6 +42,7 @@ class Baseline:
         return self.kind in ("run", "late-fusion")
 
 
+TRIAL = 200  # steps, of the 700 of the recipe
 SLOWER = {"optim.learning_rate": 1e-3}
 TWO_TOWER = NO_KE | NO_AUXILIARY
 TOWERS_ALONE = NO_KE | {"objectives.qic": 0.0, "objectives.title_contrast": 1.0, "objectives.image_contrast": 1.0}
@@ -60,7 +61,7 @@ ROWS = (
             Candidate("3e-4", {"learning_rate": 3e-4}),
         ),
         systems=("", "+bm25"),
-        trial=140,
+        trial=TRIAL,
     ),
     Baseline(
         "two-tower",
@@ -71,11 +72,13 @@ ROWS = (
             Candidate("joint-loss-slower", TWO_TOWER | SLOWER),
             Candidate("each-loss-too", NO_KE),
         ),
+        trial=TRIAL,
     ),
     Baseline(
         "late-fusion",
         "two towers trained apart, late fusion",
         "late-fusion",
         (Candidate("2e-3", TOWERS_ALONE), Candidate("1e-3", TOWERS_ALONE | SLOWER)),
+        trial=TRIAL,
     ),
 )

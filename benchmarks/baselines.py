@@ -13,14 +13,13 @@ Then `python scripts/leaderboard.py write` makes the page.
 import argparse
 import dataclasses
 import json
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from baseline_rows import FASHION, ROWS, TRAINED_ON, ZERO_SHOT, Baseline, Candidate
+from programs import run_program
 
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.retrieval.models import run
@@ -63,14 +62,15 @@ class Work:
 def train(work: Work, row: Baseline, candidate: Candidate, catalog: str) -> None:
     """Trains one candidate on a catalog, or the rest of it."""
     out = work.trained(row, candidate, catalog)
+    steps, batch = work.examples()
+    steps = min(row.trial or steps, steps)
     if row.kind == "minilm-tuned":
-        steps, batch = work.examples()
-        steps = min(row.trial or steps, steps)
         command = [work.torch, "benchmarks/baseline_minilm.py", work.minilm, work.catalog(catalog), str(out)]
-        _run([*command, *_options({"steps": steps, "batch_size": batch} | candidate.changes)])
+        run_program([*command, *_options({"steps": steps, "batch_size": batch} | candidate.changes)])
     elif row.kind in ("run", "late-fusion"):
         command = [sys.executable, "train.py", "--config", RECIPE, "--run", str(out)]
-        _run([*command, "--data.catalog", work.catalog(catalog), *_options(work.changes | candidate.changes)])
+        changes = work.changes | candidate.changes | {"train.steps": steps}
+        run_program([*command, "--data.catalog", work.catalog(catalog), *_options(changes)])
 
 
 def evaluate(work: Work, row: Baseline, candidate: Candidate, trained_on: str, catalog: str, split: str) -> Path:
@@ -86,7 +86,7 @@ def evaluate(work: Work, row: Baseline, candidate: Candidate, trained_on: str, c
             "late-fusion": "benchmarks/baseline_late_fusion.py",
         }.get(row.kind, str(model))
         options = ["--data.catalog", work.catalog(catalog), "--split", split, "--out", str(report)]
-        _run([python, "eval.py", named, *options], environment)
+        run_program([python, "eval.py", named, *options], environment)
     return report
 
 
@@ -153,14 +153,6 @@ def _options(settings: dict[str, Any]) -> list[str]:
         else:
             words += [f"--{dotted}{last}", str(value)]
     return words
-
-
-def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
-    """Runs one program of the repository. InputError when it fails; what it says goes to the terminal."""
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths} | (environment or {}), check=False)
-    if done.returncode:
-        raise InputError(f"{' '.join(command[1:3])} ended with exit code {done.returncode}; run this again to go on")
 
 
 def main() -> None:

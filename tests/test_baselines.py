@@ -59,7 +59,7 @@ def work(baselines: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             model = None if command[2] == "bm25" else FakeEncoder("both" if "slower" in command[2] else "image")
             write_report(evaluate(model, catalog, split), catalog, out, about(catalog, seed=0))
 
-    monkeypatch.setattr(baselines, "_run", run)
+    monkeypatch.setattr(baselines, "run_program", run)
     return tmp_path, ran
 
 
@@ -73,7 +73,7 @@ def test_candidates_are_chosen_on_validation_and_one_is_tested_once(baselines, w
     folder, ran = work
     start(baselines, monkeypatch, folder, "--only", "two-tower", "--on", "fashion-sparse-full", "clothing5k")
     kept = json.loads((folder / "results" / "fashion-sparse-full-two-tower.json").read_text("utf-8"))
-    assert kept["chosen"] == "joint-loss-slower"
+    assert kept["chosen"] == "joint-loss-slower-in-full"
     figures = kept["validation nDCG@10"]
     assert max(figures, key=figures.get) == "joint-loss-slower" and len(figures) == 3
     splits = [
@@ -81,10 +81,11 @@ def test_candidates_are_chosen_on_validation_and_one_is_tested_once(baselines, w
         for command in ran
         if command[1] == "eval.py"
     ]
-    assert [name for name, split in splits if split == "test"] == ["joint-loss-slower"] * 2  # one a catalog
+    assert [name for name, split in splits if split == "test"] == ["joint-loss-slower-in-full"] * 2  # one a catalog
     zero_shot = json.loads((folder / "results" / "clothing5k-two-tower.json").read_text("utf-8"))
     assert zero_shot["recipe"]["trained_on"] == "fashion-sparse-full" and zero_shot["system"] == "image"
-    assert len([command for command in ran if command[1] == "train.py"]) == 3 + 3  # the second time they go on at once
+    steps = [int(command[command.index("--train.steps") + 1]) for command in ran if command[1] == "train.py"]
+    assert steps == [200, 200, 200, 700] * 2  # the second time they go on at once
 
 
 def test_what_is_done_is_left_out_until_the_recipe_changes(baselines, work, monkeypatch) -> None:
