@@ -213,6 +213,8 @@ class _Run:
             self.best = -math.inf if meta["best"] is None else meta["best"]
             self.seconds, self.measured = meta["seconds"], meta["metrics"]
             self.evaluated, self.seen = meta.get("evaluated", start.step), meta.get("seen", 0)
+        if start.ranks_otherwise(self.config):
+            self.best, self.evaluated = -math.inf, start.step - 1  # the last step is evaluated, and saved, anew
 
     def remember(self, step: int, batch: dict[str, jax.Array], metrics: dict[str, jax.Array]) -> None:
         """Remembers a step that is under way. No more than two are, so that a stop need not wait for many."""

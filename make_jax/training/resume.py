@@ -8,13 +8,16 @@ from make_jax.errors import InputError
 from make_jax.retrieval.retriever import CONFIG
 from make_jax.runs.checkpoints import Found
 
-# Settings that change where a run reads, how fast it goes or what it tells, and not what it learns. Another micro_batch
-# drops other activations, as another count of devices does.
+# Settings that change where a run reads, how fast it goes, what it tells or how it ranks, and not what it learns.
+# Another micro_batch drops other activations, as another count of devices does.
 _FREE_IN_TRAIN = (
     *("log_every", "eval_every", "save_every", "eval_batch_size", "keep"),
     *("micro_batch", "fsdp", "profile"),
 )
-_FREE_ELSEWHERE = ("run", "data", "processes", "model.remat", "objectives.form", "objectives.tile")
+_FREE_ELSEWHERE = (
+    *("run", "data", "processes"),
+    *("model.remat", "model.evidence_scale", "objectives.form", "objectives.tile"),
+)
 FREE = (*_FREE_ELSEWHERE, *(f"train.{name}" for name in _FREE_IN_TRAIN))
 
 

@@ -50,6 +50,13 @@ class Start:
         """What the run's checkpoint says beside the state; nothing in a run that begins."""
         return {} if self.own is None else self.own.meta
 
+    def ranks_otherwise(self, config: Config) -> bool:
+        """Whether the run is over and was measured with another evidence_scale, which no training depends on."""
+        if self.own is None or self.step < config.train.steps:
+            return False
+        before = from_json(self.own.files[CONFIG], f"{self.own.path}/{CONFIG}")
+        return before.model.evidence_scale != config.model.evidence_scale
+
     @property
     def origin(self) -> Mapping[str, Any] | None:
         """What a checkpoint tells of the weights that the run began with; None: they came from the seed."""

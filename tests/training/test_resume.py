@@ -34,7 +34,7 @@ def test_free_settings_exist_and_may_differ():
     data = replace(CONFIG_THERE.data, catalog="elsewhere", workers=3)
     train = replace(CONFIG_THERE.train, log_every=1, eval_every=2, save_every=3, eval_batch_size=4, fsdp=5, keep=6)
     train = replace(train, micro_batch=7, profile="1:2")
-    model = replace(CONFIG_THERE.model, remat=True)
+    model = replace(CONFIG_THERE.model, remat=True, evidence_scale=2.0)
     objectives = replace(CONFIG_THERE.objectives, form="ring", tile=8)
     processes = replace(CONFIG_THERE.processes, start_timeout=9)
     config = Config(run="elsewhere", data=data, train=train, model=model, objectives=objectives, processes=processes)
