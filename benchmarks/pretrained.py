@@ -35,19 +35,19 @@ SLICES: dict[Literal["val", "test"], tuple[str, ...]] = {
 def reports(model: str, name: str, catalog: str, asked: argparse.Namespace) -> dict[str, Path]:
     """The reports of a model on both splits of a catalog, by split; trains and evaluates what is missing."""
     trained = asked.runs / f"{name}-{model}"
+    found = {split: asked.runs / f"{name}-{model}-{split}" for split in SLICES}
+    missing = {split: report for split, report in found.items() if not (report / "report.json").is_file()}
     python, what = sys.executable, str(trained)
-    if model == "pretrained":
+    if model == "minilm":
+        python, what = asked.torch, asked.minilm
+    elif missing and model == "pretrained":
         weights = ["--model.query.init-from", asked.minilm, "--model.title.init-from", asked.minilm]
         _train("configs/fashion_pretrained.py", trained, catalog, weights)
-    elif model == "scratch":
+    elif missing:
         steps = ["--train.steps", str(SCRATCH_STEPS), "--train.eval-every", "0"]
         _train("configs/fashion.py", trained, catalog, steps)
-    else:
-        python, what = asked.torch, asked.minilm
-    found = {split: asked.runs / f"{name}-{model}-{split}" for split in SLICES}
-    for split, report in found.items():
-        if not (report / "report.json").is_file():
-            run_program([python, "eval.py", what, "--data.catalog", catalog, "--split", split, "--out", str(report)])
+    for split, report in missing.items():
+        run_program([python, "eval.py", what, "--data.catalog", catalog, "--split", split, "--out", str(report)])
     return found
 
 

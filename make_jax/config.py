@@ -126,7 +126,7 @@ class ModelConfig:
     mpm: Literal["none", "contrastive", "regression"] = "none"  # the head that predicts hidden patches
     enrichment: bool = True  # the query predicts keywords, and their expected embedding joins it
     evidence: int = 512  # most dimensions that are added to vectors for keywords, one each, the most frequent first
-    evidence_scale: float = 4.0  # what they count beside the rest
+    evidence_scale: float = 4.0  # what they count beside the rest; a run that is over may be given another
     shared_text: bool = False  # query and title share one encoder, with the settings of `query`
     pooling: Literal["mean", "cls"] = "mean"  # of token states and of patch states
     normalise: bool = True  # query and product vectors have unit length; without it begin with initial_scale 1

@@ -21,6 +21,7 @@ def benchmark_tables() -> dict[str, str]:
         "cost-model": _cost_model,
         "kill-matrix": _kill_matrix,
         "search-scale": _search_scale,
+        "pretrained": _pretrained,
     }
     files = {name: RESULTS / f"{name}.json" for name in makers}
     return {name: makers[name](json.loads(file.read_text("utf-8"))) for name, file in files.items() if file.is_file()}
@@ -144,6 +145,37 @@ def _search_scale(made: dict[str, Any]) -> str:
     asked = f"{made['queries']:,} queries, the {made['k']} best of each, D = {made['width']}, {made['vectors_are']}"
     how = f"{made['rounds']} rounds, alternating; medians. {made['about']['cores']} cores. {_machine(made)}"
     return f"{asked}; {how}\n\n{markdown(rows)}"
+
+
+def _pretrained(made: dict[str, Any]) -> str:
+    """A table a catalog: each model by slice, then the first model minus each other one."""
+    names = {
+        "pretrained": "MAKE from MiniLM",
+        "scratch": "MAKE from scratch",
+        "minilm": "MiniLM as it is, titles alone",
+    }
+    slices = {
+        "paraphrases": ("val", "kind:handwritten lang:en"),
+        "paraphrases, Chinese": ("val", "kind:handwritten lang:zh"),
+        "attr English": ("test", "kind:attr lang:en"),
+        "held-out, English": ("test", "heldout:yes lang:en"),
+        "attr Chinese": ("test", "kind:attr lang:zh"),
+    }
+    parts = []
+    for catalog, found in made.items():
+        rows = [["nDCG@10", "steps", "minutes", *slices]]
+        for model, row in found["models"].items():
+            cells = [row[split][name] for split, name in slices.values()]
+            trained = [f"{row['steps']:,}", f"{row['training_seconds'] / 60:.0f}"] if "steps" in row else ["", ""]
+            shown = [f"{cell['mean']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]" for cell in cells]
+            rows.append([names[model], *trained, *shown])
+        for model, row in found["pretrained minus"].items():
+            cells = [row[split][name] for split, name in slices.values()]
+            shown = [f"{cell['difference']:+.3f} [{cell['low']:+.3f}, {cell['high']:+.3f}]" for cell in cells]
+            rows.append([f"from MiniLM minus {names[model].removeprefix('MAKE ')}, paired", "", "", *shown])
+        about = found["about"]
+        parts.append(f"{catalog}, commit {about['commit'][:9]}\n\n{markdown(rows)}")
+    return "\n".join(parts)
 
 
 def _machine(made: dict[str, Any]) -> str:
