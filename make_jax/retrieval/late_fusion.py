@@ -45,6 +45,11 @@ class LateFusion:
         self.towers = towers
         self.title_weight = title_weight
 
+    @property
+    def digest(self) -> str | None:
+        """That of the towers, where they have one: vectors of titles and of images do not depend on the weight."""
+        return getattr(self.towers, "digest", None)
+
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """Query vectors of unit length."""
         return self.towers.encode_queries(texts)

@@ -7,7 +7,6 @@ interrupted before changes none of its bytes (on devices of one kind, with one `
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -30,16 +29,6 @@ from make_jax.retrieval.streaming import score_folder, search_folder
 from make_jax.retrieval.vectors import PER_SHARD, Header, VectorFolder, claimed, missing, prepare, write_shard
 
 _WAIT = 0.5  # seconds between looks at what other processes have made
-
-
-@runtime_checkable
-class Identified(Protocol):
-    """What an encoder must say of itself for its vectors to be kept."""
-
-    @property
-    def digest(self) -> str:
-        """A name that changes when the vectors it gives do."""
-        ...
 
 
 class StoredEmbeddings:
@@ -100,7 +89,7 @@ def embed_stored(
     all are there. Memory: the vectors of a shard, and what the encoder takes.
 
     Args:
-        encoder: must be `Identified`.
+        encoder: has a `digest`, a string that changes when the vectors it gives do.
         catalog: where `products` come from.
         products: in the order in which their vectors are to stand.
         folder: does not exist, or holds vectors of the same model, catalog and part.
@@ -112,14 +101,15 @@ def embed_stored(
     Raises:
         InputError: the folder holds something else or is damaged, or no product has what the model reads.
     """
-    if not isinstance(encoder, Encoder) or not isinstance(encoder, Identified):
+    digest = getattr(encoder, "digest", None)
+    if not isinstance(encoder, Encoder) or not isinstance(digest, str):
         raise InputError(
             f"{folder}: {type(encoder).__name__} has no `digest`; vectors to keep need one; leave --embeddings away"
         )
     if not products:
         raise nothing_to_read(catalog, 0, modality)
     width = encoder.encode_queries(["width"]).shape[1]
-    header = Header(encoder.digest, catalog.digest, f"{part} by {modality}", len(products), width, per_shard)
+    header = Header(digest, catalog.digest, f"{part} by {modality}", len(products), width, per_shard)
     lacking = prepare(folder, header)
     while lacking:
         made = 0

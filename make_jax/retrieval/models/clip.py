@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from make_jax.catalog.images import decode
 from make_jax.errors import InputError
 from make_jax.interop.libraries import library
 from make_jax.retrieval.late_fusion import LateFusion
+from make_jax.retrieval.models.folder_digest import folder_digest
 from make_jax.retrieval.models.torch_device import best_device
 
 FAMILIES = ("altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2")  # model_type in config.json
@@ -22,11 +24,17 @@ _TEXTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 32
 class TransformersTowers:
     """`get_text_features` and `get_image_features` of a transformers model, in unit length."""
 
-    def __init__(self, model: Any, tokenizer: Any, pixels: Any, device: str) -> None:
-        self._model, self._tokenizer, self._pixels, self._device = model, tokenizer, pixels, device
+    def __init__(self, folder: Path, model: Any, tokenizer: Any, pixels: Any, device: str) -> None:
+        self._folder, self._device = folder, device
+        self._model, self._tokenizer, self._pixels = model, tokenizer, pixels
         longest = model.config.text_config.max_position_embeddings
         self._length = min(longest, tokenizer.model_max_length)
         self._padding = "max_length" if model.config.model_type in _FIXED_LENGTH else "longest"
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the folder's files."""
+        return folder_digest(self._folder)
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """One vector a text, which is cut at the model's greatest length."""
@@ -80,7 +88,7 @@ def load(path: Path) -> LateFusion:
         said = " ".join(str(error).split())[:200]
         expected = "expected weights in .safetensors, tokenizer and preprocessor_config.json"
         raise InputError(f"{path}: transformers cannot read it ({said}); {expected}") from None
-    return LateFusion(TransformersTowers(model, tokenizer, pixels, device))
+    return LateFusion(TransformersTowers(path, model, tokenizer, pixels, device))
 
 
 def _family(path: Path) -> str | None:

@@ -2,6 +2,8 @@
 StableHLO (`torch_run.py`, `onnx_run.py`, `stablehlo_run.py`)."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
@@ -10,6 +12,7 @@ from make_jax.inputs.batch import Batch
 from make_jax.inputs.pipeline import product_batches
 from make_jax.interop.served import Served
 from make_jax.retrieval.embed import Embeddings, Modality
+from make_jax.retrieval.models.folder_digest import folder_digest
 from make_jax.retrieval.retriever import PRODUCT_INPUTS
 
 _ROWS = 256  # encoded at once
@@ -25,17 +28,24 @@ class Exported:
 
     def __init__(
         self,
+        folder: Path,
         beside: Served,
         query: Callable[[Batch], Vectors],
         product: Callable[[Batch], tuple[Vectors, Float32[np.ndarray, "n 2"]]],
     ) -> None:
         self.beside = beside
+        self._folder = folder
         self._query, self._product = query, product
 
     @property
     def modalities(self) -> Modality:
         """Which encoders the model has on the product side."""
         return self.beside.config.model.adaptation.modalities
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the folder's files."""
+        return folder_digest(self._folder)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Query vectors, one a text."""

@@ -32,7 +32,7 @@ def load(path: Path) -> Exported:
         vectors, weights = _run(products, batch)
         return vectors, weights
 
-    return Exported(beside, query, product)
+    return Exported(path, beside, query, product)
 
 
 def _session(runtime: Any, path: Path) -> Any:

@@ -1,6 +1,7 @@
 """A folder of OpenCLIP (open_clip_config.json beside the weights), as the Hugging Face hub has them: late fusion."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from make_jax.errors import InputError
 from make_jax.interop.libraries import library
 from make_jax.retrieval.late_fusion import LateFusion
 from make_jax.retrieval.models.clip import unit_rows
+from make_jax.retrieval.models.folder_digest import folder_digest
 from make_jax.retrieval.models.torch_device import best_device
 
 _CONFIG = "open_clip_config.json"
@@ -21,8 +23,14 @@ _TEXTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 32
 class OpenClipTowers:
     """`encode_text` and `encode_image` of an OpenCLIP model, in unit length."""
 
-    def __init__(self, model: Any, tokenizer: Any, prepare: Any, device: str) -> None:
-        self._model, self._tokenizer, self._prepare, self._device = model, tokenizer, prepare, device
+    def __init__(self, folder: Path, model: Any, tokenizer: Any, prepare: Any, device: str) -> None:
+        self._folder, self._device = folder, device
+        self._model, self._tokenizer, self._prepare = model, tokenizer, prepare
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the folder's files."""
+        return folder_digest(self._folder)
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """One vector a text, which is cut at the model's context length."""
@@ -60,4 +68,4 @@ def load(path: Path) -> LateFusion:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         said = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: open_clip cannot read it ({said}); expected a folder as the hub has it") from None
-    return LateFusion(OpenClipTowers(model.eval(), tokenizer, prepare, device))
+    return LateFusion(OpenClipTowers(path, model.eval(), tokenizer, prepare, device))

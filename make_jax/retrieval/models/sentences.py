@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Float32
 from make_jax.errors import InputError
 from make_jax.interop.libraries import library
 from make_jax.retrieval.embed import Embeddings, Modality
+from make_jax.retrieval.models.folder_digest import folder_digest
 from make_jax.retrieval.models.torch_device import best_device
 
 _MODULES = "modules.json"
@@ -23,9 +25,14 @@ class Sentences:
 
     modalities: Modality = "title"
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, folder: Path) -> None:
+        self._model, self._folder = model, folder
         self._unit = model.similarity_fn_name == "cosine"
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the folder's files."""
+        return folder_digest(self._folder)
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """One vector a text; of unit length unless the model compares by inner product."""
@@ -71,4 +78,4 @@ def load(path: Path) -> Sentences:
         ) from None
     if model.similarity_fn_name not in ("cosine", "dot"):
         raise InputError(f"{path}: compares by {model.similarity_fn_name}, expected cosine or dot (inner product)")
-    return Sentences(model)
+    return Sentences(model, path)

@@ -36,7 +36,7 @@ def load(path: Path) -> Exported:
         vectors, weights = _called(products, batch, PRODUCT_INPUTS)
         return np.asarray(vectors), np.asarray(weights)
 
-    return Exported(beside, query, product)
+    return Exported(path, beside, query, product)
 
 
 def _function(path: Path) -> Any:

@@ -41,4 +41,4 @@ def load(path: Path) -> Exported:
             made = model.encode_product(**tensors(batch))
             return np.asarray(made.vectors.cpu()), np.asarray(made.weights.cpu())
 
-    return Exported(beside, query, product)
+    return Exported(path, beside, query, product)

@@ -62,6 +62,14 @@ def test_evaluation_of_a_form_is_that_of_its_run(run, catalog, tmp_path, form):
     assert model.encode_queries([]).shape == (0, retriever.model.width)
     first, second = (evaluate(of, catalog) for of in (retriever, model))
     assert np.array_equal(first.values["joint"]["nDCG@10"], second.values["joint"]["nDCG@10"])
+    on_disk = evaluate(model, catalog, stored=tmp_path / "vectors")
+    np.testing.assert_allclose(
+        on_disk.values["joint"]["nDCG@10"].mean(), first.values["joint"]["nDCG@10"].mean(), rtol=0, atol=0.02
+    )
+    with (tmp_path / "out" / "config.json").open("a") as file:
+        file.write("\n")  # another file, another digest
+    with pytest.raises(InputError, match=r"vectors\.json: model is "):
+        evaluate(kind.load(tmp_path / "out"), catalog, stored=tmp_path / "vectors")
 
 
 def test_what_is_no_export_is_not_recognised(run, tmp_path):

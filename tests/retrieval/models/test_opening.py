@@ -14,6 +14,7 @@ from make_jax.interop.libraries import library
 from make_jax.retrieval import models, program
 from make_jax.retrieval.evaluate import evaluate
 from make_jax.retrieval.models import open_model
+from make_jax.retrieval.models.folder_digest import folder_digest
 from tests.conftest import ROOT
 from tests.tiny_catalog import write_catalog, write_lines
 
@@ -152,3 +153,15 @@ def test_stored_vectors_go_the_same_way(path: Path, tmp_path: Path) -> None:
     )
     assert result.values["image"]["nDCG@10"].mean() > 0.9
     assert any("1 of 12 products cannot be found image" in note for note in result.notes)
+
+
+def test_digest_of_a_folder_is_of_names_and_contents(tmp_path):
+    def folder(name: str, **files: str) -> Path:
+        (tmp_path / name / "within").mkdir(parents=True)
+        for file, text in files.items():
+            (tmp_path / name / "within" / file).write_text(text)
+        return tmp_path / name
+
+    same = [folder_digest(folder(name, one="1", two="2")) for name in "ab"]
+    others = [folder_digest(folder("c", one="2", two="1")), folder_digest(folder("d", one="1", three="2"))]
+    assert len(same[0]) == 64 and len({*same, *others}) == 3

@@ -106,8 +106,14 @@ def test_clip_folders_give_the_cosines_of_transformers(tmp_path: Path, catalog: 
 
 
 def test_a_clip_folder_is_evaluated_by_title_by_image_and_by_both(tmp_path: Path, catalog: Catalog) -> None:
-    result = evaluate(open_model(save_clip(tmp_path / "clip", "clip")).model, catalog, "test")
+    model = open_model(save_clip(tmp_path / "clip", "clip")).model
+    result = evaluate(model, catalog, "test")
     assert list(result.rankings) == ["random", "bm25", "title", "image", "joint", "joint+bm25"]
+    on_disk = evaluate(model, catalog, "test", stored=tmp_path / "vectors")
+    assert on_disk.values["image"]["nDCG@10"].mean() == pytest.approx(
+        result.values["image"]["nDCG@10"].mean(), abs=0.02
+    )
+    assert {"test-title", "test-image"} <= {path.name for path in (tmp_path / "vectors").iterdir()}
     assert "late_fusion" in result.parameters
     assert result.cost["bytes"] == 4 * 8
 
@@ -155,6 +161,10 @@ def test_sentence_transformers_folders_are_encoded_with_their_prompts(tmp_path: 
     assert np.abs(theirs.encode_query(titles) - made.vectors).max() > 1e-3  # the prompts make a difference
     result = evaluate(opened.model, catalog, "test")
     assert list(result.rankings) == ["random", "bm25", "title", "title+bm25"]
+    on_disk = evaluate(opened.model, catalog, "test", stored=tmp_path / "vectors")
+    assert on_disk.values["title"]["nDCG@10"].mean() == pytest.approx(
+        result.values["title"]["nDCG@10"].mean(), abs=0.02
+    )
 
 
 def test_inner_product_folders_keep_their_lengths_and_other_measures_are_refused(tmp_path: Path) -> None:
