@@ -2,7 +2,10 @@
 
 Command:  python train.py --config configs/fashion_pretrained.py --data.catalog fashion-full.zip --run runs/pretrained
           Without a network: --model.query.init-from FOLDER --model.title.init-from FOLDER, with the files of the model
-Reached:  see below
+Machine:  one core of an AMD EPYC beside other work; 31 minutes of training
+Reached:  test nDCG@10 on attr English, attr Chinese, held-out combinations in English (docs/results/pretrained.json):
+          sparse titles 0.814, 0.836, 0.789; complete titles 0.916, 0.919, 0.902; hand-written English validation
+          queries 0.551 and 0.614 (from scratch in about the same time 0.315 and 0.358, MiniLM as it is 0.403 and 0.545)
 """
 
 from make_jax.config import (
