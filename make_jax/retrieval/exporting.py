@@ -57,7 +57,7 @@ def export_run(options: ExportOptions, note: Note) -> None:
         (partial / CARD).write_text(told, encoding="utf-8")
     for what in left_out(config.model):
         note(f"left out, because search does not use it: {what}")
-    if config.model.dtype != "float32":
+    if config.model.dtype != "float32" and options.to != "stablehlo":
         note(f"the run computes matrix products in {config.model.dtype}, this form in float32: scores differ by that")
     note(f"{out}: step {meta['position']} of {options.run} as {options.to}")
 

@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from make_jax.interop import torch_files
 from make_jax.interop.encoders import nest
 from make_jax.interop.served import Served, searching
 from make_jax.model.make import Make
+from make_jax.retrieval.exporting import import_torch
 from make_jax.retrieval.retriever import PRODUCT_INPUTS
 
 SPREAD = 0.5  # of parameters: far from 0 and from the identity, and keyword logits on both sides of what clips them
@@ -78,6 +80,15 @@ def random_params(beside: Served) -> Any:
     rng = np.random.default_rng(0)
     shapes = torch_files.shapes_of(beside)
     return nest({path: (SPREAD * rng.normal(size=shape)).astype(np.float32) for path, shape in shapes.items()})
+
+
+def random_run(folder: Path, model: ModelConfig = MODELS["fashion"]) -> Path:
+    """A run whose parameters are random, not measured, in an existing folder."""
+    of = served(model)
+    (folder / "export").mkdir()
+    torch_files.write(folder / "export", random_params(of), of)
+    import_torch(str(folder / "export"), str(folder / "run"), print)
+    return folder / "run"
 
 
 def ours(beside: Served, params: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,28 +4,23 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from make_jax.command_line import ExportOptions
 from make_jax.errors import InputError
-from make_jax.interop import torch_files
 from make_jax.retrieval.card import reports_of
 from make_jax.retrieval.exporting import export_run, import_torch
 from tests.conftest import ROOT
-from tests.interop.exports import MODELS, random_params, served
+from tests.interop.exports import MODELS, random_run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run, not measured."""
-    folder = tmp_path_factory.mktemp("run")
-    of = served(MODELS["fashion"])
-    (folder / "export").mkdir()
-    torch_files.write(folder / "export", random_params(of), of)
-    import_torch(str(folder / "export"), str(folder / "run"), print)
-    return folder / "run"
+    return random_run(tmp_path_factory.mktemp("run"))
 
 
 def numbers(mean: float) -> dict[str, dict[str, float]]:
@@ -104,3 +99,11 @@ def test_a_missing_library_is_named(run, tmp_path, form, monkeypatch):
     with pytest.raises(InputError, match=r"this needs (torch|onnx|flatbuffers) .*pip install 'make_jax\["):
         export_run(ExportOptions(str(run), str(tmp_path / "out"), form), print)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("form", "told"), [("torch", True), ("stablehlo", False)])
+def test_forms_that_compute_otherwise_than_the_run_say_so(tmp_path, form, told):
+    run = random_run(tmp_path, replace(MODELS["fashion"], dtype="bfloat16"))
+    notes: list[str] = []
+    export_run(ExportOptions(str(run), str(tmp_path / "out"), form), notes.append)
+    assert any("bfloat16, this form in float32" in note for note in notes) == told

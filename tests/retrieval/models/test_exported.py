@@ -9,12 +9,11 @@ import pytest
 from make_jax.catalog.reader import Catalog
 from make_jax.command_line import ExportOptions
 from make_jax.errors import InputError
-from make_jax.interop import torch_files
 from make_jax.retrieval.evaluate import evaluate
 from make_jax.retrieval.exporting import export_run, import_torch
 from make_jax.retrieval.models import onnx_run, stablehlo_run, torch_run
 from make_jax.retrieval.retriever import Retriever
-from tests.interop.exports import MODELS, PICTURES, TEXTS, TITLES, agree, random_params, served
+from tests.interop.exports import PICTURES, TEXTS, TITLES, agree, random_run
 from tests.tiny_catalog import write_catalog
 
 FORMS = {
@@ -31,12 +30,7 @@ def silent(_: str) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run whose parameters are random."""
-    folder = tmp_path_factory.mktemp("run")
-    of = served(MODELS["fashion"])
-    (folder / "export").mkdir()
-    torch_files.write(folder / "export", random_params(of), of)
-    import_torch(str(folder / "export"), str(folder / "run"), silent)
-    return folder / "run"
+    return random_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
