@@ -105,7 +105,7 @@ def embed_products(
     lack what is asked, unless `width` says of how many numbers a vector is.
     """
     if isinstance(model, Stored):
-        return _stored(model, catalog, products, modality)
+        return _stored(model, catalog, products, modality, may_lack=width is not None)
     vectors: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     for start in range(0, len(products), _AT_ONCE):
@@ -134,6 +134,11 @@ def nothing_to_read(catalog: Catalog, count: int, modality: Modality) -> InputEr
         f"{catalog.path}: none of the {count} products has what the model reads ({modality}); "
         "titles are hidden where catalog.json says hide_title"
     )
+
+
+def no_such_ids(catalog: Catalog, count: int) -> InputError:
+    """The error of products none of which has a vector that was made elsewhere."""
+    return InputError(f"{catalog.path}: the stored vectors have none of its {count} products; compare the ids")
 
 
 def read_products(
@@ -165,7 +170,9 @@ def check_finite(vectors: Float32[np.ndarray, "n D"], what: str) -> None:
         raise InputError(f"the model gives {what} vectors that are not finite: its training diverged, use another step")
 
 
-def _stored(model: Stored, catalog: Catalog, products: Sequence[Product], modality: Modality) -> Embeddings:
+def _stored(
+    model: Stored, catalog: Catalog, products: Sequence[Product], modality: Modality, may_lack: bool
+) -> Embeddings:
     """The stored vectors of products. The share of title and image in one of both is not known: a half each."""
     if model.modalities != modality:
         hidden = "; the catalog hides titles, because they are labels" if catalog.info.hide_title else ""
@@ -175,10 +182,8 @@ def _stored(model: Stored, catalog: Catalog, products: Sequence[Product], modali
     vectors = model.product_vectors([product.id for product in products])
     check_finite(vectors, "product")
     there: Bool[np.ndarray, "N"] = np.asarray(vectors.any(axis=1))
-    if not there.any():
-        raise InputError(
-            f"{catalog.path}: the stored vectors have none of its {len(products)} products; compare the ids"
-        )
+    if not (may_lack or there.any()):
+        raise no_such_ids(catalog, len(products))
     share = {"both": (0.5, 0.5), "title": (1.0, 0.0), "image": (0.0, 1.0)}[modality]
     return Embeddings(vectors, there[:, None] * np.array([share], np.float32))
 

@@ -16,11 +16,12 @@ from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
 from make_jax.retrieval.embed import (
     Embeddings,
-    Encoder,
     Modality,
     Model,
     Progress,
+    Stored,
     embed_products,
+    no_such_ids,
     nothing_to_read,
     silent,
 )
@@ -102,13 +103,14 @@ def embed_stored(
         InputError: the folder holds something else or is damaged, or no product has what the model reads.
     """
     digest = getattr(encoder, "digest", None)
-    if not isinstance(encoder, Encoder) or not isinstance(digest, str):
+    if not isinstance(digest, str):
         raise InputError(
             f"{folder}: {type(encoder).__name__} has no `digest`; vectors to keep need one; leave --embeddings away"
         )
     if not products:
         raise nothing_to_read(catalog, 0, modality)
-    width = encoder.encode_queries(["width"]).shape[1]
+    example = encoder.product_vectors([]) if isinstance(encoder, Stored) else encoder.encode_queries(["width"])
+    width = example.shape[1]
     header = Header(digest, catalog.digest, f"{part} by {modality}", len(products), width, per_shard)
     lacking = prepare(folder, header)
     while lacking:
@@ -123,12 +125,13 @@ def embed_stored(
             time.sleep(_WAIT)  # others are making the last
     stored = StoredEmbeddings(VectorFolder(folder), progress)
     if stored.absent.all():
-        raise nothing_to_read(catalog, len(products), modality)
+        ready = isinstance(encoder, Stored)
+        raise no_such_ids(catalog, len(products)) if ready else nothing_to_read(catalog, len(products), modality)
     return stored
 
 
 def _embed_shard(
-    encoder: Encoder,
+    encoder: Model,
     catalog: Catalog,
     products: Sequence[Product],
     folder: Path,

@@ -1,20 +1,24 @@
 """A folder of ready vectors, made by any program: embeddings.json, and vectors of queries and of products with ids.
 
-docs/models.md describes the layout. All vectors are held in memory, in float32.
+docs/models.md describes the layout. NumPy arrays stay on disk and are read where they are asked for; Parquet is held in
+memory, in float32.
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from make_jax.errors import InputError
 from make_jax.retrieval.embed import Modality
+from make_jax.retrieval.models.folder_digest import folder_digest
 
 CONFIG = "embeddings.json"
+_BLOCK = 1 << 16  # vectors that are looked at together
 _READS: dict[str, Modality] = {"both": "both", "title": "title", "image": "image"}
 
 
@@ -23,15 +27,24 @@ class Table(NamedTuple):
 
     path: Path
     places: dict[str, int]
-    vectors: Float32[np.ndarray, "n D"]
+    vectors: Float[np.ndarray, "n D"]  # or of a file that is mapped into memory
+
+    def rows(self, places: Sequence[int] | np.ndarray) -> Float32[np.ndarray, "m D"]:
+        """A copy of some of them."""
+        return np.array(self.vectors[np.asarray(places, np.int64)], np.float32)
 
 
 class StoredVectors:
     """Vectors by id."""
 
-    def __init__(self, modalities: Modality, queries: Table, products: Table) -> None:
+    def __init__(self, folder: Path, modalities: Modality, queries: Table, products: Table) -> None:
         self.modalities: Modality = modalities
-        self._queries, self._products = queries, products
+        self._folder, self._queries, self._products = folder, queries, products
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A name that changes when the vectors do."""
+        return folder_digest(self._folder)
 
     def query_vectors(self, ids: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """The vector of each query. InputError for one that is missing: it would count as found by nobody."""
@@ -41,12 +54,12 @@ class StoredVectors:
             raise InputError(
                 f"{self._queries.path}: no vector of query {missing[0]!r}{more}, expected one for each qid"
             )
-        return self._queries.vectors[[self._queries.places[identity] for identity in ids]]
+        return self._queries.rows([self._queries.places[identity] for identity in ids])
 
     def product_vectors(self, ids: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """The vector of each product, zeros for one that has none."""
         places = np.array([self._products.places.get(identity, -1) for identity in ids], np.int64)
-        rows = self._products.vectors[places]  # copies; -1 takes the last row, which is cleared
+        rows = self._products.rows(places)  # -1 takes the last row, which is cleared
         rows[places < 0] = 0
         return rows
 
@@ -66,7 +79,7 @@ def load(path: Path) -> StoredVectors:
     widths = queries.vectors.shape[1], products.vectors.shape[1]
     if widths[0] != widths[1]:
         raise InputError(f"{path}: queries have {widths[0]} numbers and products {widths[1]}, expected as many")
-    return StoredVectors(reads, queries, products)
+    return StoredVectors(path, reads, queries, products)
 
 
 def _table(folder: Path, name: str) -> Table:
@@ -80,9 +93,11 @@ def _table(folder: Path, name: str) -> Table:
         ids, vectors = _of_parquet(files or [path])
     if not len(ids):
         raise InputError(f"{path}: no vector, expected one a row")
-    if not np.isfinite(vectors).all():
-        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-        raise InputError(f"{path}: row {row + 1}, id {ids[row]!r}: a number that is not finite")
+    for start in range(0, len(ids), _BLOCK):
+        finite = np.isfinite(vectors[start : start + _BLOCK]).all(axis=1)
+        if not finite.all():
+            row = start + int(np.argmin(finite))
+            raise InputError(f"{path}: row {row + 1}, id {ids[row]!r}: a number that is not finite")
     places = {identity: place for place, identity in enumerate(ids)}
     if len(places) < len(ids):
         row = next(row for row, identity in enumerate(ids) if places[identity] != row)
@@ -92,9 +107,10 @@ def _table(folder: Path, name: str) -> Table:
     return Table(path, places, vectors)
 
 
-def _of_numpy(path: Path, names: Path) -> tuple[list[str], Float32[np.ndarray, "n D"]]:
+def _of_numpy(path: Path, names: Path) -> tuple[list[str], Float[np.ndarray, "n D"]]:
+    """Ids, and an array that stays on disk."""
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"{path}: not an array of NumPy ({error}), expected float16 or float32 [n, D]") from None
     if array.ndim != 2 or array.dtype.kind != "f":
@@ -102,7 +118,7 @@ def _of_numpy(path: Path, names: Path) -> tuple[list[str], Float32[np.ndarray, "
     ids = names.read_text("utf-8").splitlines()
     if len(ids) != len(array):
         raise InputError(f"{names}: {len(ids)} ids for {len(array)} vectors in {path.name}, expected one a line")
-    return ids, array.astype(np.float32)
+    return ids, array
 
 
 def _of_parquet(files: Sequence[Path]) -> tuple[list[str], Float32[np.ndarray, "n D"]]:

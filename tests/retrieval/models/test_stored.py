@@ -6,8 +6,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
-from make_jax.retrieval.models.stored import load
+from make_jax.retrieval.evaluate import evaluate
+from make_jax.retrieval.models.stored import StoredVectors, load
+from make_jax.retrieval.stored import embed_stored
+from tests.tiny_catalog import write_catalog
 
 VECTORS = np.array([[1, 0, 0.5], [0, 1, 0.25]], np.float16)
 
@@ -49,6 +53,44 @@ def test_a_folder_of_parquet_files_is_read_in_the_order_of_names(tmp_path: Path,
 def test_a_query_without_a_vector_is_an_error_that_counts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"queries\.npy: no vector of query 'q3' and 1 more of 3"):
         load(folder(tmp_path)).query_vectors(["q1", "q3", "q4"])
+
+
+def ready(path: Path, catalog: Catalog, lacking: int) -> StoredVectors:
+    """Ready vectors in NumPy arrays, of every query and of all products but the first `lacking`."""
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    (path / "embeddings.json").write_text('{"reads": "both"}')
+    for name, ids in (("queries", [q.id for q in catalog.queries]), ("products", [p.id for p in catalog.products])):
+        ids = ids[lacking:] if name == "products" else ids
+        np.save(path / f"{name}.npy", rng.standard_normal((len(ids), 8)).astype(np.float16))
+        (path / f"{name}.ids.txt").write_text("\n".join(ids))
+    return load(path)
+
+
+def test_ready_vectors_in_numpy_are_not_read_into_memory(tmp_path: Path) -> None:
+    stored = ready(tmp_path / "ready", Catalog.load(write_catalog(tmp_path / "tiny", products=20)), 0)
+    assert isinstance(stored._products.vectors, np.memmap)
+    assert not isinstance(stored.product_vectors(["?"]), np.memmap)
+
+
+def test_ready_vectors_kept_in_shards_are_ranked_alike(tmp_path: Path) -> None:
+    catalog = Catalog.load(write_catalog(tmp_path / "tiny", products=60, queries=16))
+    stored = ready(tmp_path / "ready", catalog, lacking=9)
+    memory, disk = (evaluate(stored, catalog, pool="all", stored=where) for where in (None, tmp_path / "kept"))
+    assert memory.embeddings is not None and disk.embeddings is not None
+    np.testing.assert_array_equal(disk.rankings["joint"].indices, memory.rankings["joint"].indices)
+    np.testing.assert_array_equal(disk.embeddings.weights, memory.embeddings.weights)
+    assert memory.embeddings.absent.sum() == 9
+    shards = embed_stored(stored, catalog, catalog.products, tmp_path / "small", "all", per_shard=4)  # one has none
+    np.testing.assert_array_equal(shards.in_memory().vectors, memory.embeddings.vectors)
+
+
+@pytest.mark.parametrize("where", [None, "kept"])
+def test_ready_vectors_of_another_catalog_are_told(tmp_path: Path, where: str | None) -> None:
+    catalog = Catalog.load(write_catalog(tmp_path / "tiny", products=60, queries=16))
+    stored = ready(tmp_path / "ready", catalog, lacking=59)
+    with pytest.raises(InputError, match="the stored vectors have none of its 12 products; compare the ids"):
+        evaluate(stored, catalog, stored=where and tmp_path / where)
 
 
 def broken(path: Path, case: str) -> None:
