@@ -4,13 +4,16 @@ What CLIP, SigLIP and their kin offer for products. One weight serves all produc
 queries. A product that has one of the two only is that one's vector.
 """
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
-from make_jax.retrieval.embed import Embeddings, Modality
+from make_jax.retrieval.embed import Embeddings, Modality, Progress, silent
+from make_jax.retrieval.search import Searchable
+from make_jax.retrieval.stored import StoredEmbeddings
+from make_jax.retrieval.vectors import GROUP, Block, Vectors
 
 DEFAULT_WEIGHT = 0.5  # of the title, where there is no validation query to choose it by
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -68,12 +71,49 @@ class LateFusion:
 
 def fuse(title: Embeddings, image: Embeddings, title_weight: float) -> Embeddings:
     """Vectors of both from those of each alone, in unit length; what only one of them has stays as it is."""
+    weights = _shares(title, image, title_weight)
+    return Embeddings(_weighted(title.vectors, image.vectors, weights), weights)
+
+
+def fuse_stored(
+    title: StoredEmbeddings, image: StoredEmbeddings, title_weight: float, progress: Progress = silent
+) -> StoredEmbeddings:
+    """What `fuse` gives, of vectors on disk: each block is joined when it is read."""
+    weights = _shares(title, image, title_weight)
+    return StoredEmbeddings(_FusedVectors(title.vectors, image.vectors, weights), weights, progress)
+
+
+class _FusedVectors:
+    """Vectors on disk of titles and of images, as one."""
+
+    def __init__(self, title: Vectors, image: Vectors, weights: Float32[np.ndarray, "N 2"]) -> None:
+        self._title, self._image, self._weights = title, image, weights
+        self.count, self.width = title.count, title.width
+        self.vector_bytes = title.vector_bytes + image.vector_bytes
+
+    def blocks(self, most: int = GROUP, dtype: type[np.floating[Any]] | None = None) -> Iterator[Block]:
+        """All in order, in float32 unless `dtype` is another; memory is that of a block of each and of their sum."""
+        pairs = zip(self._title.blocks(most, np.float32), self._image.blocks(most, np.float32), strict=True)
+        for (first, title), (also_first, image) in pairs:
+            assert (first, title.shape) == (also_first, image.shape)  # shards are cut alike
+            vectors = _weighted(title, image, self._weights[first : first + len(title)])
+            yield Block(first, vectors.astype(dtype or np.float32, copy=False))
+
+
+def _shares(title: Searchable, image: Searchable, title_weight: float) -> Float32[np.ndarray, "N 2"]:
+    """What title and image count for in each product."""
     has = np.stack([~title.absent, ~image.absent], axis=1)
     both = np.array([title_weight, 1 - title_weight], np.float32)
-    weights = np.where(has.all(axis=1, keepdims=True), both, has.astype(np.float32))
-    vectors = weights[:, :1] * title.vectors + weights[:, 1:] * image.vectors
+    return np.where(has.all(axis=1, keepdims=True), both, has.astype(np.float32))
+
+
+def _weighted(
+    title: Float32[np.ndarray, "n D"], image: Float32[np.ndarray, "n D"], weights: Float32[np.ndarray, "n 2"]
+) -> Float32[np.ndarray, "n D"]:
+    """The weighted sum in unit length; zeros stay zeros."""
+    vectors = weights[:, :1] * title + weights[:, 1:] * image
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return Embeddings(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0), weights)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
 def _spread(vectors: np.ndarray | None, places: list[int], length: int, column: int) -> Embeddings | None:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from make_jax.retrieval.embed import Progress, silent
 from make_jax.retrieval.search import Ranking, merge
-from make_jax.retrieval.vectors import GROUP, VectorFolder
+from make_jax.retrieval.vectors import GROUP, Vectors
 from make_jax.runs.mesh import BATCH_AXES, place_everywhere, place_rows, read
 
 _QUERIES = 1024  # scored together
@@ -25,7 +25,7 @@ Best = tuple[Float[Array, "a k"], Int[Array, "a k"]]  # scores and positions of 
 
 def search_sharded(
     queries: Float32[np.ndarray, "Q D"],
-    folder: VectorFolder,
+    source: Vectors,
     k: int,
     mesh: Mesh,
     *,
@@ -37,7 +37,7 @@ def search_sharded(
     The devices of `mesh` are this process's. Memory of each: 1,024 x `rows` scores at a time, a few blocks of `rows`
     vectors, and Q k candidates with their scores.
     """
-    k, many = min(k, folder.header.count), mesh.size
+    k, many = min(k, source.count), mesh.size
     size = -(-min(len(queries), _QUERIES) // many) * many  # of a group; each device orders as many at the end
     if not len(queries):
         return Ranking(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
@@ -50,7 +50,7 @@ def search_sharded(
         "positions": np.full((many * size, k), -1, np.int32),
     }
     best = [tuple(place_rows(nothing, mesh).values()) for _ in groups]
-    for block in folder.blocks(many * rows):
+    for block in source.blocks(many * rows):
         placed = place_rows(
             {
                 "vectors": _filled(block.vectors, many * rows),
@@ -59,7 +59,7 @@ def search_sharded(
             mesh,
         )
         best = [see(*held, group, **placed) for held, group in zip(best, groups, strict=True)]
-        progress("vectors searched", block.first + len(block.vectors), folder.header.count)
+        progress("vectors searched", block.first + len(block.vectors), source.count)
     found = [read(order(*held), mesh) for held in best]
     scores, indices = (np.concatenate(parts)[: len(queries)] for parts in zip(*found, strict=True))
     return Ranking(scores, indices)

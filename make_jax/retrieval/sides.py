@@ -11,7 +11,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.retrieval.baselines import Fusion, TitleBM25
 from make_jax.retrieval.embed import Embeddings, Modality, Model, Progress, embed_products, embed_queries
-from make_jax.retrieval.late_fusion import LateFusion, fuse
+from make_jax.retrieval.late_fusion import LateFusion, fuse, fuse_stored
 from make_jax.retrieval.pools import Searched
 from make_jax.retrieval.search import Ranking, Searchable
 from make_jax.retrieval.stored import StoredEmbeddings, embed_stored
@@ -65,14 +65,18 @@ class Side:
         return vectors
 
     def embeddings(self, modality: Modality | None = None) -> Searchable:
-        """The vectors of the products by `modality`, or by that of the main system; a late fusion's in memory."""
+        """The vectors of the products by `modality`, or by that of the main system."""
         assert self.model is not None and self.main is not None
         modality = modality or self.main
         if modality == "both" and self.title_weight is not None:
             alone = [self.embeddings(part) for part in self.present]
             if len(alone) == 1:
                 return alone[0]
-            return fuse(_in_memory(alone[0]), _in_memory(alone[1]), self.title_weight)
+            title, image = alone
+            if isinstance(title, StoredEmbeddings) and isinstance(image, StoredEmbeddings):
+                return fuse_stored(title, image, self.title_weight, self._progress)
+            assert isinstance(title, Embeddings) and isinstance(image, Embeddings)
+            return fuse(title, image, self.title_weight)
         if modality not in self._made:
             begun = time.monotonic()
             self._made[modality] = self._embed(self.model, modality), time.monotonic() - begun
@@ -107,14 +111,6 @@ class Side:
             "query_seconds": self._query_seconds,
             "bytes": self.embeddings().vector_bytes,
         }
-
-
-def _in_memory(found: Searchable) -> Embeddings:
-    """The vectors in memory, wherever they are."""
-    if isinstance(found, StoredEmbeddings):
-        return found.in_memory()
-    assert isinstance(found, Embeddings)
-    return found
 
 
 def main_modality(model: Model | None, catalog: Catalog) -> Modality | None:

@@ -15,7 +15,6 @@ from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
 from make_jax.retrieval.embed import (
-    Embeddings,
     Modality,
     Model,
     Progress,
@@ -26,8 +25,8 @@ from make_jax.retrieval.embed import (
     silent,
 )
 from make_jax.retrieval.search import Ranking
-from make_jax.retrieval.streaming import score_folder, search_folder
-from make_jax.retrieval.vectors import PER_SHARD, Header, VectorFolder, claimed, missing, prepare, write_shard
+from make_jax.retrieval.streaming import score_stored, search_stored
+from make_jax.retrieval.vectors import PER_SHARD, Header, VectorFolder, Vectors, claimed, missing, prepare, write_shard
 
 _WAIT = 0.5  # seconds between looks at what other processes have made
 
@@ -35,29 +34,20 @@ _WAIT = 0.5  # seconds between looks at what other processes have made
 class StoredEmbeddings:
     """Product vectors that stay on disk; weights are in memory, 8 bytes a product. `progress` is told of searches."""
 
-    def __init__(self, folder: VectorFolder, progress: Progress = silent) -> None:
-        weights = folder.weights()
-        if weights is None:
-            raise InputError(f"{folder.folder}: no columns title_weight and image_weight, expected both")
-        self.folder = folder
-        self._progress = progress
+    def __init__(self, vectors: Vectors, weights: Float32[np.ndarray, "N 2"], progress: Progress = silent) -> None:
+        self.vectors = vectors
         self.weights: Float32[np.ndarray, "N 2"] = weights
+        self._progress = progress
 
     @property
     def width(self) -> int:
         """Numbers of a vector."""
-        return self.folder.header.width
+        return self.vectors.width
 
     @property
     def vector_bytes(self) -> int:
         """Bytes of a vector on disk."""
-        return 2 * self.width
-
-    def in_memory(self) -> Embeddings:
-        """The same vectors in memory, in float32."""
-        return Embeddings(
-            np.concatenate([block.vectors for block in self.folder.blocks(dtype=np.float32)]), self.weights
-        )
+        return self.vectors.vector_bytes
 
     @property
     def absent(self) -> Bool[np.ndarray, "N"]:
@@ -65,12 +55,12 @@ class StoredEmbeddings:
         return np.logical_not(self.weights.any(axis=1))
 
     def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> Ranking:
-        """The k best products of each query, ties by ascending position: see `search_folder`."""
-        return search_folder(queries, self.folder, k, self._progress)
+        """The k best products of each query, ties by ascending position: see `search_stored`."""
+        return search_stored(queries, self.vectors, k, self._progress)
 
     def scores(self, queries: Float32[np.ndarray, "q D"]) -> Float32[np.ndarray, "q N"]:
         """The score of every query with every product, of which the caller chooses few enough queries."""
-        return score_folder(queries, self.folder)
+        return score_stored(queries, self.vectors)
 
 
 def embed_stored(
@@ -123,7 +113,11 @@ def embed_stored(
         lacking = missing(folder, header)
         if lacking and not made:
             time.sleep(_WAIT)  # others are making the last
-    stored = StoredEmbeddings(VectorFolder(folder), progress)
+    vectors = VectorFolder(folder)
+    weights = vectors.weights()
+    if weights is None:
+        raise InputError(f"{folder}: no columns title_weight and image_weight, expected both")
+    stored = StoredEmbeddings(vectors, weights, progress)
     if stored.absent.all():
         ready = isinstance(encoder, Stored)
         raise no_such_ids(catalog, len(products)) if ready else nothing_to_read(catalog, len(products), modality)

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from make_jax.retrieval.embed import Progress, silent
 from make_jax.retrieval.search import Ranking
 from make_jax.retrieval.sharded import search_sharded
-from make_jax.retrieval.vectors import GROUP, VectorFolder
+from make_jax.retrieval.vectors import GROUP, Vectors
 from make_jax.runs.mesh import make_mesh
 
 _QUERIES = 1024  # scored together: with GROUP vectors they make 32 MiB of scores
@@ -21,44 +21,42 @@ _PAIRS = 1 << 11  # of query and vector that are scored again together: 4 MiB of
 _LOWEST = np.finfo(np.float32).min
 
 
-def search_folder(
-    queries: Float32[np.ndarray, "Q D"], folder: VectorFolder, k: int, progress: Progress = silent
-) -> Ranking:
+def search_stored(queries: Float32[np.ndarray, "Q D"], source: Vectors, k: int, progress: Progress = silent) -> Ranking:
     """The k best vectors of each query by inner product, ties by ascending position; vectors of zeros are never found.
 
     The disk is read once, a block ahead. On a processor scores are those of float64, rounded to float32; accelerators
     work in float32. Memory: a few blocks of vectors, one of scores, and 2 Q max(k, 64) candidates.
     """
     if jax.default_backend() != "cpu":
-        return search_sharded(queries, folder, k, make_mesh(devices=jax.local_devices()), progress=progress)
-    return search_on_host(queries, folder, k, progress=progress)
+        return search_sharded(queries, source, k, make_mesh(devices=jax.local_devices()), progress=progress)
+    return search_on_host(queries, source, k, progress=progress)
 
 
 def search_on_host(
     queries: Float32[np.ndarray, "Q D"],
-    folder: VectorFolder,
+    source: Vectors,
     k: int,
     *,
     block: int = GROUP,
     progress: Progress = silent,
 ) -> Ranking:
-    """What `search_folder` gives on a processor, `block` vectors at a time."""
-    k = min(k, folder.header.count)
+    """What `search_stored` gives on a processor, `block` vectors at a time."""
+    k = min(k, source.count)
     groups = [_Best(queries[i : i + _QUERIES], k) for i in range(0, len(queries), _QUERIES)]
     scores = np.empty((min(len(queries), _QUERIES), block), np.float32)
-    for first, vectors in folder.blocks(block, np.float32):
+    for first, vectors in source.blocks(block, np.float32):
         for group in groups:
             group.add(first, vectors, scores[: len(group.queries), : len(vectors)])
-        progress("vectors searched", first + len(vectors), folder.header.count)
+        progress("vectors searched", first + len(vectors), source.count)
     found = [group.ranking() for group in groups]
     empty = Ranking(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
     return Ranking(*(np.concatenate(parts) for parts in zip(*(found or [empty]), strict=True)))
 
 
-def score_folder(queries: Float32[np.ndarray, "q D"], folder: VectorFolder) -> Float32[np.ndarray, "q N"]:
+def score_stored(queries: Float32[np.ndarray, "q D"], source: Vectors) -> Float32[np.ndarray, "q N"]:
     """The score of every query with every vector, in float32: memory is that of the result, so the caller chunks."""
-    out = np.empty((len(queries), folder.header.count), np.float32)
-    for first, vectors in folder.blocks(dtype=np.float32):
+    out = np.empty((len(queries), source.count), np.float32)
+    for first, vectors in source.blocks(dtype=np.float32):
         out[:, first : first + len(vectors)] = queries @ vectors.T
     return out
 

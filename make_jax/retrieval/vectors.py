@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float16, Float32
@@ -66,6 +66,30 @@ class Block(NamedTuple):
     vectors: Float16[np.ndarray, "n D"] | Float32[np.ndarray, "n D"]
 
 
+@runtime_checkable
+class Vectors(Protocol):
+    """Vectors that are read in blocks and are never in memory together."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector."""
+        ...
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a vector on disk."""
+        ...
+
+    def blocks(self, most: int = GROUP, dtype: type[np.floating[Any]] | None = None) -> Iterator[Block]:
+        """All in order, at most `most` at a time, as `dtype` or as they are."""
+        ...
+
+
 # --- reading ---
 
 
@@ -86,6 +110,21 @@ class VectorFolder:
             )
         for shard in range(self.header.shards):
             check_shard(self.folder, self.header, shard)
+
+    @property
+    def count(self) -> int:
+        """How many vectors there are."""
+        return self.header.count
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector."""
+        return self.header.width
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a vector, in the float16 that we write."""
+        return 2 * self.header.width
 
     def ids(self) -> list[str]:
         """The id of each vector. InputError when one stands twice."""

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from make_jax.catalog.reader import Catalog
-from make_jax.retrieval.embed import Embeddings
+from make_jax.retrieval.embed import Embeddings, Modality, embed_products
 from make_jax.retrieval.evaluate import evaluate
-from make_jax.retrieval.late_fusion import DEFAULT_WEIGHT, WEIGHTS, LateFusion, fuse
+from make_jax.retrieval.late_fusion import DEFAULT_WEIGHT, WEIGHTS, LateFusion, fuse, fuse_stored
 from make_jax.retrieval.search import search
+from make_jax.retrieval.stored import StoredEmbeddings, embed_stored
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
 
@@ -86,6 +87,43 @@ class Plain:
 
     def __init__(self, inner: LateFusion) -> None:
         self.encode_queries, self.encode_products = inner.encode_queries, inner.encode_products
+
+
+def test_vectors_on_disk_are_fused_as_in_memory_in_float16(catalog: Catalog, tmp_path: Path) -> None:
+    encoder = LateFusion(StoredTowers(), 0.3)
+    alone: dict[Modality, tuple[StoredEmbeddings, Embeddings]] = {}
+    for modality in ("title", "image"):
+        folder = tmp_path / modality
+        disk = embed_stored(encoder, catalog, catalog.products, folder, "all", modality, per_shard=7)
+        memory = embed_products(encoder, catalog, catalog.products, modality)
+        alone[modality] = disk, memory._replace(vectors=memory.vectors.astype(np.float16).astype(np.float32))
+    (title, title_memory), (image, image_memory) = alone["title"], alone["image"]
+    found, expected = fuse_stored(title, image, 0.3), fuse(title_memory, image_memory, 0.3)
+    for most in (3, 100):
+        blocks = list(found.vectors.blocks(most))
+        assert [block.first for block in blocks] == np.cumsum([0] + [len(b.vectors) for b in blocks[:-1]]).tolist()
+        np.testing.assert_array_equal(np.concatenate([block.vectors for block in blocks]), expected.vectors)
+    np.testing.assert_array_equal(found.weights, expected.weights)
+    assert title.absent.any() and image.absent.any() and not found.absent.any()
+    queries = encoder.encode_queries(["red circle", "blue"])
+    np.testing.assert_array_equal(found.search(queries, 60).indices, expected.search(queries, 60).indices)
+    assert found.vector_bytes == 2 * expected.width * 2
+
+
+def test_the_weight_is_chosen_on_disk_too_and_nothing_is_encoded_again(catalog: Catalog, tmp_path: Path) -> None:
+    memory = evaluate(LateFusion(StoredTowers()), catalog, "test")
+    disk = evaluate(LateFusion(StoredTowers()), catalog, "test", stored=tmp_path)
+    again = StoredTowers()
+    repeated = evaluate(LateFusion(again), catalog, "test", stored=tmp_path)
+    assert isinstance(disk.embeddings, StoredEmbeddings) and again.encoded["images"] == 0
+    assert disk.parameters["late_fusion"]["weight"] == memory.parameters["late_fusion"]["weight"]
+    np.testing.assert_array_equal(repeated.rankings["joint"].indices, disk.rankings["joint"].indices)
+
+
+class StoredTowers(FakeTowers):
+    """Towers whose vectors may be kept."""
+
+    digest = "fake towers"
 
 
 def test_titles_that_say_nothing_get_weight_0(catalog: Catalog) -> None:

@@ -43,9 +43,9 @@ def test_vectors_on_disk_are_those_in_memory_in_float16(catalog: Catalog, tmp_pa
         memory = embed_products(encoder, catalog, catalog.products, modality)
         disk = embed_stored(encoder, catalog, catalog.products, tmp_path / modality, "all", modality, told, per_shard=7)
         assert steps[-1] == (f"products ({modality})", 60, 60)
-        assert disk.folder.ids() == [product.id for product in catalog.products]
+        assert disk.vectors.ids() == [product.id for product in catalog.products]
         half = memory.vectors.astype(np.float16)
-        np.testing.assert_array_equal(np.concatenate([vectors for _, vectors in disk.folder.blocks()]), half)
+        np.testing.assert_array_equal(np.concatenate([vectors for _, vectors in disk.vectors.blocks()]), half)
         np.testing.assert_array_equal(disk.weights, memory.weights)
         np.testing.assert_array_equal(disk.absent, memory.absent)
         np.testing.assert_allclose(disk.scores(queries), memory.scores(queries), rtol=0, atol=1e-3)
@@ -72,7 +72,7 @@ def test_what_is_there_is_not_made_again(catalog: Catalog, tmp_path: Path) -> No
     encoder = FakeEncoder()
     embed_stored(encoder, catalog, catalog.products, tmp_path / "f", "all", per_shard=7)
     assert not encoder.seen
-    header = first.folder.header
+    header = first.vectors.header
     header.path(tmp_path / "f", 3).unlink()
     embed_stored(encoder, catalog, catalog.products, tmp_path / "f", "all", per_shard=7)
     assert [len(titles) for titles, _ in encoder.seen] == [7]
@@ -89,7 +89,7 @@ def test_two_processes_share_the_shards_and_end_byte_equal_to_one(path: Path, ca
 
 
 def test_a_damaged_shard_is_named_before_anything_is_embedded(catalog: Catalog, tmp_path: Path) -> None:
-    header = embed_stored(FakeEncoder(), catalog, catalog.products, tmp_path, "all", per_shard=7).folder.header
+    header = embed_stored(FakeEncoder(), catalog, catalog.products, tmp_path, "all", per_shard=7).vectors.header
     header.path(tmp_path, 0).unlink()
     shard = header.path(tmp_path, 4)
     shard.write_bytes(shard.read_bytes()[:-9])
@@ -148,7 +148,7 @@ def test_evaluation_of_vectors_on_disk_is_that_in_memory(catalog: Catalog, tmp_p
 def test_a_process_waits_for_shards_that_others_make(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    header = embed_stored(FakeEncoder(), catalog, catalog.products, tmp_path, "all", per_shard=7).folder.header
+    header = embed_stored(FakeEncoder(), catalog, catalog.products, tmp_path, "all", per_shard=7).vectors.header
     shard = header.path(tmp_path, 2)
     made = shard.read_bytes()
     shard.unlink()

@@ -11,7 +11,7 @@ import pytest
 from make_jax.errors import InputError
 from make_jax.retrieval.search import Ranking
 from make_jax.retrieval.sharded import _programs, search_sharded
-from make_jax.retrieval.streaming import score_folder, search_folder, search_on_host
+from make_jax.retrieval.streaming import score_stored, search_on_host, search_stored
 from make_jax.retrieval.vectors import Header, VectorFolder, prepare, write_shard
 from make_jax.runs.collectives import compiled
 from make_jax.runs.mesh import make_mesh
@@ -85,7 +85,7 @@ def test_search_equals_numpy_brute_force_with_ties_by_ascending_position_across_
 def test_search_chooses_the_processor_here(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) -> None:
     queries, vectors, folder = reals
     steps: list[tuple[str, int, int]] = []
-    same(search_folder(queries, folder, 5, lambda *step: steps.append(step)), brute_force(queries, vectors, 5))
+    same(search_stored(queries, folder, 5, lambda *step: steps.append(step)), brute_force(queries, vectors, 5))
     assert steps[-1] == ("vectors searched", N, N)
 
 
@@ -128,7 +128,7 @@ def test_search_of_no_query(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) 
 def test_scores_of_all_vectors(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) -> None:
     queries, vectors, folder = reals
     expected = queries.astype(np.float64) @ vectors.astype(np.float64).T
-    np.testing.assert_allclose(score_folder(queries, folder), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(score_stored(queries, folder), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("fsdp", [1, 4])
