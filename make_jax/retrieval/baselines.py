@@ -24,7 +24,7 @@ from make_jax.retrieval.search import (
 )
 
 CHOSEN_BY = "nDCG@10"  # what a parameter is chosen by, on the validation split
-K1 = (0.2, 0.4, 0.8, 1.2, 2.0)
+K1 = (0.1, 0.2, 0.4, 0.8, 1.2, 2.0)
 B = (0.0, 0.25, 0.5, 0.75, 1.0)
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 
