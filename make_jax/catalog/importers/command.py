@@ -8,7 +8,7 @@ from pathlib import Path
 
 from make_jax import __version__
 from make_jax.catalog.importers import esci, fashion, marqo_eval, marqo_gs, muge, wands
-from make_jax.catalog.importers.work import FORMAT, About, Changed, Work, discard, finished
+from make_jax.catalog.importers.work import FORMAT, About, Changed, Work, discard, finished, work_folder
 from make_jax.errors import InputError
 
 READERS: dict[str, Callable[[Work, argparse.Namespace], About]] = {
@@ -20,7 +20,8 @@ READERS: dict[str, Callable[[Work, argparse.Namespace], About]] = {
     "wands": lambda work, asked: wands.read(work, asked.source),
     "muge": lambda work, asked: muge.read(work, asked.source),
 }
-_PATHS = ("source", "out", "images", "ground_truth")  # options that are no part of what is imported
+_PATHS = ("source", "out", "images", "ground_truth")
+_NOT_IMPORTED = (*_PATHS, "command", "bad_rows")  # options that are no part of what is imported; more may be bad
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,7 @@ def run(asked: argparse.Namespace) -> str:
 
     Raises InputError for a file that is not as published, with its row, and for an `out` that exists already.
     """
-    chosen = {key: value for key, value in sorted(vars(asked).items()) if key not in (*_PATHS, "command")}
+    chosen = {key: value for key, value in sorted(vars(asked).items()) if key not in _NOT_IMPORTED}
     given = [str(path.resolve()) for path in _paths(asked)]
     key = json.dumps([FORMAT, __version__, chosen, given])
     if finished(asked.out, key):
@@ -66,8 +67,11 @@ def run(asked: argparse.Namespace) -> str:
         except Changed:
             discard(asked.out)
             return _imported(asked, key)
-    except sqlite3.OperationalError as error:  # locked by another process, or a full disk
-        text = f"{asked.out}: cannot write the import's database beside it ({error})"
+    except sqlite3.DatabaseError as error:  # locked by another process, a full disk, or damaged
+        folder = work_folder(asked.out)
+        if not isinstance(error, sqlite3.OperationalError):
+            raise InputError(f"{folder}: its database is damaged ({error}); delete the folder to begin anew") from None
+        text = f"{folder}: cannot write the import's database ({error})"
         raise InputError(f"{text}; end the other import or free some space, then run this again to go on") from None
 
 
@@ -75,8 +79,7 @@ def _imported(asked: argparse.Namespace, key: str) -> str:
     work = Work(asked.out, asked.source, key, asked.bad_rows)
     try:
         about = READERS[asked.name](work, asked)
-        counts = work.counts()
-        work.finish(about, _command(asked))
+        counts = work.finish(about, _command(asked))
     finally:
         work.close()
     return f"{asked.out}: {counts}"

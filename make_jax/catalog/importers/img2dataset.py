@@ -28,7 +28,7 @@ class Shard:
         self._samples = Parquet([samples], ("key", column), ENDINGS)
         self._folder, self._tar = samples.with_suffix(""), samples.with_suffix(".tar")
         self.files: tuple[Path, ...] = (samples, self._tar) if self._tar.exists() else (samples,)
-        self.name = str(samples)
+        self.name = str(samples.resolve())
 
     def rows(self, start: int) -> Iterator[Row]:
         """One row a sample. InputError for a damaged archive."""

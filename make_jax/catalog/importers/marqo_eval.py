@@ -60,7 +60,7 @@ def _product(work: Work, row: Row, ask_titles: bool) -> None:
 
 def _truth(work: Work, row: Row) -> None:
     title = row.text("key").removesuffix(END).strip()
-    answers = [key for key in row.values if key != "key"]
+    answers = [row.unicode("key", key) for key in row.values if key != "key"]
     _ask(work, row, "title", title, answers)
 
 

@@ -68,7 +68,7 @@ def _text(work: Work, row: Row, part: str) -> None:
     images = row.values.get("image_ids")
     if not isinstance(images, list) or not all(isinstance(image, int | str) for image in images):
         raise row.wrong("image_ids", "a list of image ids")
-    answers = [str(image) for image in images]
+    answers = [row.unicode("image_ids", str(image)) for image in images]
     splits = {_split(part, image) for image in answers}
     if len(splits) == 1 and "train" not in splits:
         work.query(row, identity, splits.pop(), text, kind="people", lang="zh")

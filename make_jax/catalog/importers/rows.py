@@ -40,11 +40,15 @@ class Row:
             return str(value)
         if not isinstance(value, str):
             raise self.wrong(key, "text")
+        return self.unicode(key, value).strip()
+
+    def unicode(self, key: str, text: str) -> str:
+        """A text of the value at `key`, which JSON can make no text at all: of half a character."""
         try:
-            value.encode("utf-8")
+            text.encode("utf-8")
         except UnicodeEncodeError:
             raise self.bad(f"{key}: half of a surrogate pair, expected valid Unicode") from None
-        return value.strip()
+        return text
 
     def needed(self, key: str) -> str:
         """The text at `key`, not empty."""

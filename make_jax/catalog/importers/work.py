@@ -73,7 +73,7 @@ class Work:
 
     def __init__(self, out: Path, source: Path, key: str, allowed: int = 0) -> None:
         self.out, self.source, self.allowed = out, source, allowed
-        self.folder = _folder(out)
+        self.folder = work_folder(out)
         self._catalog = self.folder / "catalog"
         self._files: list[tuple[str, int]] = []  # name and size of what was read
         self._catalog.mkdir(parents=True, exist_ok=True)  # before the database: see `finished`
@@ -194,9 +194,10 @@ class Work:
             values = json.loads(line)
             yield {"id": identity, "title": values.pop("title"), "image": image, **values}
 
-    def finish(self, about: About, command: str) -> None:
-        """Writes the catalog to its place and removes the work folder."""
+    def finish(self, about: About, command: str) -> str:
+        """Writes the catalog to its place and removes the work folder; one line on how much there is."""
         self.once("references", self._check_references)
+        counts = self._counts()
         _write_lines(self._catalog / lines.PRODUCTS, self.products())
         _write_lines(self._catalog / lines.QUERIES, self._queries())
         _write_lines(self._catalog / lines.CLICKS, self._clicks())
@@ -209,8 +210,9 @@ class Work:
         self._catalog.rename(self.out)
         sync_folder(self.out.parent)
         shutil.rmtree(self.folder)
+        return counts
 
-    def counts(self) -> str:
+    def _counts(self) -> str:
         """One line: how much was read, and how many rows were left out."""
         named = (("product", "products"), ("query", "judged queries"), ("judgement", "judgements"), ("click", "clicks"))
         found = [(self._db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0], name) for table, name in named]
@@ -255,7 +257,7 @@ class Work:
             ("click", "product", "product", " AND o.split = 'train'", "a click on what is no training product:"),
         ):
             asked = f"FROM {table} t LEFT JOIN {other} o ON o.id = t.{column}{where} WHERE o.id IS NULL"
-            for place, name in self._db.execute(f"SELECT t.place, t.{column} {asked} ORDER BY t.rowid").fetchall():
+            for place, name in self._db.execute(f"SELECT t.place, t.{column} {asked} ORDER BY t.rowid"):
                 self._leave_out(f"{place}: {text} {name}")
             self._db.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid {asked})")
 
@@ -297,7 +299,7 @@ class Work:
 
 def finished(out: Path, key: str) -> bool:
     """Whether an import of this key was killed after its catalog was in place; removes what it left beside it."""
-    folder = _folder(out)
+    folder = work_folder(out)
     if not (out.exists() and folder.exists()) or (folder / "catalog").exists():
         return False
     same = False
@@ -312,10 +314,11 @@ def finished(out: Path, key: str) -> bool:
 def discard(out: Path) -> None:
     """Removes the work folder of an unfinished import."""
     print(f"{out}: the source changed since the import was interrupted; it begins anew", file=sys.stderr)
-    shutil.rmtree(_folder(out))
+    shutil.rmtree(work_folder(out))
 
 
-def _folder(out: Path) -> Path:
+def work_folder(out: Path) -> Path:
+    """Where an import that is not finished lies."""
     return out.parent / f".importing-{out.name}"
 
 

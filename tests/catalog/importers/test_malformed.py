@@ -245,6 +245,12 @@ CASES: list[tuple[str, Callable[[Path], Path], Spoiler, str]] = [
     (
         "muge",
         published.muge,
+        replace("train_texts.jsonl", '"image_ids": [1003]', '"image_ids": ["\\ud800"]'),
+        r"train_texts\.jsonl:4: image_ids: half of a surrogate pair, expected valid Unicode",
+    ),
+    (
+        "muge",
+        published.muge,
         replace("valid_texts.jsonl", '{"text_id": 5001', '"text_id": 5001'),
         r"valid_texts\.jsonl:2: not JSON \(.*\), expected one object",
     ),
@@ -334,6 +340,16 @@ def test_the_command_line_ends_with_2_and_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2 and done.stdout == ""
     last = done.stderr.splitlines()[-1]
     assert last == f'error: {source}: label.csv:3: label: found "partial", expected one of Exact, Partial, Irrelevant'
+
+
+def test_what_is_printed_counts_what_was_left_out_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = published.wands(tmp_path / "WANDS")
+    replace("dataset/label.csv", "\t3\t", "\t99\t")(source)
+    catalog = imported(tmp_path / "out", "wands", source, "--bad-rows", "1")
+    judgements = sum(len(query.rel) for query in catalog.queries)
+    assert f"{judgements} judgements, 0 clicks; 1 rows left out" in capsys.readouterr().out
 
 
 def test_members_of_a_large_object_come_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
