@@ -12,7 +12,6 @@ from jaxtyping import Float32
 from make_jax.retrieval.embed import Progress, silent
 from make_jax.retrieval.metrics import Judgements, score_ranking
 from make_jax.retrieval.search import (
-    QUERIES_AT_ONCE,
     Allowed,
     Ranking,
     Searchable,
@@ -106,8 +105,9 @@ class TitleBM25:
         Among products that `allowed` names it is found, behind the others: those were given to be ordered.
         """
         parts = []
-        for start in range(0, len(texts), QUERIES_AT_ONCE):
-            rows = slice(start, min(start + QUERIES_AT_ONCE, len(texts)))
+        at_once = queries_at_once(self.count)
+        for start in range(0, len(texts), at_once):
+            rows = slice(start, min(start + at_once, len(texts)))
             scores, given = self.scores(texts[rows]), allowed(rows)
             parts.append(top(np.where(scores > 0 if given is None else given, scores, np.float32(-np.inf)), k))
         return joined(parts, min(k, self.count))
@@ -134,8 +134,9 @@ def random_ranking(queries: int, products: int, k: int, seed: int, allowed: Allo
     """Products in an order drawn anew for each query: what chance finds."""
     rng = np.random.default_rng(seed)
     parts = []
-    for start in range(0, queries, QUERIES_AT_ONCE):
-        rows = slice(start, min(start + QUERIES_AT_ONCE, queries))
+    at_once = queries_at_once(products)
+    for start in range(0, queries, at_once):
+        rows = slice(start, min(start + at_once, queries))
         drawn = rng.random((rows.stop - rows.start, products), np.float32)
         parts.append(top(keep_allowed(drawn, allowed(rows)), k))
     return joined(parts, min(k, products))

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 
 RESAMPLES = 2000
-_AT_ONCE = 200  # resamples drawn at a time, to bound memory
+_DRAWS_AT_ONCE = 1 << 22  # of queries, which bounds memory
 
 
 class Interval(NamedTuple):
@@ -51,8 +51,9 @@ def _resampled(
     if n == 0:
         raise ValueError("no queries to average")
     means = []
-    for start in range(0, resamples, _AT_ONCE):
-        rows = min(_AT_ONCE, resamples - start)
+    at_once = max(1, _DRAWS_AT_ONCE // n)
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
         drawn = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
         times = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)  # how often each query was drawn
         means.append(times.astype(np.float64) @ values / n)

@@ -41,12 +41,18 @@ def read_report(folder: str | Path, system: str = "") -> ReadReport:
     try:
         report = json.loads((path / "report.json").read_text("utf-8"))
         lines = [json.loads(line) for line in (path / "per_query.jsonl").read_text("utf-8").splitlines()]
+        if report["format"] != FORMAT:
+            raise InputError(f"{path}: report of format {report['format']}, expected {FORMAT}; run eval.py again")
+        return _read(path, report, lines, system)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no report there, expected a folder that eval.py wrote") from None
-    except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}), expected a report that eval.py wrote") from None
-    if report.get("format") != FORMAT:
-        raise InputError(f"{path}: report of format {report.get('format')}, expected {FORMAT}; run eval.py again")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        text = f"{path}: damaged ({type(error).__name__} {error}), expected a report that eval.py wrote"
+        raise InputError(text) from None
+
+
+def _read(path: Path, report: Any, lines: list[Any], system: str) -> ReadReport:
+    """A report of the format that is expected."""
     system = system or report["main"]
     if system not in report["systems"]:
         raise InputError(f"{path}: no system {system!r}, expected one of {', '.join(report['systems'])}")

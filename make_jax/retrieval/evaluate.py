@@ -112,7 +112,7 @@ def evaluate(
         if side.lexical:
             weight = parameters["fusion"]["weight"]
             rankings[f"{name}+bm25"] = side.fusion().rankings([weight], depth, progress)[0]
-    if stored is not None:
+    if stored is not None and model is not None:
         notes.append(_OF_STORED)
     _note_judgements(judgements, catalog, depth, len(products), notes)
     values = _score(rankings, judgements, progress)

@@ -34,6 +34,8 @@ def evaluate_model(options: EvalOptions) -> Path | None:
     home = Path(options.model) / "eval" if ours else OTHERS / opened.name
     folder = Path(options.out) if options.out else home / f"{catalog.info.name}-{options.split}{named}"
     stored = Path(options.embeddings) if options.embeddings else None
+    if stored is not None and not ours and stored.resolve().is_relative_to(Path(options.model).resolve()):
+        raise InputError(f"{stored}: inside the model's folder, whose files say which model it is; name one elsewhere")
     if options.only_embed and stored is not None:
         if opened.model is None:
             raise InputError(f"{options.model} has no vectors to embed; leave --only-embed away")

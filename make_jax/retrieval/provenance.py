@@ -1,6 +1,7 @@
 """Where a number comes from: commit, device, versions, command, catalog."""
 
 import importlib.metadata
+import os
 import platform
 import re
 import shlex
@@ -35,7 +36,7 @@ def about(catalog: Catalog, *, seed: int, command: str = "", **more: Any) -> dic
         "python": platform.python_version(),
         "versions": versions,
         "device": f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind,
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "command": command or shlex.join(["python", *map(_without_folders, sys.argv)]),
         "seed": seed,
         "catalog": {

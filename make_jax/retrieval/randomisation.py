@@ -4,7 +4,8 @@ import numpy as np
 from jaxtyping import Float64
 
 RESAMPLES = 20_000
-_AT_ONCE = 2_000  # sign vectors drawn at a time, to bound memory
+_NUMBERS_AT_ONCE = 1 << 23  # signs, or sums, which bounds memory
+_SHARED = 8  # sign vectors are drawn in multiples of this, so that how many at a time changes none of them
 _TIE = 1e-12  # statistics that differ by less than this, relative to their size, count as equal
 
 
@@ -22,8 +23,9 @@ def paired_p_values(
     observed = np.abs(given.sum(axis=0))
     least = observed - _TIE * np.abs(given).sum(axis=0)
     as_far = np.zeros(given.shape[1], np.int64)
-    for start in range(0, resamples, _AT_ONCE):
-        rows = min(_AT_ONCE, resamples - start)
+    at_once = max(_SHARED, _NUMBERS_AT_ONCE // max(*given.shape, 1) // _SHARED * _SHARED)
+    for start in range(0, resamples, at_once):
+        rows = min(at_once, resamples - start)
         bits = np.unpackbits(rng.integers(0, 256, (rows, -(-len(given) // 8)), np.uint8), axis=1)[:, : len(given)]
         sums = (2.0 * bits - 1.0) @ given
         as_far += (np.abs(sums) >= least).sum(axis=0)

@@ -161,7 +161,7 @@ def _cost(report: dict[str, Any]) -> str:
     return (
         f"Cost of {system_name(report['main'])}: {cost['product_seconds']:.1f} s for {cost['products']:,} products, "
         f"{cost['query_seconds']:.1f} s for {cost['queries']:,} queries, loading and compilation included; "
-        f"{cost['bytes']:,} bytes a product in float32."
+        f"{cost['bytes']:,} bytes a product as its vectors are kept."
     )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-QUERIES_AT_ONCE = 256  # at most, where every score of some queries with all products is held at once ...
+_QUERIES_AT_ONCE = 256  # at most, where every score of some queries with all products is held at once ...
 _SCORES_AT_ONCE = 1 << 27  # ... and no more scores than this, 512 MiB
 
 
@@ -55,7 +55,7 @@ class Searchable(Protocol):
 
 def queries_at_once(products: int) -> int:
     """Of how many queries every score with so many products is held at once."""
-    return max(1, min(QUERIES_AT_ONCE, _SCORES_AT_ONCE // max(products, 1)))
+    return max(1, min(_QUERIES_AT_ONCE, _SCORES_AT_ONCE // max(products, 1)))
 
 
 def search(

@@ -46,7 +46,12 @@ class Side:
         pictured = any(product.image is not None for product in searched.products)
         there: tuple[tuple[Modality, bool], ...] = (("title", self.lexical), ("image", pictured))
         self.present = tuple(modality for modality, some in there if some)  # what products can be read by
-        self.bm25 = TitleBM25(titles)
+        self._titles = titles
+
+    @functools.cached_property
+    def bm25(self) -> TitleBM25:
+        """BM25 over the titles; nothing is indexed where only vectors are made."""
+        return TitleBM25(self._titles)
 
     @property
     def texts(self) -> list[str]:

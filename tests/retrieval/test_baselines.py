@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from make_jax.catalog.schema import CatalogInfo, Query
+from make_jax.retrieval import search
 from make_jax.retrieval.baselines import (
     K1,
     WEIGHTS,
@@ -94,3 +95,20 @@ def test_a_product_without_a_vector_has_its_bm25_score_alone() -> None:
     ranking = split.rankings([0.3], 3)[0]
     assert ranking.indices.tolist() == [[1, 0, 2]]
     np.testing.assert_allclose(ranking.scores, [[0.6, 0.3, -0.5]])
+
+
+def test_how_many_queries_are_scored_together_is_bounded_by_the_memory_of_their_scores(monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    titles = [" ".join(rng.choice(["red", "blue", "shirt", "hat"], 3)) for _ in range(50)]
+    texts = [" ".join(rng.choice(["red", "hat", "shoes"], 2)) for _ in range(40)]
+    bm25 = TitleBM25(titles)
+    whole = bm25.search(texts, 10), random_ranking(40, 50, 10, seed=3)
+    monkeypatch.setattr(search, "_SCORES_AT_ONCE", 3 * 50)
+    asked: list[int] = []
+    scores = bm25.scores
+    monkeypatch.setattr(bm25, "scores", lambda some: asked.append(len(some)) or scores(some))
+    parts = bm25.search(texts, 10), random_ranking(40, 50, 10, seed=3)
+    assert max(asked) == 3 and sum(asked) == 40
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(a.indices, b.indices)
+        np.testing.assert_array_equal(a.scores, b.scores)

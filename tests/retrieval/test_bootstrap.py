@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from make_jax.retrieval import bootstrap
 from make_jax.retrieval.bootstrap import macro_intervals, mean_intervals
 
 
@@ -71,3 +72,11 @@ def test_macro_intervals_cover_the_mean_of_groups_about_95_times_in_100() -> Non
         found = macro_intervals(values, groups, seed=trial, resamples=400)
         inside += bool(found.low[0] <= 0.4 <= found.high[0])
     assert 178 <= inside <= 200
+
+
+def test_memory_bounds_the_resamples_drawn_together_and_changes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).random((50, 3))
+    whole = mean_intervals(values), macro_intervals(values, [*"abcde"] * 10)
+    monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", 50 * 7)
+    for a, b in zip(whole, (mean_intervals(values), macro_intervals(values, [*"abcde"] * 10)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-14)

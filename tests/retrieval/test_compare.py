@@ -106,9 +106,16 @@ def test_older_and_damaged_reports_are_named(reports: Path, tmp_path: Path) -> N
     (tmp_path / "title" / "report.json").write_text(json.dumps(report | {"format": 1}), encoding="utf-8")
     with pytest.raises(InputError, match=r"report of format 1, expected 2; run eval\.py again"):
         read_report(tmp_path / "title")
-    (tmp_path / "title" / "report.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match=r"damaged .*expected a report that eval\.py wrote"):
-        read_report(tmp_path / "title")
+    line = {"qid": "q", "slices": ["all", "unknown"], "values": {}}
+    for text in ("{", "[]", "{}", json.dumps({"format": 2}), json.dumps(report | {"systems": None})):
+        (tmp_path / "title" / "report.json").write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=r"damaged .*expected a report that eval\.py wrote"):
+            read_report(tmp_path / "title")
+    (tmp_path / "title" / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    for text in ("[]", "{}", json.dumps(line), json.dumps(line | {"slices": ["all"]})):
+        (tmp_path / "title" / "per_query.jsonl").write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=r"damaged .*expected a report that eval\.py wrote"):
+            read_report(tmp_path / "title")
 
 
 def test_the_comparison_is_printed_and_written_once(

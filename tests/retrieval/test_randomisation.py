@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from make_jax.retrieval import randomisation
 from make_jax.retrieval.randomisation import holm, paired_p_values
 
 
@@ -66,3 +67,10 @@ def test_holm_equals_the_procedure_step_by_step() -> None:
                 break
             rejected.append(int(i))
         assert sorted(np.flatnonzero(holm(p) <= level).tolist()) == sorted(rejected)
+
+
+def test_memory_bounds_the_signs_drawn_together_and_changes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    differences = np.random.default_rng(0).normal(0.1, 0.5, (45, 3))
+    whole = paired_p_values(differences, resamples=2001)
+    monkeypatch.setattr(randomisation, "_NUMBERS_AT_ONCE", 45 * 30)
+    np.testing.assert_array_equal(paired_p_values(differences, resamples=2001), whole)

@@ -17,6 +17,8 @@ from make_jax.retrieval.models.folder_digest import folder_digest
 from make_jax.retrieval.models.torch_device import best_device
 
 _CONFIG = "open_clip_config.json"
+# What open_clip takes before a pickle beside it.
+_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _TEXTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 32
 
 
@@ -58,8 +60,10 @@ def recognise(path: Path) -> bool:
 
 def load(path: Path) -> LateFusion:
     """The folder's model. InputError for weights that are not safetensors, which would be unpickled."""
-    if not list(path.glob("*.safetensors")):
-        raise InputError(f"{path}: no .safetensors file, expected open_clip_model.safetensors; pickles are not read")
+    pickles = [*path.glob("*.bin"), *path.glob("*.pth")]
+    taken = [path / name for name in _WEIGHTS] if pickles else [*path.glob("*.safetensors")]
+    if not any(file.is_file() for file in taken):
+        raise InputError(f"{path}: no {_WEIGHTS[0]}, expected it there; pickles are not read")
     package = library("open_clip", "models", "an OpenCLIP folder")
     device, name = best_device(), f"local-dir:{path}"
     try:

@@ -6,6 +6,7 @@ memory, in float32.
 
 import functools
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,11 +112,19 @@ def _of_numpy(path: Path, names: Path) -> tuple[list[str], Float[np.ndarray, "n 
     """Ids, and an array that stays on disk."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("an archive of arrays")
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not an array of NumPy ({error}), expected float16 or float32 [n, D]") from None
-    if array.ndim != 2 or array.dtype.kind != "f":
+    if array.ndim != 2 or not array.shape[1] or array.dtype.kind != "f":
         raise InputError(f"{path}: {array.dtype} of shape {array.shape}, expected float16 or float32 [n, D]")
-    ids = names.read_text("utf-8").splitlines()
+    try:
+        ids = names.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{names}: not UTF-8 at byte {error.start + 1}, expected UTF-8") from None
+    except FileNotFoundError:
+        raise InputError(f"{names}: not found, expected an id a line for {path.name}") from None
     if len(ids) != len(array):
         raise InputError(f"{names}: {len(ids)} ids for {len(array)} vectors in {path.name}, expected one a line")
     return ids, array
@@ -133,11 +142,15 @@ def _of_parquet(files: Sequence[Path]) -> tuple[list[str], Float32[np.ndarray, "
         except (pyarrow.ArrowException, KeyError) as error:
             said = " ".join(str(error).split())[:200]
             raise InputError(f"{path}: {said}; expected Parquet with the columns id and vector") from None
+        if table["id"].null_count:
+            raise InputError(f"{path}: an id that is null, expected one for each vector")
+        if not len(table):
+            continue
         ids += [str(identity) for identity in table["id"].to_pylist()]
         parts.append(_matrix(table["vector"].combine_chunks(), path))
         if parts[0].shape[1] != parts[-1].shape[1]:
             raise InputError(f"{path}: vectors of {parts[-1].shape[1]} numbers, expected {parts[0].shape[1]}")
-    return ids, np.concatenate(parts)
+    return ids, np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
 def _matrix(column: Any, path: Path) -> Float32[np.ndarray, "n D"]:
@@ -152,10 +165,13 @@ def _matrix(column: Any, path: Path) -> Float32[np.ndarray, "n D"]:
     lengths = set(column.value_lengths().to_pylist()) if hasattr(column, "value_lengths") else {width}
     if (
         left
+        or not width
         or column.null_count
         or flat.null_count
         or lengths - {width}
         or not pyarrow.types.is_floating(kind.value_type)
     ):
-        raise InputError(f"{path}: vector has nulls, lists of differing lengths, or no floats, expected [n, D] floats")
+        raise InputError(
+            f"{path}: vector has nulls, lists that are empty or of differing lengths, or no floats, expected [n, D]"
+        )
     return flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(column), width)

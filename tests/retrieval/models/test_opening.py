@@ -165,3 +165,27 @@ def test_digest_of_a_folder_is_of_names_and_contents(tmp_path):
     same = [folder_digest(folder(name, one="1", two="2")) for name in "ab"]
     others = [folder_digest(folder("c", one="2", two="1")), folder_digest(folder("d", one="1", three="2"))]
     assert len(same[0]) == 64 and len({*same, *others}) == 3
+
+
+def test_vectors_are_not_kept_in_a_folder_whose_files_say_which_model_it_is(path: Path, tmp_path: Path) -> None:
+    catalog = Catalog.load(path)
+    (tmp_path / "embeddings.json").write_text('{"reads": "title"}')
+    for name, ids in (("queries", [q.id for q in catalog.queries]), ("products", [p.id for p in catalog.products])):
+        np.save(tmp_path / f"{name}.npy", np.ones((len(ids), 4), np.float32))
+        (tmp_path / f"{name}.ids.txt").write_text("\n".join(ids))
+    options = [str(tmp_path), "--data.catalog", str(path), "--embeddings", str(tmp_path / "kept")]
+    with pytest.raises(InputError, match=r"kept: inside the model's folder"):
+        program.evaluate_model(parse_evaluation(options, ""))
+
+
+@pytest.mark.parametrize("pickle", ["open_clip_pytorch_model.bin", "model.pth"])
+def test_an_open_clip_folder_whose_pickle_would_be_taken_is_refused(tmp_path: Path, pickle: str) -> None:
+    for name in ("open_clip_config.json", "model.safetensors", pickle):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=r"no open_clip_model\.safetensors, expected it there; pickles are not read"):
+        open_model(tmp_path)
+
+
+def test_bm25_alone_keeps_no_vectors_and_does_not_say_so(path: Path, tmp_path: Path) -> None:
+    result = evaluate(None, Catalog.load(path), stored=tmp_path / "kept")
+    assert not (tmp_path / "kept").exists() and not any("float16" in note for note in result.notes)

@@ -50,6 +50,14 @@ def test_a_folder_of_parquet_files_is_read_in_the_order_of_names(tmp_path: Path,
     np.testing.assert_array_equal(load(tmp_path).product_vectors(["x", "y"]), VECTORS)
 
 
+def test_an_empty_file_of_several_is_passed_over(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "products.parquet").unlink()
+    write(tmp_path / "products" / "1.parquet", [], np.zeros((0, 3), np.float16))
+    write(tmp_path / "products" / "2.parquet", ["a", "b"], VECTORS)
+    np.testing.assert_array_equal(load(tmp_path).product_vectors(["a", "b"]), VECTORS)
+
+
 def test_a_query_without_a_vector_is_an_error_that_counts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"queries\.npy: no vector of query 'q3' and 1 more of 3"):
         load(folder(tmp_path)).query_vectors(["q1", "q3", "q4"])
@@ -106,6 +114,18 @@ def broken(path: Path, case: str) -> None:
         (path / "queries.ids.txt").write_text("q1\nq1\n")
     elif case == "finite":
         np.save(path / "queries.npy", np.array([[1, 0, 0], [0, np.nan, 0]], np.float32))
+    elif case == "archive":
+        np.savez(path / "queries.npz", VECTORS)
+        (path / "queries.npz").rename(path / "queries.npy")
+    elif case == "encoding":
+        (path / "queries.ids.txt").write_bytes(b"q1\nq\xe4\n")
+    elif case == "no ids":
+        (path / "queries.ids.txt").unlink()
+    elif case == "no width":
+        write(path / "products.parquet", ["a", "b"], VECTORS[:, :0])
+    elif case == "null id":
+        table = pyarrow.table({"id": ["a", None], "vector": [[1.0, 2.0, 3.0]] * 2})
+        parquet.write_table(table, path / "products.parquet")
     elif case == "integers":
         np.save(path / "queries.npy", np.ones((2, 3), np.int8))
     elif case == "pickle":
@@ -134,6 +154,11 @@ def broken(path: Path, case: str) -> None:
         ("ids", "1 ids for 2 vectors"),
         ("twice", "'q1' stands in rows 1 and 2"),
         ("finite", "row 2, id 'q2': a number that is not finite"),
+        ("archive", "queries.npy: not an array of NumPy (an archive of arrays)"),
+        ("encoding", "queries.ids.txt: not UTF-8 at byte 5"),
+        ("no ids", "queries.ids.txt: not found"),
+        ("no width", "lists that are empty"),
+        ("null id", "an id that is null"),
         ("integers", "int8 of shape"),
         ("pickle", "not an array of NumPy"),
         ("width", "queries have 3 numbers and products 4"),
