@@ -31,6 +31,7 @@ def fine_tune(model: str, catalog: Catalog, out: Path, learning_rate: float, ste
     )
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+    from transformers import TrainerCallback
 
     titles = {product.id: product.title for product in catalog.products}
     pairs = [(click.query, titles[click.product]) for click in catalog.clicks if titles[click.product]]
@@ -54,14 +55,25 @@ def fine_tune(model: str, catalog: Catalog, out: Path, learning_rate: float, ste
         seed=0,
     )
     data = Dataset.from_dict({"anchor": [query for query, _ in pairs], "positive": [title for _, title in pairs]})
-    trainer = SentenceTransformerTrainer(loaded, arguments, data, loss=MultipleNegativesRankingLoss(loaded))
+    clock = work.with_name(f"{work.name}.seconds")
+    before = float(clock.read_text("utf-8")) if clock.exists() else 0.0
     begun = time.monotonic()
+
+    class Clock(TrainerCallback):
+        """Keeps the seconds so far beside each checkpoint, for a run that goes on from there."""
+
+        def on_save(self, *_: object, **__: object) -> None:
+            write_atomically(clock, str(before + time.monotonic() - begun))
+
+    loss = MultipleNegativesRankingLoss(loaded)
+    trainer = SentenceTransformerTrainer(loaded, arguments, data, loss=loss, callbacks=[Clock()])
     trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")))
     settings = {"learning_rate": learning_rate, "steps": steps, "batch_size": batch_size, "pairs": len(pairs)}
     with folder_atomically(out) as new:
         loaded.save(str(new))
-        write_atomically(new / "training.json", json.dumps(settings | {"seconds": time.monotonic() - begun}))
+        write_atomically(new / "training.json", json.dumps(settings | {"seconds": before + time.monotonic() - begun}))
     shutil.rmtree(work, ignore_errors=True)
+    clock.unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -5,13 +5,15 @@
 FOLDER of --catalogs has fashion-full.zip, fashion-sparse-full.zip and clothing5k.zip (or folders); --minilm is a folder
 of sentence-transformers; --torch a Python that has make_jax[models], datasets and accelerate, this one without it. Rows
 are in baseline_rows.py. What is done already is left out: training goes on from checkpoints, a report that is there is
-not made again, and a row whose file docs/results/baselines/CATALOG-ROW.json has the same recipe is skipped.
+not made again, and a row whose file docs/results/baselines/CATALOG-ROW.json has the same recipe is skipped; delete it
+after a change of configs/fashion.py. Folders of models and reports carry a digest of all settings of theirs.
 clothing5k is zero-shot: models that see pictures, trained on fashion-sparse-full, its titles hidden.
 Then `python scripts/leaderboard.py write` makes the page.
 """
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import runpy
 import sys
@@ -29,6 +31,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from leaderboard_results import METRIC, keep  # noqa: E402  # of a folder that is no package
 
 RECIPE = "configs/fashion.py"
+MINILM = "benchmarks/baseline_minilm.py"
 RESULTS = ROOT / "docs" / "results" / "baselines"
 
 
@@ -51,7 +54,13 @@ class Work:
 
     def trained(self, row: Baseline, candidate: Candidate, catalog: str) -> Path:
         """The folder of a trained model."""
-        return self.runs / catalog / f"{row.name}-{candidate.name}"
+        return self.runs / catalog / f"{row.name}-{candidate.name}-{self.digest(row, candidate)}"
+
+    def digest(self, row: Baseline, candidate: Candidate) -> str:
+        """Another one when a model is trained in another way."""
+        files = [(ROOT / name).read_text("utf-8") for name in (RECIPE, MINILM)]
+        settings = json.dumps([row.kind, row.trial, candidate.changes, self.changes, files], sort_keys=True)
+        return hashlib.sha256(settings.encode("utf-8")).hexdigest()[:8]
 
     def examples(self) -> tuple[int, int]:
         """Steps and batch size of the recipe."""
@@ -65,7 +74,7 @@ def train(work: Work, row: Baseline, candidate: Candidate, catalog: str) -> None
     steps, batch = work.examples()
     steps = min(row.trial or steps, steps)
     if row.kind == "minilm-tuned":
-        command = [work.torch, "benchmarks/baseline_minilm.py", work.minilm, work.catalog(catalog), str(out)]
+        command = [work.torch, MINILM, work.minilm, work.catalog(catalog), str(out)]
         run_program([*command, *_options({"steps": steps, "batch_size": batch} | candidate.changes)])
     elif row.kind in ("run", "late-fusion"):
         command = [sys.executable, "train.py", "--config", RECIPE, "--run", str(out)]
@@ -76,7 +85,7 @@ def train(work: Work, row: Baseline, candidate: Candidate, catalog: str) -> None
 def evaluate(work: Work, row: Baseline, candidate: Candidate, trained_on: str, catalog: str, split: str) -> Path:
     """The report of a candidate; one that is there is not made again."""
     model = work.trained(row, candidate, trained_on)
-    report = work.runs / "reports" / f"{catalog}-{row.name}-{candidate.name}-{split}"
+    report = work.runs / "reports" / f"{catalog}-{model.name}-{split}"
     if not (report / "report.json").is_file():
         python = work.torch if row.kind in ("minilm", "minilm-tuned") else sys.executable
         environment = {"MAKE_JAX_RUN": str(model)} if row.kind == "late-fusion" else {}
@@ -90,11 +99,11 @@ def evaluate(work: Work, row: Baseline, candidate: Candidate, trained_on: str, c
     return report
 
 
-def choose(work: Work, row: Baseline, catalog: str) -> tuple[Candidate, dict[str, float]]:
-    """The candidate with the best validation figure, trained in full, and the figures of all."""
+def choose(work: Work, row: Baseline, catalog: str) -> tuple[Baseline, Candidate, dict[str, float]]:
+    """The candidate with the best validation figure, trained in full, with its row, and the figures of all."""
     if len(row.candidates) == 1:
         train(work, row, row.candidates[0], catalog)
-        return row.candidates[0], {}
+        return row, row.candidates[0], {}
     figures = {}
     for candidate in row.candidates:
         train(work, row, candidate, catalog)
@@ -104,9 +113,9 @@ def choose(work: Work, row: Baseline, catalog: str) -> tuple[Candidate, dict[str
         figures[candidate.name] = report["slices"]["all"]["systems"][report["main"]][METRIC]["mean"]
     best = max(row.candidates, key=lambda candidate: figures[candidate.name])
     if row.trial:
-        best = dataclasses.replace(best, name=f"{best.name}-in-full")
-        train(work, dataclasses.replace(row, trial=0), best, catalog)
-    return best, figures
+        row, best = dataclasses.replace(row, trial=0), dataclasses.replace(best, name=f"{best.name}-in-full")
+        train(work, row, best, catalog)
+    return row, best, figures
 
 
 def run_row(work: Work, row: Baseline, catalog: str, results: Path) -> None:
@@ -124,7 +133,7 @@ def run_row(work: Work, row: Baseline, catalog: str, results: Path) -> None:
         print(f"{catalog}, {row.label}: done already", flush=True)
         return
     print(f"{catalog}, {row.label}", flush=True)
-    best, figures = choose(work, row, trained_on)
+    row, best, figures = choose(work, row, trained_on)
     report = evaluate(work, row, best, trained_on, catalog, "test")
     main = json.loads((report / "report.json").read_text("utf-8"))["main"]
     more: dict[str, Any] = {"recipe": recipe, "chosen": best.name, f"validation {METRIC}": figures}

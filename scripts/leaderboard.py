@@ -5,7 +5,7 @@
 
 `keep` writes docs/results/baselines/NAME.json from a folder that eval.py wrote. `write` makes
 docs/results/leaderboard.md from all of these, docs/results/published.json and docs/results/remarks.json, which says, by
-benchmark and slice, why MAKE does not lead there.
+benchmark and slice, why MAKE does not lead there; of other slices the page says how many of those queries they have.
 """
 
 import argparse

@@ -16,7 +16,7 @@ _UNEXPLAINED = "not explained yet"
 
 
 def page(rows: Sequence[Row], published: Mapping[str, Any], remarks: Mapping[str, Mapping[str, str]]) -> str:
-    """The whole page. `remarks` says, by benchmark and slice, why ours does not lead there."""
+    """The whole page. `remarks` says, by benchmark and slice, why others lead there, and wherever those queries are."""
     benchmarks: dict[str, list[Row]] = {}
     for row in rows:
         benchmarks.setdefault(row.kept["benchmark"], []).append(row)
@@ -52,13 +52,14 @@ def _overview(benchmarks: Mapping[str, Sequence[Row]]) -> str:
 
 
 _COST = (
-    "Products and queries encoded a second (loading and compilation included), bytes of a product's vector in float32 "
-    "or of the BM25 index, seconds of training. Times are of the machine named.\n"
+    "Products and queries encoded a second (loading and compilation included), bytes a product of its vectors or of "
+    "the BM25 index, seconds of training. Times are of a machine that did other work too: they show orders of "
+    "magnitude.\n"
 )
 
 
 def _costs(benchmarks: Mapping[str, Sequence[Row]]) -> str:
-    rows = [["model", "benchmark", "products/s", "queries/s", "bytes", "training s", "machine"]]
+    rows = [["model", "benchmark", "products/s", "queries/s", "bytes", "training s", "device"]]
     for label in _labels(benchmarks):
         for name, of in benchmarks.items():
             for row in of:
@@ -86,20 +87,33 @@ def _by_slice(rows: Sequence[Row], remarks: Mapping[str, str]) -> list[str]:
             cells.append(cell + ("" if p_values.get((i, name), 0) < LEVEL else " ="))
             if first.kept["ours"] and means[i] > means[0]:
                 sure = "significant" if p_values[i, name] < LEVEL else "not significant"
-                why = remarks.get(name, _UNEXPLAINED)
                 told = f"{row.kept['label']} {means[i] - means[0]:+.3f} (p {p_values[i, name]:.4f} after Holm, {sure})"
-                behind.append(f"* {name}: {told}: {why}")
+                behind.append(f"* {name}: {told}: {_why(first, row, name, remarks)}")
         table.append([name, f"{part['queries']:,}", *cells])
     said = [_how(first, len(p_values)), markdown(table)]
-    if first.kept["ours"]:
-        said += (
-            [f"{first.kept['label']} leads every slice.\n"]
-            if not behind
-            else ["Where it does not lead:\n", *behind, ""]
-        )
+    if first.kept["ours"] and len(rows) > 1:
+        leads = [f"{first.kept['label']} leads every slice.\n"]
+        said += ["Where it does not lead:\n", *behind, ""] if behind else leads
     macro = [f"{row.kept['label']} {_interval(row.kept['macro']['metrics'][METRIC])}" for row in rows]
     groups = len(first.kept["macro"]["groups"])
     return [*said, f"Macro mean over {groups} groups (kind and language): {'; '.join(macro)}.\n"]
+
+
+def _why(ours: Row, other: Row, name: str, remarks: Mapping[str, str]) -> str:
+    """What is said of a slice that another model leads, or which of its queries alone make it lead."""
+    if name in remarks:
+        return remarks[name]
+    inside = ours.members[name]
+    known = {told: inside & ours.members[told] for told in remarks if told in ours.members}
+    told = max(known, key=lambda told: known[told].sum(), default="")
+    if not told or not known[told].any():
+        return _UNEXPLAINED
+    part = f"{known[told].sum():,} of its {inside.sum():,} queries are of {told}, see there"
+    rest = inside & ~known[told]
+    if not rest.any():
+        return f"as {told}"
+    difference = (other.values - ours.values)[rest].mean()
+    return f"{part}; on the others {difference:+.3f}" if difference <= 0 else _UNEXPLAINED
 
 
 def _how(first: Row, tests: int) -> str:
@@ -108,7 +122,7 @@ def _how(first: Row, tests: int) -> str:
         f"{kept['split']} queries, pool `{kept['pool']}`. Queries: {kept['about']['catalog']['queries_from']} "
         "Bold: the highest."
     )
-    if not kept["ours"]:
+    if not tests:
         return text + "\n"
     return text + (
         f" =: not different from {kept['label']} by a paired randomisation test ({RESAMPLES:,} sign vectors), "

@@ -1,5 +1,6 @@
 """The baselines' program: its rows, what it runs and what it leaves out, with programs that write reports at once."""
 
+import dataclasses
 import importlib
 import json
 import runpy
@@ -77,7 +78,7 @@ def test_candidates_are_chosen_on_validation_and_one_is_tested_once(baselines, w
     figures = kept["validation nDCG@10"]
     assert max(figures, key=figures.get) == "joint-loss-slower" and len(figures) == 3
     splits = [
-        (command[2].rpartition("two-tower-")[2], command[command.index("--split") + 1])
+        (command[2].rpartition("two-tower-")[2].rpartition("-")[0], command[command.index("--split") + 1])
         for command in ran
         if command[1] == "eval.py"
     ]
@@ -98,6 +99,23 @@ def test_what_is_done_is_left_out_until_the_recipe_changes(baselines, work, monk
     (folder / "results" / "fashion-sparse-full-bm25.json").unlink()  # the report is still there
     start(baselines, monkeypatch, folder, "--only", "bm25", "--on", "fashion-sparse-full")
     assert len(ran) == 1 and (folder / "results" / "fashion-sparse-full-bm25.json").is_file()
+    changes = ["--changes", '{"train.steps": 9}']
+    start(baselines, monkeypatch, folder, "--only", "bm25", "--on", "fashion-sparse-full", *changes)
+    assert len(ran) == 2 and ran[0] != ran[1]  # another report, whatever there was
+
+
+def test_a_model_of_other_settings_has_another_folder(baselines: ModuleType, tmp_path: Path) -> None:
+    work = baselines.Work(tmp_path, tmp_path, "", "python", {})
+    row = next(row for row in baselines.ROWS if row.name == "two-tower")
+    first, second = row.candidates[:2]
+    renamed = dataclasses.replace(second, name=first.name)
+    others = [
+        (work, row, renamed),
+        (work, dataclasses.replace(row, trial=7), first),
+        (dataclasses.replace(work, changes={"train.steps": 9}), row, first),
+    ]
+    folders = {of.trained(row, candidate, "c") for of, row, candidate in [(work, row, first), *others]}
+    assert len(folders) == 4
 
 
 @pytest.mark.parametrize(

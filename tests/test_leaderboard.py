@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from make_jax.catalog.reader import Catalog
@@ -83,6 +84,57 @@ def test_slices_that_ours_does_not_lead_are_listed_with_the_reason(board, report
     text = board.page(rows, {"rows": []}, {"tiny": {"lang:zh": "titles are English"}})
     assert "* lang:zh: BOTH +" in text and "): titles are English" in text
     assert "* all: BOTH +" in text and "): not explained yet" in text
+    assert "leads every slice" not in text
+
+
+def made(board: ModuleType, folder: Path, name: str, values: list[float], ours: bool = False) -> None:
+    """A kept result of 40 queries, of which the first 30 are of kind:title."""
+    titles = np.arange(40) < 30
+
+    def numbers(mask: np.ndarray) -> dict[str, dict[str, float]]:
+        mean = float(np.array(values)[mask].mean())
+        return {"nDCG@10": {"mean": mean, "low": mean, "high": mean}}
+
+    masks = {"all": np.ones(40, bool), "kind:title": titles, "kind:attr": ~titles}
+    kept = {
+        "format": 1,
+        "label": name,
+        "ours": ours,
+        "benchmark": "made",
+        "split": "test",
+        "pool": "split",
+        "queries": 40,
+        "products": 9,
+        "asked": "",
+        "cost": {},
+        "slices": {of: {"queries": int(mask.sum()), "metrics": numbers(mask)} for of, mask in masks.items()},
+        "macro": {"groups": {"": 40}, "metrics": numbers(masks["all"])},
+        "per_query": [round(value * 10_000) for value in values],
+        "members": {of: np.packbits(mask).tobytes().hex() for of, mask in masks.items()},
+        "about": {"catalog": {"digest": "", "queries_from": "made."}, "device": "cpu"},
+    }
+    (folder / f"{name}.json").write_text(json.dumps(kept))
+
+
+def test_bold_and_equals_and_reasons_mean_what_the_page_says(board: ModuleType, tmp_path: Path) -> None:
+    made(board, tmp_path, "MAKE", [0.5] * 40, ours=True)
+    made(board, tmp_path, "BETTER", [0.9] * 30 + [0.2] * 10)  # on titles alone
+    made(board, tmp_path, "ALIKE", [0.6, 0.4] * 20)
+    text = board.page(board.load(tmp_path), {"rows": []}, {"made": {"kind:title": "strings are equal"}})
+    assert "Holm-corrected over the 6 tests" in text  # two models, three slices
+    cells = {line.split(" | ")[0][2:]: line.rstrip(" |").split(" | ")[2:] for line in text.splitlines() if "[" in line}
+    make, better, alike = (f"{mean} [{mean}, {mean}]" for mean in ("0.500", "0.900", "0.500"))
+    assert cells["kind:title"] == [make, f"**{better}**", f"{alike} ="]
+    assert cells["kind:attr"] == [f"**{make}**", "0.200 [0.200, 0.200]", f"**{alike}** ="]  # a tie: both are highest
+    assert "* kind:title: BETTER +0.400 (p 0.0003 after Holm, significant): strings are equal" in text
+    assert "* all: BETTER +0.225 (p " in text
+    assert "): 30 of its 40 queries are of kind:title, see there; on the others -0.300" in text
+
+
+def test_a_benchmark_that_one_model_ran_on_claims_nothing(board: ModuleType, tmp_path: Path) -> None:
+    made(board, tmp_path, "MAKE", [0.5] * 40, ours=True)
+    text = board.page(board.load(tmp_path), {"rows": []}, {})
+    assert "leads" not in text and "Holm" not in text
 
 
 def test_results_of_another_pool_are_refused(board: ModuleType, reports: Path, tmp_path: Path) -> None:
