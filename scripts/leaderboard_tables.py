@@ -158,13 +158,15 @@ def _published(published: Mapping[str, Any]) -> list[str]:
 
 
 def _labels(benchmarks: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Ours first, then by the mean over the benchmarks that a model ran on."""
-    rows = [row for of in benchmarks.values() for row in of]
-    means: dict[str, list[float]] = {}
-    for row in rows:
-        means.setdefault(row.kept["label"], []).append(float(row.values.mean()))
-    ours = {row.kept["label"] for row in rows if row.kept["ours"]}
-    return sorted(means, key=lambda label: (label not in ours, -float(np.mean(means[label]))))
+    """Ours first, then by how far behind the first model, on average over the benchmarks that a model ran on."""
+    ahead: dict[str, list[float]] = {}
+    ours = set()
+    for of in benchmarks.values():
+        for row in of:
+            ahead.setdefault(row.kept["label"], []).append(float(row.values.mean() - of[0].values.mean()))
+            if row.kept["ours"]:
+                ours.add(row.kept["label"])
+    return sorted(ahead, key=lambda label: (label not in ours, -float(np.mean(ahead[label]))))
 
 
 def _speed(cost: Mapping[str, float], what: str) -> str:
