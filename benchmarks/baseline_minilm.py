@@ -67,7 +67,9 @@ def fine_tune(model: str, catalog: Catalog, out: Path, learning_rate: float, ste
 
     loss = MultipleNegativesRankingLoss(loaded)
     trainer = SentenceTransformerTrainer(loaded, arguments, data, loss=loss, callbacks=[Clock()])
-    trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")))
+    whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]  # which is written last
+    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     settings = {"learning_rate": learning_rate, "steps": steps, "batch_size": batch_size, "pairs": len(pairs)}
     with folder_atomically(out) as new:
         loaded.save(str(new))
