@@ -83,7 +83,7 @@ def test_the_report_states_task_pool_and_cost(written: Path) -> None:
     assert report["cost"]["products"] == 12 and report["cost"]["queries"] == 8
     assert report["cost"]["bytes"] == 4 * 8 and report["cost"]["product_seconds"] > 0
     text = (written / "report.md").read_text(encoding="utf-8")
-    assert "| graded |" in text and "32 bytes a product in float32" in text
+    assert "| graded |" in text and "32 bytes a product as its vectors are kept" in text
 
 
 def test_markdown_is_made_from_the_json_alone(written: Path) -> None:
