@@ -43,7 +43,7 @@ class Baseline:
 
 
 TRIAL = 200  # steps, of the 700 of the recipe
-SLOWER = {"optim.learning_rate": 1e-3}
+SLOWER, FASTER = {"optim.learning_rate": 1e-3}, {"optim.learning_rate": 4e-3}
 TWO_TOWER = NO_KE | NO_AUXILIARY
 TOWERS_ALONE = NO_KE | {"objectives.qic": 0.0, "objectives.title_contrast": 1.0, "objectives.image_contrast": 1.0}
 
@@ -59,6 +59,8 @@ ROWS = (
             Candidate("2e-5", {"learning_rate": 2e-5}),
             Candidate("1e-4", {"learning_rate": 1e-4}),
             Candidate("3e-4", {"learning_rate": 3e-4}),
+            Candidate("1e-3", {"learning_rate": 1e-3}),
+            Candidate("3e-3", {"learning_rate": 3e-3}),
         ),
         systems=("", "+bm25"),
         trial=50,  # steps; one takes several times as long as one of ours
@@ -70,6 +72,7 @@ ROWS = (
         (
             Candidate("joint-loss", TWO_TOWER),
             Candidate("joint-loss-slower", TWO_TOWER | SLOWER),
+            Candidate("joint-loss-faster", TWO_TOWER | FASTER),
             Candidate("each-loss-too", NO_KE),
         ),
         trial=TRIAL,
@@ -78,7 +81,11 @@ ROWS = (
         "late-fusion",
         "two towers trained apart, late fusion",
         "late-fusion",
-        (Candidate("2e-3", TOWERS_ALONE), Candidate("1e-3", TOWERS_ALONE | SLOWER)),
+        (
+            Candidate("2e-3", TOWERS_ALONE),
+            Candidate("1e-3", TOWERS_ALONE | SLOWER),
+            Candidate("4e-3", TOWERS_ALONE | FASTER),
+        ),
         trial=TRIAL,
     ),
 )
