@@ -203,6 +203,9 @@ def _group(rest: str) -> int:
         return len({number for pair in re.findall(r"\d+,\d+", pairs[1]) for number in pair.split(",")})
     if iota := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
         return int(iota[1])
+    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest):  # XLA of JAX 0.12
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", named[1])}
+        return math.prod(sizes[name] for name in re.findall(r"'([^']+)'", named[2]))
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
     return len(listed[1].split(",")) if listed else 1
 

@@ -124,3 +124,17 @@ def test_a_loop_of_unknown_count_that_exchanges_nothing_is_read_past():
         Collective("reduce-scatter", 2, (), 1, 1, 192 * 16 * 4),
         Collective("all-gather", 2, (), 1, 1, 16 * 16 * 2),
     ]
+
+
+@pytest.mark.parametrize(("axes", "devices"), [("'data','fsdp'", 8), ("'data'", 4), ("'fsdp'", 2)])
+def test_groups_named_by_axes_of_the_mesh_are_read(axes, devices):
+    text = f"""
+ENTRY %main (a: f32[4]) -> f32[4] {{
+  ROOT %sum = f32[4]{{0}} all-reduce(%a), channel_id=1, replica_groups=mesh['data'=4,'fsdp'=2] {{{axes}}}, to_apply=%add
+}}
+
+%add (x: f32[], y: f32[]) -> f32[] {{
+  ROOT %z = f32[] add(%x, %y)
+}}
+"""
+    assert compiled(text) == [Collective("all-reduce", devices, (), 1, 1, 16)]
