@@ -45,10 +45,9 @@ def inner_programs(eqn: Any) -> list[core.Jaxpr]:
     found = []
     for value in eqn.params.values():
         for each in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(each, core.ClosedJaxpr):
-                found.append(each.jaxpr)
-            elif isinstance(each, core.Jaxpr):
-                found.append(each)
+            program = getattr(each, "jaxpr", each)  # of one with its constants, which newer versions do not tell apart
+            if isinstance(program, core.Jaxpr):
+                found.append(program)
     return found
 
 
