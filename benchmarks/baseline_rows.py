@@ -74,7 +74,9 @@ ROWS = (
             Candidate("joint-loss-slower", TWO_TOWER | SLOWER),
             Candidate("joint-loss-faster", TWO_TOWER | FASTER),
             Candidate("each-loss-too", NO_KE),
+            Candidate("each-loss-too-faster", NO_KE | FASTER),
         ),
+        systems=("", "+bm25"),
         trial=TRIAL,
     ),
     Baseline(
@@ -86,6 +88,7 @@ ROWS = (
             Candidate("1e-3", TOWERS_ALONE | SLOWER),
             Candidate("4e-3", TOWERS_ALONE | FASTER),
         ),
+        systems=("", "+bm25"),
         trial=TRIAL,
     ),
 )
