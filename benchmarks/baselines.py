@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from baseline_rows import FASHION, ROWS, TRAINED_ON, ZERO_SHOT, Baseline, Candidate
+from baseline_rows import FASHION, FINALISTS, ROWS, TRAINED_ON, ZERO_SHOT, Baseline, Candidate
 from programs import run_program
 
 from make_jax.errors import InputError, exit_cleanly
@@ -111,11 +111,12 @@ def choose(work: Work, row: Baseline, catalog: str) -> tuple[Baseline, Candidate
             (evaluate(work, row, candidate, catalog, catalog, "val") / "report.json").read_text("utf-8")
         )
         figures[candidate.name] = report["slices"]["all"]["systems"][report["main"]][METRIC]["mean"]
-    best = max(row.candidates, key=lambda candidate: figures[candidate.name])
-    if row.trial:
-        row, best = dataclasses.replace(row, trial=0), dataclasses.replace(best, name=f"{best.name}-in-full")
-        train(work, row, best, catalog)
-    return row, best, figures
+    ranked = sorted(row.candidates, key=lambda candidate: figures[candidate.name], reverse=True)
+    if not row.trial:
+        return row, ranked[0], figures
+    finalists = tuple(dataclasses.replace(found, name=f"{found.name}-in-full") for found in ranked[:FINALISTS])
+    row, best, in_full = choose(work, dataclasses.replace(row, trial=0, candidates=finalists), catalog)
+    return row, best, figures | in_full
 
 
 def run_row(work: Work, row: Baseline, catalog: str, results: Path) -> None:
@@ -126,7 +127,7 @@ def run_row(work: Work, row: Baseline, catalog: str, results: Path) -> None:
         "candidates": {candidate.name: candidate.changes for candidate in row.candidates},
         "changes": work.changes,
         "trained_on": trained_on if row.kind not in ("bm25", "minilm") else None,
-    }
+    } | ({"finalists": FINALISTS} if row.trial else {})
     systems = row.systems if catalog != ZERO_SHOT else ("",)  # hidden titles leave nothing for BM25
     files = {system: results / f"{catalog}-{row.name}{system.replace('+', '-')}.json" for system in systems}
     if all(_done(path, recipe) for path in files.values()):
