@@ -89,6 +89,19 @@ def test_candidates_are_chosen_on_validation_and_one_is_tested_once(baselines, w
     assert steps == [700] * 4 * 2  # the second time they go on at once
 
 
+def test_the_best_two_of_a_trial_are_compared_again_in_full(baselines, work) -> None:
+    folder, ran = work
+    of = baselines.Work(folder / "catalogs", folder / "runs", "", "python", {})
+    row = dataclasses.replace(next(row for row in baselines.ROWS if row.name == "two-tower"), trial=200)
+    chosen, best, figures = baselines.choose(of, row, "fashion-sparse-full")
+    steps = [int(command[command.index("--train.steps") + 1]) for command in ran if command[1] == "train.py"]
+    assert steps == [200, 200, 200, 200, 700, 700]
+    assert best.name == "joint-loss-slower-in-full" and chosen.trial == 0
+    in_full = [name for name in figures if name.endswith("-in-full")]
+    trial = sorted((name for name in figures if name not in in_full), key=figures.get, reverse=True)
+    assert in_full == [f"{name}-in-full" for name in trial[:2]] and len(trial) == 4
+
+
 def test_what_is_done_is_left_out_until_the_recipe_changes(baselines, work, monkeypatch) -> None:
     folder, ran = work
     start(baselines, monkeypatch, folder, "--only", "bm25", "--on", "fashion-sparse-full", "clothing5k")
