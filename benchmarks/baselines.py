@@ -127,14 +127,17 @@ def run_row(work: Work, row: Baseline, catalog: str, results: Path) -> None:
         "candidates": {candidate.name: candidate.changes for candidate in row.candidates},
         "changes": work.changes,
         "trained_on": trained_on if row.kind not in ("bm25", "minilm") else None,
-    } | ({"finalists": FINALISTS} if row.trial else {})
+    }
+    recipe |= {"finalists": FINALISTS} if row.trial else {}
+    recipe |= {"tuned_on": row.tuned_on} if row.tuned_on else {}
     systems = row.systems if catalog != ZERO_SHOT else ("",)  # hidden titles leave nothing for BM25
     files = {system: results / f"{catalog}-{row.name}{system.replace('+', '-')}.json" for system in systems}
     if all(_done(path, recipe) for path in files.values()):
         print(f"{catalog}, {row.label}: done already", flush=True)
         return
     print(f"{catalog}, {row.label}", flush=True)
-    row, best, figures = choose(work, row, trained_on)
+    row, best, figures = choose(work, row, row.tuned_on or trained_on)
+    train(work, row, best, trained_on)
     report = evaluate(work, row, best, trained_on, catalog, "test")
     main = json.loads((report / "report.json").read_text("utf-8"))["main"]
     more: dict[str, Any] = {"recipe": recipe, "chosen": best.name, f"validation {METRIC}": figures}

@@ -86,7 +86,7 @@ def test_candidates_are_chosen_on_validation_and_one_is_tested_once(baselines, w
     zero_shot = json.loads((folder / "results" / "clothing5k-two-tower.json").read_text("utf-8"))
     assert zero_shot["recipe"]["trained_on"] == "fashion-sparse-full" and zero_shot["system"] == "image"
     steps = [int(command[command.index("--train.steps") + 1]) for command in ran if command[1] == "train.py"]
-    assert steps == [700] * 4 * 2  # the second time they go on at once
+    assert steps == [700] * 5 * 2  # the chosen one, and all the second time, go on at once
 
 
 def test_the_best_two_of_a_trial_are_compared_again_in_full(baselines, work) -> None:
@@ -100,6 +100,20 @@ def test_the_best_two_of_a_trial_are_compared_again_in_full(baselines, work) -> 
     in_full = [name for name in figures if name.endswith("-in-full")]
     trial = sorted((name for name in figures if name not in in_full), key=figures.get, reverse=True)
     assert in_full == [f"{name}-in-full" for name in trial[:2]] and len(trial) == 4
+
+
+def test_a_row_may_be_tuned_on_another_catalog(baselines, work, monkeypatch) -> None:
+    folder, ran = work
+    write_catalog(folder / "catalogs" / "fashion-full", products=60, queries=16, missing=False)
+    row = dataclasses.replace(next(row for row in baselines.ROWS if row.name == "two-tower"), tuned_on="fashion-full")
+    of = baselines.Work(folder / "catalogs", folder / "runs", "", "python", {})
+    baselines.run_row(of, row, "fashion-sparse-full", folder / "results")
+    trained = [command[command.index("--data.catalog") + 1].rpartition("/")[2] for command in ran if "--run" in command]
+    assert trained == ["fashion-full"] * 4 + ["fashion-sparse-full"]
+    tested = [command for command in ran if "test" in command]
+    assert len(tested) == 1 and tested[0][2].startswith(str(folder / "runs" / "fashion-sparse-full"))
+    kept = json.loads((folder / "results" / "fashion-sparse-full-two-tower.json").read_text("utf-8"))
+    assert kept["recipe"]["tuned_on"] == "fashion-full" and kept["chosen"] == "joint-loss-slower"
 
 
 def test_what_is_done_is_left_out_until_the_recipe_changes(baselines, work, monkeypatch) -> None:
