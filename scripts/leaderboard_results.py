@@ -57,10 +57,9 @@ def keep(report: Path, target: Path, label: str, *, system: str = "", ours: bool
         "asked": _digest(read.queries),
         "per_query": [round(value * 10**_DIGITS) for value in _sorted(read)[:, column].tolist()],
         "members": {name: _packed(read, name) for name in shown},
-        **more,
-        "about": whole["about"],
     }
-    write_atomically(target, json.dumps(_rounded(kept), ensure_ascii=False, separators=(",", ":")) + "\n")
+    kept = _rounded(kept) | more | {"about": whole["about"]}  # a learning rate of 2e-5 is not rounded to 0
+    write_atomically(target, json.dumps(kept, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def load(folder: Path) -> list[Row]:

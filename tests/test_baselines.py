@@ -126,9 +126,13 @@ def test_what_is_done_is_left_out_until_the_recipe_changes(baselines, work, monk
     (folder / "results" / "fashion-sparse-full-bm25.json").unlink()  # the report is still there
     start(baselines, monkeypatch, folder, "--only", "bm25", "--on", "fashion-sparse-full")
     assert len(ran) == 1 and (folder / "results" / "fashion-sparse-full-bm25.json").is_file()
-    changes = ["--changes", '{"train.steps": 9}']
+    changes = ["--changes", '{"train.steps": 9, "optim.learning_rate": 2e-5}']
     start(baselines, monkeypatch, folder, "--only", "bm25", "--on", "fashion-sparse-full", *changes)
     assert len(ran) == 2 and ran[0] != ran[1]  # another report, whatever there was
+    start(baselines, monkeypatch, folder, "--only", "bm25", "--on", "fashion-sparse-full", *changes)
+    assert len(ran) == 2
+    kept = json.loads((folder / "results" / "fashion-sparse-full-bm25.json").read_text("utf-8"))
+    assert kept["recipe"]["changes"]["optim.learning_rate"] == 2e-5
 
 
 def test_a_model_of_other_settings_has_another_folder(baselines: ModuleType, tmp_path: Path) -> None:
