@@ -88,7 +88,9 @@ def _by_slice(rows: Sequence[Row], remarks: Mapping[str, str]) -> list[str]:
             if first.kept["ours"] and means[i] > means[0]:
                 sure = "significant" if p_values[i, name] < LEVEL else "not significant"
                 told = f"{row.kept['label']} {means[i] - means[0]:+.3f} (p {p_values[i, name]:.4f} after Holm, {sure})"
-                behind.append(f"* {name}: {told}: {_why(first, row, name, remarks)}")
+                again = name in remarks and bool(behind) and behind[-1].startswith(f"* {name}: ")
+                why = "as above" if again else _why(first, row, name, remarks)
+                behind.append(f"* {name}: {told}: {why}")
         table.append([name, f"{part['queries']:,}", *cells])
     said = [_how(first, len(p_values)), markdown(table)]
     if first.kept["ours"] and len(rows) > 1:
