@@ -77,7 +77,7 @@ def _by_slice(rows: Sequence[Row], remarks: Mapping[str, str]) -> list[str]:
     first = rows[0]
     table = [["slice", "queries", *(row.kept["label"] for row in rows)]]
     p_values = _against_ours(rows)
-    behind = []
+    behind, reasons = [], {}
     for name, part in first.kept["slices"].items():
         means = [row.kept["slices"][name]["metrics"][METRIC]["mean"] for row in rows]
         cells = []
@@ -88,34 +88,35 @@ def _by_slice(rows: Sequence[Row], remarks: Mapping[str, str]) -> list[str]:
             if first.kept["ours"] and means[i] > means[0]:
                 sure = "significant" if p_values[i, name] < LEVEL else "not significant"
                 told = f"{row.kept['label']} {means[i] - means[0]:+.3f} (p {p_values[i, name]:.4f} after Holm, {sure})"
-                again = name in remarks and bool(behind) and behind[-1].startswith(f"* {name}: ")
-                why = "as above" if again else _why(first, row, name, remarks)
+                reason, why = _why(first, row, name, remarks)
+                reasons |= {reason: remarks[reason]} if reason else {}
                 behind.append(f"* {name}: {told}: {why}")
         table.append([name, f"{part['queries']:,}", *cells])
     said = [_how(first, len(p_values)), markdown(table)]
     if first.kept["ours"] and len(rows) > 1:
         leads = [f"{first.kept['label']} leads every slice.\n"]
-        said += ["Where it does not lead:\n", *behind, ""] if behind else leads
+        explained = [f"Of {reason}: {text}.\n" for reason, text in reasons.items()]
+        said += ["Where it does not lead:\n", *behind, "", *explained] if behind else leads
     macro = [f"{row.kept['label']} {_interval(row.kept['macro']['metrics'][METRIC])}" for row in rows]
     groups = len(first.kept["macro"]["groups"])
     return [*said, f"Macro mean over {groups} groups (kind and language): {'; '.join(macro)}.\n"]
 
 
-def _why(ours: Row, other: Row, name: str, remarks: Mapping[str, str]) -> str:
-    """What is said of a slice that another model leads, or which of its queries alone make it lead."""
-    if name in remarks:
-        return remarks[name]
+def _why(ours: Row, other: Row, name: str, remarks: Mapping[str, str]) -> tuple[str, str]:
+    """The remark that explains a slice in which another model leads, "" for none, and what is told of the slice."""
     inside = ours.members[name]
     known = {told: inside & ours.members[told] for told in remarks if told in ours.members}
-    told = max(known, key=lambda told: known[told].sum(), default="")
+    told = name if name in remarks else max(known, key=lambda told: known[told].sum(), default="")
     if not told or not known[told].any():
-        return _UNEXPLAINED
-    part = f"{known[told].sum():,} of its {inside.sum():,} queries are of {told}, see there"
+        return "", _UNEXPLAINED
     rest = inside & ~known[told]
     if not rest.any():
-        return f"as {told}"
+        return told, f"see {told} below"
     difference = (other.values - ours.values)[rest].mean()
-    return f"{part}; on the others {difference:+.3f}" if difference <= 0 else _UNEXPLAINED
+    if difference > 0:
+        return "", _UNEXPLAINED
+    part = f"{known[told].sum():,} of its {inside.sum():,} queries are of {told}, see below"
+    return told, f"{part}; on the others {difference:+.3f}"
 
 
 def _how(first: Row, tests: int) -> str:

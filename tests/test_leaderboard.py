@@ -82,7 +82,8 @@ def test_slices_that_ours_does_not_lead_are_listed_with_the_reason(board, report
     for row in rows:
         row.kept["ours"] = row.kept["label"] == "BM25"
     text = board.page(rows, {"rows": []}, {"tiny": {"lang:zh": "titles are English"}})
-    assert "* lang:zh: BOTH +" in text and "): titles are English" in text
+    assert "* lang:zh: BOTH +" in text and "): see lang:zh below" in text
+    assert text.count("titles are English") == text.count("Of lang:zh: titles are English.") == 1
     assert "* all: BOTH +" in text and "): not explained yet" in text
     assert "leads every slice" not in text
 
@@ -126,15 +127,16 @@ def test_bold_and_equals_and_reasons_mean_what_the_page_says(board: ModuleType, 
     make, better, alike = (f"{mean} [{mean}, {mean}]" for mean in ("0.500", "0.900", "0.500"))
     assert cells["kind:title"] == [make, f"**{better}**", f"{alike} ="]
     assert cells["kind:attr"] == [f"**{make}**", "0.200 [0.200, 0.200]", f"**{alike}** ="]  # a tie: both are highest
-    assert "* kind:title: BETTER +0.400 (p 0.0003 after Holm, significant): strings are equal" in text
+    assert "* kind:title: BETTER +0.400 (p 0.0003 after Holm, significant): see kind:title below" in text
+    assert text.count("Of kind:title: strings are equal.") == 1
     assert "* all: BETTER +0.225 (p " in text
-    assert "): 30 of its 40 queries are of kind:title, see there; on the others -0.300" in text
+    assert "): 30 of its 40 queries are of kind:title, see below; on the others -0.300" in text
 
 
 def test_a_benchmark_that_one_model_ran_on_claims_nothing(board: ModuleType, tmp_path: Path) -> None:
     made(board, tmp_path, "MAKE", [0.5] * 40, ours=True)
-    text = board.page(board.load(tmp_path), {"rows": []}, {})
-    assert "leads" not in text and "Holm" not in text
+    text = board.page(board.load(tmp_path), {"rows": []}, {"made": {"all": "never said"}})
+    assert "leads" not in text and "never said" not in text and "Holm" not in text
 
 
 def test_results_of_another_pool_are_refused(board: ModuleType, reports: Path, tmp_path: Path) -> None:
