@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from make_jax.config import TextConfig
+from make_jax.model.gelu import exact_gelu
 from make_jax.model.image import patches
 from make_jax.model.transformer import BERT_INIT, EMBEDDING_INIT, KERNEL_INIT, PreNormLayer, layer_norm, unit
 
@@ -72,7 +73,8 @@ class TokenHead(nn.Module):
             settings = (c.heads, c.mlp_width, c.dropout, self.eps, c.activation, self.dtype)
             x = PreNormLayer(*settings, name="attends_image")(x, train, context, context_mask)
         x = nn.Dense(c.width, dtype=self.dtype, kernel_init=BERT_INIT, name="transform")(x)
-        x = layer_norm(c.eps, self.dtype, "norm")(nn.gelu(x, approximate=c.activation == "gelu_tanh"))
+        x = nn.gelu(x) if c.activation == "gelu_tanh" else exact_gelu(x)
+        x = layer_norm(c.eps, self.dtype, "norm")(x)
         logits = jnp.einsum("bmd,vd->bmv", x, words.astype(self.dtype), preferred_element_type=jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (words.shape[0],), jnp.float32)
         return PredictedTokens(logits + bias[None, None], labels)

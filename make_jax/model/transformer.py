@@ -11,6 +11,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from make_jax.model.gelu import exact_gelu
+
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 KERNEL_INIT = nn.initializers.xavier_uniform()  # of ViT
 # Of BERT. A post-norm layer that starts small starts near the identity; from scratch that decides what text learns.
@@ -70,7 +72,7 @@ class FeedForward(nn.Module):
         if self.activation == "quick_gelu":
             hidden = hidden * nn.sigmoid(1.702 * hidden)
         else:
-            hidden = nn.gelu(hidden, approximate=self.activation == "gelu_tanh")
+            hidden = nn.gelu(hidden) if self.activation == "gelu_tanh" else exact_gelu(hidden)
         return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=self.kernel_init, name="out")(hidden)
 
 

@@ -1,0 +1,24 @@
+"""Exact GELU: value and derivative, alone and on several devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import PartitionSpec
+
+from make_jax.model.gelu import exact_gelu
+
+
+def test_value_and_derivative_are_those_of_flax() -> None:
+    x = jnp.linspace(-12, 12, 4001)
+    np.testing.assert_array_equal(exact_gelu(x), nn.gelu(x, approximate=False))
+    reference = jax.grad(lambda x: nn.gelu(x, approximate=False).sum())(x)
+    np.testing.assert_allclose(jax.grad(lambda x: exact_gelu(x).sum())(x), reference, rtol=0, atol=3e-7)
+
+
+def test_rows_on_several_devices_have_the_same_derivative() -> None:
+    x = jnp.linspace(-3, 3, 64).reshape(8, 8)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    rows = PartitionSpec("data")
+    split = jax.shard_map(jax.grad(lambda x: exact_gelu(x).sum()), mesh=mesh, in_specs=rows, out_specs=rows)
+    np.testing.assert_allclose(jax.jit(split)(x), jax.grad(lambda x: exact_gelu(x).sum())(x), rtol=0, atol=3e-7)
