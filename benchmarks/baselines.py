@@ -136,8 +136,10 @@ def run_row(work: Work, row: Baseline, catalog: str, results: Path) -> None:
         print(f"{catalog}, {row.label}: done already", flush=True)
         return
     print(f"{catalog}, {row.label}", flush=True)
-    row, best, figures = choose(work, row, row.tuned_on or trained_on)
-    train(work, row, best, trained_on)
+    tuned_on = row.tuned_on or trained_on
+    row, best, figures = choose(work, row, tuned_on)
+    if tuned_on != trained_on:
+        train(work, row, best, trained_on)
     report = evaluate(work, row, best, trained_on, catalog, "test")
     main = json.loads((report / "report.json").read_text("utf-8"))["main"]
     more: dict[str, Any] = {"recipe": recipe, "chosen": best.name, f"validation {METRIC}": figures}

@@ -94,7 +94,7 @@ class Work:
 
     def each(self, table: Table, handle: Callable[[Row], None]) -> None:
         """Calls `handle` with every row of a table that has not been handled yet. InputError for a bad row too many."""
-        # loose pictures that rows name are no part of it: whoever mends one goes on from there
+        # Loose pictures that rows name are left out of the stamp: whoever mends one goes on from there.
         stamp = json.dumps([[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in table.files])
         self._files += [(file.name, file.stat().st_size) for file in table.files]
         begun = self._db.execute("SELECT files, rows, done FROM step WHERE name = ?", (table.name,)).fetchone()
