@@ -14,12 +14,12 @@ def main() -> None:
     """Parses the options and evaluates, or compares."""
     if sys.argv[1:2] == ["compare"]:
         comparison = parse_comparison(sys.argv[2:], "Tests whether one report is better than another, query by query.")
-        from make_jax.retrieval.program import compare_reports  # after parsing: --help and a wrong flag answer at once
+        from make_jax.evaluation.program import compare_reports  # after parsing: --help and a wrong flag answer at once
 
         compare_reports(comparison)
         return
     options = parse_evaluation(sys.argv[1:], "Measures a model on a catalog's judged queries, beside its baselines.")
-    from make_jax.retrieval.program import evaluate_model
+    from make_jax.evaluation.program import evaluate_model
 
     evaluate_model(options)
 

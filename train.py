@@ -16,8 +16,8 @@ def main() -> None:
     asked, rest = take_dry_run(sys.argv[1:])
     config = parse(rest, "Trains a model on a catalog's clicks.")
     if asked is not None:
-        from make_jax.training.dry_run import dry_run
-        from make_jax.training.dry_run_text import text_of
+        from make_jax.planning.dry_run import dry_run
+        from make_jax.planning.dry_run_text import text_of
 
         print(text_of(config, dry_run(config, asked)))
         return

@@ -5,12 +5,13 @@ from typing import Any
 
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Split
+from make_jax.evaluation.metrics import judge, score_ranking
+from make_jax.evaluation.slices import query_slices
 from make_jax.retrieval.embed import embed_products, embed_queries
-from make_jax.retrieval.metrics import judge, score_ranking
-from make_jax.retrieval.provenance import about
-from make_jax.retrieval.retriever import Retriever, read_checkpoint
+from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.search import search
-from make_jax.retrieval.slices import query_slices
+from make_jax.runs.provenance import about
+from make_jax.runs.run_folder import read_checkpoint
 
 METRIC = "nDCG@10"
 SLICES = {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from make_jax.errors import InputError
-from make_jax.retrieval.late_fusion import LateFusion
+from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.retrieval.retriever import Retriever
 
 

@@ -24,7 +24,7 @@ from baseline_rows import FASHION, FINALISTS, ROWS, TRAINED_ON, ZERO_SHOT, Basel
 from programs import run_program
 
 from make_jax.errors import InputError, exit_cleanly
-from make_jax.retrieval.models import run
+from make_jax.evaluation.models import run
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))

@@ -3,8 +3,8 @@
     python benchmarks/cost_model.py [--out docs/results/cost-model.json]
 
 FLOPs, memory traffic and exchanges are counted in the program that JAX traces for that many devices; a machine's peaks
-and links turn them into seconds (`make_jax/training/bounds.py` has the formulas and what they leave out,
-`make_jax/runs/machines.py` and `devices.py` the makers' figures). Two questions:
+and links turn them into seconds (`make_jax/planning/roofline.py` has the formulas and what they leave out,
+`make_jax/planning/hardware.py` and `devices.py` the makers' figures). Two questions:
 
     same batch   65,536 pairs a step on ever more chips
     same rows    256 pairs a chip, so that the batch and its negatives grow with the chips
@@ -30,10 +30,10 @@ from make_jax.catalog.reader import Catalog
 from make_jax.config import Config
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.retrieval.provenance import about
-from make_jax.runs.machines import machine_of
-from make_jax.training.bounds import bounds
-from make_jax.training.dry_run import Report, trace_step
+from make_jax.planning.dry_run import Report, trace_step
+from make_jax.planning.hardware import machine_of
+from make_jax.planning.roofline import bounds
+from make_jax.runs.provenance import about
 
 ROOT = Path(__file__).resolve().parent.parent
 CHIPS = (16, 32, 64, 128, 256, 512, 1024)

@@ -20,15 +20,15 @@ import numpy as np
 from make_jax.catalog.reader import Catalog
 from make_jax.command_line import ExportOptions, Form
 from make_jax.errors import exit_cleanly
+from make_jax.evaluation.bootstrap import mean_intervals
+from make_jax.evaluation.metrics import judge, score_ranking
+from make_jax.evaluation.models import onnx_run, stablehlo_run, torch_run
 from make_jax.files import write_atomically
-from make_jax.retrieval.bootstrap import mean_intervals
 from make_jax.retrieval.embed import Encoder, embed_products, embed_queries
 from make_jax.retrieval.exporting import export_run
-from make_jax.retrieval.metrics import judge, score_ranking
-from make_jax.retrieval.models import onnx_run, stablehlo_run, torch_run
-from make_jax.retrieval.provenance import about
 from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.search import search
+from make_jax.runs.provenance import about
 
 ROOT = Path(__file__).resolve().parent.parent
 LOADERS: dict[Form, Any] = {"torch": torch_run, "onnx": onnx_run, "onnx-int8": onnx_run, "stablehlo": stablehlo_run}

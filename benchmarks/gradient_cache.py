@@ -47,8 +47,8 @@ from make_jax.files import write_atomically
 from make_jax.inputs.pipeline import train_batches
 from make_jax.model.make import Make
 from make_jax.objectives.total import total_loss
-from make_jax.retrieval.provenance import about
 from make_jax.runs.mesh import batch_sharding, make_mesh, place_batch, replicated
+from make_jax.runs.provenance import about
 from make_jax.training.gradient_cache import make_encode, make_gradient
 from make_jax.training.optimizer import named_leaves
 from make_jax.training.start import make_keywords, make_tokenizer

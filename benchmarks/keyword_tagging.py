@@ -16,7 +16,7 @@ from make_jax.catalog.mining import mine_keywords
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.retrieval.provenance import about
+from make_jax.runs.provenance import about
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = 3

@@ -47,7 +47,7 @@ from kill_runs import (
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.retrieval.provenance import about
+from make_jax.runs.provenance import about
 from make_jax.runs.watch import GONE
 
 GRACE = 30.0  # seconds from SIGTERM to the end

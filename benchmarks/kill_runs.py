@@ -15,9 +15,9 @@ import numpy as np
 
 from make_jax.errors import InputError
 from make_jax.files import PARTIAL
-from make_jax.retrieval.retriever import read_checkpoint
 from make_jax.runs import manifest
-from make_jax.training.telemetry import METRICS, read_metrics
+from make_jax.runs.run_folder import read_checkpoint
+from make_jax.training.metric_logger import METRICS, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "benchmarks" / "kill_recipe.py"

@@ -22,8 +22,8 @@ from loss_inputs import WIDTH, specs, value_and_gradient
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.retrieval.provenance import about
 from make_jax.runs.mesh import make_mesh
+from make_jax.runs.provenance import about
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCHES = tuple(2**n for n in range(14, 19))

@@ -22,7 +22,7 @@ from loss_inputs import WIDTH, arrays, value_and_gradient
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.retrieval.provenance import about
+from make_jax.runs.provenance import about
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCHES = (8192, 16384)

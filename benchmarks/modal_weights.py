@@ -24,13 +24,13 @@ from PIL import Image
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Split
 from make_jax.errors import InputError, exit_cleanly
+from make_jax.evaluation.bootstrap import mean_intervals
+from make_jax.evaluation.metrics import judge, score_ranking
 from make_jax.files import write_atomically
-from make_jax.retrieval.bootstrap import mean_intervals
 from make_jax.retrieval.embed import Embeddings, Modality, embed_products, embed_queries
-from make_jax.retrieval.metrics import judge, score_ranking
-from make_jax.retrieval.provenance import about
 from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.search import search
+from make_jax.runs.provenance import about
 
 ROOT = Path(__file__).resolve().parent.parent
 METRIC = "nDCG@10"

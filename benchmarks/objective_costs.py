@@ -25,8 +25,8 @@ from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.inputs.masking import hidden_patches
 from make_jax.model.make import Make
-from make_jax.retrieval.provenance import about
 from make_jax.runs.mesh import make_mesh, place_batch
+from make_jax.runs.provenance import about
 from make_jax.training.step import init_state, make_step
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -25,8 +25,8 @@ from make_jax.command_line import DryRun
 from make_jax.config import Config
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.retrieval.provenance import about
-from make_jax.training.dry_run import dry_run
+from make_jax.planning.dry_run import dry_run
+from make_jax.runs.provenance import about
 
 ROOT = Path(__file__).resolve().parent.parent
 PODS = (("v5e", 256), ("v5p", 64))

@@ -17,9 +17,9 @@ from typing import Any, Literal
 from programs import run_program
 
 from make_jax.errors import InputError, exit_cleanly
+from make_jax.evaluation.compare import ReadReport, compare, read_report
+from make_jax.evaluation.models import run
 from make_jax.files import write_atomically
-from make_jax.retrieval.compare import ReadReport, compare, read_report
-from make_jax.retrieval.models import run
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGS = ("fashion-full", "fashion-sparse-full")

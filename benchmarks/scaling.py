@@ -12,7 +12,7 @@ collectives, smaller matrix products, and processes that wait for each other. It
 the cores better than one. It says nothing of how fast a pod would be.
 
 Every setting is started anew in each round, settings alternating; times are medians over the steps of all rounds.
-Collectives are counted in the compiled program (`make_jax/runs/collectives.py`); bytes are those that a device sends.
+Collectives are counted in the compiled program (`make_jax/planning/collectives.py`); bytes are those a device sends.
 """
 
 import argparse
@@ -35,10 +35,10 @@ from make_jax.config import Config, ProcessesConfig
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.model.make import Make
-from make_jax.retrieval.provenance import about
-from make_jax.runs.collectives import compiled
+from make_jax.planning.collectives import compiled
 from make_jax.runs.mesh import make_mesh, place_batch
 from make_jax.runs.processes import joined
+from make_jax.runs.provenance import about
 from make_jax.training.step import init_state, make_step
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,7 +24,7 @@ import search_scale_vectors
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.retrieval.provenance import about
+from make_jax.runs.provenance import about
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent

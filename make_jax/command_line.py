@@ -90,7 +90,7 @@ class ExportOptions:
 class DryRun:
     """Devices that a step is reckoned for instead of being run."""
 
-    device: str = ""  # a name of runs/machines.py; "" is what this machine has
+    device: str = ""  # a name of planning/hardware.py; "" is what this machine has
     count: int = 0  # devices; 0 is as many as this machine has, or one of a device that is named
 
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from make_jax.errors import InputError
+from make_jax.evaluation.compare import ReadReport, read_report
 from make_jax.files import write_atomically
-from make_jax.retrieval.compare import ReadReport, read_report
 
 METRIC = "nDCG@10"
 FORMAT = 1

@@ -9,7 +9,7 @@ import numpy as np
 from benchmark_tables import markdown
 from leaderboard_results import METRIC, Row, check_comparable
 
-from make_jax.retrieval.randomisation import RESAMPLES, holm, paired_p_values
+from make_jax.evaluation.randomization import RESAMPLES, holm, paired_p_values
 
 LEVEL = 0.05
 _UNEXPLAINED = "not explained yet"

@@ -12,9 +12,9 @@ import pytest
 from make_jax.catalog.reader import Catalog
 from make_jax.command_line import parse
 from make_jax.errors import InputError
-from make_jax.retrieval.evaluate import evaluate
-from make_jax.retrieval.provenance import about
-from make_jax.retrieval.report import write_report
+from make_jax.evaluation.evaluate import evaluate
+from make_jax.evaluation.report import write_report
+from make_jax.runs.provenance import about
 from tests.conftest import ROOT
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog

@@ -55,9 +55,9 @@ def _build(path: str, cache: str) -> int:
 
 
 def _keywords(asked: argparse.Namespace) -> int:
-    from make_jax.catalog.found import counts, table
     from make_jax.catalog.mining import mine_keywords
     from make_jax.catalog.reader import Catalog
+    from make_jax.catalog.statistics import counts, table
     from make_jax.files import write_atomically
 
     catalog = Catalog.load(asked.path)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from make_jax.catalog import images, lines
+from make_jax.catalog import images, jsonl
 from make_jax.catalog.problems import Problems
 from make_jax.catalog.progress import track
 from make_jax.catalog.reader import Catalog, packaged_path, read
@@ -22,7 +22,7 @@ def check(path: str | Path = "") -> tuple[Catalog, Problems]:
     source = open_source(path or packaged_path())
     problems = Problems(source.path, keep=None)
     catalog, numbers = read(source, problems)
-    places = [f"{lines.PRODUCTS}:{number}" for number in numbers]
+    places = [f"{jsonl.PRODUCTS}:{number}" for number in numbers]
     check_images(catalog, catalog.products, places, problems)
     return catalog, problems
 

@@ -6,7 +6,7 @@ import importlib.resources
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from make_jax.catalog import lines
+from make_jax.catalog import jsonl
 from make_jax.catalog.images import MAX_BYTES
 from make_jax.catalog.problems import Problems
 from make_jax.catalog.schema import CatalogInfo, Click, Product, Query, Split
@@ -54,7 +54,7 @@ class Catalog:
         It changes when a line or a picture does, and is the same for a folder and a .zip of it.
         """
         sha = hashlib.sha256()
-        for name in (lines.INFO, lines.PRODUCTS, lines.QUERIES, lines.CLICKS):
+        for name in (jsonl.INFO, jsonl.PRODUCTS, jsonl.QUERIES, jsonl.CLICKS):
             if name in self.source.sizes:
                 sha.update(f"{name} {self.source.sizes[name]}\n".encode())
                 with self.source.open(name) as file:
@@ -89,26 +89,26 @@ def packaged_path() -> Path:
 
 def read(source: Source, problems: Problems) -> tuple[Catalog, list[int]]:
     """The catalog, as much of it as is sound, and the line number of each product. `problems` receives the rest."""
-    info = lines.read_info(source, problems)
+    info = jsonl.read_info(source, problems)
     products: list[Product] = []
     numbers: list[int] = []
     index: dict[str, int] = {}
-    if lines.PRODUCTS not in source.sizes:
-        problems.add(lines.PRODUCTS, "not found, expected one product a line")
+    if jsonl.PRODUCTS not in source.sizes:
+        problems.add(jsonl.PRODUCTS, "not found, expected one product a line")
     found = 0
-    for number, row in lines.rows(source, lines.PRODUCTS, problems):
+    for number, row in jsonl.rows(source, jsonl.PRODUCTS, problems):
         found += 1
         if row is None:
             continue
-        product = lines.product(row, info, source)
+        product = jsonl.product(row, info, source)
         if product.id in index:
             row.wrong("id", f'"{product.id}" stands in line {numbers[index[product.id]]} too', "each id once")
         elif product.id:
             index[product.id] = len(products)
             products.append(product)
             numbers.append(number)
-    if not found and lines.PRODUCTS in source.sizes:
-        problems.add(lines.PRODUCTS, "no product, expected one product a line")
+    if not found and jsonl.PRODUCTS in source.sizes:
+        problems.add(jsonl.PRODUCTS, "no product, expected one product a line")
     whole = 0 < found == len(products)  # else an id may be unknown because its own line is broken
     queries = _queries(source, problems, index if whole else None)
     clicks = _clicks(source, problems, products, index if whole else None)
@@ -119,10 +119,10 @@ def read(source: Source, problems: Problems) -> tuple[Catalog, list[int]]:
 def _queries(source: Source, problems: Problems, known: dict[str, int] | None) -> list[Query]:
     queries: list[Query] = []
     first: dict[str, int] = {}
-    for number, row in lines.rows(source, lines.QUERIES, problems):
+    for number, row in jsonl.rows(source, jsonl.QUERIES, problems):
         if row is None:
             continue
-        query = lines.query(row, known)
+        query = jsonl.query(row, known)
         if query.id in first:
             row.wrong("qid", f'"{query.id}" stands in line {first[query.id]} too', "each qid once")
         elif query.id:
@@ -134,10 +134,10 @@ def _queries(source: Source, problems: Problems, known: dict[str, int] | None) -
 
 def _clicks(source: Source, problems: Problems, products: list[Product], known: dict[str, int] | None) -> list[Click]:
     clicks: list[Click] = []
-    for _, row in lines.rows(source, lines.CLICKS, problems):
+    for _, row in jsonl.rows(source, jsonl.CLICKS, problems):
         if row is None:
             continue
-        click = lines.click(row, products, known)
+        click = jsonl.click(row, products, known)
         if row.sound:
             clicks.append(click)
     return clicks

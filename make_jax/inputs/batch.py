@@ -79,3 +79,6 @@ def padded(batch: Batch, size: int) -> Batch:
         return np.concatenate([array, filling])
 
     return {name: longer(name, array) for name, array in batch.items()}
+
+
+PRODUCT_INPUTS = ("title_tokens", "title_mask", "image", "has_title", "has_image")  # of a batch

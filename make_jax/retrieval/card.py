@@ -12,8 +12,8 @@ import make_jax
 from make_jax.command_line import Form
 from make_jax.config import Config
 from make_jax.errors import InputError
+from make_jax.evaluation.render import markdown_table, system_name
 from make_jax.interop.served import Served
-from make_jax.retrieval.render import markdown_table, system_name
 
 _METRIC = "nDCG@10"
 _WHOLE = ("nDCG@10", "MRR@10", "recall@10", "recall@100")  # of all queries
@@ -35,13 +35,13 @@ _USE = {
     queries = SentenceTransformer(".").encode(["..."])  # products come from the other forms of this model
 """,
     "onnx": """\
-    from make_jax.retrieval.models import onnx_run
+    from make_jax.evaluation.models import onnx_run
 
     model = onnx_run.load(".")  # or query.onnx and product.onnx in any ONNX runtime: docs/converting.md
     scores = model.encode_queries(["..."]) @ model.encode_products(["a title"], [None]).vectors.T
 """,
     "stablehlo": """\
-    from make_jax.retrieval.models import stablehlo_run
+    from make_jax.evaluation.models import stablehlo_run
 
     model = stablehlo_run.load(".")  # or jax.export.deserialize of query.stablehlo and product.stablehlo
     scores = model.encode_queries(["..."]) @ model.encode_products(["a title"], [None]).vectors.T

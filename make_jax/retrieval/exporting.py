@@ -19,8 +19,8 @@ from make_jax.interop import onnx_files, sentence_transformers, stablehlo, torch
 from make_jax.interop.served import CARD, Served, left_out, searching
 from make_jax.interop.source import find
 from make_jax.retrieval.card import card, reports_of
-from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, read_checkpoint, read_keywords
 from make_jax.runs.checkpoints import Checkpoints
+from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, read_checkpoint, read_keywords
 from make_jax.runs.state import Params
 
 Write = Callable[[Path, Params, Served], None]

@@ -18,9 +18,9 @@ from jaxtyping import Float32, Int32, Int64
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
-from make_jax.retrieval.baselines import CHOSEN_BY
+from make_jax.evaluation.baselines import CHOSEN_BY
+from make_jax.evaluation.metrics import Judgements, score_ranking
 from make_jax.retrieval.embed import Modality, Progress, read_products, silent
-from make_jax.retrieval.metrics import Judgements, score_ranking
 from make_jax.retrieval.search import Ranking
 
 DEFAULT_WEIGHT = 1.0  # of the matching logit where nothing was chosen

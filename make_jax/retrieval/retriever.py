@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,7 +18,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Split
 from make_jax.config import from_json
 from make_jax.errors import InputError
-from make_jax.inputs.batch import Batch
+from make_jax.inputs.batch import PRODUCT_INPUTS, Batch
 from make_jax.inputs.pipeline import product_batches, query_batches
 from make_jax.inputs.tokenizer import Tokenizer, from_definition
 from make_jax.model.make import Make
@@ -27,15 +27,9 @@ from make_jax.retrieval.embed import Embeddings, Modality, Progress, embed_produ
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, check_can_match, match_candidates
 from make_jax.retrieval.search import Searchable
 from make_jax.retrieval.stored import embed_stored
-from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.mesh import make_mesh, place_everywhere, place_rows, read, replicated
+from make_jax.runs.run_folder import CONFIG, TOKENIZER, read_checkpoint, read_keywords
 from make_jax.runs.state import Params
-
-CHECKPOINTS = "checkpoints"  # subfolder of a run
-CONFIG = "config.json"  # in a checkpoint
-TOKENIZER = "tokenizer.json"  # in a checkpoint
-KEYWORDS = "keywords.json"  # in a checkpoint
-PRODUCT_INPUTS = ("title_tokens", "title_mask", "image", "has_title", "has_image")  # of a batch
 
 
 class Hit(NamedTuple):
@@ -287,27 +281,6 @@ class Retriever:
 
     def _place(self, batch: Batch) -> dict[str, jax.Array]:
         return place_rows(batch, self._mesh)
-
-
-def read_checkpoint(
-    run: str | Path, checkpoint: Literal["best", "last"] = "best"
-) -> tuple[Params, dict[str, Any], dict[str, str]]:
-    """Parameters, meta and files of a run's checkpoint; InputError when the folder is no run."""
-    folder = Path(run) / CHECKPOINTS
-    if not folder.is_dir():
-        raise InputError(f"{run}: no run there (no folder {CHECKPOINTS}/); give the folder that train.py wrote")
-    checkpoints = Checkpoints(folder)
-    try:
-        params, meta, files = checkpoints.load_params(checkpoint)
-    finally:
-        checkpoints.close()
-    return params, meta, files
-
-
-def read_keywords(files: Mapping[str, str], where: Path) -> KeywordVocabulary:
-    """The keyword vocabulary of a checkpoint's files; one that was written before there were any has none."""
-    text = files.get(KEYWORDS)
-    return KeywordVocabulary(()) if text is None else KeywordVocabulary.from_json(text, f"{where}/{KEYWORDS}")
 
 
 @partial(jax.jit, static_argnums=0)

@@ -20,13 +20,13 @@ from jax.sharding import Mesh
 from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
+from make_jax.inputs.batch import PRODUCT_INPUTS
 from make_jax.inputs.pipeline import product_batches
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.keyword_evidence import Direction, KeywordHead
 from make_jax.model.make import Make
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.retrieval.embed import read_products
-from make_jax.retrieval.retriever import PRODUCT_INPUTS
 from make_jax.runs.mesh import place_everywhere, place_rows, replicated
 from make_jax.runs.state import Params
 

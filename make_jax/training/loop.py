@@ -30,23 +30,23 @@ from make_jax.inputs.device import Prefetch, prefetch
 from make_jax.inputs.pipeline import train_batches
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.make import Make
-from make_jax.retrieval.provenance import commit
-from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
 from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.mesh import check_rows, make_mesh, place_batch
 from make_jax.runs.processes import Processes, joined
+from make_jax.runs.provenance import commit
+from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
 from make_jax.runs.state import Params, TrainState, parameter_count
 from make_jax.training.curves import draw
+from make_jax.training.data_fingerprint import make_fold
 from make_jax.training.keyword_heads import fit_keyword_heads
+from make_jax.training.metric_logger import METRICS, Silent, Telemetry
 from make_jax.training.optimizer import learning_rate
 from make_jax.training.profiling import Profile
 from make_jax.training.resume import same_everywhere
-from make_jax.training.seen import make_fold
 from make_jax.training.start import Start, find_start
 from make_jax.training.step import init_state, make_step
 from make_jax.training.stopping import Interrupted, Stop, stop_on_signals
-from make_jax.training.telemetry import METRICS, Silent, Telemetry
-from make_jax.training.utilisation import Utilisation
+from make_jax.training.utilization import Utilisation
 from make_jax.training.validation import BEST_BY, Validation
 
 CURVES, PROFILE = "curves.png", "profile"  # in a run's folder
@@ -193,7 +193,7 @@ class _Run:
     stop: Stop
     validation: Validation
     fit_heads: Callable[[Params], Params]  # of keyword evidence, to the encoders among the parameters
-    fold: Callable[[Any, dict[str, jax.Array]], jax.Array]  # of training/seen.py
+    fold: Callable[[Any, dict[str, jax.Array]], jax.Array]  # of training/data_fingerprint.py
     about: dict[str, Any]  # what every checkpoint says of the run
     files: dict[str, str]  # what travels in every checkpoint
     best: float = -math.inf
@@ -201,7 +201,7 @@ class _Run:
     evaluated: int = 0  # the step of the newest evaluation, finished; at the last one heads are fitted too
     unsaved: bool = False  # whether the newest `last` checkpoint lacks something
     pending: list[dict[str, jax.Array]] = field(default_factory=list)  # metrics of steps that were not read yet
-    seen: Any = 0  # uint32 [], what training/seen.py makes of all batches so far
+    seen: Any = 0  # uint32 [], what training/data_fingerprint.py makes of all batches so far
     clock: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
     seconds: float = 0.0  # of training, over all starts of this run

@@ -5,8 +5,8 @@ from typing import Any
 
 from make_jax.config import Config, from_json
 from make_jax.errors import InputError
-from make_jax.retrieval.retriever import CONFIG
 from make_jax.runs.checkpoints import Found
+from make_jax.runs.run_folder import CONFIG
 
 # Settings that change where a run reads, how fast it goes, what it tells or how it ranks, and not what it learns.
 # Another micro_batch drops other activations, as another count of devices does.

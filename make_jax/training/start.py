@@ -22,9 +22,9 @@ from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, train_wordpiece, with_characters
 from make_jax.interop.saved import Encoder
 from make_jax.interop.starting import encoders_of
-from make_jax.retrieval.retriever import CHECKPOINTS, CONFIG, TOKENIZER, read_keywords
 from make_jax.runs import checkpoints as checkpoints_of
 from make_jax.runs.checkpoints import Checkpoints, Found
+from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, TOKENIZER, read_keywords
 from make_jax.runs.state import TrainState
 from make_jax.training.public_encoders import with_encoders
 from make_jax.training.resume import check_same_run, differences

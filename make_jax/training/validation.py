@@ -7,11 +7,11 @@ from jax.sharding import Mesh
 from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
+from make_jax.evaluation.metrics import score_ranking
+from make_jax.evaluation.search_pool import Searched
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.make import Make
 from make_jax.retrieval.embed import Progress, embed_products, embed_queries, silent
-from make_jax.retrieval.metrics import score_ranking
-from make_jax.retrieval.pools import Searched
 from make_jax.retrieval.retriever import Retriever
 from make_jax.runs.state import Params
 

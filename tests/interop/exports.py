@@ -13,13 +13,13 @@ from PIL import Image
 
 from make_jax.catalog.keywords import Keyword, KeywordVocabulary
 from make_jax.config import AdaptationConfig, Config, ImageConfig, InputsConfig, ModelConfig, TextConfig
+from make_jax.inputs.batch import PRODUCT_INPUTS
 from make_jax.inputs.tokenizer import train_wordpiece
 from make_jax.interop import torch_files
 from make_jax.interop.encoders import nest
 from make_jax.interop.served import Served, searching
 from make_jax.model.make import Make
 from make_jax.retrieval.exporting import import_torch
-from make_jax.retrieval.retriever import PRODUCT_INPUTS
 
 SPREAD = 0.5  # of parameters: far from 0 and from the identity, and keyword logits on both sides of what clips them
 TEXT = TextConfig(layers=2, width=16, heads=2, mlp_width=32, activation="gelu_tanh")

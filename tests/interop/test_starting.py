@@ -13,7 +13,7 @@ from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import from_definition
 from make_jax.interop.encoders import expected_shapes, flatten, nest, read_encoder
 from make_jax.interop.starting import _alike, encoders_of, start_from
-from make_jax.retrieval.retriever import TOKENIZER, read_checkpoint
+from make_jax.runs.run_folder import TOKENIZER, read_checkpoint
 from make_jax.training.loop import train
 from tests.interop import made
 from tests.training.tiny_run import tiny_config

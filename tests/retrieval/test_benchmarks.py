@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from make_jax.evaluation.evaluate import evaluate
 from make_jax.retrieval.embed import Embeddings, Modality
-from make_jax.retrieval.evaluate import evaluate
 from tests.catalog.importers import published
 from tests.catalog.importers.imports import imported
 

@@ -12,16 +12,17 @@ from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.config import AdaptationConfig, ImageConfig, InputsConfig, MatchingConfig, ModelConfig, TextConfig
 from make_jax.errors import InputError
+from make_jax.evaluation.evaluate import evaluate
+from make_jax.evaluation.render import system_name
+from make_jax.evaluation.report import build_report, comparisons
+from make_jax.evaluation.trec import strictly_decreasing
+from make_jax.inputs.batch import PRODUCT_INPUTS
 from make_jax.inputs.pipeline import product_batches, query_batches
 from make_jax.inputs.tokenizer import train_wordpiece
 from make_jax.model.make import Make
-from make_jax.retrieval.evaluate import evaluate
-from make_jax.retrieval.render import system_name
-from make_jax.retrieval.report import build_report, comparisons
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, Candidates, match_candidates
-from make_jax.retrieval.retriever import PRODUCT_INPUTS, Retriever
+from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.search import Ranking
-from make_jax.retrieval.trec import strictly_decreasing
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import COLOURS, SHAPES, write_catalog
 

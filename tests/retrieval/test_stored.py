@@ -11,9 +11,9 @@ import pytest
 
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
+from make_jax.evaluation.evaluate import embed_all, evaluate
 from make_jax.retrieval import stored as module
 from make_jax.retrieval.embed import embed_products
-from make_jax.retrieval.evaluate import embed_all, evaluate
 from make_jax.retrieval.stored import embed_stored
 from tests.conftest import ROOT
 from tests.retrieval.fake_encoder import FakeEncoder

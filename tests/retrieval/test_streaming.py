@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from make_jax.errors import InputError
+from make_jax.planning.collectives import compiled
 from make_jax.retrieval.search import Ranking
 from make_jax.retrieval.sharded import _programs, search_sharded
 from make_jax.retrieval.streaming import score_stored, search_on_host, search_stored
 from make_jax.retrieval.vectors import Header, VectorFolder, prepare, write_shard
-from make_jax.runs.collectives import compiled
 from make_jax.runs.mesh import make_mesh
 from tests.conftest import ROOT
 

@@ -7,8 +7,8 @@ import pytest
 
 from make_jax.config import Config, to_json
 from make_jax.errors import InputError
-from make_jax.retrieval.retriever import CONFIG
 from make_jax.runs.checkpoints import Found
+from make_jax.runs.run_folder import CONFIG
 from make_jax.training.resume import FREE, check_same_run, differences
 
 CONFIG_THERE = Config()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from make_jax import __version__
 from make_jax.catalog.importers import esci, fashion, marqo_eval, marqo_gs, muge, wands
-from make_jax.catalog.importers.work import FORMAT, About, Changed, Work, discard, finished, work_folder
+from make_jax.catalog.importers.import_state import FORMAT, About, Changed, Work, discard, finished, work_folder
 from make_jax.errors import InputError
 
 READERS: dict[str, Callable[[Work, argparse.Namespace], About]] = {

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from make_jax.catalog.importers import img2dataset
 from make_jax.catalog.importers.chance import share
+from make_jax.catalog.importers.import_state import About, Work
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import Parquet
-from make_jax.catalog.importers.work import About, Work
 from make_jax.catalog.schema import Split
 
 GRADES = {"E": 3, "S": 2, "C": 1, "I": 0}

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from make_jax.catalog.importers import fashion_queries, fashion_titles
 from make_jax.catalog.importers.chance import digest, share
+from make_jax.catalog.importers.import_state import About, Work
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import Csv, Parquet, Table, shards
-from make_jax.catalog.importers.work import About, Work
 from make_jax.catalog.schema import Split
 
 LABELS = ("gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year", "usage")

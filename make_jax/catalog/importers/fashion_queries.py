@@ -4,8 +4,8 @@ from collections import defaultdict
 from typing import Any
 
 from make_jax.catalog.importers.chance import digest, share
+from make_jax.catalog.importers.import_state import Work
 from make_jax.catalog.importers.rows import Row
-from make_jax.catalog.importers.work import Work
 from make_jax.catalog.schema import Split
 
 KINDS = (

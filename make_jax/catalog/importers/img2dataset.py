@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from make_jax.catalog.images import MAX_BYTES
+from make_jax.catalog.importers.import_state import Work
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import Parquet
-from make_jax.catalog.importers.work import Work
 from make_jax.errors import InputError
 
 ENDINGS = ("jpg", "png", "webp")

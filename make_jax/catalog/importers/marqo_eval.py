@@ -11,9 +11,9 @@ import dataclasses
 from pathlib import Path
 
 from make_jax.catalog.importers.chance import digest
+from make_jax.catalog.importers.import_state import About, Work
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import JsonMembers, Parquet, shards
-from make_jax.catalog.importers.work import About, Work
 
 END = "_{!@#~}_"  # what the published evaluation puts behind each title
 

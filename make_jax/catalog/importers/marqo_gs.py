@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from make_jax.catalog.importers.chance import digest
+from make_jax.catalog.importers.import_state import About, Work
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import Csv, JsonMembers, Parquet, shards
-from make_jax.catalog.importers.work import About, Work
 from make_jax.catalog.schema import Split
 from make_jax.errors import InputError
 

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from make_jax.catalog.importers.chance import share
+from make_jax.catalog.importers.import_state import About, Work
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import JsonLines, Lines
-from make_jax.catalog.importers.work import About, Work
 from make_jax.catalog.schema import Split
 
 HELD = 0.02  # share of the training pictures that validate

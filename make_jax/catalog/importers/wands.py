@@ -6,9 +6,9 @@ separated by tabs; the notebook's header says "category hierarchy", with a space
 
 from pathlib import Path
 
+from make_jax.catalog.importers.import_state import About, Work
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import Csv
-from make_jax.catalog.importers.work import About, Work
 
 GRADES = {"Exact": 2, "Partial": 1, "Irrelevant": 0}
 

@@ -24,13 +24,13 @@ from typing import Any
 import pyarrow.parquet  # noqa: F401  # once, not in each child
 
 from make_jax.catalog.__main__ import main
-from make_jax.catalog.importers import work
+from make_jax.catalog.importers import import_state
 from tests.catalog.importers.contents import contents
 
 WATCHED = (f"{os.sep}importers{os.sep}", f"{os.sep}files.py")
-work.BATCH = 3  # many commits in a small import
+import_state.BATCH = 3  # many commits in a small import
 os.fsync = lambda descriptor: None  # what a killed process has written stays without it, and it takes most of the time
-opened = work._opened
+opened = import_state._opened
 
 
 def opened_without_sync(folder: Path) -> sqlite3.Connection:
@@ -40,7 +40,7 @@ def opened_without_sync(folder: Path) -> sqlite3.Connection:
     return database
 
 
-work._opened = opened_without_sync
+import_state._opened = opened_without_sync
 
 
 class Trace:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from make_jax.catalog.importers import tables, work
+from make_jax.catalog.importers import import_state, tables
 from make_jax.catalog.importers.command import READERS
 from make_jax.errors import InputError
 from tests.catalog.importers import published
@@ -49,7 +49,7 @@ def test_an_import_killed_at_any_line_ends_byte_equal(
 
 
 def test_rows_that_are_committed_are_not_handled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "BATCH", 4)
+    monkeypatch.setattr(import_state, "BATCH", 4)
     source = published.muge(tmp_path / "MUGE", pictures=12)
     text = (source / "train_imgs.tsv").read_text(encoding="utf-8")
     broken = text.splitlines()
@@ -72,7 +72,7 @@ def test_rows_that_are_committed_are_not_handled_again(tmp_path: Path, monkeypat
 def test_a_source_that_was_mended_is_imported_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "BATCH", 1)
+    monkeypatch.setattr(import_state, "BATCH", 1)
     source = published.wands(tmp_path / "WANDS")
     label = source / "dataset/label.csv"
     text = label.read_text(encoding="utf-8")
@@ -126,7 +126,7 @@ def test_a_second_import_at_the_same_time_is_refused(tmp_path: Path, monkeypatch
 
 def test_pictures_named_by_another_path_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, source, _, images = esci_with_pictures(tmp_path)
-    monkeypatch.setattr(work.Work, "finish", lambda *_: (_ for _ in ()).throw(InputError("interrupted")))
+    monkeypatch.setattr(import_state.Work, "finish", lambda *_: (_ for _ in ()).throw(InputError("interrupted")))
     with pytest.raises(InputError, match="interrupted"):
         imported(tmp_path / "out", "esci", Path(source), "--images", images)
     monkeypatch.undo()

@@ -1,0 +1,1 @@
+"""What a ranking is worth: protocols, metrics, baselines, significance, reports; adapters of models in `models/`."""

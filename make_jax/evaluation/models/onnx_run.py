@@ -1,0 +1,49 @@
+"""What `convert.py export --to onnx` or `--to onnx-int8` wrote, run by onnxruntime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from make_jax.errors import InputError
+from make_jax.evaluation.models.exported import Exported
+from make_jax.inputs.batch import Batch
+from make_jax.interop import served
+from make_jax.interop.libraries import library
+from make_jax.interop.onnx_files import PRODUCT, QUERY
+
+
+def recognise(path: Path) -> bool:
+    """Whether the folder is such an export."""
+    return served.is_served(path) and (path / QUERY).is_file()
+
+
+def load(path: Path) -> Exported:
+    """The model, on CPU. InputError for a file that is absent or damaged, and without onnxruntime."""
+    path = Path(path)
+    beside = served.read(path)
+    runtime = library("onnxruntime", "onnx")
+    queries, products = (_session(runtime, path / name) for name in (QUERY, PRODUCT))
+
+    def query(batch: Batch) -> np.ndarray:
+        return np.asarray(_run(queries, batch)[0])
+
+    def product(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        vectors, weights = _run(products, batch)
+        return vectors, weights
+
+    return Exported(path, beside, query, product)
+
+
+def _session(runtime: Any, path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected one as convert.py export wrote it")
+    try:
+        return runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of many kinds, all its own
+        raise InputError(f"{path}: onnxruntime cannot read it: {' '.join(str(error).split())[:200]}") from None
+
+
+def _run(session: Any, batch: Batch) -> Any:
+    """The outputs; a graph has no input for what it does not read."""
+    return session.run(None, {given.name: batch[given.name] for given in session.get_inputs()})

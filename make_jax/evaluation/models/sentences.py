@@ -1,0 +1,81 @@
+"""A folder of sentence-transformers: queries and titles by one text encoder; it sees no pictures."""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from make_jax.errors import InputError
+from make_jax.evaluation.models.folder_digest import folder_digest
+from make_jax.evaluation.models.torch_device import best_device
+from make_jax.interop.libraries import library
+from make_jax.retrieval.embed import Embeddings, Modality
+
+_MODULES = "modules.json"
+_OWN = "sentence_transformers."  # classes outside of it would be imported by their name alone
+_TEXTS_AT_ONCE = 64
+
+
+class Sentences:
+    """A SentenceTransformer as an Encoder. Its own prompts for queries and documents are used, where it has some."""
+
+    modalities: Modality = "title"
+
+    def __init__(self, model: Any, folder: Path) -> None:
+        self._model, self._folder = model, folder
+        self._unit = model.similarity_fn_name == "cosine"
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the folder's files."""
+        return folder_digest(self._folder)
+
+    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        """One vector a text; of unit length unless the model compares by inner product."""
+        return self._encoded(self._model.encode_query, texts)
+
+    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
+        """The vectors of the titles."""
+        vectors = self._encoded(self._model.encode_document, titles)
+        return Embeddings(vectors, np.tile(np.array([1, 0], np.float32), (len(titles), 1)))
+
+    def _encoded(self, encode: Any, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        options = {"batch_size": _TEXTS_AT_ONCE, "normalize_embeddings": self._unit, "show_progress_bar": False}
+        return np.asarray(encode(list(texts), convert_to_numpy=True, **options), np.float32)
+
+
+def recognise(path: Path) -> bool:
+    """Whether sentence-transformers saved the folder."""
+    return (path / _MODULES).is_file()
+
+
+def load(path: Path) -> Sentences:
+    """The folder's model. InputError for classes that are not of sentence-transformers, and for other measures."""
+    try:
+        classes = [str(module["type"]) for module in json.loads((path / _MODULES).read_text("utf-8"))]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}/{_MODULES}: damaged, expected a list of modules with a type each") from None
+    for name in classes:
+        if not name.startswith(_OWN):
+            raise InputError(f"{path}/{_MODULES}: class {name}, expected those of {_OWN.rstrip('.')} alone")
+    package = library("sentence_transformers", "models", "a sentence-transformers folder")
+    try:
+        model = package.SentenceTransformer(
+            str(path),
+            device=best_device(),
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )
+    except (OSError, ValueError, KeyError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: sentence-transformers cannot read it ({said}); weights must be .safetensors"
+        ) from None
+    if model.similarity_fn_name not in ("cosine", "dot"):
+        raise InputError(f"{path}: compares by {model.similarity_fn_name}, expected cosine or dot (inner product)")
+    return Sentences(model, path)

@@ -1,0 +1,54 @@
+"""What `convert.py export --to stablehlo` wrote, run by jax; the model's own code is not asked."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+
+from make_jax.errors import InputError
+from make_jax.evaluation.models.exported import Exported
+from make_jax.inputs.batch import PRODUCT_INPUTS, Batch, padded
+from make_jax.interop import served
+from make_jax.interop.stablehlo import PRODUCT, QUERY, check_libraries
+
+_QUERY_INPUTS = ("query_tokens", "query_mask", "query_keywords")
+
+
+def recognise(path: Path) -> bool:
+    """Whether the folder is such an export."""
+    return served.is_served(path) and (path / QUERY).is_file()
+
+
+def load(path: Path) -> Exported:
+    """The model, on the first device. InputError for a file that is absent or damaged."""
+    path = Path(path)
+    beside = served.read(path)
+    check_libraries()
+    queries, products = (_function(path / name) for name in (QUERY, PRODUCT))
+
+    def query(batch: Batch) -> np.ndarray:
+        return np.asarray(_called(queries, batch, _QUERY_INPUTS))
+
+    def product(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        vectors, weights = _called(products, batch, PRODUCT_INPUTS)
+        return np.asarray(vectors), np.asarray(weights)
+
+    return Exported(path, beside, query, product)
+
+
+def _function(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected one as convert.py export wrote it")
+    try:
+        return jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
+    except Exception as error:  # of many kinds
+        raise InputError(f"{path}: jax.export cannot read it: {' '.join(str(error).split())[:200]}") from None
+
+
+def _called(function: Any, batch: Batch, names: tuple[str, ...]) -> Any:
+    """The outputs for the rows of the batch, computed for a power of two of them: each count compiles a program."""
+    count = len(batch[names[0]])
+    whole = padded({name: batch[name] for name in names}, 1 << (count - 1).bit_length())
+    return jax.tree.map(lambda rows: rows[:count], function(*whole.values()))

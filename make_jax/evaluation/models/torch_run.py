@@ -1,0 +1,44 @@
+"""What `convert.py export --to torch` wrote, or PyTorch saved after it, run by PyTorch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from make_jax.evaluation.models.exported import Exported
+from make_jax.evaluation.models.torch_device import best_device
+from make_jax.inputs.batch import Batch
+from make_jax.interop import torch_files
+from make_jax.interop.libraries import library
+from make_jax.interop.served import is_served
+
+
+def recognise(path: Path) -> bool:
+    """Whether the folder is an export; asked after the other forms, whose files lie in a folder with a name."""
+    return is_served(path)
+
+
+def load(path: Path) -> Exported:
+    """The model, on a GPU where PyTorch has one. InputError as `torch_files.read`, and without PyTorch."""
+    path = Path(path)
+    _, beside = torch_files.read(path)  # every tensor is there, and nothing else
+    torch = library("torch", "torch")
+    library("transformers", "torch").utils.logging.disable_progress_bar()
+    from make_jax.interop.torch_make import MakeModel
+
+    device = best_device()
+    model: Any = MakeModel.from_pretrained(path, local_files_only=True, use_safetensors=True).eval().to(device)
+
+    def tensors(batch: Batch) -> dict[str, Any]:
+        return {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
+
+    def query(batch: Batch) -> np.ndarray:
+        with torch.inference_mode():
+            return np.asarray(model.encode_query(**tensors(batch)).cpu())
+
+    def product(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            made = model.encode_product(**tensors(batch))
+            return np.asarray(made.vectors.cpu()), np.asarray(made.weights.cpu())
+
+    return Exported(path, beside, query, product)

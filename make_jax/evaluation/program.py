@@ -1,0 +1,99 @@
+"""What eval.py does: open, evaluate, write the report, print it; or compare two reports."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from make_jax.catalog.reader import Catalog
+from make_jax.command_line import CompareOptions, EvalOptions
+from make_jax.errors import InputError
+from make_jax.evaluation.compare import compare, print_comparison, read_report, write_comparison
+from make_jax.evaluation.evaluate import embed_all, evaluate
+from make_jax.evaluation.models import open_model, run
+from make_jax.evaluation.render import print_report
+from make_jax.evaluation.report import write_report
+from make_jax.retrieval.rerank import DEFAULT_DEPTH, can_match
+from make_jax.runs.provenance import about
+
+OTHERS = Path("runs/eval")  # reports of models that are not runs, which have no folder of ours
+
+
+def evaluate_model(options: EvalOptions) -> Path | None:
+    """Writes the report of a model on a catalog, prints its tables, and gives back the report's folder.
+
+    With `only_embed` it makes the vectors, writes no report and gives back None.
+    """
+    console = Console()
+    ours = run.recognise(Path(options.model))
+    facts = run.facts(Path(options.model), options.checkpoint) if ours else run.Facts("", 0, {})
+    catalog = Catalog.load(options.data.catalog or facts.catalog)
+    opened = open_model(options.model, options.checkpoint)
+    pool = catalog.info.pool if options.pool == "catalog" else options.pool
+    named = "" if pool == catalog.info.pool else f"-{pool}"
+    home = Path(options.model) / "eval" if ours else OTHERS / opened.name
+    folder = Path(options.out) if options.out else home / f"{catalog.info.name}-{options.split}{named}"
+    stored = Path(options.embeddings) if options.embeddings else None
+    if stored is not None and not ours and stored.resolve().is_relative_to(Path(options.model).resolve()):
+        raise InputError(f"{stored}: inside the model's folder, whose files say which model it is; name one elsewhere")
+    if options.only_embed and stored is not None:
+        if opened.model is None:
+            raise InputError(f"{options.model} has no vectors to embed; leave --only-embed away")
+        with _Bars(console) as bars:
+            embed_all(opened.model, catalog, options.split, stored, pool=pool, progress=bars.show)
+        console.print(f"all vectors are in {stored}", highlight=False)
+        return None
+    rerank = options.rerank
+    if rerank is None:
+        rerank = min(DEFAULT_DEPTH, options.depth) if can_match(opened.model) else 0
+    with _Bars(console) as bars:
+        evaluation = evaluate(
+            opened.model,
+            catalog,
+            options.split,
+            pool=pool,
+            depth=options.depth,
+            rerank=rerank,
+            stored=stored,
+            progress=bars.show,
+        )
+    made = about(catalog, seed=facts.seed, model={"name": opened.name, "kind": opened.kind})
+    made |= {"run": facts.run} if ours else {}
+    report = write_report(evaluation, catalog, folder, made)
+    print_report(report, console)
+    console.print(f"report: {folder}/report.md, gallery.png, runs/", highlight=False)
+    return folder
+
+
+def compare_reports(options: CompareOptions) -> None:
+    """Prints which of two reports is better in what, and writes it where that is asked."""
+    if options.out and Path(options.out).exists():
+        raise InputError(f"{options.out}: exists already, expected a new folder for the comparison")
+    a, b = read_report(options.a, options.system_a), read_report(options.b, options.system_b)
+    compared = compare(a, b, seed=options.seed)
+    console = Console()
+    print_comparison(compared, console)
+    if options.out:
+        write_comparison(compared, Path(options.out))
+        console.print(f"comparison: {options.out}/comparison.md, comparison.json", highlight=False)
+
+
+class _Bars:
+    """Progress bars that appear as evaluation names what it does."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "_Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=min(done, total))

@@ -1,0 +1,187 @@
+"""A report of an evaluation: report.json holds every number, and the rest is made from it or beside it.
+
+report.json       numbers, intervals, parameters, where they come from
+report.md         the same as tables
+per_query.jsonl   every metric of every query and system, for later comparisons
+runs/*.run.gz     TREC runs, and qrels.txt: anyone can re-score
+weights.png       how title and image share the product vectors
+gallery.png       some queries and what they found
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from make_jax.catalog.reader import Catalog
+from make_jax.errors import InputError
+from make_jax.evaluation.bootstrap import RESAMPLES, Interval, macro_intervals, mean_intervals
+from make_jax.evaluation.evaluate import Evaluation
+from make_jax.evaluation.gallery import draw_gallery
+from make_jax.evaluation.metrics import METRICS
+from make_jax.evaluation.render import markdown
+from make_jax.evaluation.slices import family
+from make_jax.evaluation.trec import write_qrels, write_run
+from make_jax.evaluation.weights_plot import draw_weights, weight_groups
+from make_jax.files import PARTIAL, folder_atomically, write_atomically
+
+FORMAT = 2
+
+
+def write_report(
+    evaluation: Evaluation, catalog: Catalog, folder: str | Path, about: dict[str, Any], *, seed: int = 0
+) -> dict[str, Any]:
+    """Writes the report folder, whole or not at all, and gives back what is in report.json.
+
+    A report that was there before is replaced. A folder with anything else in it is an InputError, and so is a disk
+    that is full. `about` is what `provenance.about` gives.
+    """
+    folder = Path(folder)
+    report = build_report(evaluation, about, seed=seed)
+    with _replacing(folder) as new:
+        ids = [query.id for query in evaluation.judgements.queries]
+        for system, ranking in evaluation.rankings.items():
+            write_run(new / "runs" / f"{system}.run.gz", ranking, ids, evaluation.judgements.product_ids, system)
+        write_qrels(new / "qrels.txt", evaluation.judgements.qrels)
+        write_atomically(new / "per_query.jsonl", "".join(_per_query(evaluation)))
+        if "modal_weights" in report:
+            draw_weights(evaluation, new / "weights.png")
+        report["gallery"] = draw_gallery(evaluation, catalog, new / "gallery.png", seed=seed)
+        write_atomically(new / "report.json", json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+        write_atomically(new / "report.md", markdown(report))
+    return report
+
+
+def build_report(evaluation: Evaluation, about: dict[str, Any], *, seed: int = 0) -> dict[str, Any]:
+    """Every number of the evaluation as plain JSON values: means with 95 % intervals, by slice and system."""
+    judgements = evaluation.judgements
+    report: dict[str, Any] = {
+        "format": FORMAT,
+        "about": about,
+        "split": evaluation.split,
+        "pool": evaluation.pool,
+        "products": len(evaluation.products),
+        "queries": len(judgements.queries),
+        "queries_without_positive": list(judgements.without_positive),
+        "relevant_grade": judgements.relevant,
+        "main": evaluation.main,
+        "fused": evaluation.fused,
+        "reranked": evaluation.reranked,
+        "systems": list(evaluation.rankings),
+        "metrics": list(METRICS),
+        "ir_measures": judgements.rescore_names(),
+        "intervals": {
+            "level": 0.95,
+            "method": "percentile bootstrap over queries",
+            "resamples": RESAMPLES,
+            "seed": seed,
+        },
+        "parameters": evaluation.parameters,
+        "cost": evaluation.cost,
+        "notes": list(evaluation.notes),
+        "slices": {name: _slice(evaluation, mask, seed) for name, mask in evaluation.slices.items()},
+        "macro": _macro(evaluation, seed),
+    }
+    weighed = {
+        name: {
+            "products": len(weights),
+            "mean_title": float(weights.mean()),
+            "quantiles_title": {str(q): float(np.quantile(weights, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)},
+        }
+        for name, weights in weight_groups(evaluation).items()
+    }
+    return report | ({"modal_weights": weighed} if weighed else {})
+
+
+def comparisons(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """The pairs (system, other) whose paired difference a report states."""
+    main, fused, reranked = evaluation.main, evaluation.fused, evaluation.reranked
+    pairs = [(main, other) for other in evaluation.rankings if other not in (main, fused, reranked)]
+    pairs += [(reranked, main)] if reranked else []
+    return pairs + ([(fused, main), (fused, "bm25")] if fused else [])
+
+
+def _slice(evaluation: Evaluation, mask: np.ndarray, seed: int) -> dict[str, Any]:
+    """The numbers of one slice: each system's means, and paired differences."""
+    table = {
+        system: np.stack([values[metric][mask] for metric in METRICS], axis=1)
+        for system, values in evaluation.values.items()
+    }
+    pairs = comparisons(evaluation)
+    columns = [*table.values(), *(table[a] - table[b] for a, b in pairs)]
+    intervals = mean_intervals(np.concatenate(columns, axis=1), seed)
+    blocks = [_numbers(intervals, i * len(METRICS)) for i in range(len(columns))]
+    return {
+        "queries": int(mask.sum()),
+        "systems": dict(zip(table, blocks[: len(table)], strict=True)),
+        "differences": [
+            {"system": a, "minus": b, "metrics": numbers}
+            for (a, b), numbers in zip(pairs, blocks[len(table) :], strict=True)
+        ],
+    }
+
+
+def _macro(evaluation: Evaluation, seed: int) -> dict[str, Any]:
+    """Means in which each group of queries counts alike: a kind (to its first colon) in a language."""
+    groups = [(family(query), query.lang) for query in evaluation.judgements.queries]
+    columns = [np.stack([values[metric] for metric in METRICS], axis=1) for values in evaluation.values.values()]
+    intervals = macro_intervals(np.concatenate(columns, axis=1), groups, seed)
+    return {
+        "groups": {" ".join(filter(None, group)): count for group, count in sorted(Counter(groups).items())},
+        "systems": {system: _numbers(intervals, i * len(METRICS)) for i, system in enumerate(evaluation.values)},
+    }
+
+
+def _numbers(intervals: Interval, start: int) -> dict[str, dict[str, float]]:
+    """One block of columns as metric -> mean, low, high."""
+    return {
+        metric: {
+            "mean": float(intervals.mean[start + i]),
+            "low": float(intervals.low[start + i]),
+            "high": float(intervals.high[start + i]),
+        }
+        for i, metric in enumerate(METRICS)
+    }
+
+
+def _per_query(evaluation: Evaluation) -> Iterator[str]:
+    """A line for each query."""
+    for i, query in enumerate(evaluation.judgements.queries):
+        values = {
+            system: {metric: round(float(of[metric][i]), 6) for metric in METRICS}
+            for system, of in evaluation.values.items()
+        }
+        slices = [name for name, mask in evaluation.slices.items() if mask[i]]
+        line = {"qid": query.id, "kind": query.kind, "lang": query.lang, "slices": slices, "values": values}
+        yield json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder that takes the place of `folder` on a clean exit; until then the old one stands."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; expected a folder for the report")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "report.json").is_file():
+        raise InputError(f"{folder}: holds files that are no report; choose an empty or new folder for the report")
+    fresh, old = (folder.with_name(f"{PARTIAL}{folder.name}-{word}-{os.getpid()}") for word in ("new", "old"))
+    try:
+        with folder_atomically(fresh) as new:
+            yield new
+    except OSError as error:
+        advice = "free some space, or choose a folder on another disk for the report"
+        raise InputError(f"{folder}: the report was not written ({error.strerror or error}); {advice}") from error
+    if folder.exists():
+        folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

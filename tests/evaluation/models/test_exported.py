@@ -1,0 +1,96 @@
+"""Exports as evaluation opens them, against the run that they come from."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from make_jax.catalog.reader import Catalog
+from make_jax.command_line import ExportOptions
+from make_jax.errors import InputError
+from make_jax.evaluation.evaluate import evaluate
+from make_jax.evaluation.models import onnx_run, stablehlo_run, torch_run
+from make_jax.retrieval.exporting import export_run, import_torch
+from make_jax.retrieval.retriever import Retriever
+from tests.interop.exports import PICTURES, TEXTS, TITLES, agree, random_run
+from tests.tiny_catalog import write_catalog
+
+FORMS = {
+    "stablehlo": (stablehlo_run, ("flatbuffers",)),
+    "torch": (torch_run, ("torch",)),
+    "onnx": (onnx_run, ("torch", "onnxscript", "onnxruntime")),
+}
+
+
+def silent(_: str) -> None:
+    """Hears nothing."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run whose parameters are random."""
+    return random_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory) -> Catalog:
+    return Catalog.load(write_catalog(tmp_path_factory.mktemp("catalog") / "tiny", products=60))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_evaluation_of_a_form_is_that_of_its_run(run, catalog, tmp_path, form):
+    kind, libraries = FORMS[form]
+    for library in libraries:
+        pytest.importorskip(library, reason=f"needs {library}: pip install make_jax[onnx,stablehlo]")
+    export_run(ExportOptions(str(run), str(tmp_path / "out"), form), silent)
+    others = [other for other, _ in FORMS.values() if other not in (kind, torch_run)]
+    assert kind.recognise(tmp_path / "out")
+    assert not any(other.recognise(tmp_path / "out") for other in others)
+    model, retriever = kind.load(tmp_path / "out"), Retriever.load(run)
+    assert model.modalities == retriever.modalities
+    agree(retriever.encode_queries(TEXTS), model.encode_queries(TEXTS))
+    ours, theirs = (of.encode_products(TITLES, PICTURES) for of in (retriever, model))
+    agree(ours.vectors, theirs.vectors)
+    agree(ours.weights, theirs.weights)
+    assert model.encode_queries([]).shape == (0, retriever.model.width)
+    first, second = (evaluate(of, catalog) for of in (retriever, model))
+    assert np.array_equal(first.values["joint"]["nDCG@10"], second.values["joint"]["nDCG@10"])
+    on_disk = evaluate(model, catalog, stored=tmp_path / "vectors")
+    np.testing.assert_allclose(
+        on_disk.values["joint"]["nDCG@10"].mean(), first.values["joint"]["nDCG@10"].mean(), rtol=0, atol=0.02
+    )
+    with (tmp_path / "out" / "config.json").open("a") as file:
+        file.write("\n")  # another file, another digest
+    with pytest.raises(InputError, match=r"vectors\.json: model is "):
+        evaluate(kind.load(tmp_path / "out"), catalog, stored=tmp_path / "vectors")
+
+
+def test_what_is_no_export_is_not_recognised(run, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    for kind in (stablehlo_run, torch_run, onnx_run):
+        assert not kind.recognise(tmp_path)
+        assert not kind.recognise(run)
+
+
+def test_a_damaged_artifact_is_refused_in_one_line(run, tmp_path):
+    pytest.importorskip("flatbuffers", reason="needs flatbuffers: pip install make_jax[stablehlo]")
+    export_run(ExportOptions(str(run), str(tmp_path / "out"), "stablehlo"), silent)
+    whole = (tmp_path / "out" / "query.stablehlo").read_bytes()
+    (tmp_path / "out" / "query.stablehlo").write_bytes(whole[:100])
+    with pytest.raises(InputError, match=r"query\.stablehlo: jax\.export cannot read it") as raised:
+        stablehlo_run.load(tmp_path / "out")
+    assert "\n" not in str(raised.value)
+    (tmp_path / "out" / "product.stablehlo").unlink()
+    (tmp_path / "out" / "query.stablehlo").write_bytes(whole)
+    with pytest.raises(InputError, match=r"product\.stablehlo: no such file"):
+        stablehlo_run.load(tmp_path / "out")
+
+
+def test_a_run_that_went_out_and_came_back_is_the_run(run, tmp_path):
+    export_run(ExportOptions(str(run), str(tmp_path / "out"), "torch"), silent)
+    import_torch(str(tmp_path / "out"), str(tmp_path / "back"), silent)
+    first, second = Retriever.load(run), Retriever.load(tmp_path / "back")
+    assert dataclasses.replace(first.model.config) == second.model.config
+    assert first.keywords == second.keywords
+    assert np.array_equal(first.encode_queries(TEXTS), second.encode_queries(TEXTS))

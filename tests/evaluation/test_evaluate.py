@@ -1,0 +1,116 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from make_jax.catalog.reader import Catalog
+from make_jax.errors import InputError
+from make_jax.evaluation.evaluate import evaluate
+from make_jax.evaluation.tuning import DEFAULT_WEIGHT
+from tests.retrieval.fake_encoder import FakeEncoder
+from tests.tiny_catalog import write_catalog, write_lines
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_catalog(tmp_path_factory.mktemp("catalog") / "tiny", products=60, queries=16)
+
+
+def edited(path: Path, new: Path, change: dict[str, object]) -> Path:
+    """A copy of the catalog with keys of catalog.json set."""
+    shutil.copytree(path, new)
+    info = json.loads((path / "catalog.json").read_text(encoding="utf-8"))
+    (new / "catalog.json").write_text(json.dumps(info | change), encoding="utf-8")
+    return new
+
+
+def mean(values: dict[str, np.ndarray]) -> float:
+    return float(values["nDCG@10"].mean())
+
+
+def test_every_system_searches_the_products_of_the_split(path: Path) -> None:
+    result = evaluate(FakeEncoder(), Catalog.load(path), "test")
+    assert list(result.rankings) == ["random", "bm25", "title", "image", "joint", "joint+bm25"]
+    assert (result.main, result.fused) == ("joint", "joint+bm25")
+    assert {product.split for product in result.products} == {"test"}
+    assert {query.split for query in result.judgements.queries} == {"test"}
+    value = {system: mean(values) for system, values in result.values.items()}
+    assert value["joint"] > value["image"] > value["random"]
+    assert value["joint"] >= value["title"] > value["bm25"]  # which cannot read half of the queries
+    assert value["joint+bm25"] >= value["joint"] - 0.01
+    assert result.slices["lang:zh"].sum() == 4
+
+
+def test_products_that_lack_a_modality_are_not_found_by_it_and_noted(path: Path) -> None:
+    result = evaluate(FakeEncoder(), Catalog.load(path), "test")
+    for system, lacks in (("title", lambda p: not p.title), ("image", lambda p: p.image is None)):
+        gone = {i for i, product in enumerate(result.products) if lacks(product)}
+        assert gone
+        assert not gone & set(result.rankings[system].indices.ravel().tolist())
+        assert any(f"{len(gone)} of 12 products cannot be found by {system} alone" in note for note in result.notes)
+    assert (result.rankings["joint"].indices >= 0).all()
+
+
+def test_parameters_are_chosen_on_the_validation_split_even_for_test(path: Path) -> None:
+    chosen = [evaluate(FakeEncoder(), Catalog.load(path), split).parameters for split in ("test", "val")]
+    assert chosen[0]["bm25"] == chosen[1]["bm25"]
+    assert chosen[0]["fusion"] == chosen[1]["fusion"]
+    assert chosen[0]["chosen_on"] == {"split": "val", "queries": 8, "by": "nDCG@10"}
+
+
+def test_a_report_on_validation_says_that_it_flatters(path: Path) -> None:
+    assert any("flatters" in note for note in evaluate(FakeEncoder(), Catalog.load(path), "val").notes)
+    assert not any("flatters" in note for note in evaluate(FakeEncoder(), Catalog.load(path), "test").notes)
+
+
+def test_defaults_are_used_and_noted_without_validation_queries(path: Path, tmp_path: Path) -> None:
+    copy = edited(path, tmp_path / "copy", {})
+    rows = [json.loads(line) for line in (path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
+    write_lines(copy / "queries.jsonl", [row for row in rows if row["split"] == "test"])
+    result = evaluate(FakeEncoder(), Catalog.load(copy), "test")
+    assert result.parameters["chosen_on"] is None
+    assert result.parameters["fusion"] == {"weight": DEFAULT_WEIGHT}
+    assert result.parameters["bm25"] == {"k1": 1.2, "b": 0.75}
+    assert any("nothing was tuned" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("modality", ["title", "image"])
+def test_a_model_of_one_modality_leaves_out_what_it_cannot_do(path: Path, modality: str) -> None:
+    encoder = FakeEncoder(modality)  # type: ignore[arg-type]
+    result = evaluate(encoder, Catalog.load(path), "test")
+    assert list(result.rankings) == ["random", "bm25", modality, f"{modality}+bm25"]
+    assert result.main == modality
+    unasked = 1 if modality == "title" else 0
+    assert all(not any(seen[unasked]) for seen in encoder.seen)
+
+
+def test_hidden_titles_leave_out_all_that_reads_titles(tmp_path: Path) -> None:
+    whole = write_catalog(tmp_path / "whole", products=60, queries=8, missing=False)
+    catalog = Catalog.load(edited(whole, tmp_path / "copy", {"hide_title": True}))
+    result = evaluate(FakeEncoder(), catalog, "test")
+    assert list(result.rankings) == ["random", "image"]
+    assert result.fused is None
+    with pytest.raises(InputError, match="hide_title"):
+        evaluate(FakeEncoder("title"), catalog, "test")
+
+
+def test_a_split_without_positives_is_an_input_error(path: Path) -> None:
+    with pytest.raises(InputError, match="split 'train' has no query with a relevant product"):
+        evaluate(FakeEncoder(), Catalog.load(path), "train")
+
+
+def test_queries_without_a_positive_are_noted(path: Path, tmp_path: Path) -> None:
+    copy = edited(path, tmp_path / "copy", {})
+    with (copy / "queries.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"qid": "nothing", "text": "red", "split": "test", "rel": {}}\n')
+    result = evaluate(FakeEncoder(), Catalog.load(copy), "test")
+    assert result.judgements.without_positive == ("nothing",)
+    assert any(note.startswith("1 queries have no product of grade 3") for note in result.notes)
+
+
+def test_depth_bounds_the_rankings_and_is_noted(path: Path) -> None:
+    result = evaluate(FakeEncoder(), Catalog.load(path), "test", depth=5)
+    assert {ranking.indices.shape[1] for ranking in result.rankings.values()} == {5}
+    assert any("5 deep" in note for note in result.notes)

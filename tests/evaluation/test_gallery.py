@@ -1,0 +1,108 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from make_jax.catalog.reader import Catalog
+from make_jax.catalog.schema import Query
+from make_jax.evaluation.evaluate import Evaluation, evaluate
+from make_jax.evaluation.fonts import Fonts, wrap
+from make_jax.evaluation.gallery import choose, draw_gallery
+from tests.retrieval.fake_encoder import FakeEncoder
+from tests.tiny_catalog import write_catalog
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    return Catalog.load(write_catalog(tmp_path_factory.mktemp("catalog") / "tiny", products=60, queries=16))
+
+
+@pytest.fixture(scope="module")
+def evaluation(catalog: Catalog) -> Evaluation:
+    return evaluate(FakeEncoder(), catalog, "test")
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def green(path: Path) -> int:
+    return int((pixels(path) == (0x13, 0x8A, 0x36)).all(axis=-1).sum())
+
+
+def test_the_gallery_marks_relevant_results(catalog: Catalog, evaluation: Evaluation, tmp_path: Path) -> None:
+    caption = draw_gallery(evaluation, catalog, tmp_path / "a.png", rows=2, columns=3)
+    assert caption.startswith("2 of 8 queries, drawn by seed 0")
+    swapped = dict(evaluation.rankings)
+    worst = evaluation.rankings["joint"]
+    swapped["joint"] = type(worst)(worst.scores[:, ::-1].copy(), worst.indices[:, ::-1].copy())
+    draw_gallery(dataclasses.replace(evaluation, rankings=swapped), catalog, tmp_path / "b.png", rows=2, columns=3)
+    assert green(tmp_path / "a.png") > green(tmp_path / "b.png")
+
+
+def test_sensitive_products_and_queries_for_them_are_left_out(
+    catalog: Catalog, evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = {product.id for product in evaluation.products[:6]}
+    products = tuple(dataclasses.replace(product, sensitive=product.id in hidden) for product in evaluation.products)
+    shown: list[str] = []
+    real = Catalog.image_bytes
+    monkeypatch.setattr(Catalog, "image_bytes", lambda self, product: shown.append(product.id) or real(self, product))
+    caption = draw_gallery(dataclasses.replace(evaluation, products=products), catalog, tmp_path / "a.png", columns=12)
+    asked = [
+        query
+        for query in evaluation.judgements.queries
+        if not hidden & {i for i, grade in query.rel.items() if grade > 0} and Fonts().covers(query.text)
+    ]
+    assert caption.startswith(f"{len(asked)} of 8 queries")
+    assert "sensitive" in caption
+    assert not hidden & set(shown)
+
+
+def test_queries_come_in_turn_from_kinds_and_languages_and_from_the_seed() -> None:
+    queries = tuple(
+        Query(f"q{i}", "t", "test", {}, kind, lang)
+        for i, (kind, lang) in enumerate([("attr:a", "en")] * 20 + [("attr:b", "zh")] * 3 + [("title", "en")])
+    )
+    everything = list(range(len(queries)))
+    chosen = choose(queries, everything, 6, seed=0)
+    assert sorted((queries[i].kind[:5], queries[i].lang) for i in chosen) == [
+        ("attr:", "en"),
+        ("attr:", "en"),
+        ("attr:", "en"),
+        ("attr:", "zh"),
+        ("attr:", "zh"),
+        ("title", "en"),
+    ]
+    assert choose(queries, everything, 6, seed=0) == chosen
+    assert choose(queries, everything, 6, seed=1) != chosen
+    assert len(choose(queries, everything, 100, seed=0)) == 24
+
+
+def test_queries_that_no_font_can_write_are_left_out_and_counted(
+    catalog: Catalog, evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fonts, "covers", lambda self, text: text.isascii())
+    caption = draw_gallery(evaluation, catalog, tmp_path / "a.png", rows=8, columns=2)
+    assert caption.startswith("4 of 8 queries")
+    assert "4 queries could not be drawn" in caption
+
+
+def test_fonts_cover_english_and_not_private_characters() -> None:
+    fonts = Fonts()
+    assert fonts.covers("Red shoes, größe 42 ✓")
+    assert not fonts.covers("\ue123")
+
+
+def test_wrap_keeps_to_width_and_lines() -> None:
+    font = Fonts().of("a", 12)
+    text = "A very long title of a product that nobody will ever read to the end"
+    lines = wrap(text, font, 100, 3)
+    assert len(lines) == 3 and lines[-1].endswith("…")
+    assert all(font.getlength(line) <= 100 for line in lines)
+    assert " ".join(wrap(text, font, 100, 99)) == text
+    assert "".join(wrap("x" * 100, font, 100, 99)) == "x" * 100
+    assert wrap("", font, 100, 3) == []

@@ -1,0 +1,201 @@
+import dataclasses
+import gzip
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from make_jax.catalog.reader import Catalog
+from make_jax.errors import InputError
+from make_jax.evaluation.evaluate import Evaluation, evaluate
+from make_jax.evaluation.render import markdown, print_report
+from make_jax.evaluation.report import build_report, write_report
+from make_jax.evaluation.weights_plot import weight_groups
+from make_jax.runs.provenance import about, queries_from
+from tests.retrieval.fake_encoder import FakeEncoder
+from tests.tiny_catalog import write_catalog
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    path = write_catalog(tmp_path_factory.mktemp("catalog") / "tiny", products=60, queries=16)
+    (path / "PROVENANCE.md").write_text("# tiny\n\n**Queries:** made by the tests.\n")
+    return Catalog.load(path)
+
+
+@pytest.fixture(scope="module")
+def evaluation(catalog: Catalog) -> Evaluation:
+    return evaluate(FakeEncoder(), catalog, "test")
+
+
+@pytest.fixture(scope="module")
+def written(catalog: Catalog, evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "test"
+    write_report(evaluation, catalog, folder, about(catalog, seed=0, command="python eval.py runs/x", step=7))
+    return folder
+
+
+def test_report_holds_every_number_with_interval_count_and_origin(written: Path, catalog: Catalog) -> None:
+    report = json.loads((written / "report.json").read_text(encoding="utf-8"))
+    assert report["about"]["catalog"]["digest"] == catalog.digest
+    assert report["about"]["catalog"]["queries_from"].startswith("made by the tests.")
+    assert report["about"]["command"] == "python eval.py runs/x"
+    assert report["about"]["step"] == 7
+    assert {"commit", "device", "versions", "seed"} <= set(report["about"])
+    assert (report["queries"], report["products"]) == (8, 12)
+    for part in report["slices"].values():
+        assert part["queries"] > 0
+        assert list(part["systems"]) == report["systems"]
+        for numbers in part["systems"].values():
+            assert list(numbers) == report["metrics"]
+            assert all(n["low"] <= n["mean"] <= n["high"] for n in numbers.values())
+    pairs = [(d["system"], d["minus"]) for d in report["slices"]["all"]["differences"]]
+    assert ("joint", "image") in pairs and ("joint", "title") in pairs
+    assert ("joint+bm25", "joint") in pairs and ("joint+bm25", "bm25") in pairs
+
+
+def test_differences_are_of_the_means(written: Path) -> None:
+    part = json.loads((written / "report.json").read_text(encoding="utf-8"))["slices"]["all"]
+    for difference in part["differences"]:
+        for metric, numbers in difference["metrics"].items():
+            a, b = (part["systems"][difference[side]][metric]["mean"] for side in ("system", "minus"))
+            assert numbers["mean"] == pytest.approx(a - b)
+
+
+def test_macro_means_are_the_means_of_the_groups(written: Path) -> None:
+    report = json.loads((written / "report.json").read_text(encoding="utf-8"))
+    assert report["macro"]["groups"] == {"colour+shape en": 4, "colour+shape zh": 4}
+    for system, of in report["macro"]["systems"].items():
+        parts = [report["slices"][f"lang:{lang}"]["systems"][system] for lang in ("en", "zh")]
+        for metric, numbers in of.items():
+            assert numbers["mean"] == pytest.approx(sum(part[metric]["mean"] for part in parts) / 2)
+    assert "micro: each query alike" in (written / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_report_states_task_pool_and_cost(written: Path) -> None:
+    report = json.loads((written / "report.json").read_text(encoding="utf-8"))
+    assert report["pool"] == "split" and report["slices"]["task:graded"]["queries"] > 0
+    assert report["cost"]["products"] == 12 and report["cost"]["queries"] == 8
+    assert report["cost"]["bytes"] == 4 * 8 and report["cost"]["product_seconds"] > 0
+    text = (written / "report.md").read_text(encoding="utf-8")
+    assert "| graded |" in text and "32 bytes a product as its vectors are kept" in text
+
+
+def test_markdown_is_made_from_the_json_alone(written: Path) -> None:
+    report = json.loads((written / "report.json").read_text(encoding="utf-8"))
+    text = (written / "report.md").read_text(encoding="utf-8")
+    assert markdown(report) == text
+    mean = report["slices"]["all"]["systems"]["joint"]["nDCG@10"]["mean"]
+    assert f"| joint | {mean:.3f} |" in text
+    assert "Queries: made by the tests." in text
+
+
+def test_runs_re_score_to_the_numbers_of_the_report(written: Path) -> None:
+    report = json.loads((written / "report.json").read_text(encoding="utf-8"))
+    for system in ("bm25", "joint+bm25"):
+        names = {name: metric for metric, name in report["ir_measures"].items()}
+        done = subprocess.run(
+            [sys.executable, "-m", "ir_measures", "qrels.txt", f"runs/{system}.run.gz", *names, "-p", "9"],
+            cwd=written,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        again = dict(line.split("\t") for line in done.stdout.splitlines())
+        ours = report["slices"]["all"]["systems"][system]
+        assert {names[n]: float(v) for n, v in again.items()} == pytest.approx(
+            {metric: numbers["mean"] for metric, numbers in ours.items()}, abs=1e-8
+        )
+
+
+def test_per_query_values_average_to_the_report(written: Path) -> None:
+    report = json.loads((written / "report.json").read_text(encoding="utf-8"))
+    lines = [json.loads(line) for line in (written / "per_query.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == 8
+    mean = sum(line["values"]["joint"]["MAP"] for line in lines) / 8
+    assert mean == pytest.approx(report["slices"]["all"]["systems"]["joint"]["MAP"]["mean"], abs=1e-6)
+
+
+def test_pictures_are_there(written: Path) -> None:
+    for name in ("weights.png", "gallery.png"):
+        with Image.open(written / name) as image:
+            image.load()
+            assert image.width > 400
+    assert gzip.decompress((written / "runs" / "joint.run.gz").read_bytes()).count(b"\n") == 8 * 12
+
+
+def test_modal_weights_are_of_products_that_have_both(written: Path, evaluation: Evaluation) -> None:
+    report = json.loads((written / "report.json").read_text(encoding="utf-8"))
+    both = sum(bool(product.title) and product.image is not None for product in evaluation.products)
+    assert report["modal_weights"]["all"]["products"] == both < 12
+    weights = [w[0] for w in evaluation.embeddings.weights.tolist() if 0 < w[0] < 1]
+    assert report["modal_weights"]["all"]["mean_title"] == pytest.approx(sum(weights) / both)
+
+
+def test_weight_groups_follow_what_was_dropped(evaluation: Evaluation) -> None:
+    products = tuple(
+        dataclasses.replace(product, dropped=(("colour",), ("colour", "type"), ())[i % 3])
+        for i, product in enumerate(evaluation.products)
+    )
+    groups = weight_groups(dataclasses.replace(evaluation, products=products))
+    assert list(groups) == ["all", "nothing dropped", "colour dropped", "type dropped"]
+    assert len(groups["nothing dropped"]) + len(groups["colour dropped"]) == len(groups["all"])
+
+
+def test_the_terminal_shows_the_table_the_notes_and_where_queries_come_from(
+    evaluation: Evaluation, catalog: Catalog
+) -> None:
+    stream = io.StringIO()
+    print_report(build_report(evaluation, about(catalog, seed=0)), Console(file=stream, width=150))
+    shown = stream.getvalue()
+    for words in ("joint + BM25", "image only", "cannot be found", "made by the tests", "joint - title only: nDCG@10"):
+        assert words in shown
+
+
+def test_a_report_is_replaced_and_other_files_are_not(evaluation: Evaluation, catalog: Catalog, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    note = about(catalog, seed=0)
+    write_report(evaluation, catalog, folder, note)
+    (folder / "old.txt").write_text("of the last report")
+    write_report(evaluation, catalog, folder, note)
+    assert not (folder / "old.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+    (folder / "report.json").unlink()
+    with pytest.raises(InputError, match="holds files that are no report"):
+        write_report(evaluation, catalog, folder, note)
+    assert (folder / "report.md").exists()
+
+
+def test_an_error_leaves_the_old_report_and_nothing_beside_it(
+    evaluation: Evaluation, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "report"
+    write_report(evaluation, catalog, folder, about(catalog, seed=0))
+    before = (folder / "report.json").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("make_jax.evaluation.report.draw_gallery", full)
+    with pytest.raises(InputError, match=r"report: the report was not written \(No space left on device\)"):
+        write_report(evaluation, catalog, folder, about(catalog, seed=1))
+    assert (folder / "report.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_catalog_without_provenance_says_so(tmp_path: Path) -> None:
+    catalog = Catalog.load(write_catalog(tmp_path / "tiny"))
+    assert "does not say" in queries_from(catalog)
+
+
+def test_the_recorded_command_tells_nobodys_folders(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["eval.py", f"{tmp_path}/runs/a", "--data.catalog", "/home/me/shop.zip", "-k", "5"])
+    assert about(catalog, seed=0)["command"] == "python eval.py runs/a --data.catalog shop.zip -k 5"

@@ -1,0 +1,67 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec
+
+from make_jax.planning.devices import PEAKS
+from make_jax.planning.flops import count_flops, step_flops
+from make_jax.runs.mesh import BATCH_AXES, make_mesh
+
+X, W = jnp.ones((16, 32)), jnp.ones((32, 32))
+ONE = 2 * 16 * 32 * 32  # FLOPs of X @ W
+
+
+def scanned(x: jax.Array, w: jax.Array) -> jax.Array:
+    return jax.lax.scan(lambda carry, _: (jnp.tanh(carry @ w), None), x, length=5)[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        pytest.param(lambda x, w: x @ w, ONE, id="product"),
+        pytest.param(scanned, 5 * ONE, id="scan"),
+        pytest.param(lambda x, w: jax.lax.cond(x[0, 0] > 0, lambda: (x @ w) @ w, lambda: x @ w), 2 * ONE, id="cond"),
+        pytest.param(jax.grad(lambda x, w: jnp.sum(scanned(x, w)), argnums=1), 15 * ONE, id="gradient of a scan"),
+        pytest.param(
+            jax.grad(lambda x, w: jnp.sum(jax.checkpoint(scanned)(x, w)), argnums=1),
+            20 * ONE,
+            id="what is computed again counts again",
+        ),
+        pytest.param(
+            lambda x, w: jax.lax.conv(x.reshape(1, 32, 4, 4), w.reshape(8, 32, 2, 2), (1, 1), "VALID"),
+            2 * (8 * 3 * 3) * (32 * 2 * 2),
+            id="convolution",
+        ),
+    ],
+)
+def test_flops_are_those_of_the_products(function, expected):
+    assert step_flops(jax.jit(function), X, W) == expected
+
+
+def test_flops_of_a_shard_map_are_those_of_all_devices():
+    rows = PartitionSpec(BATCH_AXES)
+    split = jax.shard_map(lambda x, w: x @ w, mesh=make_mesh(), in_specs=(rows, PartitionSpec()), out_specs=rows)
+    assert step_flops(jax.jit(split), X, W) == ONE
+
+
+def test_flops_are_those_that_the_compiler_counts_where_it_has_no_loop():
+    def loss(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jnp.sum(((x @ w) @ w.T) ** 2)
+
+    step = jax.jit(jax.value_and_grad(loss, argnums=1))
+    counted = step.lower(X, W).compile().cost_analysis()["flops"]
+    assert step_flops(step, X, W) == pytest.approx(counted, rel=0.05)  # which has the elementwise work besides
+
+
+def test_flops_of_what_is_not_jitted_are_not_known():
+    assert step_flops(lambda x: x, X) is None
+    assert count_flops(jax.make_jaxpr(lambda x: x + 1)(X).jaxpr) == 0
+
+
+def test_peaks_are_of_one_order_with_each_other():
+    for name, peak in PEAKS.items():
+        assert 0.1 <= peak.float32 / peak.bfloat16 <= 1, name
+        assert 100 < peak.bfloat16 / peak.memory_bandwidth < 1000, name  # FLOPs a byte
+        assert 0.05 < peak.interconnect / peak.memory_bandwidth < 0.5, name
+    assert PEAKS["TPU v5 lite"].flops("bfloat16") == 197e12
+    assert PEAKS["NVIDIA H100 80GB HBM3"].flops("float32") == 494.7e12
