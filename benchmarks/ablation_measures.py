@@ -10,7 +10,7 @@ from make_jax.evaluation.slices import query_slices
 from make_jax.retrieval.embed import embed_products, embed_queries
 from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.search import search
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 from make_jax.runs.run_folder import read_checkpoint
 
 METRIC = "nDCG@10"
@@ -29,7 +29,7 @@ def measure(run: Path, path: str, seed: int) -> dict[str, Any]:
     _, meta, _ = read_checkpoint(run, "last")
     seconds = round(meta["seconds"], 1)
     return {
-        "about": about(catalog, seed=seed, run={"steps": meta["position"], "training_seconds": seconds}),
+        "about": metadata(catalog, seed=seed, run={"steps": meta["position"], "training_seconds": seconds}),
         "val": _split(retriever, catalog, "val"),
         "test": _split(retriever, catalog, "test"),
     }

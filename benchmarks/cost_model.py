@@ -33,7 +33,7 @@ from make_jax.files import write_atomically
 from make_jax.planning.dry_run import Report, trace_step
 from make_jax.planning.hardware import machine_of
 from make_jax.planning.roofline import bounds
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 CHIPS = (16, 32, 64, 128, 256, 512, 1024)
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "cost-model.json")
     asked = parser.parse_args()
     config: Config = runpy.run_path(str(ROOT / "configs" / "pod.py"))["config"]
-    told = about(Catalog.load(""), seed=config.train.seed)
+    told = metadata(Catalog.load(""), seed=config.train.seed)
     cases = [("same batch", chips, config.train.batch_size) for chips in CHIPS]
     cases += [("same rows", chips, ROWS * chips) for chips in CHIPS]
     rows: list[dict[str, Any]] = []

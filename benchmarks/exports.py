@@ -28,7 +28,7 @@ from make_jax.retrieval.embed import Encoder, embed_products, embed_queries
 from make_jax.retrieval.exporting import export_run
 from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.search import search
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 LOADERS: dict[Form, Any] = {"torch": torch_run, "onnx": onnx_run, "onnx-int8": onnx_run, "stablehlo": stablehlo_run}
@@ -50,7 +50,7 @@ def main() -> None:
     retriever = Retriever.load(asked.run)
     whole = _Asked(retriever, catalog)
     made: dict[str, Any] = {
-        "about": about(catalog, seed=0, of_forms={name: version(name) for name in LIBRARIES}),
+        "about": metadata(catalog, seed=0, of_forms={name: version(name) for name in LIBRARIES}),
         "queries": len(whole.texts),
         "products": len(whole.products),
         METRIC: whole.interval(whole.values),

@@ -47,8 +47,8 @@ from make_jax.files import write_atomically
 from make_jax.inputs.pipeline import train_batches
 from make_jax.model.make import Make
 from make_jax.objectives.total import total_loss
-from make_jax.runs.mesh import batch_sharding, make_mesh, place_batch, replicated
-from make_jax.runs.provenance import about
+from make_jax.runs.mesh import batch_sharding, make_mesh, replicated_sharding, shard_batch
+from make_jax.runs.provenance import metadata
 from make_jax.training.gradient_cache import make_encode, make_gradient
 from make_jax.training.optimizer import named_leaves
 from make_jax.training.start import make_keywords, make_tokenizer
@@ -74,7 +74,7 @@ class Variant:
     def __init__(self, batch: int, micro_batch: int) -> None:
         config, mesh = config_of(batch, micro_batch), make_mesh(devices=jax.devices()[:1])
         asked = {name: rows for name, rows in random_batch(config).items() if "masked" not in name}
-        self.batch = place_batch(asked, mesh)
+        self.batch = shard_batch(asked, mesh)
         model = Make(config.model, config.inputs, VOCABULARY, KEYWORDS)
         self.state = init_state(model, config, mesh)
         self.step = make_step(model, config, mesh, self.state.params).lower(self.state, self.batch).compile()
@@ -134,7 +134,7 @@ def take_large_step(catalog: Catalog, rows: int) -> dict[str, Any]:
     print(f"read {rows} rows in {read:.0f} s; {_peak_gib():.2f} GiB at most until now", flush=True)
     input_bytes = sum(array.nbytes for array in batch.values())
     queries, products = (len(np.unique(batch[f"{name}_id"])) for name in ("query", "product"))
-    placed = place_batch(batch, mesh)
+    placed = shard_batch(batch, mesh)
     del batch
     model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
     state = init_state(model, config, mesh)
@@ -182,7 +182,7 @@ def compare_gradients(rows: int = 512, micro: int = 16, dropout: float = 0.1) ->
 
     expected_loss, expected = jax.device_get(jax.jit(jax.value_and_grad(loss_of))(params))
     gradient = make_gradient(model, config, mesh, params, jax.tree.map(lambda _: 1.0, params))
-    places = replicated(mesh), batch_sharding(mesh), replicated(mesh)
+    places = replicated_sharding(mesh), batch_sharding(mesh), replicated_sharding(mesh)
     arguments = jax.device_put((params, batch, key), places)
     loss, _, _, found = jax.device_get(jax.jit(lambda p, b, k: gradient(p, b, None, k))(*arguments))
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
@@ -223,14 +223,14 @@ def main() -> None:
     catalog = Catalog.load(asked.large or "")
     if asked.large:
         command = f"python benchmarks/gradient_cache.py --large {Path(asked.large).name} --rows {asked.rows}"
-        made = {"about": about(catalog, seed=0, command=command), **take_large_step(catalog, asked.rows)}
+        made = {"about": metadata(catalog, seed=0, command=command), **take_large_step(catalog, asked.rows)}
         print(json.dumps(made, indent=1))
     elif asked.equal:
-        made = {"about": about(catalog, seed=0), **compare_gradients()}
+        made = {"about": metadata(catalog, seed=0), **compare_gradients()}
         print(json.dumps(made, indent=1))
     else:
         rows = compare(asked.steps)
-        made = {"about": about(catalog, seed=0), "steps": asked.steps, "rows": rows}
+        made = {"about": metadata(catalog, seed=0), "steps": asked.steps, "rows": rows}
         for name, row in rows.items():
             print(f"{name:35} {row['seconds']:7.3f} s  least {row['least']:7.3f} s  {row['temporary_mib']:8.1f} MiB")
     write_atomically(out, json.dumps(made, indent=1) + "\n")

@@ -16,7 +16,7 @@ from make_jax.catalog.mining import mine_keywords
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = 3
@@ -41,7 +41,7 @@ def main() -> None:
             keywords.pack([keywords.tag(title) for title in titles[first : first + CHUNK]])
         seconds.append(time.process_time() - start)
     made = {
-        "about": about(catalog, seed=0),
+        "about": metadata(catalog, seed=0),
         "titles": len(titles),
         "keywords": len(keywords),
         "cpu_seconds": [round(second, 2) for second in seconds],

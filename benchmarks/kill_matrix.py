@@ -47,7 +47,7 @@ from kill_runs import (
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 from make_jax.runs.watch import GONE
 
 GRACE = 30.0  # seconds from SIGTERM to the end
@@ -368,7 +368,7 @@ def main() -> int:
             rows[name] = do(name, row)
             write_atomically(file, json.dumps(list(rows.values()), indent=1) + "\n")
     results = [row["result"] for row in rows.values()]
-    made = {"about": about(Catalog.load(""), seed=asked.seed, kills=asked.kills), "rows": list(rows.values())}
+    made = {"about": metadata(Catalog.load(""), seed=asked.seed, kills=asked.kills), "rows": list(rows.values())}
     write_atomically(asked.out, json.dumps(made, indent=1) + "\n")
     print(", ".join(f"{results.count(word)} {word}" for word in ("kept", "BROKEN", "not run")) + f"; {asked.out}")
     return 1 if "BROKEN" in results else 0

@@ -23,7 +23,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.runs.mesh import make_mesh
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCHES = tuple(2**n for n in range(14, 19))
@@ -49,7 +49,7 @@ def main() -> None:
         mib = round(program.memory_analysis().temp_size_in_bytes / 2**20, 2)
         rows.append({"form": form, "batch": batch, "tile": tile, "keywords": keywords, "temporary_mib": mib})
         print(f"{form:9} batch {batch:6} tile {tile:4} keywords {keywords:4}  {mib:10.2f} MiB a device", flush=True)
-    made = {"about": about(Catalog.load(""), seed=0), "devices": mesh.size, "width": WIDTH, "rows": rows}
+    made = {"about": metadata(Catalog.load(""), seed=0), "devices": mesh.size, "width": WIDTH, "rows": rows}
     write_atomically(asked.out, json.dumps(made, indent=1) + "\n")
 
 

@@ -19,7 +19,7 @@ def main() -> None:
     import numpy as np
     from loss_inputs import specs, value_and_gradient
 
-    from make_jax.runs.mesh import batch_sharding, make_mesh, replicated
+    from make_jax.runs.mesh import batch_sharding, make_mesh, replicated_sharding
 
     if processes > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", processes, rank)
@@ -33,7 +33,7 @@ def main() -> None:
     def place(name: str, x: Any) -> Any:
         if mesh is None:
             return jax.numpy.asarray(x)
-        sharding = replicated(mesh) if name == "log_scale" else batch_sharding(mesh)
+        sharding = replicated_sharding(mesh) if name == "log_scale" else batch_sharding(mesh)
         return jax.make_array_from_process_local_data(sharding, x)
 
     arrays = {name: place(name, x) for name, x in local.items()}

@@ -24,7 +24,7 @@ from typing import Any
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent
@@ -126,7 +126,7 @@ def main() -> None:
     ours = [sys.executable, str(HERE / "loss_peer_make_jax.py")]
     commands = {"open_clip": peer, "gather": [*ours, "gather"], "ring": [*ours, "ring"]}
     load = os.getloadavg()[0]
-    told = about(
+    told = metadata(
         Catalog.load(""),
         seed=0,
         command="python benchmarks/loss_peers.py --torch-python PYTHON --loss-py LOSS_PY",

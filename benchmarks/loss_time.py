@@ -22,7 +22,7 @@ from loss_inputs import WIDTH, arrays, value_and_gradient
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCHES = (8192, 16384)
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "loss-time.json")
     asked = parser.parse_args()
     load = os.getloadavg()[0]
-    told = about(Catalog.load(""), seed=0, cores=os.cpu_count(), load_at_start=round(load, 2))
+    told = metadata(Catalog.load(""), seed=0, cores=os.cpu_count(), load_at_start=round(load, 2))
     rows: list[dict[str, Any]] = []
     for batch, keywords in itertools.product(BATCHES, (0, 2048)):
         rows += measure(batch, keywords, asked.rounds)  # written after each, so that a run that is stopped keeps it

@@ -30,7 +30,7 @@ from make_jax.files import write_atomically
 from make_jax.retrieval.embed import Embeddings, Modality, embed_products, embed_queries
 from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.search import search
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 METRIC = "nDCG@10"
@@ -149,7 +149,7 @@ def main() -> None:
     found = {m: embed_products(retriever, catalog, products, m) for m in ("both", "title")}
     size = (retriever.model.inputs.image_height, retriever.model.inputs.image_width)
     told = {
-        "about": about(catalog, seed=0),
+        "about": metadata(catalog, seed=0),
         "split": asked.split,
         "image_weight": by_dropped(products, found["both"].weights[:, 1]),
         "colour_queries": colour_queries(retriever, catalog, asked.split, found, products),

@@ -25,8 +25,8 @@ from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.inputs.masking import hidden_patches
 from make_jax.model.make import Make
-from make_jax.runs.mesh import make_mesh, place_batch
-from make_jax.runs.provenance import about
+from make_jax.runs.mesh import make_mesh, shard_batch
+from make_jax.runs.provenance import metadata
 from make_jax.training.step import init_state, make_step
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +79,7 @@ class Variant:
         model = Make(config.model, config.inputs, VOCABULARY, KEYWORDS)
         self.state = init_state(model, config, mesh)
         swaps = config.objectives.keyword_swaps
-        self.batch = place_batch({k: v for k, v in batch.items() if swaps or not k.startswith("swap")}, mesh)
+        self.batch = shard_batch({k: v for k, v in batch.items() if swaps or not k.startswith("swap")}, mesh)
         self.state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
         self.step = make_step(model, config, mesh, self.state.params).lower(self.state, self.batch).compile()
         self.temporary = self.step.memory_analysis().temp_size_in_bytes
@@ -150,7 +150,7 @@ def main() -> None:
         }
         for name, variant in variants.items()
     }
-    made = {"about": about(Catalog.load(""), seed=0), "steps": asked.steps, "rows": rows}
+    made = {"about": metadata(Catalog.load(""), seed=0), "steps": asked.steps, "rows": rows}
     write_atomically(asked.out, json.dumps(made, indent=1) + "\n")
     base = rows["QIC alone"]["seconds"]
     for name, row in rows.items():

@@ -26,7 +26,7 @@ from make_jax.config import Config
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.planning.dry_run import dry_run
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 PODS = (("v5e", 256), ("v5p", 64))
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "pod-compile.json")
     asked = parser.parse_args()
-    told = about(Catalog.load(""), seed=recipe().train.seed)
+    told = metadata(Catalog.load(""), seed=recipe().train.seed)
     rows: list[dict[str, Any]] = []
     # A process for each: the compiler keeps gigabytes to its end.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as each:

@@ -36,9 +36,9 @@ from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.model.make import Make
 from make_jax.planning.collectives import compiled
-from make_jax.runs.mesh import make_mesh, place_batch
-from make_jax.runs.processes import joined
-from make_jax.runs.provenance import about
+from make_jax.runs.mesh import make_mesh, shard_batch
+from make_jax.runs.processes import init_distributed
+from make_jax.runs.provenance import metadata
 from make_jax.training.step import init_state, make_step
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,14 +55,14 @@ def recipe(batch: int) -> Config:
 def worker(batch: int, steps: int, found: ProcessesConfig) -> None:
     """One process of one setting; the first prints what it measured as JSON."""
     config = recipe(batch)
-    with joined(found, lambda: None) as processes:
+    with init_distributed(found, lambda: None) as processes:
         mesh = make_mesh()
         model = Make(config.model, config.inputs, VOCABULARY, KEYWORDS)
         state = init_state(model, config, mesh)
         rows = batch // processes.count
         mine = slice(processes.index * rows, (processes.index + 1) * rows)
         whole = {name: value for name, value in random_batch(config).items() if not name.startswith("swap")}
-        placed = place_batch({name: value[mine] for name, value in whole.items()}, mesh)
+        placed = shard_batch({name: value[mine] for name, value in whole.items()}, mesh)
         step = make_step(model, config, mesh, state.params).lower(state, placed).compile()  # type: ignore[attr-defined]
         seconds = []
         for _ in range(steps + 1):
@@ -70,7 +70,7 @@ def worker(batch: int, steps: int, found: ProcessesConfig) -> None:
             state, metrics = step(state, placed)
             jax.block_until_ready((state, metrics))
             seconds.append(time.perf_counter() - start)
-        if processes.first:
+        if processes.is_coordinator:
             collectives = [{**each._asdict(), "sent": each.sent} for each in compiled(step.as_text())]
             temporary = step.memory_analysis().temp_size_in_bytes
             told = {"seconds": seconds[1:], "collectives": collectives, "temporary": temporary}
@@ -132,7 +132,7 @@ def main() -> None:
     for each in rows:
         each["efficiency"] = rows[0]["seconds"] / each["seconds"]
     load = os.getloadavg()[0]
-    made = {"about": about(Catalog.load(""), seed=0), **{k: asked[k] for k in ("batch", "steps", "rounds")}}
+    made = {"about": metadata(Catalog.load(""), seed=0), **{k: asked[k] for k in ("batch", "steps", "rounds")}}
     made |= {"cores": os.cpu_count(), "load_at_the_end": load, "rows": rows}
     write_atomically(asked["out"], json.dumps(made, indent=1) + "\n")
     for each in rows:

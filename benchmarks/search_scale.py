@@ -24,7 +24,7 @@ import search_scale_vectors
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent
@@ -131,7 +131,7 @@ def main() -> None:
     version = subprocess.run([asked.faiss_python, "-c", asks], capture_output=True, text=True)
     if version.returncode and asked.beside:
         raise InputError(f"--faiss-python {asked.faiss_python}: cannot import faiss; pip install faiss-cpu there")
-    told = about(
+    told = metadata(
         Catalog.load(""),
         seed=asked.seed,
         command="python benchmarks/search_scale.py --folder WORK --faiss-python PYTHON",

@@ -14,7 +14,7 @@ from make_jax.command_line import parse
 from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.report import write_report
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 from tests.conftest import ROOT
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
@@ -58,7 +58,7 @@ def work(baselines: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             out, split = Path(command[command.index("--out") + 1]), command[command.index("--split") + 1]
             # the candidate "joint-loss-slower" reads more than the others, so it is the one to choose
             model = None if command[2] == "bm25" else FakeEncoder("both" if "slower" in command[2] else "image")
-            write_report(evaluate(model, catalog, split), catalog, out, about(catalog, seed=0))
+            write_report(evaluate(model, catalog, split), catalog, out, metadata(catalog, seed=0))
 
     monkeypatch.setattr(baselines, "run_program", run)
     return tmp_path, ran

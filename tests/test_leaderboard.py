@@ -12,7 +12,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.report import write_report
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 from tests.conftest import ROOT
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
@@ -33,7 +33,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("bm25", None, "split"),
         ("all", FakeEncoder(), "all"),
     ):
-        made = about(catalog, seed=0, model={"name": name, "kind": "fake"}, run={"training_seconds": 60.0})
+        made = metadata(catalog, seed=0, model={"name": name, "kind": "fake"}, run={"training_seconds": 60.0})
         write_report(evaluate(encoder, catalog, "test", pool=pool), catalog, folder / name, made)
     return folder
 

@@ -12,7 +12,7 @@ from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.models.run import Facts
 from make_jax.evaluation.report import write_report
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 from tests.conftest import ROOT
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
@@ -33,7 +33,7 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[ModuleType, 
             catalog = Catalog.load(command[command.index("--data.catalog") + 1])
             out, split = Path(command[command.index("--out") + 1]), command[command.index("--split") + 1]
             model = FakeEncoder("both" if "pretrained" in Path(command[2]).name else "image")
-            write_report(evaluate(model, catalog, split), catalog, out, about(catalog, seed=0))
+            write_report(evaluate(model, catalog, split), catalog, out, metadata(catalog, seed=0))
 
     told = {"steps": 7, "training_seconds": 1.5}
     monkeypatch.setattr(module, "run_program", run_program)

@@ -14,7 +14,7 @@ from make_jax.evaluation.models import open_model, run
 from make_jax.evaluation.render import print_report
 from make_jax.evaluation.report import write_report
 from make_jax.retrieval.rerank import DEFAULT_DEPTH, can_match
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 
 OTHERS = Path("runs/eval")  # reports of models that are not runs, which have no folder of ours
 
@@ -57,7 +57,7 @@ def evaluate_model(options: EvalOptions) -> Path | None:
             stored=stored,
             progress=bars.show,
         )
-    made = about(catalog, seed=facts.seed, model={"name": opened.name, "kind": opened.kind})
+    made = metadata(catalog, seed=facts.seed, model={"name": opened.name, "kind": opened.kind})
     made |= {"run": facts.run} if ours else {}
     report = write_report(evaluation, catalog, folder, made)
     print_report(report, console)

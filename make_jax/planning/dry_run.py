@@ -23,7 +23,7 @@ from make_jax.planning.hardware import Machine, machine_of, name_of
 from make_jax.planning.roofline import Bounds, bounds
 from make_jax.planning.shapes import batch_shapes, bytes_per_device, model_of, state_shapes
 from make_jax.planning.step_costs import Counts, count
-from make_jax.runs.mesh import BATCH_AXES, AnyMesh, abstract_mesh, check_rows
+from make_jax.runs.mesh import BATCH_AXES, AnyMesh, abstract_mesh, check_batch_config
 from make_jax.runs.state import parameter_count
 from make_jax.training.gradient_cache import make_encode
 from make_jax.training.step import make_step
@@ -101,7 +101,7 @@ def _check(config: Config, devices: int) -> AnyMesh:
     """The mesh of so many devices, if the settings agree with it and with each other."""
     check(config)
     mesh = abstract_mesh(config.train.fsdp, devices)
-    check_rows(config, mesh)
+    check_batch_config(config, mesh)
     return mesh
 
 

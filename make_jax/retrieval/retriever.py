@@ -27,7 +27,7 @@ from make_jax.retrieval.embed import Embeddings, Modality, Progress, embed_produ
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, check_can_match, match_candidates
 from make_jax.retrieval.search import Searchable
 from make_jax.retrieval.stored import embed_stored
-from make_jax.runs.mesh import make_mesh, place_everywhere, place_rows, read, replicated
+from make_jax.runs.mesh import make_mesh, replicate, replicated_sharding, shard_rows, to_host
 from make_jax.runs.run_folder import CONFIG, TOKENIZER, read_checkpoint, read_keywords
 from make_jax.runs.state import Params
 
@@ -84,7 +84,7 @@ class Retriever:
         self.tokenizer = tokenizer
         self.keywords = keywords
         self._mesh = make_mesh(devices=jax.local_devices()) if mesh is None else mesh
-        self._params = place_everywhere(params, self._mesh)
+        self._params = replicate(params, self._mesh)
         self._batch_size = batch_size
         self._trained_matching = trained_matching
         self._catalog: Catalog | None = None
@@ -130,7 +130,7 @@ class Retriever:
         rows = [np.zeros((0, width), np.float32)]
         for batch in query_batches(texts, self.tokenizer, self.keywords, self.model.inputs, batch_size=size):
             placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask", "query_keywords")})
-            rows.append(read(_encode_query(self.model, self._params, **placed), self._mesh))
+            rows.append(to_host(_encode_query(self.model, self._params, **placed), self._mesh))
         return np.concatenate(rows)[: len(texts)]
 
     def enhance(self, query: str, least: float = 0.05) -> Enhancement:
@@ -165,7 +165,7 @@ class Retriever:
         vectors, weights = [np.zeros((0, width), np.float32)], [np.zeros((0, 2), np.float32)]
         for batch in product_batches(titles, images, self.tokenizer, self.model.inputs, batch_size=size, names=names):
             placed = self._place({name: batch[name] for name in PRODUCT_INPUTS})
-            adapted = read(_encode_product(self.model, self._params, **placed), self._mesh)
+            adapted = to_host(_encode_product(self.model, self._params, **placed), self._mesh)
             vectors.append(adapted.vectors)
             weights.append(adapted.weights)
         return Embeddings(np.concatenate(vectors)[: len(titles)], np.concatenate(weights)[: len(titles)])
@@ -263,7 +263,7 @@ class Retriever:
         logits = np.zeros(len(pairs), np.float32)
         for start, batch in enumerate(product_batches(titles, images, self.tokenizer, i, batch_size=rows)):
             placed = self._place({name: batch[name] for name in PRODUCT_INPUTS})
-            product = jax.device_put(_read_product(self.model, self._params, placed), replicated(self._mesh))
+            product = jax.device_put(_read_product(self.model, self._params, placed), replicated_sharding(self._mesh))
             mine = np.flatnonzero(pairs[:, 1] // rows == start)
             for first in range(0, len(mine), size):
                 chosen = mine[first : first + size]
@@ -280,7 +280,7 @@ class Retriever:
         return -(-min(rows, self._batch_size) // devices) * devices
 
     def _place(self, batch: Batch) -> dict[str, jax.Array]:
-        return place_rows(batch, self._mesh)
+        return shard_rows(batch, self._mesh)
 
 
 @partial(jax.jit, static_argnums=0)

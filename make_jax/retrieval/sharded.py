@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float32, Int
 from make_jax.retrieval.embed import Progress, silent
 from make_jax.retrieval.search import Ranking, merge
 from make_jax.retrieval.vectors import GROUP, Vectors
-from make_jax.runs.mesh import BATCH_AXES, place_everywhere, place_rows, read
+from make_jax.runs.mesh import BATCH_AXES, replicate, shard_rows, to_host
 
 _QUERIES = 1024  # scored together
 
@@ -42,16 +42,16 @@ def search_sharded(
     if not len(queries):
         return Ranking(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
     groups = [
-        place_everywhere(_filled(queries[i : i + size], size), mesh) for i in range(0, len(queries), size)
+        replicate(_filled(queries[i : i + size], size), mesh) for i in range(0, len(queries), size)
     ]  # the last is filled up, so that one program serves all
     see, order = _programs(mesh, k)
     nothing = {
         "scores": np.full((many * size, k), -np.inf, np.float32),
         "positions": np.full((many * size, k), -1, np.int32),
     }
-    best = [tuple(place_rows(nothing, mesh).values()) for _ in groups]
+    best = [tuple(shard_rows(nothing, mesh).values()) for _ in groups]
     for block in source.blocks(many * rows):
-        placed = place_rows(
+        placed = shard_rows(
             {
                 "vectors": _filled(block.vectors, many * rows),
                 "first": block.first + rows * np.arange(many, dtype=np.int32),
@@ -60,7 +60,7 @@ def search_sharded(
         )
         best = [see(*held, group, **placed) for held, group in zip(best, groups, strict=True)]
         progress("vectors searched", block.first + len(block.vectors), source.count)
-    found = [read(order(*held), mesh) for held in best]
+    found = [to_host(order(*held), mesh) for held in best]
     scores, indices = (np.concatenate(parts)[: len(queries)] for parts in zip(*found, strict=True))
     return Ranking(scores, indices)
 

@@ -43,7 +43,7 @@ _LEAST_SLICE = 1 << 20  # bytes, of an array that replicas share the writing of
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckpointInfo:
     """A checkpoint whose every file was verified."""
 
     path: Path
@@ -128,7 +128,7 @@ class Checkpoints:
         newest = max((_age(path) for kind in KINDS for path in self._candidates(kind)), default=None)
         return None if newest is None else newest[0]
 
-    def latest_intact(self, kind: Kind = "last") -> Found:
+    def latest_intact(self, kind: Kind = "last") -> CheckpointInfo:
         """Returns the newest checkpoint whose files are all unchanged: for "last" of both kinds, for "best" of the
         best ones, and of the others where there is no best one.
 
@@ -145,7 +145,7 @@ class Checkpoints:
             raise InputError(problem or f"{self.folder}: no intact checkpoint")
         return _found(path)
 
-    def restore(self, template: Any, source: Kind | Found = "last") -> tuple[Any, dict[str, Any]]:
+    def restore(self, template: Any, source: Kind | CheckpointInfo = "last") -> tuple[Any, dict[str, Any]]:
         """Returns (state, meta) with the structure, dtypes and shardings of `template`.
 
         `template` is a tree of arrays or of jax.ShapeDtypeStruct with shardings, over any number of devices; a leaf
@@ -159,7 +159,9 @@ class Checkpoints:
             leaves = _read_placed(reader, found, _stored(reader, found), wanted, expected)
         return named.unflatten(template, leaves), found.meta
 
-    def load_params(self, source: Kind | Found = "best") -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    def load_params(
+        self, source: Kind | CheckpointInfo = "best"
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
         """Returns (parameters as nested dicts of NumPy arrays, meta, files), on any machine.
 
         Reads nothing else of the state: the averaged parameters (`ema`) where the run kept them, else `params`.
@@ -171,7 +173,7 @@ class Checkpoints:
             leaves = _read(reader, found, chosen, arguments)
         return named.nest({name[1:]: leaf for name, leaf in leaves.items()}), found.meta, found.files
 
-    def restore_params(self, template: dict[str, Any], source: Found, but: str = "") -> dict[str, Any]:
+    def restore_params(self, template: dict[str, Any], source: CheckpointInfo, but: str = "") -> dict[str, Any]:
         """Returns what `load_params` reads, with the structure, dtypes and shardings of `template`, as `restore` does.
 
         The part named `but` is not read, whether the checkpoint has one or not, and stays as in `template`. Raises
@@ -252,24 +254,24 @@ class Checkpoints:
                 return None, f"{problems[0]}; no intact checkpoint is left" if problems else nothing
 
 
-def read(folder: str | Path) -> Found:
+def read(folder: str | Path) -> CheckpointInfo:
     """The checkpoint in the very folder RUN/checkpoints/KIND/STEP; InputError that names its first damaged file."""
     path = Path(folder).absolute()
     manifest.verify(path)
     return _found(path)
 
 
-def digest(found: Found) -> str:
+def digest(found: CheckpointInfo) -> str:
     """SHA-256 of a checkpoint's manifest, and so of all that is in it."""
     return hashlib.sha256((found.path / manifest.NAME).read_bytes()).hexdigest()
 
 
-def _found(path: Path) -> Found:
+def _found(path: Path) -> CheckpointInfo:
     """A verified checkpoint with its texts."""
     texts = {file.name: file.read_text("utf-8") for file in path.iterdir() if file.is_file()}
     texts.pop(manifest.NAME)
     meta = json.loads(texts.pop(_META))
-    return Found(path, _kind(path), int(path.name.split(".")[0]), meta, texts)
+    return CheckpointInfo(path, _kind(path), int(path.name.split(".")[0]), meta, texts)
 
 
 def _age(path: Path) -> list[int]:
@@ -342,12 +344,12 @@ def _reader() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
-def _stored(reader: ocp.Checkpointer, found: Found) -> dict[named.Name, Any]:
+def _stored(reader: ocp.Checkpointer, found: CheckpointInfo) -> dict[named.Name, Any]:
     """Shape and dtype of every stored leaf, by name."""
     return named.flatten(reader.metadata(found.path / STATE).item_metadata.tree)
 
 
-def _stored_params(reader: ocp.Checkpointer, found: Found) -> tuple[str, dict[named.Name, Any]]:
+def _stored_params(reader: ocp.Checkpointer, found: CheckpointInfo) -> tuple[str, dict[named.Name, Any]]:
     """("ema" or "params", shape and dtype of its leaves): the averaged parameters where there are any."""
     stored = _stored(reader, found)
     part = "ema" if any(name[0] == "ema" for name in stored) else "params"
@@ -359,7 +361,7 @@ def _stored_params(reader: ocp.Checkpointer, found: Found) -> tuple[str, dict[na
 
 def _read_placed(
     reader: ocp.Checkpointer,
-    found: Found,
+    found: CheckpointInfo,
     stored: Mapping[named.Name, Any],
     wanted: Mapping[named.Name, jax.ShapeDtypeStruct],
     expected: str,
@@ -376,7 +378,10 @@ def _read_placed(
 
 
 def _read(
-    reader: ocp.Checkpointer, found: Found, leaves: Mapping[named.Name, Any], arguments: Mapping[named.Name, Any]
+    reader: ocp.Checkpointer,
+    found: CheckpointInfo,
+    leaves: Mapping[named.Name, Any],
+    arguments: Mapping[named.Name, Any],
 ) -> dict[named.Name, Any]:
     """Reads the named leaves and no others."""
     request = ocp.args.PyTreeRestore(

@@ -33,12 +33,12 @@ def _shape(fsdp: int, devices: int) -> tuple[int, int]:
     return devices // fsdp, fsdp
 
 
-def check_rows(config: Config, mesh: AnyMesh) -> None:
+def check_batch_config(config: Config, mesh: AnyMesh) -> None:
     """InputError when the config's batch, micro-batches or groups do not fit the devices."""
     check_batch(config.train.batch_size, mesh)
     check_micro_batch(config.train.batch_size, config.train.micro_batch, mesh)
     if config.objectives.qim or config.objectives.qim2:
-        check_groups(config.train.batch_size, config.objectives.matching_group, mesh)
+        check_matching_groups(config.train.batch_size, config.objectives.matching_group, mesh)
 
 
 def check_batch(batch_size: int, mesh: AnyMesh) -> None:
@@ -49,7 +49,7 @@ def check_batch(batch_size: int, mesh: AnyMesh) -> None:
         raise InputError(f"train.batch_size is {batch_size}, which {mesh.size} devices do not divide; set it to {near}")
 
 
-def check_groups(batch_size: int, group: int, mesh: AnyMesh) -> None:
+def check_matching_groups(batch_size: int, group: int, mesh: AnyMesh) -> None:
     """InputError when `group` consecutive rows do not divide the rows of a device, where matching draws negatives."""
     rows = batch_size // mesh.size
     if rows % group:
@@ -74,7 +74,7 @@ def check_micro_batch(batch_size: int, micro_batch: int, mesh: AnyMesh) -> None:
         )
 
 
-def replicated(mesh: AnyMesh) -> NamedSharding:
+def replicated_sharding(mesh: AnyMesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -89,15 +89,15 @@ def bank_sharding(mesh: AnyMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
 
-def place_rows(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def shard_rows(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Global arrays, split as batches are, of rows that every process has all of; each places those of its devices."""
     sharding = batch_sharding(mesh)
     return {name: _place(rows, sharding) for name, rows in batch.items()}
 
 
-def place_everywhere(tree: Any, mesh: Mesh) -> Any:
+def replicate(tree: Any, mesh: Mesh) -> Any:
     """Every device holds the whole of each array; NumPy arrays must be the same in every process."""
-    sharding = replicated(mesh)
+    sharding = replicated_sharding(mesh)
 
     def place(leaf: Any) -> jax.Array:
         return jax.device_put(leaf, sharding) if isinstance(leaf, jax.Array) else _place(leaf, sharding)
@@ -105,10 +105,10 @@ def place_everywhere(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(place, tree)
 
 
-def read(tree: Any, mesh: Mesh) -> Any:
+def to_host(tree: Any, mesh: Mesh) -> Any:
     """The whole of each array as a NumPy array, in every process, wherever its parts lie. All processes call it."""
     if not all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
-        tree = _gather(tree, replicated(mesh))
+        tree = _gather(tree, replicated_sharding(mesh))
     return jax.device_get(tree)
 
 
@@ -122,7 +122,7 @@ def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
 
-def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Global arrays from this process's rows."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}

@@ -39,15 +39,15 @@ class Processes:
     def __init__(self, index: int = 0, count: int = 1, keys: str = "") -> None:
         self.index, self.count = index, count
         self.step = 0  # the newest that was begun; the loop says so
-        self.left = False
+        self.finished = False
         self._keys = keys  # prefix of this run's keys in the coordinator's store
 
     @property
-    def first(self) -> bool:
+    def is_coordinator(self) -> bool:
         """Whether this is process 0, which writes files and tells."""
         return self.index == 0
 
-    def same(self, numbers: Mapping[str, float]) -> dict[str, float]:
+    def broadcast(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Process 0's numbers, in all processes: what they decide by must not differ in a last digit. All call it."""
         if self.count == 1:
             return dict(numbers)
@@ -55,14 +55,14 @@ class Processes:
         told = np.asarray(multihost_utils.broadcast_one_to_all(bits)).view(np.float64)
         return dict(zip(numbers, told.tolist(), strict=True))
 
-    def check_same(self, what: Mapping[str, str], seconds: float = 3600.0) -> None:
+    def check_equal(self, what: Mapping[str, str], seconds: float = 3600.0) -> None:
         """InputError in a process whose texts differ from those of process 0, which may be `seconds` late."""
         if self.count == 1:
             return
         client = _store()
         for name, text in what.items():
             key = f"{self._keys}/same/{name}"
-            if self.first:
+            if self.is_coordinator:
                 client.key_value_set(key, text)
             elif client.blocking_key_value_get(key, round(1000 * seconds)) != text:
                 raise InputError(
@@ -70,16 +70,16 @@ class Processes:
                     "give all processes the same"
                 )
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """All that the processes do together is done: from now on one may end before the others."""
-        self.left = True
+        self.finished = True
 
 
 @contextmanager
-def joined(settings: ProcessesConfig, newest: Callable[[], int | None]) -> Iterator[Processes]:
+def init_distributed(settings: ProcessesConfig, newest: Callable[[], int | None]) -> Iterator[Processes]:
     """The processes of this run, found and watched until the end of the block; before it no device may be in use.
 
-    An exception that ends the block before `Processes.leave` ends the process there, as `errors.exit_cleanly` would:
+    An exception that ends the block before `Processes.finish` ends the process there, as `errors.exit_cleanly` would:
     Python's own way out waits for processes that wait for this one.
 
     Args:
@@ -115,7 +115,7 @@ def joined(settings: ProcessesConfig, newest: Callable[[], int | None]) -> Itera
         try:
             yield processes
         except BaseException as error:
-            if processes.left:
+            if processes.finished:
                 raise
             _end(watch, error)
         finally:

@@ -21,7 +21,7 @@ _OF_MODELS = {  # module -> what is installed; told where the model needed it
 _LONGEST_NOTE = 1 << 16  # bytes read of PROVENANCE.md
 
 
-def about(catalog: Catalog, *, seed: int, command: str = "", **more: Any) -> dict[str, Any]:
+def metadata(catalog: Catalog, *, seed: int, command: str = "", **more: Any) -> dict[str, Any]:
     """What a result file says of itself; `command` is this program's own where it is empty, `more` is added."""
     import jax
 
@@ -44,7 +44,7 @@ def about(catalog: Catalog, *, seed: int, command: str = "", **more: Any) -> dic
             "title": catalog.info.title,
             "licence": catalog.info.licence,
             "digest": catalog.digest,
-            "queries_from": queries_from(catalog),
+            "queries_from": query_source(catalog),
         },
         **more,
     }
@@ -77,7 +77,7 @@ def _without_folders(argument: str) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
-def queries_from(catalog: Catalog) -> str:
+def query_source(catalog: Catalog) -> str:
     """What the catalog's PROVENANCE.md says after "Queries:" at the start of a line; else where to look."""
     if "PROVENANCE.md" not in catalog.source.sizes:
         return "The catalog does not say where its queries come from (it has no PROVENANCE.md)."

@@ -31,14 +31,14 @@ from make_jax.runs.state import TrainState
 Rules = Sequence[tuple[str, PartitionSpec]]
 FSDP = "fsdp"
 LAST_AXIS = PartitionSpec(None, FSDP)
-RULES: Rules = (
+PARTITION_RULES: Rules = (
     (r"(^|/)\w*(layer_\d+|attends_\w+)/.*kernel$", LAST_AXIS),  # attention and MLP of all encoders
     (r"word/embedding$|/(patch|transform)/kernel$|matching/(query|title|image)/kernel$", LAST_AXIS),
     (r"", PartitionSpec()),  # norms, biases, positions, scale; heads in float32; counts
 )
 
 
-def partition_specs(tree: Any, mesh: AnyMesh, rules: Rules = RULES) -> Any:
+def partition_specs(tree: Any, mesh: AnyMesh, rules: Rules = PARTITION_RULES) -> Any:
     """The PartitionSpec of every array, or ShapeDtypeStruct, of a tree: that of the first rule found in its path.
 
     Raises InputError for a rule that matches nothing, an array that no rule matches, and an axis that the mesh does
@@ -54,17 +54,17 @@ def partition_specs(tree: Any, mesh: AnyMesh, rules: Rules = RULES) -> Any:
 
 
 def state_shardings(state: TrainState, mesh: AnyMesh) -> TrainState:
-    """Where each part of a state, or of its shapes, lies: by `RULES`, but the bank split as the batch is."""
+    """Where each part of a state, or of its shapes, lies: by `PARTITION_RULES`, but the bank split as the batch is."""
     specs = partition_specs(replace(state, bank=None), mesh)
     placed: TrainState = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
     return replace(placed, bank=bank_sharding(mesh))
 
 
-def gather(params: Any, specs: Any, dtype: DTypeLike) -> Any:
+def all_gather_params(params: Any, specs: Any, dtype: DTypeLike) -> Any:
     """Whole parameters on every device, from a device's parts, inside `jax.shard_map` over the mesh.
 
     What is split travels in `dtype` and becomes float32 again. All are marked as varying over the mesh, so that their
-    gradients stay each device's own until `reduce` adds them up.
+    gradients stay each device's own until `reduce_scatter_grads` adds them up.
     """
 
     def whole(part: jax.Array, spec: PartitionSpec) -> jax.Array:
@@ -77,7 +77,7 @@ def gather(params: Any, specs: Any, dtype: DTypeLike) -> Any:
     return jax.tree.map(whole, params, specs)
 
 
-def reduce(gradients: Any, specs: Any) -> Any:
+def reduce_scatter_grads(gradients: Any, specs: Any) -> Any:
     """The sum over devices of gradients of whole parameters, each device keeping its part; one exchange for all."""
 
     def scattered(gradient: jax.Array, spec: PartitionSpec) -> jax.Array:

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, UInt32
 
-from make_jax.runs.mesh import replicated
+from make_jax.runs.mesh import replicated_sharding
 
 Seen = UInt32[Array, ""]
 _A, _B, _C = np.uint32(0x9E3779B1), np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)  # odd, their bits well mixed
@@ -24,5 +24,5 @@ def make_fold(mesh: Mesh) -> Callable[[Seen, dict[str, jax.Array]], Seen]:
         total = jnp.sum((mixed ^ (mixed >> 13)) * places, dtype=jnp.uint32)
         return (seen ^ total) * np.uint32(0x01000193) + np.uint32(1)
 
-    compiled = jax.jit(fold, out_shardings=replicated(mesh))
+    compiled = jax.jit(fold, out_shardings=replicated_sharding(mesh))
     return lambda seen, batch: compiled(seen, batch["query_id"], batch["product_id"])

@@ -33,7 +33,7 @@ from make_jax.objectives.bank import Bank
 from make_jax.objectives.means import Mean, mean
 from make_jax.objectives.total import Vectors, local_means, total_loss, vectors_of
 from make_jax.runs.mesh import BATCH_AXES, AnyMesh
-from make_jax.runs.sharding import gather, partition_specs, reduce
+from make_jax.runs.sharding import all_gather_params, partition_specs, reduce_scatter_grads
 from make_jax.runs.state import Params
 from make_jax.training.optimizer import freeze
 
@@ -63,9 +63,9 @@ def make_gradient(model: Make, config: Config, mesh: AnyMesh, params: Params, fa
             loss, metrics = total_loss(config.objectives, vectors, means, batch, bank, *scale, BATCH_AXES)
             return loss, (metrics, vectors.product)
 
-        params = gather(parts, specs, config.model.dtype)
+        params = all_gather_params(parts, specs, config.model.dtype)
         (loss, (metrics, vectors)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-        return loss, metrics, vectors, reduce(gradients, specs)
+        return loss, metrics, vectors, reduce_scatter_grads(gradients, specs)
 
     return jax.shard_map(
         local,

@@ -27,7 +27,7 @@ from make_jax.model.keyword_evidence import Direction, KeywordHead
 from make_jax.model.make import Make
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.retrieval.embed import read_products
-from make_jax.runs.mesh import place_everywhere, place_rows, replicated
+from make_jax.runs.mesh import replicate, replicated_sharding, shard_rows
 from make_jax.runs.state import Params
 
 MOST = 100_000  # products that heads are fitted to; of more, as many are drawn
@@ -53,7 +53,7 @@ def fit_keyword_heads(
     All processes read all products. An unreadable picture does not end a run that is as good as over: its batch is left
     out, and `note` is told. `give_way` is called every so often, and may end the fit by an exception.
     """
-    params = jax.device_put(params, replicated(mesh))  # once: they are read for every batch
+    params = jax.device_put(params, replicated_sharding(mesh))  # once: they are read for every batch
     rng = np.random.default_rng(seed)
     products = catalog.split_products("train")
     products = [products[i] for i in np.sort(rng.permutation(len(products))[:MOST])]
@@ -76,7 +76,7 @@ def fit_keyword_heads(
         except InputError as error:
             note(f"{len(some)} products are left out of keyword evidence: {error}")
             continue
-        placed = place_rows({name: batch[name] for name in PRODUCT_INPUTS}, mesh)
+        placed = shard_rows({name: batch[name] for name in PRODUCT_INPUTS}, mesh)
         found, n = jax.device_get(_directions(mesh, model, params, placed)), len(some)
         rows.append({name: Direction(of.vectors[:n], of.present[:n]) for name, of in found.items()})
         read += range(start, start + n)
@@ -86,7 +86,7 @@ def fit_keyword_heads(
         has = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(found[name].present for found in rows)]))
         given = np.concatenate([np.zeros((0, model.config.embedding), np.float32), *directions])[has]
         fitted[name] = fit_head(given, packed[read][has], known, mesh, seed, give_way)
-    return place_everywhere(fitted, mesh)
+    return replicate(fitted, mesh)
 
 
 def fit_head(
@@ -109,13 +109,13 @@ def fit_head(
         optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, STEPS // 50, STEPS), weight_decay=WEIGHT_DECAY
     )
 
-    @partial(jax.jit, out_shardings=replicated(mesh))
+    @partial(jax.jit, out_shardings=replicated_sharding(mesh))
     def start(directions: jax.Array) -> tuple[Params, Any]:
         params = head.init(jax.random.key(seed), directions[:1])["params"]
         params = {**params, "predict": {**params["predict"], "bias": jnp.asarray(known)}}
         return params, optimizer.init(params)
 
-    @partial(jax.jit, out_shardings=replicated(mesh))
+    @partial(jax.jit, out_shardings=replicated_sharding(mesh))
     def fit(state: tuple[Params, Any], directions: jax.Array, keywords: jax.Array, steps: jax.Array) -> Any:
         def loss(params: Params, chosen: jax.Array) -> jax.Array:
             logits = head.apply({"params": params}, directions[chosen])
@@ -129,7 +129,7 @@ def fit_head(
 
         return jax.lax.fori_loop(steps[0], steps[1], step, state)
 
-    given = place_everywhere((directions, keywords), mesh)
+    given = replicate((directions, keywords), mesh)
     state = start(given[0])
     for first in range(0, steps, PART):
         give_way()
@@ -142,4 +142,4 @@ def _directions(mesh: Mesh, model: Make, params: Params, batch: dict[str, jax.Ar
     """On every device whole, so that each process can read them."""
     rows = (batch[name] for name in PRODUCT_INPUTS)
     found = model.apply({"params": params}, *rows, method=Make.directions)
-    return jax.lax.with_sharding_constraint(found, replicated(mesh))
+    return jax.lax.with_sharding_constraint(found, replicated_sharding(mesh))

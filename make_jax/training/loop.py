@@ -31,8 +31,8 @@ from make_jax.inputs.pipeline import train_batches
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.make import Make
 from make_jax.runs.checkpoints import Checkpoints
-from make_jax.runs.mesh import check_rows, make_mesh, place_batch
-from make_jax.runs.processes import Processes, joined
+from make_jax.runs.mesh import check_batch_config, make_mesh, shard_batch
+from make_jax.runs.processes import Processes, init_distributed
 from make_jax.runs.provenance import commit
 from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
 from make_jax.runs.state import Params, TrainState, parameter_count
@@ -61,7 +61,7 @@ def train(config: Config) -> Path:
     """
     check(config)
     checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.keep)
-    with joined(config.processes, checkpoints.newest) as processes, closing(checkpoints):
+    with init_distributed(config.processes, checkpoints.newest) as processes, closing(checkpoints):
         return _train(config, checkpoints, processes)
 
 
@@ -69,26 +69,26 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
     """What `train` does, in each of the processes."""
     folder = Path(config.run)
     mesh = make_mesh(config.train.fsdp)
-    check_rows(config, mesh)
+    check_batch_config(config, mesh)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         catalog = Catalog.load(config.data.catalog)
         _check_splits(catalog)
-        processes.check_same(same_everywhere(config, catalog.digest))
+        processes.check_equal(same_everywhere(config, catalog.digest))
         start = find_start(config, catalog, checkpoints)
         tokenizer, keywords = start.tokenizer, start.keywords
         built = build(catalog, config.data.cache)
         model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.rivals)
         told: list[str] = []
         state = start.state(init_state(model, config, mesh), checkpoints, config, told.append)
-        if processes.first:
+        if processes.is_coordinator:
             write_atomically(folder / CONFIG, to_json(config))
             checkpoints.expect_room(state)  # now, not after the first hours
         telemetry: Telemetry | Silent = Silent()
-        if processes.first:
+        if processes.is_coordinator:
             telemetry = stack.enter_context(Telemetry(folder, config.train.steps, start_step=start.step))
         # Of process 0 alone, which stands for the others: two of one machine would write the same file.
-        profile = Profile(config.train.profile if processes.first else "", folder / PROFILE)
+        profile = Profile(config.train.profile if processes.is_coordinator else "", folder / PROFILE)
         stack.callback(profile.close)
         for line in told:
             telemetry.note(line)
@@ -120,11 +120,11 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
         )
         run.resume(start)
         batches = _batches(config, built, tokenizer, keywords, start.step)
-        placed = stack.enter_context(prefetch(batches, partial(place_batch, mesh=mesh), max(1, config.data.prefetch)))
+        placed = stack.enter_context(prefetch(batches, partial(shard_batch, mesh=mesh), max(1, config.data.prefetch)))
         stopped = _loop(run, state, make_step(model, config, mesh, state.params), placed, start.step)
         checkpoints.wait()
-        processes.leave()
-        if processes.first:
+        processes.finish()
+        if processes.is_coordinator:
             draw(folder / METRICS, folder / CURVES)
         if stopped is not None:
             stop.leave(f"step {stopped} is saved")
@@ -269,7 +269,7 @@ class _Run:
         """Measures validation and saves the checkpoint when it is the best so far."""
         if self.validation.queries:
             measured = self.validation.measure(state.eval_params, lambda *_: self.stop.give_way())
-            self.measured = self.processes.same(measured)
+            self.measured = self.processes.broadcast(measured)
             self.telemetry.write(step, self.measured)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in self.measured.items())
             self.telemetry.note(f"step {step}: {shown}")

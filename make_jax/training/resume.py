@@ -5,7 +5,7 @@ from typing import Any
 
 from make_jax.config import Config, from_json
 from make_jax.errors import InputError
-from make_jax.runs.checkpoints import Found
+from make_jax.runs.checkpoints import CheckpointInfo
 from make_jax.runs.run_folder import CONFIG
 
 # Settings that change where a run reads, how fast it goes, what it tells or how it ranks, and not what it learns.
@@ -21,7 +21,7 @@ _FREE_ELSEWHERE = (
 FREE = (*_FREE_ELSEWHERE, *(f"train.{name}" for name in _FREE_IN_TRAIN))
 
 
-def check_same_run(config: Config, digest: str, found: Found) -> None:
+def check_same_run(config: Config, digest: str, found: CheckpointInfo) -> None:
     """InputError, field by field, when the checkpoint was made with other settings or another catalog."""
     before = from_json(found.files[CONFIG], f"{found.path}/{CONFIG}")
     differing = [

@@ -23,7 +23,7 @@ from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, t
 from make_jax.interop.saved import Encoder
 from make_jax.interop.starting import encoders_of
 from make_jax.runs import checkpoints as checkpoints_of
-from make_jax.runs.checkpoints import Checkpoints, Found
+from make_jax.runs.checkpoints import CheckpointInfo, Checkpoints
 from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, TOKENIZER, read_keywords
 from make_jax.runs.state import TrainState
 from make_jax.training.public_encoders import with_encoders
@@ -36,8 +36,8 @@ class Start:
 
     tokenizer: Tokenizer
     keywords: KeywordVocabulary
-    own: Found | None = None  # the run's checkpoint that it goes on from
-    source: Found | None = None  # the checkpoint whose weights it begins with
+    own: CheckpointInfo | None = None  # the run's checkpoint that it goes on from
+    source: CheckpointInfo | None = None  # the checkpoint whose weights it begins with
     encoders: Mapping[str, Encoder] = field(default_factory=dict)  # public ones that it begins with, by setting
 
     @property
@@ -123,7 +123,7 @@ def find_start(config: Config, catalog: Catalog, checkpoints: Checkpoints) -> St
     return Start(make_tokenizer(config, catalog, encoders), make_keywords(config, catalog), encoders=encoders)
 
 
-def find_source(path: str) -> Found:
+def find_source(path: str) -> CheckpointInfo:
     """The checkpoint that `train.init_from` names: a run's best one, or the very one whose folder is named."""
     folder = Path(path)
     if (folder / CHECKPOINTS).is_dir():

@@ -11,7 +11,7 @@ from make_jax.config import Config
 from make_jax.model.make import Make
 from make_jax.objectives.bank import empty, remember
 from make_jax.objectives.pairs import Rows
-from make_jax.runs.mesh import AnyMesh, batch_sharding, replicated
+from make_jax.runs.mesh import AnyMesh, batch_sharding, replicated_sharding
 from make_jax.runs.sharding import state_shardings
 from make_jax.runs.state import Params, TrainState
 from make_jax.training.gradient_cache import make_gradient
@@ -87,7 +87,7 @@ def make_step(model: Make, config: Config, mesh: AnyMesh, params: Params) -> Ste
     return jax.jit(
         step,
         in_shardings=(states, batch_sharding(mesh)),
-        out_shardings=(states, replicated(mesh)),
+        out_shardings=(states, replicated_sharding(mesh)),
         donate_argnums=0,
     )
 

@@ -13,7 +13,7 @@ from make_jax.evaluation.compare import compare, comparison_markdown, print_comp
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.program import compare_reports
 from make_jax.evaluation.report import write_report
-from make_jax.runs.provenance import about
+from make_jax.runs.provenance import metadata
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
 
@@ -26,7 +26,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = Catalog.load(write_catalog(folder / "else", products=60, queries=16, missing=False))
 
     def write(name: str, of: Catalog, encoder: FakeEncoder, split: str = "test", pool: str = "split") -> None:
-        made = about(of, seed=0, command=f"python eval.py {name}", model={"name": name, "kind": "fake"})
+        made = metadata(of, seed=0, command=f"python eval.py {name}", model={"name": name, "kind": "fake"})
         write_report(evaluate(encoder, of, split, pool=pool), of, folder / name, made)
 
     write("both", catalog, FakeEncoder())

@@ -16,7 +16,7 @@ from make_jax.evaluation.evaluate import Evaluation, evaluate
 from make_jax.evaluation.render import markdown, print_report
 from make_jax.evaluation.report import build_report, write_report
 from make_jax.evaluation.weights_plot import weight_groups
-from make_jax.runs.provenance import about, queries_from
+from make_jax.runs.provenance import metadata, query_source
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
 
@@ -36,7 +36,7 @@ def evaluation(catalog: Catalog) -> Evaluation:
 @pytest.fixture(scope="module")
 def written(catalog: Catalog, evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "test"
-    write_report(evaluation, catalog, folder, about(catalog, seed=0, command="python eval.py runs/x", step=7))
+    write_report(evaluation, catalog, folder, metadata(catalog, seed=0, command="python eval.py runs/x", step=7))
     return folder
 
 
@@ -151,7 +151,7 @@ def test_the_terminal_shows_the_table_the_notes_and_where_queries_come_from(
     evaluation: Evaluation, catalog: Catalog
 ) -> None:
     stream = io.StringIO()
-    print_report(build_report(evaluation, about(catalog, seed=0)), Console(file=stream, width=150))
+    print_report(build_report(evaluation, metadata(catalog, seed=0)), Console(file=stream, width=150))
     shown = stream.getvalue()
     for words in ("joint + BM25", "image only", "cannot be found", "made by the tests", "joint - title only: nDCG@10"):
         assert words in shown
@@ -159,7 +159,7 @@ def test_the_terminal_shows_the_table_the_notes_and_where_queries_come_from(
 
 def test_a_report_is_replaced_and_other_files_are_not(evaluation: Evaluation, catalog: Catalog, tmp_path: Path) -> None:
     folder = tmp_path / "report"
-    note = about(catalog, seed=0)
+    note = metadata(catalog, seed=0)
     write_report(evaluation, catalog, folder, note)
     (folder / "old.txt").write_text("of the last report")
     write_report(evaluation, catalog, folder, note)
@@ -175,7 +175,7 @@ def test_an_error_leaves_the_old_report_and_nothing_beside_it(
     evaluation: Evaluation, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "report"
-    write_report(evaluation, catalog, folder, about(catalog, seed=0))
+    write_report(evaluation, catalog, folder, metadata(catalog, seed=0))
     before = (folder / "report.json").read_bytes()
 
     def full(*_: object, **__: object) -> None:
@@ -183,14 +183,14 @@ def test_an_error_leaves_the_old_report_and_nothing_beside_it(
 
     monkeypatch.setattr("make_jax.evaluation.report.draw_gallery", full)
     with pytest.raises(InputError, match=r"report: the report was not written \(No space left on device\)"):
-        write_report(evaluation, catalog, folder, about(catalog, seed=1))
+        write_report(evaluation, catalog, folder, metadata(catalog, seed=1))
     assert (folder / "report.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
 def test_a_catalog_without_provenance_says_so(tmp_path: Path) -> None:
     catalog = Catalog.load(write_catalog(tmp_path / "tiny"))
-    assert "does not say" in queries_from(catalog)
+    assert "does not say" in query_source(catalog)
 
 
 def test_the_recorded_command_tells_nobodys_folders(
@@ -198,4 +198,4 @@ def test_the_recorded_command_tells_nobodys_folders(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["eval.py", f"{tmp_path}/runs/a", "--data.catalog", "/home/me/shop.zip", "-k", "5"])
-    assert about(catalog, seed=0)["command"] == "python eval.py runs/a --data.catalog shop.zip -k 5"
+    assert metadata(catalog, seed=0)["command"] == "python eval.py runs/a --data.catalog shop.zip -k 5"

@@ -13,7 +13,7 @@ from make_jax.model.make import Make
 from make_jax.model.masked import PredictedPatches, PredictedTokens, at, first_true
 from make_jax.objectives.masked import patch_loss, token_loss
 from make_jax.objectives.total import local_means, total_loss, vectors_of
-from make_jax.runs.mesh import make_mesh, place_batch
+from make_jax.runs.mesh import make_mesh, shard_batch
 from tests.objectives.contrasts import agree
 
 # --- tokens ---
@@ -170,13 +170,13 @@ def program(devices: int) -> Any:
         vectors = vectors_of(OBJECTIVES, out)
         return total_loss(OBJECTIVES, vectors, means, rows, None, out.log_scale, out.bias, None)
 
-    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(params(), place_batch(batch(), mesh)).compile()
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(params(), shard_batch(batch(), mesh)).compile()
     return compiled, mesh
 
 
 def value_and_gradient(devices: int, **changed: np.ndarray) -> Any:
     compiled, mesh = program(devices)
-    return jax.device_get(compiled(params(), place_batch(batch() | changed, mesh)))
+    return jax.device_get(compiled(params(), shard_batch(batch() | changed, mesh)))
 
 
 def test_device_count_changes_neither_losses_nor_gradients():

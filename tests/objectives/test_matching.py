@@ -15,7 +15,7 @@ from make_jax.objectives.matching import draw, matching_losses
 from make_jax.objectives.means import Mean
 from make_jax.objectives.pairs import Rows
 from make_jax.objectives.total import local_means
-from make_jax.runs.mesh import batch_sharding, make_mesh, replicated
+from make_jax.runs.mesh import batch_sharding, make_mesh, replicated_sharding
 
 B, G, D, V = 64, 8, 6, 40  # rows, group, width, keywords
 CONFIG = ObjectivesConfig(qim=1.0, qim2=1.0, matching_group=G)
@@ -77,7 +77,11 @@ def negatives(e: dict[str, Any], masking: bool = True) -> np.ndarray:
 def on(devices: int, function: Any) -> Any:
     """The function of (example, key) compiled with rows split over devices."""
     mesh = make_mesh(devices=jax.devices()[:devices])
-    return jax.jit(function, in_shardings=(batch_sharding(mesh), replicated(mesh)), out_shardings=replicated(mesh))
+    return jax.jit(
+        function,
+        in_shardings=(batch_sharding(mesh), replicated_sharding(mesh)),
+        out_shardings=replicated_sharding(mesh),
+    )
 
 
 def drawn(e: dict[str, Any], key: Any) -> Any:
@@ -211,7 +215,7 @@ def test_no_states_cross_devices():
         found, _ = losses(e, key)
         return found["qim"] + found["qim2"]
 
-    rows, whole = batch_sharding(mesh), replicated(mesh)
+    rows, whole = batch_sharding(mesh), replicated_sharding(mesh)
     states = {name: value for name, value in example().items() if value.dtype == np.float32}
     rest = {name: value for name, value in example().items() if name not in states}
     step = jax.jit(

@@ -13,7 +13,7 @@ from benchmarks.local_processes import free_port
 from make_jax.config import Config, ProcessesConfig, check
 from make_jax.errors import InputError
 from make_jax.runs import watch as module
-from make_jax.runs.processes import Processes, joined
+from make_jax.runs.processes import Processes, init_distributed
 from make_jax.runs.watch import GONE, GRACE, SILENT, SILENT_AFTER_FAILURE, Watch
 from tests.conftest import ROOT
 
@@ -21,10 +21,10 @@ PROGRAM = """
 import sys
 from make_jax.config import ProcessesConfig
 from make_jax.errors import InputError, exit_cleanly
-from make_jax.runs.processes import joined
+from make_jax.runs.processes import init_distributed
 def main():
-    with joined(ProcessesConfig({settings}), lambda: None) as processes:
-        print(processes.index, processes.count, processes.same({{"a": 0.1 + processes.index}}))
+    with init_distributed(ProcessesConfig({settings}), lambda: None) as processes:
+        print(processes.index, processes.count, processes.broadcast({{"a": 0.1 + processes.index}}))
         {then}
 exit_cleanly(main)
 """
@@ -102,16 +102,16 @@ def test_coordinator_that_is_not_there_and_port_in_use_are_errors():
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"127.0.0.1:{port}: port {port} is in use here; set another one"):
-            joined(ProcessesConfig(f"127.0.0.1:{port}", 2, 0, 1), lambda: None).__enter__()
+            init_distributed(ProcessesConfig(f"127.0.0.1:{port}", 2, 0, 1), lambda: None).__enter__()
     with pytest.raises(InputError, match=r"not reachable within 1 s; is process 0 running\?"):
-        joined(ProcessesConfig(f"127.0.0.1:{port}", 2, 1, 1), lambda: None).__enter__()
+        init_distributed(ProcessesConfig(f"127.0.0.1:{port}", 2, 1, 1), lambda: None).__enter__()
 
 
 def test_alone_everything_answers_at_once():
-    with joined(ProcessesConfig(count=1), lambda: None) as processes:
-        assert (processes.index, processes.count, processes.first) == (0, 1, True)
-        assert processes.same({"a": 0.1}) == {"a": 0.1}
-        processes.check_same({"the settings": "x"})
+    with init_distributed(ProcessesConfig(count=1), lambda: None) as processes:
+        assert (processes.index, processes.count, processes.is_coordinator) == (0, 1, True)
+        assert processes.broadcast({"a": 0.1}) == {"a": 0.1}
+        processes.check_equal({"the settings": "x"})
 
 
 @pytest.mark.parametrize(
@@ -229,4 +229,4 @@ def test_a_failed_process_gives_the_others_time_to_fail_alike(clock):
 
 
 def test_processes_count_from_zero_and_the_first_writes():
-    assert Processes(0, 2).first and not Processes(1, 2).first
+    assert Processes(0, 2).is_coordinator and not Processes(1, 2).is_coordinator

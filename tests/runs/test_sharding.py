@@ -26,7 +26,7 @@ from make_jax.model.make import Make
 from make_jax.objectives.bank import Bank
 from make_jax.runs import named
 from make_jax.runs.mesh import make_mesh
-from make_jax.runs.sharding import LAST_AXIS, RULES, partition_specs, state_shardings
+from make_jax.runs.sharding import LAST_AXIS, PARTITION_RULES, partition_specs, state_shardings
 from make_jax.training.step import first_state, init_params, init_state
 
 VOCABULARY, KEYWORDS = 39, 40  # 39: no device count divides it
@@ -136,17 +136,17 @@ def test_moments_and_averages_lie_as_their_parameters():
 
 
 def test_a_rule_that_matches_nothing_is_an_error_with_near_paths():
-    rules = (("query_encoder/layer_9/mlp/in/kernel", LAST_AXIS), *RULES)
+    rules = (("query_encoder/layer_9/mlp/in/kernel", LAST_AXIS), *PARTITION_RULES)
     with pytest.raises(InputError) as told:
         partition_specs(params(), make_mesh(4), rules)
     assert "the rule 'query_encoder/layer_9/mlp/in/kernel' matches nothing" in str(told.value)
     assert "query_encoder/layer_0/mlp/in/kernel" in str(told.value)
     with pytest.raises(InputError, match="no rule matches adaptation/"):
-        partition_specs(params(), make_mesh(4), RULES[:1])
+        partition_specs(params(), make_mesh(4), PARTITION_RULES[:1])
 
 
 def test_the_first_rule_counts():
-    rules = (("query_encoder/.*mlp", WHOLE), *RULES)
+    rules = (("query_encoder/.*mlp", WHOLE), *PARTITION_RULES)
     found = named.flatten(partition_specs(params(), make_mesh(4), rules))
     assert found["query_encoder", "layer_0", "mlp", "in", "kernel"] == WHOLE
     assert found["title_encoder", "layer_0", "mlp", "in", "kernel"] == LAST_AXIS

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from make_jax.runs.mesh import make_mesh, place_batch
+from make_jax.runs.mesh import make_mesh, shard_batch
 from make_jax.training.data_fingerprint import make_fold
 
 
@@ -13,7 +13,7 @@ def fold(batches, devices=8, seen=0):
     compiled = make_fold(mesh)
     for query, product in batches:
         batch = {"query_id": np.asarray(query, np.int32), "product_id": np.asarray(product, np.int32)}
-        seen = compiled(np.uint32(seen), place_batch(batch, mesh))
+        seen = compiled(np.uint32(seen), shard_batch(batch, mesh))
     return int(seen)
 
 

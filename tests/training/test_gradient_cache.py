@@ -29,7 +29,7 @@ from make_jax.objectives.keywords import keyword_loss
 from make_jax.objectives.masked import mlm, patch_loss
 from make_jax.objectives.matching import matching_losses
 from make_jax.objectives.means import Mean
-from make_jax.runs.mesh import bank_sharding, batch_sharding, check_micro_batch, make_mesh, replicated
+from make_jax.runs.mesh import bank_sharding, batch_sharding, check_micro_batch, make_mesh, replicated_sharding
 from make_jax.runs.sharding import partition_specs
 from make_jax.training.gradient_cache import make_gradient
 from make_jax.training.optimizer import named_leaves
@@ -141,7 +141,7 @@ def program(devices: int, fsdp: int, size: int, config: Config = CONFIG) -> Any:
     config = replace(config, train=replace(config.train, micro_batch=size))
     gradient = make_gradient(model, config, mesh, start, jax.tree.map(lambda _: 1.0, start))
     split = jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), partition_specs(start, mesh))
-    places = (split, batch_sharding(mesh), bank_sharding(mesh), replicated(mesh))
+    places = (split, batch_sharding(mesh), bank_sharding(mesh), replicated_sharding(mesh))
     arguments = jax.device_put((start, batch(), bank(), KEY), places)
     return jax.jit(gradient).lower(*arguments).compile(), arguments
 

@@ -7,12 +7,12 @@ import pytest
 
 from make_jax.config import Config, to_json
 from make_jax.errors import InputError
-from make_jax.runs.checkpoints import Found
+from make_jax.runs.checkpoints import CheckpointInfo
 from make_jax.runs.run_folder import CONFIG
 from make_jax.training.resume import FREE, check_same_run, differences
 
 CONFIG_THERE = Config()
-FOUND = Found(Path("/r/000007"), "last", 7, {"catalog_digest": "d"}, {CONFIG: to_json(CONFIG_THERE)})
+FOUND = CheckpointInfo(Path("/r/000007"), "last", 7, {"catalog_digest": "d"}, {CONFIG: to_json(CONFIG_THERE)})
 
 
 def test_all_that_differs_is_said_field_by_field_in_one_error():

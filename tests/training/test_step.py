@@ -10,7 +10,7 @@ import pytest
 from make_jax.config import Config, ObjectivesConfig, OptimConfig
 from make_jax.errors import InputError
 from make_jax.model.make import Make
-from make_jax.runs.mesh import check_batch, make_mesh, place_batch
+from make_jax.runs.mesh import check_batch, make_mesh, shard_batch
 from make_jax.training.optimizer import decayed, named_leaves, rule_factors
 from make_jax.training.step import init_params, init_state, make_step
 from tests.training.tiny_run import tiny_config
@@ -71,7 +71,7 @@ def run(c: Config, devices: int, count: int = STEPS) -> tuple[list[dict[str, flo
     step = make_step(model, c, mesh, state.params)
     told = []
     for batch in batches(c, count):
-        state, metrics = step(state, place_batch(batch, mesh))
+        state, metrics = step(state, shard_batch(batch, mesh))
         told.append({name: float(value) for name, value in metrics.items()})
     return told, state
 
