@@ -27,7 +27,7 @@ from make_jax.errors import InputError, exit_cleanly
 from make_jax.evaluation.bootstrap import mean_intervals
 from make_jax.evaluation.metrics import judge, score_ranking
 from make_jax.files import write_atomically
-from make_jax.retrieval.embed import Embeddings, Modality, embed_products, embed_queries
+from make_jax.retrieval.embed import Modality, ProductEmbeddings, embed_products, embed_queries
 from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.search import search
 from make_jax.runs.provenance import metadata
@@ -50,7 +50,11 @@ def by_dropped(products: Sequence[Product], image_weights: np.ndarray) -> dict[s
 
 
 def colour_queries(
-    retriever: Retriever, catalog: Catalog, split: Split, found: dict[Modality, Embeddings], products: Sequence[Product]
+    retriever: Retriever,
+    catalog: Catalog,
+    split: Split,
+    found: dict[Modality, ProductEmbeddings],
+    products: Sequence[Product],
 ) -> dict[str, Any]:
     """nDCG@10 of colour queries over products without and with their colour word, where both answer."""
     asked = [q for q in catalog.split_queries(split) if COLOUR in q.kind.partition(":")[2].split("+")]
@@ -74,7 +78,9 @@ def colour_queries(
     return told
 
 
-def with_noise(retriever: Retriever, titles: Sequence[str], found: Embeddings, size: tuple[int, int]) -> dict[str, Any]:
+def with_noise(
+    retriever: Retriever, titles: Sequence[str], found: ProductEmbeddings, size: tuple[int, int]
+) -> dict[str, Any]:
     """The title's weight with the real picture, with noise in its place, and with one flat colour."""
     rng = np.random.default_rng(0)
     kinds: dict[str, Callable[[], np.ndarray]] = {

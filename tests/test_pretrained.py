@@ -10,7 +10,7 @@ import pytest
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
-from make_jax.evaluation.models.run import Facts
+from make_jax.evaluation.models.run import RunInfo
 from make_jax.evaluation.report import write_report
 from make_jax.runs.provenance import metadata
 from tests.conftest import ROOT
@@ -39,7 +39,7 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[ModuleType, 
     monkeypatch.setattr(module, "run_program", run_program)
     monkeypatch.setattr(module, "CATALOGS", ("tiny",))
     monkeypatch.setattr(module, "SLICES", {"val": ("all",), "test": ("all", "lang:en")})
-    monkeypatch.setattr(module.run, "facts", lambda path: Facts("tiny", 0, told))
+    monkeypatch.setattr(module.run, "facts", lambda path: RunInfo("tiny", 0, told))
     return module, ran
 
 

@@ -10,16 +10,16 @@ import numpy as np
 from jaxtyping import Float32
 
 from make_jax.evaluation.metrics import Judgements, score_ranking
-from make_jax.retrieval.embed import Progress, silent
+from make_jax.retrieval.embed import Progress, no_progress
 from make_jax.retrieval.search import (
-    Allowed,
-    Ranking,
-    Searchable,
-    anything,
-    joined,
-    keep_allowed,
-    queries_at_once,
-    top,
+    CandidateFilter,
+    TopK,
+    VectorIndex,
+    concat_top_k,
+    mask_scores,
+    no_filter,
+    query_chunk_size,
+    top_k_of_scores,
 )
 
 CHOSEN_BY = "nDCG@10"  # what a parameter is chosen by, on the validation split
@@ -99,22 +99,24 @@ class TitleBM25:
                 row[:] = self._index.get_scores_from_ids(known)
         return out
 
-    def search(self, texts: Sequence[str], k: int, allowed: Allowed = anything) -> Ranking:
+    def search(self, texts: Sequence[str], k: int, allowed: CandidateFilter = no_filter) -> TopK:
         """The best titles of each query, ties by position. A title that shares no word is not found at all.
 
         Among products that `allowed` names it is found, behind the others: those were given to be ordered.
         """
         parts = []
-        at_once = queries_at_once(self.count)
+        at_once = query_chunk_size(self.count)
         for start in range(0, len(texts), at_once):
             rows = slice(start, min(start + at_once, len(texts)))
             scores, given = self.scores(texts[rows]), allowed(rows)
-            parts.append(top(np.where(scores > 0 if given is None else given, scores, np.float32(-np.inf)), k))
-        return joined(parts, min(k, self.count))
+            parts.append(
+                top_k_of_scores(np.where(scores > 0 if given is None else given, scores, np.float32(-np.inf)), k)
+            )
+        return concat_top_k(parts, min(k, self.count))
 
 
 def choose_bm25(
-    bm25: TitleBM25, judgements: Judgements, progress: Progress = silent, allowed: Allowed = anything
+    bm25: TitleBM25, judgements: Judgements, progress: Progress = no_progress, allowed: CandidateFilter = no_filter
 ) -> Parameters:
     """The parameters of the grid K1 x B with the best mean nDCG@10 over the queries; of equals, the first."""
     texts = [query.text for query in judgements.queries]
@@ -130,16 +132,16 @@ def choose_bm25(
     return best
 
 
-def random_ranking(queries: int, products: int, k: int, seed: int, allowed: Allowed = anything) -> Ranking:
+def random_ranking(queries: int, products: int, k: int, seed: int, allowed: CandidateFilter = no_filter) -> TopK:
     """Products in an order drawn anew for each query: what chance finds."""
     rng = np.random.default_rng(seed)
     parts = []
-    at_once = queries_at_once(products)
+    at_once = query_chunk_size(products)
     for start in range(0, queries, at_once):
         rows = slice(start, min(start + at_once, queries))
         drawn = rng.random((rows.stop - rows.start, products), np.float32)
-        parts.append(top(keep_allowed(drawn, allowed(rows)), k))
-    return joined(parts, min(k, products))
+        parts.append(top_k_of_scores(mask_scores(drawn, allowed(rows)), k))
+    return concat_top_k(parts, min(k, products))
 
 
 def fused(
@@ -156,15 +158,15 @@ class Fusion(NamedTuple):
 
     texts: Sequence[str]
     queries: Float32[np.ndarray, "Q D"]
-    products: Searchable  # absent ones have their BM25 score alone
+    products: VectorIndex  # absent ones have their BM25 score alone
     bm25: TitleBM25
-    allowed: Allowed = anything
+    allowed: CandidateFilter = no_filter
 
-    def rankings(self, weights: Sequence[float], k: int, progress: Progress = silent) -> list[Ranking]:
+    def rankings(self, weights: Sequence[float], k: int, progress: Progress = no_progress) -> list[TopK]:
         """The ranking of every query by `fused`, for each weight, in chunks of queries."""
-        parts: list[list[Ranking]] = [[] for _ in weights]
+        parts: list[list[TopK]] = [[] for _ in weights]
         absent = self.products.absent
-        at_once = queries_at_once(len(absent))
+        at_once = query_chunk_size(len(absent))
         for start in range(0, len(self.texts), at_once):
             rows = slice(start, min(start + at_once, len(self.texts)))
             given = self.allowed(rows)
@@ -173,12 +175,12 @@ class Fusion(NamedTuple):
             if given is not None:
                 words_of = np.where(given, words_of, np.float32(0))  # the best word score is that of what may be found
             for weight, part in zip(weights, parts, strict=True):
-                part.append(top(keep_allowed(fused(model, words_of, weight), given), k))
+                part.append(top_k_of_scores(mask_scores(fused(model, words_of, weight), given), k))
             progress("fusion with BM25", rows.stop, len(self.texts))
-        return [joined(part, min(k, len(absent))) for part in parts]
+        return [concat_top_k(part, min(k, len(absent))) for part in parts]
 
 
-def choose_weight(fusion: Fusion, judgements: Judgements, progress: Progress = silent) -> dict[float, float]:
+def choose_weight(fusion: Fusion, judgements: Judgements, progress: Progress = no_progress) -> dict[float, float]:
     """Mean nDCG@10 of each weight of the grid WEIGHTS; the best (of equals the smallest) is the one to use."""
     rankings = fusion.rankings(WEIGHTS, 10, progress)
     return {

@@ -10,23 +10,30 @@ from jaxtyping import Float32
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.evaluation.baselines import Fusion, TitleBM25
-from make_jax.evaluation.late_fusion import LateFusion, fuse, fuse_stored
-from make_jax.evaluation.search_pool import Searched
-from make_jax.retrieval.embed import Embeddings, Modality, Model, Progress, embed_products, embed_queries
-from make_jax.retrieval.search import Ranking, Searchable
-from make_jax.retrieval.stored import StoredEmbeddings, embed_stored
+from make_jax.evaluation.late_fusion import LateFusion, fuse, fuse_on_disk
+from make_jax.evaluation.search_pool import SearchPool
+from make_jax.retrieval.embed import (
+    EmbeddingModel,
+    Modality,
+    ProductEmbeddings,
+    Progress,
+    embed_products,
+    embed_queries,
+)
+from make_jax.retrieval.search import TopK, VectorIndex
+from make_jax.retrieval.stored import DiskEmbeddings, embed_to_disk
 
 
-class Side:
+class EvalSplit:
     """What is searched, BM25 over its titles, and the model's vectors, made once, when they are asked for."""
 
     def __init__(
         self,
-        model: Model | None,
+        model: EmbeddingModel | None,
         catalog: Catalog,
-        searched: Searched,
+        searched: SearchPool,
         progress: Progress,
-        like: "Side | None" = None,
+        like: "EvalSplit | None" = None,
         stored: Path | None = None,
     ) -> None:
         """`like` is another side of the same model: where it searches the same products, its vectors serve both.
@@ -37,7 +44,7 @@ class Side:
         self.main = main_modality(model, catalog)
         self.title_weight = model.title_weight if isinstance(model, LateFusion) else None  # of late fusion
         self._progress, self._stored = progress, stored
-        self._made: dict[Modality, tuple[Searchable, float]] = {}  # with the seconds that it took
+        self._made: dict[Modality, tuple[VectorIndex, float]] = {}  # with the seconds that it took
         if like is not None and like.searched.products == searched.products:
             self._made = like._made
         self._query_seconds = 0.0
@@ -69,7 +76,7 @@ class Side:
         self._query_seconds = time.monotonic() - begun
         return vectors
 
-    def embeddings(self, modality: Modality | None = None) -> Searchable:
+    def embeddings(self, modality: Modality | None = None) -> VectorIndex:
         """The vectors of the products by `modality`, or by that of the main system."""
         assert self.model is not None and self.main is not None
         modality = modality or self.main
@@ -78,24 +85,24 @@ class Side:
             if len(alone) == 1:
                 return alone[0]
             title, image = alone
-            if isinstance(title, StoredEmbeddings) and isinstance(image, StoredEmbeddings):
-                return fuse_stored(title, image, self.title_weight, self._progress)
-            assert isinstance(title, Embeddings) and isinstance(image, Embeddings)
+            if isinstance(title, DiskEmbeddings) and isinstance(image, DiskEmbeddings):
+                return fuse_on_disk(title, image, self.title_weight, self._progress)
+            assert isinstance(title, ProductEmbeddings) and isinstance(image, ProductEmbeddings)
             return fuse(title, image, self.title_weight)
         if modality not in self._made:
             begun = time.monotonic()
             self._made[modality] = self._embed(self.model, modality), time.monotonic() - begun
         return self._made[modality][0]
 
-    def _embed(self, model: Model, modality: Modality) -> Searchable:
+    def _embed(self, model: EmbeddingModel, modality: Modality) -> VectorIndex:
         """Makes the vectors, or those that are missing on disk."""
         products, part = self.searched.products, self.searched.part
         if self._stored is None:
             return embed_products(model, self.catalog, products, modality, self._progress)
         folder = self._stored / f"{part}-{modality}"
-        return embed_stored(model, self.catalog, products, folder, part, modality, self._progress)
+        return embed_to_disk(model, self.catalog, products, folder, part, modality, self._progress)
 
-    def search(self, depth: int, modality: Modality | None = None) -> Ranking:
+    def search(self, depth: int, modality: Modality | None = None) -> TopK:
         """What the model finds by `modality`, or by that of the main system."""
         return self.searched.search(self.queries, self.embeddings(modality), depth)
 
@@ -118,7 +125,7 @@ class Side:
         }
 
 
-def main_modality(model: Model | None, catalog: Catalog) -> Modality | None:
+def main_modality(model: EmbeddingModel | None, catalog: Catalog) -> Modality | None:
     """What the main system reads: what the model has, without titles that the catalog hides; None for BM25 alone.
 
     Raises InputError when titles are all that could be read and the catalog hides them.

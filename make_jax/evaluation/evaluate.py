@@ -17,14 +17,14 @@ from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Pool, Product, Split
 from make_jax.errors import InputError
 from make_jax.evaluation.baselines import random_ranking
-from make_jax.evaluation.eval_split import Side
+from make_jax.evaluation.eval_split import EvalSplit
 from make_jax.evaluation.metrics import Judgements, score_ranking
-from make_jax.evaluation.search_pool import Searched
+from make_jax.evaluation.search_pool import SearchPool
 from make_jax.evaluation.slices import query_slices
 from make_jax.evaluation.tuning import choose, choose_rerank
-from make_jax.retrieval.embed import Model, Progress, Stored, silent
+from make_jax.retrieval.embed import EmbeddingModel, PrecomputedVectors, Progress, no_progress
 from make_jax.retrieval.rerank import check_can_match
-from make_jax.retrieval.search import Ranking, Searchable
+from make_jax.retrieval.search import TopK, VectorIndex
 
 _OF_STORED = (
     "Vectors of products are float16, kept on disk; of queries float32. "
@@ -41,12 +41,12 @@ class Evaluation:
     products: tuple[Product, ...]  # what was searched, N
     judgements: Judgements  # Q queries
     main: str  # the main system: joint, title or image where the model reads only that, bm25 where there is no model
-    rankings: dict[str, Ranking]  # of each system
+    rankings: dict[str, TopK]  # of each system
     values: dict[str, dict[str, Float64[np.ndarray, "Q"]]]  # system -> metric -> value of each query
     slices: dict[str, Bool[np.ndarray, "Q"]]
-    embeddings: Searchable | None  # of the main system, where it has vectors
+    embeddings: VectorIndex | None  # of the main system, where it has vectors
     parameters: dict[str, Any]  # chosen ones, and how
-    cost: dict[str, float | int]  # of the main system: Side.cost
+    cost: dict[str, float | int]  # of the main system: EvalSplit.cost
     notes: tuple[str, ...]  # what a reader of the numbers must know
 
     @property
@@ -63,7 +63,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Model | None,
+    model: EmbeddingModel | None,
     catalog: Catalog,
     split: Split = "test",
     *,
@@ -72,7 +72,7 @@ def evaluate(
     rerank: int = 0,
     seed: int = 0,
     stored: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Evaluation:
     """Every system's rankings, `depth` deep, and metrics over the judged queries of `split`, searching `pool`.
 
@@ -85,13 +85,13 @@ def evaluate(
     need not fit into memory (docs/embeddings.md).
     """
     matcher = check_can_match(model) if rerank else None
-    side = Side(model, catalog, Searched.of(catalog, split, pool), progress, stored=stored)
+    side = EvalSplit(model, catalog, SearchPool.of(catalog, split, pool), progress, stored=stored)
     judgements, products = side.searched.judgements, side.searched.products
     _expect_queries(side, catalog, split, model)
     notes = _notes_of_pool(side.searched, catalog)
     val = side
     if split != "val":
-        val = Side(model, catalog, Searched.of(catalog, "val", pool), progress, like=side, stored=stored)
+        val = EvalSplit(model, catalog, SearchPool.of(catalog, "val", pool), progress, like=side, stored=stored)
     parameters = choose(side, val, notes, progress)
     rankings = {"random": random_ranking(len(side.texts), len(products), depth, seed, side.searched.allowed)}
     if side.lexical:
@@ -132,7 +132,7 @@ def evaluate(
     )
 
 
-def _expect_queries(side: Side, catalog: Catalog, split: Split, model: Model | None) -> None:
+def _expect_queries(side: EvalSplit, catalog: Catalog, split: Split, model: EmbeddingModel | None) -> None:
     """InputError when there is nothing to evaluate, or nothing to evaluate it by."""
     if not side.searched.judgements.queries:
         raise InputError(
@@ -144,7 +144,7 @@ def _expect_queries(side: Side, catalog: Catalog, split: Split, model: Model | N
 
 
 def _score(
-    rankings: dict[str, Ranking], judgements: Judgements, progress: Progress
+    rankings: dict[str, TopK], judgements: Judgements, progress: Progress
 ) -> dict[str, dict[str, Float64[np.ndarray, "Q"]]]:
     """The metrics of each system, by query."""
     values = {}
@@ -155,29 +155,29 @@ def _score(
 
 
 def embed_all(
-    model: Model,
+    model: EmbeddingModel,
     catalog: Catalog,
     split: Split,
     stored: Path,
     *,
     pool: Pool | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> None:
     """Makes all vectors below `stored` that `evaluate` of the split reads, and of validation where it has queries."""
-    side = Side(model, catalog, Searched.of(catalog, split, pool), progress, stored=stored)
+    side = EvalSplit(model, catalog, SearchPool.of(catalog, split, pool), progress, stored=stored)
     side.embeddings()
     if side.main == "both":
         for modality in side.present:
             side.embeddings(modality)
-    val = Side(model, catalog, Searched.of(catalog, "val", pool), progress, like=side, stored=stored)
+    val = EvalSplit(model, catalog, SearchPool.of(catalog, "val", pool), progress, like=side, stored=stored)
     if val.searched.judgements.queries:
         val.embeddings()
 
 
-def _by_one_modality(model: Model, side: Side, depth: int, notes: list[str]) -> dict[str, Ranking]:
+def _by_one_modality(model: EmbeddingModel, side: EvalSplit, depth: int, notes: list[str]) -> dict[str, TopK]:
     """What the same model finds by titles alone and by pictures alone, where it reads both."""
-    rankings: dict[str, Ranking] = {}
-    if side.main != "both" or isinstance(model, Stored):
+    rankings: dict[str, TopK] = {}
+    if side.main != "both" or isinstance(model, PrecomputedVectors):
         return rankings
     for modality in side.present:
         rankings[modality] = side.search(depth, modality)
@@ -185,7 +185,7 @@ def _by_one_modality(model: Model, side: Side, depth: int, notes: list[str]) -> 
     return rankings
 
 
-def _notes_of_pool(searched: Searched, catalog: Catalog) -> list[str]:
+def _notes_of_pool(searched: SearchPool, catalog: Catalog) -> list[str]:
     """Says what is searched where it is not the split."""
     if searched.pool == "all":
         trained = sum(product.split == "train" for product in searched.products)
@@ -198,7 +198,7 @@ def _notes_of_pool(searched: Searched, catalog: Catalog) -> list[str]:
     return []
 
 
-def _note_absent(embeddings: Searchable, how: str, notes: list[str]) -> None:
+def _note_absent(embeddings: VectorIndex, how: str, notes: list[str]) -> None:
     """Says how many products a system cannot find."""
     if n := int(embeddings.absent.sum()):
         notes.append(f"{n} of {len(embeddings.weights)} products cannot be found {how}: they lack it.")

@@ -10,9 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from make_jax.retrieval.embed import Embeddings, Modality, Progress, silent
-from make_jax.retrieval.search import Searchable
-from make_jax.retrieval.stored import StoredEmbeddings
+from make_jax.retrieval.embed import Modality, ProductEmbeddings, Progress, no_progress
+from make_jax.retrieval.search import VectorIndex
+from make_jax.retrieval.stored import DiskEmbeddings
 from make_jax.retrieval.vectors import GROUP, Block, Vectors
 
 DEFAULT_WEIGHT = 0.5  # of the title, where there is no validation query to choose it by
@@ -57,7 +57,7 @@ class LateFusion:
         """Query vectors of unit length."""
         return self.towers.encode_queries(texts)
 
-    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
+    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
         """Product vectors of unit length; "" is no title, None no image."""
         titled = [i for i, title in enumerate(titles) if title.strip()]
         pictured = [i for i, image in enumerate(images) if image is not None]
@@ -65,22 +65,22 @@ class LateFusion:
         by_image = self.towers.encode_images([data for data in images if data is not None]) if pictured else None
         title, image = _spread(by_title, titled, len(titles), 0), _spread(by_image, pictured, len(titles), 1)
         if title is None or image is None:
-            return title or image or Embeddings(np.zeros((0, 1), np.float32), np.zeros((0, 2), np.float32))
+            return title or image or ProductEmbeddings(np.zeros((0, 1), np.float32), np.zeros((0, 2), np.float32))
         return fuse(title, image, self.title_weight)
 
 
-def fuse(title: Embeddings, image: Embeddings, title_weight: float) -> Embeddings:
+def fuse(title: ProductEmbeddings, image: ProductEmbeddings, title_weight: float) -> ProductEmbeddings:
     """Vectors of both from those of each alone, in unit length; what only one of them has stays as it is."""
     weights = _shares(title, image, title_weight)
-    return Embeddings(_weighted(title.vectors, image.vectors, weights), weights)
+    return ProductEmbeddings(_weighted(title.vectors, image.vectors, weights), weights)
 
 
-def fuse_stored(
-    title: StoredEmbeddings, image: StoredEmbeddings, title_weight: float, progress: Progress = silent
-) -> StoredEmbeddings:
+def fuse_on_disk(
+    title: DiskEmbeddings, image: DiskEmbeddings, title_weight: float, progress: Progress = no_progress
+) -> DiskEmbeddings:
     """What `fuse` gives, of vectors on disk: each block is joined when it is read."""
     weights = _shares(title, image, title_weight)
-    return StoredEmbeddings(_FusedVectors(title.vectors, image.vectors, weights), weights, progress)
+    return DiskEmbeddings(_FusedVectors(title.vectors, image.vectors, weights), weights, progress)
 
 
 class _FusedVectors:
@@ -100,7 +100,7 @@ class _FusedVectors:
             yield Block(first, vectors.astype(dtype or np.float32, copy=False))
 
 
-def _shares(title: Searchable, image: Searchable, title_weight: float) -> Float32[np.ndarray, "N 2"]:
+def _shares(title: VectorIndex, image: VectorIndex, title_weight: float) -> Float32[np.ndarray, "N 2"]:
     """What title and image count for in each product."""
     has = np.stack([~title.absent, ~image.absent], axis=1)
     both = np.array([title_weight, 1 - title_weight], np.float32)
@@ -116,10 +116,10 @@ def _weighted(
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
-def _spread(vectors: np.ndarray | None, places: list[int], length: int, column: int) -> Embeddings | None:
+def _spread(vectors: np.ndarray | None, places: list[int], length: int, column: int) -> ProductEmbeddings | None:
     """Vectors of one tower at `places` of `length` rows; None when there is none."""
     if vectors is None:
         return None
-    out = Embeddings(np.zeros((length, vectors.shape[1]), np.float32), np.zeros((length, 2), np.float32))
+    out = ProductEmbeddings(np.zeros((length, vectors.shape[1]), np.float32), np.zeros((length, 2), np.float32))
     out.vectors[places], out.weights[places, column] = vectors, 1
     return out

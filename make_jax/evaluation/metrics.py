@@ -14,7 +14,7 @@ from jaxtyping import Float64
 
 from make_jax.catalog.schema import CatalogInfo, Query
 from make_jax.evaluation.trec import strictly_decreasing
-from make_jax.retrieval.search import Ranking
+from make_jax.retrieval.search import TopK
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
@@ -91,7 +91,7 @@ def judge(queries: Sequence[Query], product_ids: Sequence[str], info: CatalogInf
 
 
 def score_ranking(
-    ranking: Ranking, judgements: Judgements, metrics: Sequence[str] = tuple(METRICS)
+    ranking: TopK, judgements: Judgements, metrics: Sequence[str] = tuple(METRICS)
 ) -> dict[str, Float64[np.ndarray, "Q"]]:
     """The value of each metric for each query of `judgements.queries`, which are the rows of `ranking`.
 
@@ -103,15 +103,15 @@ def score_ranking(
     ids = np.array(judgements.product_ids, dtype=object)
     for depth in {METRICS[metric][2] for metric in metrics}:
         names = {judgements.measure(metric): metric for metric in metrics if METRICS[metric][2] == depth}
-        shallow = Ranking(ranking.scores[:, :depth], ranking.indices[:, :depth])
+        shallow = TopK(ranking.scores[:, :depth], ranking.indices[:, :depth])
         for start in range(0, len(judgements.queries), _QUERIES_AT_ONCE):
             rows = slice(start, start + _QUERIES_AT_ONCE)
-            _score(Ranking(shallow.scores[rows], shallow.indices[rows]), ids, judgements, names, start, values)
+            _score(TopK(shallow.scores[rows], shallow.indices[rows]), ids, judgements, names, start, values)
     return values
 
 
 def _score(
-    ranking: Ranking,
+    ranking: TopK,
     ids: np.ndarray,
     judgements: Judgements,
     names: dict["Measure", str],

@@ -26,7 +26,7 @@ def evaluate_model(options: EvalOptions) -> Path | None:
     """
     console = Console()
     ours = run.recognise(Path(options.model))
-    facts = run.facts(Path(options.model), options.checkpoint) if ours else run.Facts("", 0, {})
+    facts = run.facts(Path(options.model), options.checkpoint) if ours else run.RunInfo("", 0, {})
     catalog = Catalog.load(options.data.catalog or facts.catalog)
     opened = open_model(options.model, options.checkpoint)
     pool = catalog.info.pool if options.pool == "catalog" else options.pool

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float32
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Pool, Product, Split
 from make_jax.evaluation.metrics import Judgements, judge
-from make_jax.retrieval.search import Ranking, Searchable, search_allowed
+from make_jax.retrieval.search import TopK, VectorIndex, filtered_top_k
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchPool:
     """The judged queries of a split and the products that they search."""
 
     pool: Pool
@@ -26,7 +26,7 @@ class Searched:
     part: str  # names the products: "test", "all", or "judged-test"
 
     @classmethod
-    def of(cls, catalog: Catalog, split: Split, pool: Pool | None = None) -> "Searched":
+    def of(cls, catalog: Catalog, split: Split, pool: Pool | None = None) -> "SearchPool":
         """What `split` searches in `pool`, or in the one that the catalog names."""
         pool = pool or catalog.info.pool
         queries = catalog.split_queries(split)
@@ -53,8 +53,8 @@ class Searched:
             row[[self._places[product] for product in self.judgements.qrels[query.id]]] = True
         return mask
 
-    def search(self, queries: Float32[np.ndarray, "Q D"], found: Searchable, k: int) -> Ranking:
+    def search(self, queries: Float32[np.ndarray, "Q D"], found: VectorIndex, k: int) -> TopK:
         """The k best of the products, whose vectors are `found`, among those that each query may find."""
         if self.pool == "judged":
-            return search_allowed(queries, found, k, self.allowed)
+            return filtered_top_k(queries, found, k, self.allowed)
         return found.search(queries, k)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from make_jax.files import write_atomically
-from make_jax.retrieval.search import Ranking
+from make_jax.retrieval.search import TopK
 
 _SMALLEST = np.finfo(np.float32).tiny  # below it some programs flush to zero, which would be a tie
 
@@ -29,7 +29,7 @@ def strictly_decreasing(scores: Float32[np.ndarray, "Q k"]) -> Float32[np.ndarra
     return out
 
 
-def write_run(path: Path, ranking: Ranking, query_ids: Sequence[str], product_ids: Sequence[str], tag: str) -> None:
+def write_run(path: Path, ranking: TopK, query_ids: Sequence[str], product_ids: Sequence[str], tag: str) -> None:
     """Writes what was found as a gzipped run file (`query Q0 product rank score tag`), whole or not at all."""
     products = np.array([_field(identity) for identity in product_ids], dtype=object)
     lines = [  # of the longest row; 9 digits give the same f32 back; the form is filled row by row, which is fast

@@ -4,19 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from make_jax.evaluation.baselines import CHOSEN_BY, Parameters, choose_bm25, choose_weight
-from make_jax.evaluation.eval_split import Side
+from make_jax.evaluation.eval_split import EvalSplit
 from make_jax.evaluation.late_fusion import DEFAULT_WEIGHT as DEFAULT_TITLE_WEIGHT
 from make_jax.evaluation.late_fusion import WEIGHTS as TITLE_WEIGHTS
 from make_jax.evaluation.metrics import score_ranking
 from make_jax.retrieval.embed import Progress
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT as DEFAULT_MATCHING_WEIGHT
 from make_jax.retrieval.rerank import Candidates, Matcher, choose_matching_weight, match_candidates
-from make_jax.retrieval.search import Ranking
+from make_jax.retrieval.search import TopK
 
 DEFAULT_WEIGHT = 0.2  # of BM25 in the fusion, for a catalog that has no validation queries to choose it by
 
 
-def choose(side: Side, val: Side, notes: list[str], progress: Progress) -> dict[str, Any]:
+def choose(side: EvalSplit, val: EvalSplit, notes: list[str], progress: Progress) -> dict[str, Any]:
     """The parameters of the systems that `side` has, by nDCG@10 on `val`, which are set in both; `notes` says how.
 
     They are BM25's k1 and b, the weight of titles in a late fusion, and that of BM25 in the fusion with it.
@@ -44,11 +44,11 @@ def choose(side: Side, val: Side, notes: list[str], progress: Progress) -> dict[
 
 
 def choose_rerank(
-    matcher: Matcher, side: Side, val: Side, ranking: Ranking, depth: int, notes: list[str], progress: Progress
-) -> tuple[Ranking, dict[str, Any]]:
+    matcher: Matcher, side: EvalSplit, val: EvalSplit, ranking: TopK, depth: int, notes: list[str], progress: Progress
+) -> tuple[TopK, dict[str, Any]]:
     """`ranking` of `side` with its first `depth` re-ranked, and by what: the weight that is best on `val`."""
 
-    def match(of: Side, found: Ranking, what: str) -> Candidates:
+    def match(of: EvalSplit, found: TopK, what: str) -> Candidates:
         def told(_: str, done: int, total: int) -> None:
             progress(what, done, total)
 
@@ -78,7 +78,7 @@ def _best(by_weight: Mapping[float, float]) -> dict[str, Any]:
     return {"weight": best, f"validation {CHOSEN_BY} by weight": values}
 
 
-def _by_title_weight(val: Side, progress: Progress) -> dict[float, float]:
+def _by_title_weight(val: EvalSplit, progress: Progress) -> dict[float, float]:
     """Mean nDCG@10 of each weight of titles in a late fusion."""
     values = {}
     for done, weight in enumerate(TITLE_WEIGHTS, start=1):

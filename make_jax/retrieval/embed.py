@@ -9,14 +9,14 @@ from jaxtyping import Bool, Float32
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Query
 from make_jax.errors import InputError
-from make_jax.retrieval.search import Ranking, inner_products, search
+from make_jax.retrieval.search import TopK, inner_products, search
 
 Modality = Literal["both", "title", "image"]
 Progress = Callable[[str, int, int], None]  # (what is done, done, of how many)
 _AT_ONCE = 1024  # products whose images are in memory together; queries encoded together
 
 
-class Embeddings(NamedTuple):
+class ProductEmbeddings(NamedTuple):
     """Product vectors, whose inner product with a query's vector is the score, and how each was fused."""
 
     vectors: Float32[np.ndarray, "N D"]
@@ -37,7 +37,7 @@ class Embeddings(NamedTuple):
         """Bytes of a vector."""
         return self.width * self.vectors.itemsize
 
-    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> Ranking:
+    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> TopK:
         """The k best products of each query, ties by ascending position; absent ones are never found."""
         return search(queries, self.vectors, k, absent=self.absent)
 
@@ -59,13 +59,13 @@ class Encoder(Protocol):
         """Query vectors; of unit length where the model's measure is the cosine."""
         ...
 
-    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
+    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
         """Product vectors; "" is no title, None no image, and none of the products lacks both."""
         ...
 
 
 @runtime_checkable
-class Stored(Protocol):
+class PrecomputedVectors(Protocol):
     """A model whose vectors were made elsewhere, and are found by the ids of a catalog."""
 
     @property
@@ -82,29 +82,29 @@ class Stored(Protocol):
         ...
 
 
-Model = Encoder | Stored
+EmbeddingModel = Encoder | PrecomputedVectors
 
 
-def silent(what: str, done: int, total: int) -> None:
+def no_progress(what: str, done: int, total: int) -> None:
     """A `Progress` that shows nothing."""
 
 
 def embed_products(
-    model: Model,
+    model: EmbeddingModel,
     catalog: Catalog,
     products: Sequence[Product],
     modality: Modality = "both",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     width: int | None = None,
-) -> Embeddings:
+) -> ProductEmbeddings:
     """The vectors of `products` from their titles and images, or from one of the two alone, in chunks.
 
     With `modality="title"` no image is read and the encoder gets None for each; with "image" it gets "" for each
     title. A product that lacks what is asked is `absent`. Titles that the catalog hides (`hide_title`) are lacking.
-    Stored vectors are what they were made from: another `modality` is an InputError, and so are products all of which
-    lack what is asked, unless `width` says of how many numbers a vector is.
+    Raises InputError when precomputed vectors are of another modality, and when every product lacks `modality` unless
+    `width`, the numbers of a vector, is given.
     """
-    if isinstance(model, Stored):
+    if isinstance(model, PrecomputedVectors):
         return _stored(model, catalog, products, modality, may_lack=width is not None)
     vectors: list[np.ndarray] = []
     weights: list[np.ndarray] = []
@@ -125,7 +125,7 @@ def embed_products(
     if width is None:
         raise nothing_to_read(catalog, len(products), modality)
     filled = [rows if rows.shape[1] else np.zeros((len(rows), width), np.float32) for rows in vectors]
-    return Embeddings(np.concatenate(filled), np.concatenate(weights))
+    return ProductEmbeddings(np.concatenate(filled), np.concatenate(weights))
 
 
 def nothing_to_read(catalog: Catalog, count: int, modality: Modality) -> InputError:
@@ -150,9 +150,11 @@ def read_products(
     return titles, [catalog.image_bytes(product) if modality != "title" else None for product in products]
 
 
-def embed_queries(model: Model, queries: Sequence[Query], progress: Progress = silent) -> Float32[np.ndarray, "n D"]:
+def embed_queries(
+    model: EmbeddingModel, queries: Sequence[Query], progress: Progress = no_progress
+) -> Float32[np.ndarray, "n D"]:
     """The vectors of judged queries, in chunks; at least one query."""
-    if isinstance(model, Stored):
+    if isinstance(model, PrecomputedVectors):
         vectors = model.query_vectors([query.id for query in queries])
     else:
         rows = []
@@ -171,8 +173,8 @@ def check_finite(vectors: Float32[np.ndarray, "n D"], what: str) -> None:
 
 
 def _stored(
-    model: Stored, catalog: Catalog, products: Sequence[Product], modality: Modality, may_lack: bool
-) -> Embeddings:
+    model: PrecomputedVectors, catalog: Catalog, products: Sequence[Product], modality: Modality, may_lack: bool
+) -> ProductEmbeddings:
     """The stored vectors of products. The share of title and image in one of both is not known: a half each."""
     if model.modalities != modality:
         hidden = "; the catalog hides titles, because they are labels" if catalog.info.hide_title else ""
@@ -185,7 +187,7 @@ def _stored(
     if not (may_lack or there.any()):
         raise no_such_ids(catalog, len(products))
     share = {"both": (0.5, 0.5), "title": (1.0, 0.0), "image": (0.0, 1.0)}[modality]
-    return Embeddings(vectors, there[:, None] * np.array([share], np.float32))
+    return ProductEmbeddings(vectors, there[:, None] * np.array([share], np.float32))
 
 
 def _spread(rows: np.ndarray, places: list[int], length: int) -> np.ndarray:

@@ -20,8 +20,8 @@ from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
 from make_jax.evaluation.baselines import CHOSEN_BY
 from make_jax.evaluation.metrics import Judgements, score_ranking
-from make_jax.retrieval.embed import Modality, Progress, read_products, silent
-from make_jax.retrieval.search import Ranking
+from make_jax.retrieval.embed import Modality, Progress, no_progress, read_products
+from make_jax.retrieval.search import TopK
 
 DEFAULT_WEIGHT = 1.0  # of the matching logit where nothing was chosen
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0)
@@ -40,11 +40,11 @@ class Matcher(Protocol):
         ...
 
     @property
-    def scale(self) -> float:
+    def logit_scale(self) -> float:
         """What a cosine is multiplied with in the model's contrast."""
         ...
 
-    def match(
+    def matching_logits(
         self,
         texts: Sequence[str],
         titles: Sequence[str],
@@ -73,32 +73,32 @@ def check_can_match(encoder: object) -> Matcher:
 class Candidates(NamedTuple):
     """A ranking by vectors and what the matching encoder says of its first K columns."""
 
-    ranking: Ranking
+    ranking: TopK
     logits: Float32[np.ndarray, "Q K"]  # -inf where nothing was found
-    scale: float
+    logit_scale: float
 
     def order(self, weight: float) -> Int64[np.ndarray, "Q K"]:
         """For each query the first K columns in their new order."""
         return np.argsort(-self._scores(weight), axis=1, kind="stable")
 
-    def reranked(self, weight: float) -> Ranking:
+    def reranked(self, weight: float) -> TopK:
         """The new ranking, with scores that fall: S + weight * m of the first K, S shifted below those of the rest."""
-        scores, indices = self.ranking.scores * np.float32(self.scale), self.ranking.indices.copy()
+        scores, indices = self.ranking.scores * np.float32(self.logit_scale), self.ranking.indices.copy()
         depth = self.logits.shape[1]
         if depth == 0 or len(scores) == 0:
-            return Ranking(scores, indices)
+            return TopK(scores, indices)
         order = self.order(weight)
         last = scores[:, depth - 1 : depth].copy()
         scores[:, :depth] = np.take_along_axis(self._scores(weight), order, axis=1)
         indices[:, :depth] = np.take_along_axis(indices[:, :depth], order, axis=1)
         scores[:, depth:] += scores[:, depth - 1 : depth] - np.where(np.isfinite(last), last, np.float32(0))
-        return Ranking(scores, indices)
+        return TopK(scores, indices)
 
     def _scores(self, weight: float) -> Float32[np.ndarray, "Q K"]:
         found = self.ranking.indices[:, : self.logits.shape[1]] >= 0
         first = np.where(found, self.ranking.scores[:, : self.logits.shape[1]], np.float32(0))
         logits = np.where(found, self.logits, np.float32(0))
-        scores = np.float32(self.scale) * first + np.float32(weight) * logits
+        scores = np.float32(self.logit_scale) * first + np.float32(weight) * logits
         return np.where(found, scores, np.float32(-np.inf))
 
 
@@ -107,10 +107,10 @@ def match_candidates(
     catalog: Catalog,
     products: Sequence[Product],
     texts: Sequence[str],
-    ranking: Ranking,
+    ranking: TopK,
     depth: int,
     modality: Modality = "both",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Candidates:
     """The matching logits of the first `depth` products of each query; `products` are what `ranking` counts.
 
@@ -130,12 +130,14 @@ def match_candidates(
             titles, images = read_products(catalog, [products[i] for i in some], modality)
             mine, query = np.unique(rows[asked], return_inverse=True)
             pairs = np.stack([query, positions[asked] - first], axis=1).astype(np.int32)
-            logits[rows[asked], columns[asked]] = matcher.match([texts[i] for i in mine], titles, images, pairs)
+            logits[rows[asked], columns[asked]] = matcher.matching_logits(
+                [texts[i] for i in mine], titles, images, pairs
+            )
             done += len(asked)
             progress("re-ranking", done, total)
     if not np.isfinite(logits[found >= 0]).all():
         raise InputError("the matching encoder gives logits that are not finite: its training diverged")
-    return Candidates(ranking, logits, matcher.scale)
+    return Candidates(ranking, logits, matcher.logit_scale)
 
 
 def choose_matching_weight(candidates: Candidates, judgements: Judgements) -> dict[float, float]:

@@ -23,10 +23,10 @@ from make_jax.inputs.pipeline import product_batches, query_batches
 from make_jax.inputs.tokenizer import Tokenizer, from_definition
 from make_jax.model.make import Make
 from make_jax.model.modal_adaptation import ProductStates
-from make_jax.retrieval.embed import Embeddings, Modality, Progress, embed_products, silent
+from make_jax.retrieval.embed import Modality, ProductEmbeddings, Progress, embed_products, no_progress
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, check_can_match, match_candidates
-from make_jax.retrieval.search import Searchable
-from make_jax.retrieval.stored import embed_stored
+from make_jax.retrieval.search import VectorIndex
+from make_jax.retrieval.stored import embed_to_disk
 from make_jax.runs.mesh import make_mesh, replicate, replicated_sharding, shard_rows, to_host
 from make_jax.runs.run_folder import CONFIG, TOKENIZER, read_checkpoint, read_keywords
 from make_jax.runs.state import Params
@@ -39,10 +39,10 @@ class Hit(NamedTuple):
     score: float  # cosine of query and product, whatever it was ordered by
     title_weight: float  # share of the title in the product's vector
     image_weight: float  # share of the image; the two sum to 1
-    match: float | None = None  # logit of the matching encoder, of products that it re-ranked
+    matching_logit: float | None = None  # logit of the matching encoder, of products that it re-ranked
 
 
-class Enhancement(NamedTuple):
+class QueryExpansion(NamedTuple):
     """What Keyword Enhancement adds to a query."""
 
     keywords: list[tuple[Keyword, float]]  # with the probability that an answer has it, most probable first
@@ -89,7 +89,7 @@ class Retriever:
         self._trained_matching = trained_matching
         self._catalog: Catalog | None = None
         self._products: list[Product] = []
-        self._embeddings: Searchable | None = None
+        self._embeddings: VectorIndex | None = None
 
     @classmethod
     def load(cls, run: str | Path, checkpoint: Literal["best", "last"] = "best") -> "Retriever":
@@ -133,7 +133,7 @@ class Retriever:
             rows.append(to_host(_encode_query(self.model, self._params, **placed), self._mesh))
         return np.concatenate(rows)[: len(texts)]
 
-    def enhance(self, query: str, least: float = 0.05) -> Enhancement:
+    def expand_query(self, query: str, least: float = 0.05) -> QueryExpansion:
         """The keywords that products which answer the query are expected to have: a query expansion to read.
 
         `least` is the smallest probability that is worth telling. Raises InputError when the model predicts none.
@@ -147,11 +147,11 @@ class Retriever:
         likely = 1.0 / (1.0 + np.exp(-np.asarray(read.logits[0], np.float64)))
         order = np.argsort(-likely, kind="stable")
         found = [(self.keywords.keywords[k], float(likely[k])) for k in order.tolist() if likely[k] >= least]
-        return Enhancement(found, float(read.gate[0]))
+        return QueryExpansion(found, float(read.gate[0]))
 
     def encode_products(
         self, titles: Sequence[str], images: Sequence[bytes | None], names: Sequence[str] | None = None
-    ) -> Embeddings:
+    ) -> ProductEmbeddings:
         """Unit product vectors and the weights of title and image in each; `images` are JPEG, PNG or WebP files' bytes.
 
         "" is no title and None no image. Raises InputError for a product that lacks both, or whose image is unreadable;
@@ -168,13 +168,13 @@ class Retriever:
             adapted = to_host(_encode_product(self.model, self._params, **placed), self._mesh)
             vectors.append(adapted.vectors)
             weights.append(adapted.weights)
-        return Embeddings(np.concatenate(vectors)[: len(titles)], np.concatenate(weights)[: len(titles)])
+        return ProductEmbeddings(np.concatenate(vectors)[: len(titles)], np.concatenate(weights)[: len(titles)])
 
     def index(
         self,
         catalog: Catalog | str | Path = "",
         split: Split | None = None,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         *,
         embeddings: str | Path = "",
     ) -> None:
@@ -189,7 +189,7 @@ class Retriever:
         modality, part = self.modalities, split or "all"
         if embeddings:
             folder = Path(embeddings) / f"{part}-{modality}"
-            self._embeddings = embed_stored(self, catalog, products, folder, part, modality, progress)
+            self._embeddings = embed_to_disk(self, catalog, products, folder, part, modality, progress)
         else:
             self._embeddings = embed_products(self, catalog, products, modality, progress)
         self._catalog, self._products = catalog, products
@@ -199,9 +199,9 @@ class Retriever:
     ) -> list[list[Hit]]:
         """The `k` best indexed products of each query, best first; ties by the order of the catalog.
 
-        With `rerank` the first so many are ordered by scale * cosine + `weight` * matching logit, which is then
-        `Hit.match`; those below keep their places. `retrieval/rerank.py` says why, and a report of `eval.py` which
-        weight was best on validation. Raises InputError when nothing was indexed, or when the model cannot re-rank.
+        `rerank` > 0 orders the first `rerank` products by logit_scale * cosine + `weight` * `Hit.matching_logit` and
+        keeps the order of the rest (`retrieval/rerank.py`); a report of `eval.py` states the weight that was best on
+        validation queries. Raises InputError when nothing was indexed, or when the model cannot re-rank.
         """
         if self._embeddings is None or self._catalog is None:
             raise InputError("nothing to search: call index() with a catalog first")
@@ -235,11 +235,11 @@ class Retriever:
         return self.model.config.matching.layers > 0 and self._trained_matching
 
     @property
-    def scale(self) -> float:
+    def logit_scale(self) -> float:
         """What a cosine is multiplied with in the model's contrast."""
         return float(np.exp(np.asarray(self._params["log_scale"])))
 
-    def match(
+    def matching_logits(
         self,
         texts: Sequence[str],
         titles: Sequence[str],

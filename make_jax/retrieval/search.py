@@ -13,7 +13,7 @@ _QUERIES_AT_ONCE = 256  # at most, where every score of some queries with all pr
 _SCORES_AT_ONCE = 1 << 27  # ... and no more scores than this, 512 MiB
 
 
-class Ranking(NamedTuple):
+class TopK(NamedTuple):
     """What each query found, best first. Where nothing more was found: score -inf, index -1."""
 
     scores: Float32[np.ndarray, "Q k"]
@@ -21,8 +21,8 @@ class Ranking(NamedTuple):
 
 
 @runtime_checkable
-class Searchable(Protocol):
-    """Product vectors, in memory (`embed.Embeddings`) or on disk (`stored.StoredEmbeddings`)."""
+class VectorIndex(Protocol):
+    """Product vectors, in memory (`embed.ProductEmbeddings`) or on disk (`stored.DiskEmbeddings`)."""
 
     @property
     def weights(self) -> Float32[np.ndarray, "N 2"]:
@@ -44,16 +44,16 @@ class Searchable(Protocol):
         """Bytes of a vector as it is kept."""
         ...
 
-    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> Ranking:
+    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> TopK:
         """The k best products of each query, ties by ascending position; absent ones are never found."""
         ...
 
     def scores(self, queries: Float32[np.ndarray, "q D"]) -> Float32[np.ndarray, "q N"]:
-        """The score of every query with every product; the caller chunks the queries, see `queries_at_once`."""
+        """The score of every query with every product; the caller chunks the queries, see `query_chunk_size`."""
         ...
 
 
-def queries_at_once(products: int) -> int:
+def query_chunk_size(products: int) -> int:
     """Of how many queries every score with so many products is held at once."""
     return max(1, min(_QUERIES_AT_ONCE, _SCORES_AT_ONCE // max(products, 1)))
 
@@ -66,7 +66,7 @@ def search(
     absent: Bool[np.ndarray, "N"] | None = None,
     query_chunk: int = 1024,
     product_chunk: int = 8192,
-) -> Ranking:
+) -> TopK:
     """The k best products of each query by inner product (f32, highest matmul precision), ties by ascending index.
 
     `absent` products are never found, and there are at most N results, so rows may end in index -1. Device memory:
@@ -76,7 +76,7 @@ def search(
     scores = np.full((len(queries), k), -np.inf, np.float32)
     indices = np.full((len(queries), k), -1, np.int32)
     if k == 0 or len(queries) == 0:
-        return Ranking(scores, indices)
+        return TopK(scores, indices)
     hidden = np.zeros(len(products), bool) if absent is None else absent
     query_chunk, product_chunk = min(query_chunk, len(queries)), min(product_chunk, len(products))
     chunks = [  # the last is padded, so that one program serves all
@@ -91,46 +91,48 @@ def search(
             best = merge(best, some, vectors, _padded(gone, product_chunk, True), np.int32(first))
         scores[start : start + len(rows)] = np.asarray(best[0])[: len(rows)]
         indices[start : start + len(rows)] = np.asarray(best[1])[: len(rows)]
-    return Ranking(scores, indices)
+    return TopK(scores, indices)
 
 
-def top(scores: Float[np.ndarray, "Q N"], k: int) -> Ranking:
+def top_k_of_scores(scores: Float[np.ndarray, "Q N"], k: int) -> TopK:
     """The k best columns of each row, ties by ascending index; a score of -inf is not found (index -1)."""
     found, indices = _top(jnp.asarray(scores, jnp.float32), k=min(k, scores.shape[1]))
-    return Ranking(np.asarray(found), np.asarray(indices))
+    return TopK(np.asarray(found), np.asarray(indices))
 
 
-Allowed = Callable[[slice], Bool[np.ndarray, "q N"] | None]  # which products some queries may find; None: all
+CandidateFilter = Callable[[slice], Bool[np.ndarray, "q N"] | None]  # which products some queries may find; None: all
 
 
-def anything(rows: slice) -> None:
-    """An `Allowed` that hides nothing."""
+def no_filter(rows: slice) -> None:
+    """A `CandidateFilter` that hides nothing."""
 
 
-def keep_allowed(
+def mask_scores(
     scores: Float32[np.ndarray, "q N"], allowed: Bool[np.ndarray, "q N"] | None
 ) -> Float32[np.ndarray, "q N"]:
     """The scores, with -inf where a query may not find the product."""
     return scores if allowed is None else np.where(allowed, scores, np.float32(-np.inf))
 
 
-def search_allowed(queries: Float32[np.ndarray, "Q D"], products: Searchable, k: int, allowed: Allowed) -> Ranking:
+def filtered_top_k(
+    queries: Float32[np.ndarray, "Q D"], products: VectorIndex, k: int, allowed: CandidateFilter
+) -> TopK:
     """As `search`, where each query has products of its own to find. Memory: at most 256 queries by all products."""
     parts = []
     absent = products.absent
-    at_once = queries_at_once(len(absent))
+    at_once = query_chunk_size(len(absent))
     for start in range(0, len(queries), at_once):
         rows = slice(start, min(start + at_once, len(queries)))
         scores = np.where(absent, np.float32(-np.inf), products.scores(queries[rows]))
-        parts.append(top(keep_allowed(scores, allowed(rows)), k))
-    return joined(parts, min(k, len(absent)))
+        parts.append(top_k_of_scores(mask_scores(scores, allowed(rows)), k))
+    return concat_top_k(parts, min(k, len(absent)))
 
 
-def joined(parts: Sequence[Ranking], k: int) -> Ranking:
+def concat_top_k(parts: Sequence[TopK], k: int) -> TopK:
     """Rankings of chunks of queries, one after the other; `k` columns when there is no chunk."""
     if not parts:
-        return Ranking(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
-    return Ranking(np.concatenate([p.scores for p in parts]), np.concatenate([p.indices for p in parts]))
+        return TopK(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
+    return TopK(np.concatenate([p.scores for p in parts]), np.concatenate([p.indices for p in parts]))
 
 
 def inner_products(

@@ -13,8 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int
 
-from make_jax.retrieval.embed import Progress, silent
-from make_jax.retrieval.search import Ranking, merge
+from make_jax.retrieval.embed import Progress, no_progress
+from make_jax.retrieval.search import TopK, merge
 from make_jax.retrieval.vectors import GROUP, Vectors
 from make_jax.runs.mesh import BATCH_AXES, replicate, shard_rows, to_host
 
@@ -30,8 +30,8 @@ def search_sharded(
     mesh: Mesh,
     *,
     rows: int = GROUP,
-    progress: Progress = silent,
-) -> Ranking:
+    progress: Progress = no_progress,
+) -> TopK:
     """The k best vectors of each query by inner product in float32, ties by ascending position; zeros are never found.
 
     The devices of `mesh` are this process's. Memory of each: 1,024 x `rows` scores at a time, a few blocks of `rows`
@@ -40,7 +40,7 @@ def search_sharded(
     k, many = min(k, source.count), mesh.size
     size = -(-min(len(queries), _QUERIES) // many) * many  # of a group; each device orders as many at the end
     if not len(queries):
-        return Ranking(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
+        return TopK(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
     groups = [
         replicate(_filled(queries[i : i + size], size), mesh) for i in range(0, len(queries), size)
     ]  # the last is filled up, so that one program serves all
@@ -62,7 +62,7 @@ def search_sharded(
         progress("vectors searched", block.first + len(block.vectors), source.count)
     found = [to_host(order(*held), mesh) for held in best]
     scores, indices = (np.concatenate(parts)[: len(queries)] for parts in zip(*found, strict=True))
-    return Ranking(scores, indices)
+    return TopK(scores, indices)
 
 
 @lru_cache(maxsize=8)  # a program of its own otherwise for each call

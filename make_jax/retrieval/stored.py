@@ -15,26 +15,26 @@ from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
 from make_jax.retrieval.embed import (
+    EmbeddingModel,
     Modality,
-    Model,
+    PrecomputedVectors,
     Progress,
-    Stored,
     embed_products,
+    no_progress,
     no_such_ids,
     nothing_to_read,
-    silent,
 )
-from make_jax.retrieval.search import Ranking
+from make_jax.retrieval.search import TopK
 from make_jax.retrieval.streaming import score_stored, search_stored
 from make_jax.retrieval.vectors import PER_SHARD, Header, VectorFolder, Vectors, claimed, missing, prepare, write_shard
 
 _WAIT = 0.5  # seconds between looks at what other processes have made
 
 
-class StoredEmbeddings:
+class DiskEmbeddings:
     """Product vectors that stay on disk; weights are in memory, 8 bytes a product. `progress` is told of searches."""
 
-    def __init__(self, vectors: Vectors, weights: Float32[np.ndarray, "N 2"], progress: Progress = silent) -> None:
+    def __init__(self, vectors: Vectors, weights: Float32[np.ndarray, "N 2"], progress: Progress = no_progress) -> None:
         self.vectors = vectors
         self.weights: Float32[np.ndarray, "N 2"] = weights
         self._progress = progress
@@ -54,7 +54,7 @@ class StoredEmbeddings:
         """The products that had nothing to embed: zero vector and zero weights, never found by a search."""
         return np.logical_not(self.weights.any(axis=1))
 
-    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> Ranking:
+    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> TopK:
         """The k best products of each query, ties by ascending position: see `search_stored`."""
         return search_stored(queries, self.vectors, k, self._progress)
 
@@ -63,17 +63,17 @@ class StoredEmbeddings:
         return score_stored(queries, self.vectors)
 
 
-def embed_stored(
-    encoder: Model,
+def embed_to_disk(
+    encoder: EmbeddingModel,
     catalog: Catalog,
     products: Sequence[Product],
     folder: Path,
     part: str,
     modality: Modality = "both",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     *,
     per_shard: int = PER_SHARD,
-) -> StoredEmbeddings:
+) -> DiskEmbeddings:
     """The vectors of `products` in `folder`, of which it makes those that are missing; see `embed_products`.
 
     Any number of processes may make them together: each takes shards that nobody else is making, and all return when
@@ -99,7 +99,9 @@ def embed_stored(
         )
     if not products:
         raise nothing_to_read(catalog, 0, modality)
-    example = encoder.product_vectors([]) if isinstance(encoder, Stored) else encoder.encode_queries(["width"])
+    example = (
+        encoder.product_vectors([]) if isinstance(encoder, PrecomputedVectors) else encoder.encode_queries(["width"])
+    )
     width = example.shape[1]
     header = Header(digest, catalog.digest, f"{part} by {modality}", len(products), width, per_shard)
     lacking = prepare(folder, header)
@@ -117,15 +119,15 @@ def embed_stored(
     weights = vectors.weights()
     if weights is None:
         raise InputError(f"{folder}: no columns title_weight and image_weight, expected both")
-    stored = StoredEmbeddings(vectors, weights, progress)
+    stored = DiskEmbeddings(vectors, weights, progress)
     if stored.absent.all():
-        ready = isinstance(encoder, Stored)
+        ready = isinstance(encoder, PrecomputedVectors)
         raise no_such_ids(catalog, len(products)) if ready else nothing_to_read(catalog, len(products), modality)
     return stored
 
 
 def _embed_shard(
-    encoder: Model,
+    encoder: EmbeddingModel,
     catalog: Catalog,
     products: Sequence[Product],
     folder: Path,

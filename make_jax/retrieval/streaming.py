@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Float32
 
-from make_jax.retrieval.embed import Progress, silent
-from make_jax.retrieval.search import Ranking
+from make_jax.retrieval.embed import Progress, no_progress
+from make_jax.retrieval.search import TopK
 from make_jax.retrieval.sharded import search_sharded
 from make_jax.retrieval.vectors import GROUP, Vectors
 from make_jax.runs.mesh import make_mesh
@@ -21,7 +21,9 @@ _PAIRS = 1 << 11  # of query and vector that are scored again together: 4 MiB of
 _LOWEST = np.finfo(np.float32).min
 
 
-def search_stored(queries: Float32[np.ndarray, "Q D"], source: Vectors, k: int, progress: Progress = silent) -> Ranking:
+def search_stored(
+    queries: Float32[np.ndarray, "Q D"], source: Vectors, k: int, progress: Progress = no_progress
+) -> TopK:
     """The k best vectors of each query by inner product, ties by ascending position; vectors of zeros are never found.
 
     The disk is read once, a block ahead. On a processor scores are those of float64, rounded to float32; accelerators
@@ -38,8 +40,8 @@ def search_on_host(
     k: int,
     *,
     block: int = GROUP,
-    progress: Progress = silent,
-) -> Ranking:
+    progress: Progress = no_progress,
+) -> TopK:
     """What `search_stored` gives on a processor, `block` vectors at a time."""
     k = min(k, source.count)
     groups = [_Best(queries[i : i + _QUERIES], k) for i in range(0, len(queries), _QUERIES)]
@@ -49,8 +51,8 @@ def search_on_host(
             group.add(first, vectors, scores[: len(group.queries), : len(vectors)])
         progress("vectors searched", first + len(vectors), source.count)
     found = [group.ranking() for group in groups]
-    empty = Ranking(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
-    return Ranking(*(np.concatenate(parts) for parts in zip(*(found or [empty]), strict=True)))
+    empty = TopK(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
+    return TopK(*(np.concatenate(parts) for parts in zip(*(found or [empty]), strict=True)))
 
 
 def score_stored(queries: Float32[np.ndarray, "q D"], source: Vectors) -> Float32[np.ndarray, "q N"]:
@@ -68,9 +70,7 @@ class _Best:
         self.queries = queries
         self._exact = queries.astype(np.float64)
         self._norms = np.linalg.norm(self._exact, axis=1)
-        self._ranking = Ranking(
-            np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int32)
-        )
+        self._ranking = TopK(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int32))
         self._candidates: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # query, position, score
         self._waiting = 0
 
@@ -95,7 +95,7 @@ class _Best:
         if self._waiting > len(scores) * max(k, 64):
             self._merge()
 
-    def ranking(self) -> Ranking:
+    def ranking(self) -> TopK:
         """The best of all that was seen."""
         self._merge()
         return self._ranking
@@ -132,7 +132,7 @@ class _Best:
         query, position, score = query[order], position[order], score[order]
         begins = np.searchsorted(query, np.arange(len(scores)))
         best = begins[:, None] + np.arange(k)
-        self._ranking = Ranking(score[best], position[best])
+        self._ranking = TopK(score[best], position[best])
         self._candidates, self._waiting = [], 0
 
 

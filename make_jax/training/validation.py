@@ -8,10 +8,10 @@ from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.evaluation.metrics import score_ranking
-from make_jax.evaluation.search_pool import Searched
+from make_jax.evaluation.search_pool import SearchPool
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.make import Make
-from make_jax.retrieval.embed import Progress, embed_products, embed_queries, silent
+from make_jax.retrieval.embed import Progress, embed_products, embed_queries, no_progress
 from make_jax.retrieval.retriever import Retriever
 from make_jax.runs.state import Params
 
@@ -33,7 +33,7 @@ class Validation:
         """Raises InputError when the split has judged queries but no product of its own to search."""
         self._catalog, self._model, self._tokenizer, self._keywords = catalog, model, tokenizer, keywords
         self._mesh, self._batch_size = mesh, batch_size
-        self._searched = Searched.of(catalog, "val")
+        self._searched = SearchPool.of(catalog, "val")
         if catalog.split_queries("val") and not self._searched.products:
             raise InputError(f"{catalog.path}: the val split has queries and no product; give it some")
 
@@ -42,7 +42,7 @@ class Validation:
         """How many queries are scored; 0 means that there is nothing to measure."""
         return len(self._searched.judgements.queries)
 
-    def measure(self, params: Params, progress: Progress = silent) -> Mapping[str, float]:
+    def measure(self, params: Params, progress: Progress = no_progress) -> Mapping[str, float]:
         """Metric names and values, means over queries; `progress` is told of each chunk that is embedded."""
         retriever = Retriever(
             self._model, params, self._tokenizer, self._keywords, batch_size=self._batch_size, mesh=self._mesh

@@ -17,7 +17,7 @@ from make_jax.evaluation.baselines import (
 )
 from make_jax.evaluation.metrics import judge
 from make_jax.retrieval import search
-from make_jax.retrieval.embed import Embeddings
+from make_jax.retrieval.embed import ProductEmbeddings
 
 TITLES = ["red shirt", "red red shoes", "", "blue shirt for men"]
 
@@ -78,7 +78,7 @@ def test_fused_adds_a_share_of_the_best_bm25_score() -> None:
 def fusion(products: np.ndarray, absent: list[bool]) -> Fusion:
     queries = np.array([[1, 0]], np.float32)
     weights = np.where(np.array(absent)[:, None], np.float32(0), np.float32(0.5)).repeat(2, axis=1)
-    return Fusion(["shoes"], queries, Embeddings(products, weights), TitleBM25(["red shoes", "hat", "red"]))
+    return Fusion(["shoes"], queries, ProductEmbeddings(products, weights), TitleBM25(["red shoes", "hat", "red"]))
 
 
 def test_fusion_weight_is_the_one_with_the_best_validation_value() -> None:

@@ -7,10 +7,10 @@ import pytest
 
 from make_jax.catalog.reader import Catalog
 from make_jax.evaluation.evaluate import evaluate
-from make_jax.evaluation.late_fusion import DEFAULT_WEIGHT, WEIGHTS, LateFusion, fuse, fuse_stored
-from make_jax.retrieval.embed import Embeddings, Modality, embed_products
+from make_jax.evaluation.late_fusion import DEFAULT_WEIGHT, WEIGHTS, LateFusion, fuse, fuse_on_disk
+from make_jax.retrieval.embed import Modality, ProductEmbeddings, embed_products
 from make_jax.retrieval.search import search
-from make_jax.retrieval.stored import StoredEmbeddings, embed_stored
+from make_jax.retrieval.stored import DiskEmbeddings, embed_to_disk
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
 
@@ -39,10 +39,10 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 
 
 def test_fused_vectors_are_the_weighted_mean_in_unit_length_and_one_alone_stays() -> None:
-    title = Embeddings(
+    title = ProductEmbeddings(
         np.array([[1, 0], [0, 1], [0, 0], [0, 0]], np.float32), np.array([[1, 0], [1, 0], [0, 0], [0, 0]], np.float32)
     )
-    image = Embeddings(
+    image = ProductEmbeddings(
         np.array([[0, 1], [0, 0], [1, 0], [0, 0]], np.float32), np.array([[0, 1], [0, 0], [0, 1], [0, 0]], np.float32)
     )
     out = fuse(title, image, 0.75)
@@ -91,14 +91,14 @@ class Plain:
 
 def test_vectors_on_disk_are_fused_as_in_memory_in_float16(catalog: Catalog, tmp_path: Path) -> None:
     encoder = LateFusion(StoredTowers(), 0.3)
-    alone: dict[Modality, tuple[StoredEmbeddings, Embeddings]] = {}
+    alone: dict[Modality, tuple[DiskEmbeddings, ProductEmbeddings]] = {}
     for modality in ("title", "image"):
         folder = tmp_path / modality
-        disk = embed_stored(encoder, catalog, catalog.products, folder, "all", modality, per_shard=7)
+        disk = embed_to_disk(encoder, catalog, catalog.products, folder, "all", modality, per_shard=7)
         memory = embed_products(encoder, catalog, catalog.products, modality)
         alone[modality] = disk, memory._replace(vectors=memory.vectors.astype(np.float16).astype(np.float32))
     (title, title_memory), (image, image_memory) = alone["title"], alone["image"]
-    found, expected = fuse_stored(title, image, 0.3), fuse(title_memory, image_memory, 0.3)
+    found, expected = fuse_on_disk(title, image, 0.3), fuse(title_memory, image_memory, 0.3)
     for most in (3, 100):
         blocks = list(found.vectors.blocks(most))
         assert [block.first for block in blocks] == np.cumsum([0] + [len(b.vectors) for b in blocks[:-1]]).tolist()
@@ -115,7 +115,7 @@ def test_the_weight_is_chosen_on_disk_too_and_nothing_is_encoded_again(catalog: 
     disk = evaluate(LateFusion(StoredTowers()), catalog, "test", stored=tmp_path)
     again = StoredTowers()
     repeated = evaluate(LateFusion(again), catalog, "test", stored=tmp_path)
-    assert isinstance(disk.embeddings, StoredEmbeddings) and again.encoded["images"] == 0
+    assert isinstance(disk.embeddings, DiskEmbeddings) and again.encoded["images"] == 0
     assert disk.parameters["late_fusion"]["weight"] == memory.parameters["late_fusion"]["weight"]
     np.testing.assert_array_equal(repeated.rankings["joint"].indices, disk.rankings["joint"].indices)
 

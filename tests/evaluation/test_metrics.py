@@ -11,17 +11,17 @@ import pytrec_eval
 from make_jax.catalog.schema import CatalogInfo, Query
 from make_jax.evaluation.metrics import METRICS, Judgements, judge, score_ranking
 from make_jax.evaluation.trec import write_qrels, write_run
-from make_jax.retrieval.search import Ranking
+from make_jax.retrieval.search import TopK
 
 
 def query(identity: str, rel: dict[str, int]) -> Query:
     return Query(identity, "text", "test", rel)
 
 
-def ranking(rows: list[list[int]]) -> Ranking:
+def ranking(rows: list[list[int]]) -> TopK:
     """All scores equal: the order of the row is the order."""
     indices = np.array(rows, np.int32)
-    return Ranking(np.where(indices >= 0, np.float32(0.5), np.float32(-np.inf)), indices)
+    return TopK(np.where(indices >= 0, np.float32(0.5), np.float32(-np.inf)), indices)
 
 
 IDS = [f"p{i}" for i in range(12)]
@@ -155,7 +155,7 @@ def test_trec_files_re_score_to_the_same_numbers(
     rows[3, 5:] = -1
     rows[4] = -1
     scores = -np.sort(-scored(rng, rows.shape), axis=1)
-    run = Ranking(np.where(rows >= 0, scores, np.float32(-np.inf)), rows)
+    run = TopK(np.where(rows >= 0, scores, np.float32(-np.inf)), rows)
     write_run(tmp_path / "a.run.gz", run, [q.id for q in judged.queries], ids, "tag")
     write_qrels(tmp_path / "qrels.txt", judged.qrels)
     ours = {metric: float(value.mean()) for metric, value in score_ranking(run, judged).items()}
@@ -206,7 +206,7 @@ def test_metrics_agree_with_trec_eval_on_random_judgements(seed: int) -> None:
     for row in rows:
         row[rng.integers(0, depth + 1) :] = -1  # found fewer, down to nothing
     scores = np.where(rows >= 0, -np.sort(-tied(rng, rows.shape), axis=1), np.float32(-np.inf))
-    ours = score_ranking(Ranking(scores, rows), judged)
+    ours = score_ranking(TopK(scores, rows), judged)
     run = {q.id: [ids[p] for p in row if p >= 0] for q, row in zip(judged.queries, rows, strict=True)}
     graded = {q: {p: int(gains.get(grade, grade)) for p, grade in rel.items()} for q, rel in judged.qrels.items()}
     theirs = by_trec_eval(run, judged.qrels, relevant)

@@ -10,7 +10,7 @@ import pytest
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
-from make_jax.evaluation.search_pool import Searched
+from make_jax.evaluation.search_pool import SearchPool
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
 
@@ -30,7 +30,7 @@ def with_pool(path: Path, new: Path, pool: object) -> Path:
 
 def test_each_pool_searches_its_products(path: Path) -> None:
     catalog = Catalog.load(path)
-    found = {pool: Searched.of(catalog, "test", pool) for pool in ("split", "all", "judged")}
+    found = {pool: SearchPool.of(catalog, "test", pool) for pool in ("split", "all", "judged")}
     assert [p.split for p in found["split"].products] == ["test"] * 12
     assert found["all"].products == catalog.products
     judged = {i for query in catalog.split_queries("test") for i in query.rel}
@@ -45,7 +45,7 @@ def test_the_catalog_names_its_pool_and_evaluation_may_take_another(path: Path, 
     assert whole.pool == "all" and len(whole.products) == 60
     assert any("search all 60 products" in note and "36 of them are of the split train" in note for note in whole.notes)
     assert evaluate(FakeEncoder(), catalog, "test", pool="split").pool == "split"
-    assert Searched.of(Catalog.load(path), "test").pool == "split"
+    assert SearchPool.of(Catalog.load(path), "test").pool == "split"
 
 
 def test_an_unknown_pool_is_named(path: Path, tmp_path: Path) -> None:

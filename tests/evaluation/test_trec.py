@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from make_jax.evaluation.trec import strictly_decreasing, write_qrels, write_run
-from make_jax.retrieval.search import Ranking
+from make_jax.retrieval.search import TopK
 
 
 def test_scores_become_strictly_decreasing_by_as_few_steps_as_it_takes() -> None:
@@ -35,7 +35,7 @@ def test_strictly_decreasing_scores_leave_the_input_alone() -> None:
 
 
 def test_run_and_qrels_files_are_read_back_by_ir_measures(tmp_path: Path) -> None:
-    ranking = Ranking(
+    ranking = TopK(
         np.array([[0.1, 0.1, 0.1], [0.7, -np.inf, -np.inf]], np.float32),
         np.array([[2, 0, 1], [1, -1, -1]], np.int32),
     )
@@ -63,7 +63,7 @@ def test_a_run_file_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("make_jax.files.os.fsync", full)
-    ranking = Ranking(np.ones((1, 1), np.float32), np.zeros((1, 1), np.int32))
+    ranking = TopK(np.ones((1, 1), np.float32), np.zeros((1, 1), np.int32))
     with pytest.raises(OSError, match="No space"):
         write_run(tmp_path / "a.run.gz", ranking, ["q"], ["x"], "tag")
     assert list(tmp_path.iterdir()) == []

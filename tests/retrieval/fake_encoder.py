@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from make_jax.retrieval.embed import Embeddings, Modality
+from make_jax.retrieval.embed import Modality, ProductEmbeddings
 from tests.tiny_catalog import COLOURS, SHAPES
 
 _RGB = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
@@ -22,14 +22,14 @@ class FakeEncoder:
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         return _unit(np.stack([_text(text) for text in texts]))
 
-    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
+    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
         self.seen.append((list(titles), list(images)))
         has = np.array([[bool(t), i is not None] for t, i in zip(titles, images, strict=True)], np.float32)
         odd = np.array([[0.4, 0.6] if len(title) % 2 else [0.6, 0.4] for title in titles], np.float32)
         weights = has * odd / (has * odd).sum(axis=1, keepdims=True)
         title = np.stack([_text(t) for t in titles])
         image = np.stack([_picture(i) for i in images])
-        return Embeddings(_unit(weights[:, :1] * title + weights[:, 1:] * image), weights)
+        return ProductEmbeddings(_unit(weights[:, :1] * title + weights[:, 1:] * image), weights)
 
 
 def _text(text: str) -> np.ndarray:

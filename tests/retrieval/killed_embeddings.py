@@ -20,12 +20,12 @@ from typing import Any
 
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
-from make_jax.retrieval.stored import embed_stored
+from make_jax.retrieval.stored import embed_to_disk
 from make_jax.retrieval.vectors import VectorFolder
 from tests.retrieval.fake_encoder import FakeEncoder
 
 WATCHED = tuple(os.sep + name for name in ("vectors.py", "stored.py", "files.py"))
-WRITING = ("prepare", "write_atomically", "write_durably", "_replace", "write_shard", "claimed", "embed_stored")
+WRITING = ("prepare", "write_atomically", "write_durably", "_replace", "write_shard", "claimed", "embed_to_disk")
 os.fsync = lambda descriptor: None  # what a killed process has written stays without it
 
 
@@ -53,7 +53,7 @@ class Trace:
 def run(catalog: Catalog, folder: Path, trace: Trace | None = None) -> None:
     """One embedding."""
     sys.settrace(trace)
-    embed_stored(FakeEncoder(), catalog, catalog.products, folder, "all", per_shard=5)
+    embed_to_disk(FakeEncoder(), catalog, catalog.products, folder, "all", per_shard=5)
     sys.settrace(None)
 
 

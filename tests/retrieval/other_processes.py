@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from make_jax.catalog.reader import Catalog
-from make_jax.retrieval.embed import Embeddings
-from make_jax.retrieval.stored import embed_stored
+from make_jax.retrieval.embed import ProductEmbeddings
+from make_jax.retrieval.stored import embed_to_disk
 from make_jax.retrieval.vectors import claimed
 from tests.retrieval.fake_encoder import FakeEncoder
 
@@ -17,7 +17,7 @@ _held: list[AbstractContextManager[bool]] = []
 class Slow(FakeEncoder):
     """Leaves time for others to take shards, too."""
 
-    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
+    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
         time.sleep(0.2)
         return super().encode_products(titles, images)
 
@@ -30,7 +30,7 @@ def ready(_: int) -> None:
 def embed_slowly(path: Path, folder: Path) -> int:
     """How many shards this process made of a catalog."""
     encoder, catalog = Slow(), Catalog.load(path)
-    embed_stored(encoder, catalog, catalog.products, folder, "all", per_shard=4)
+    embed_to_disk(encoder, catalog, catalog.products, folder, "all", per_shard=4)
     return len(encoder.seen)
 
 

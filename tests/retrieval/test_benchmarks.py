@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from make_jax.evaluation.evaluate import evaluate
-from make_jax.retrieval.embed import Embeddings, Modality
+from make_jax.retrieval.embed import Modality, ProductEmbeddings
 from tests.catalog.importers import published
 from tests.catalog.importers.imports import imported
 
@@ -20,9 +20,9 @@ class HashedPictures:
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         return np.stack([hashed(text.encode("utf-8")) for text in texts])
 
-    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
+    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
         vectors = np.stack([hashed(image or b"") for image in images])
-        return Embeddings(vectors, np.tile(np.array([0, 1], np.float32), (len(images), 1)))
+        return ProductEmbeddings(vectors, np.tile(np.array([0, 1], np.float32), (len(images), 1)))
 
 
 def hashed(data: bytes) -> np.ndarray:

@@ -7,7 +7,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Query
 from make_jax.errors import InputError
 from make_jax.retrieval import embed
-from make_jax.retrieval.embed import Embeddings, embed_products, embed_queries
+from make_jax.retrieval.embed import ProductEmbeddings, embed_products, embed_queries
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
 
@@ -58,8 +58,8 @@ def test_vectors_that_are_not_finite_are_an_input_error(catalog: Catalog) -> Non
         def encode_queries(self, texts: object) -> np.ndarray:
             return np.full((1, 8), np.nan, np.float32)
 
-        def encode_products(self, titles: object, images: object) -> Embeddings:
-            return Embeddings(np.full((24, 8), np.inf, np.float32), np.full((24, 2), 0.5, np.float32))
+        def encode_products(self, titles: object, images: object) -> ProductEmbeddings:
+            return ProductEmbeddings(np.full((24, 8), np.inf, np.float32), np.full((24, 2), 0.5, np.float32))
 
     with pytest.raises(InputError, match="not finite"):
         embed_queries(Diverged(), [Query("q", "red", "test", {})])

@@ -22,7 +22,7 @@ from make_jax.inputs.tokenizer import train_wordpiece
 from make_jax.model.make import Make
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, Candidates, match_candidates
 from make_jax.retrieval.retriever import Retriever
-from make_jax.retrieval.search import Ranking
+from make_jax.retrieval.search import TopK
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import COLOURS, SHAPES, write_catalog
 
@@ -33,9 +33,9 @@ QUERIES = ["red circle", "blue square 7", "green"]
 class FakeMatcher(FakeEncoder):
     """Says 1 where colour and shape of a query stand in a title, -1 elsewhere; it cannot read pictures."""
 
-    can_match, scale = True, 2.0
+    can_match, logit_scale = True, 2.0
 
-    def match(
+    def matching_logits(
         self, texts: Sequence[str], titles: Sequence[str], images: Sequence[bytes | None], pairs: np.ndarray
     ) -> np.ndarray:
         self.seen.append((list(titles), list(images)))
@@ -115,10 +115,10 @@ def test_search_orders_the_first_by_pairs_scored_one_by_one_and_keeps_the_rest(r
             first = after[:depth]
             assert {hit.product.id for hit in first} == {hit.product.id for hit in before[:depth]}
             logits = np.array([one_by_one(text, hit.product.id) for hit in first])
-            np.testing.assert_allclose([hit.match for hit in first], logits, atol=1e-5)
+            np.testing.assert_allclose([hit.matching_logit for hit in first], logits, atol=1e-5)
             cosines = {hit.product.id: hit.score for hit in before}
             assert all(hit.score == cosines[hit.product.id] for hit in first)
-            scores = retriever.scale * np.array([hit.score for hit in first]) + weight * logits
+            scores = retriever.logit_scale * np.array([hit.score for hit in first]) + weight * logits
             assert (np.diff(scores) < 1e-4 * max(1, weight)).all() and np.ptp(scores) > 0.05
             assert after[depth:] == before[depth:]
             changed += [hit.product.id for hit in first] != [hit.product.id for hit in before[:depth]]
@@ -127,7 +127,7 @@ def test_search_orders_the_first_by_pairs_scored_one_by_one_and_keeps_the_rest(r
 
 def test_search_for_less_than_is_reranked_gives_the_best_of_the_reranked(retriever):
     assert retriever.search(QUERIES, k=3, rerank=9) == [hits[:3] for hits in retriever.search(QUERIES, k=9, rerank=9)]
-    assert retriever.search(["red"], k=2, rerank=500)[0][0].match is not None  # more than there are products
+    assert retriever.search(["red"], k=2, rerank=500)[0][0].matching_logit is not None  # more than there are products
     assert retriever.search([], k=2, rerank=5) == []
 
 
@@ -148,7 +148,7 @@ def test_order_is_by_score_with_ties_and_lower_places_kept_and_scores_falling():
     scores = np.array([[0.9, 0.8, 0.7, 0.6, 0.5], [0.9, 0.8, -np.inf, -np.inf, -np.inf]], np.float32)
     indices = np.array([[4, 2, 7, 1, 0], [3, 5, -1, -1, -1]], np.int32)
     logits = np.array([[-9.0, 1.0, 2.0], [-1.0, 3.0, -np.inf]], np.float32)
-    candidates = Candidates(Ranking(scores, indices), logits, 10.0)
+    candidates = Candidates(TopK(scores, indices), logits, 10.0)
     ranking = candidates.reranked(1.0)  # 0, 9, 9: the tie keeps its order
     assert ranking.indices.tolist() == [[2, 7, 4, 1, 0], [5, 3, -1, -1, -1]]
     np.testing.assert_allclose(ranking.scores[0], [9, 9, 0, -1, -2], atol=1e-5)
@@ -163,7 +163,7 @@ def test_products_are_read_again_in_bounded_chunks_with_the_same_logits(catalog,
     texts = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
     indices = np.stack([rng.permutation(60)[:9] for _ in texts]).astype(np.int32)
     indices[3, 5:] = -1
-    ranking = Ranking(np.where(indices >= 0, -np.arange(9, dtype=np.float32)[None], -np.inf), indices)
+    ranking = TopK(np.where(indices >= 0, -np.arange(9, dtype=np.float32)[None], -np.inf), indices)
     arguments = (catalog, catalog.products, texts, ranking, 7)
     whole, chunked = FakeMatcher(), FakeMatcher()
     expected = match_candidates(whole, *arguments).logits

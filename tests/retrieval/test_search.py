@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 
 from make_jax.retrieval import search as module
-from make_jax.retrieval.search import Ranking, inner_products, search, top
+from make_jax.retrieval.search import TopK, inner_products, search, top_k_of_scores
 
 
-def brute_force(queries: np.ndarray, products: np.ndarray, k: int, absent: np.ndarray) -> Ranking:
+def brute_force(queries: np.ndarray, products: np.ndarray, k: int, absent: np.ndarray) -> TopK:
     scores = queries.astype(np.float64) @ products.astype(np.float64).T
     scores[:, absent] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
     found = np.take_along_axis(scores, order, axis=1).astype(np.float32)
-    return Ranking(found, np.where(np.isneginf(found), -1, order).astype(np.int32))
+    return TopK(found, np.where(np.isneginf(found), -1, order).astype(np.int32))
 
 
 def small_integers(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -58,13 +58,13 @@ def test_search_of_nothing() -> None:
 
 
 def test_ties_of_both_zeros_are_by_ascending_index() -> None:
-    assert top(np.array([[-0.0, 0.0, -1.0, -0.0, 0.0]]), 4).indices.tolist() == [[0, 1, 3, 4]]
+    assert top_k_of_scores(np.array([[-0.0, 0.0, -1.0, -0.0, 0.0]]), 4).indices.tolist() == [[0, 1, 3, 4]]
     products = np.array([[-0.0], [0.0], [-0.0]], np.float32)
     assert search(np.ones((1, 1), np.float32), products, 3, product_chunk=1).indices.tolist() == [[0, 1, 2]]
 
 
 def test_top_does_not_find_minus_infinity() -> None:
-    assert top(np.array([[1.0, -np.inf, 2.0]]), 3).indices.tolist() == [[2, 0, -1]]
+    assert top_k_of_scores(np.array([[1.0, -np.inf, 2.0]]), 3).indices.tolist() == [[2, 0, -1]]
 
 
 def test_device_memory_is_that_of_one_chunk_of_scores() -> None:

@@ -14,7 +14,7 @@ from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import embed_all, evaluate
 from make_jax.retrieval import stored as module
 from make_jax.retrieval.embed import embed_products
-from make_jax.retrieval.stored import embed_stored
+from make_jax.retrieval.stored import embed_to_disk
 from tests.conftest import ROOT
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.retrieval.killed_embeddings import contents
@@ -41,7 +41,9 @@ def test_vectors_on_disk_are_those_in_memory_in_float16(catalog: Catalog, tmp_pa
 
     for modality in ("both", "title", "image"):
         memory = embed_products(encoder, catalog, catalog.products, modality)
-        disk = embed_stored(encoder, catalog, catalog.products, tmp_path / modality, "all", modality, told, per_shard=7)
+        disk = embed_to_disk(
+            encoder, catalog, catalog.products, tmp_path / modality, "all", modality, told, per_shard=7
+        )
         assert steps[-1] == (f"products ({modality})", 60, 60)
         assert disk.vectors.ids() == [product.id for product in catalog.products]
         half = memory.vectors.astype(np.float16)
@@ -67,20 +69,20 @@ def test_an_embedding_killed_at_any_line_ends_byte_equal(tmp_path: Path) -> None
 
 
 def test_what_is_there_is_not_made_again(catalog: Catalog, tmp_path: Path) -> None:
-    first = embed_stored(FakeEncoder(), catalog, catalog.products, tmp_path / "f", "all", per_shard=7)
+    first = embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path / "f", "all", per_shard=7)
     before = contents(tmp_path / "f")
     encoder = FakeEncoder()
-    embed_stored(encoder, catalog, catalog.products, tmp_path / "f", "all", per_shard=7)
+    embed_to_disk(encoder, catalog, catalog.products, tmp_path / "f", "all", per_shard=7)
     assert not encoder.seen
     header = first.vectors.header
     header.path(tmp_path / "f", 3).unlink()
-    embed_stored(encoder, catalog, catalog.products, tmp_path / "f", "all", per_shard=7)
+    embed_to_disk(encoder, catalog, catalog.products, tmp_path / "f", "all", per_shard=7)
     assert [len(titles) for titles, _ in encoder.seen] == [7]
     assert contents(tmp_path / "f") == before
 
 
 def test_two_processes_share_the_shards_and_end_byte_equal_to_one(path: Path, catalog: Catalog, tmp_path: Path) -> None:
-    embed_stored(FakeEncoder(), catalog, catalog.products, tmp_path / "one", "all", per_shard=4)
+    embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path / "one", "all", per_shard=4)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         pool.map(ready, range(2), 1)  # both are started
         made = pool.starmap(embed_slowly, [(path, tmp_path / "two")] * 2, 1)
@@ -89,29 +91,29 @@ def test_two_processes_share_the_shards_and_end_byte_equal_to_one(path: Path, ca
 
 
 def test_a_damaged_shard_is_named_before_anything_is_embedded(catalog: Catalog, tmp_path: Path) -> None:
-    header = embed_stored(FakeEncoder(), catalog, catalog.products, tmp_path, "all", per_shard=7).vectors.header
+    header = embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path, "all", per_shard=7).vectors.header
     header.path(tmp_path, 0).unlink()
     shard = header.path(tmp_path, 4)
     shard.write_bytes(shard.read_bytes()[:-9])
     encoder = FakeEncoder()
     with pytest.raises(InputError, match=r"00004-of-00009\.parquet: damaged or cut short"):
-        embed_stored(encoder, catalog, catalog.products, tmp_path, "all", per_shard=7)
+        embed_to_disk(encoder, catalog, catalog.products, tmp_path, "all", per_shard=7)
     assert not encoder.seen
 
 
 def test_vectors_of_another_model_or_catalog_are_refused(catalog: Catalog, tmp_path: Path) -> None:
-    embed_stored(FakeEncoder(), catalog, catalog.products, tmp_path / "f", "all")
+    embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path / "f", "all")
     other = FakeEncoder()
     other.digest = "another"
     with pytest.raises(InputError, match=r"vectors\.json: model is 'fake', and what is to be embedded has 'another'"):
-        embed_stored(other, catalog, catalog.products, tmp_path / "f", "all")
+        embed_to_disk(other, catalog, catalog.products, tmp_path / "f", "all")
     changed = Catalog.load(write_catalog(tmp_path / "changed", products=60, queries=2))
     with pytest.raises(InputError, match=r"vectors\.json: catalog is "):
-        embed_stored(FakeEncoder(), changed, changed.products, tmp_path / "f", "all")
+        embed_to_disk(FakeEncoder(), changed, changed.products, tmp_path / "f", "all")
     with pytest.raises(InputError, match=r"vectors\.json: part is 'all by both', and .* 'all by title'"):
-        embed_stored(FakeEncoder(), catalog, catalog.products, tmp_path / "f", "all", "title")
+        embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path / "f", "all", "title")
     with pytest.raises(InputError, match="has no `digest`"):
-        embed_stored(_Nameless(), catalog, catalog.products, tmp_path / "g", "all")
+        embed_to_disk(_Nameless(), catalog, catalog.products, tmp_path / "g", "all")
 
 
 class _Nameless:
@@ -126,7 +128,7 @@ def test_products_without_anything_to_read_are_an_input_error(tmp_path: Path) ->
     catalog = Catalog.load(write_catalog(tmp_path / "tiny"))
     pictures = [product for product in catalog.products if not product.title]
     with pytest.raises(InputError, match=r"none of the 3 products has what the model reads \(title\)"):
-        embed_stored(FakeEncoder(), catalog, pictures, tmp_path / "f", "all", "title", per_shard=2)
+        embed_to_disk(FakeEncoder(), catalog, pictures, tmp_path / "f", "all", "title", per_shard=2)
 
 
 def test_evaluation_of_vectors_on_disk_is_that_in_memory(catalog: Catalog, tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_evaluation_of_vectors_on_disk_is_that_in_memory(catalog: Catalog, tmp_p
 def test_a_process_waits_for_shards_that_others_make(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    header = embed_stored(FakeEncoder(), catalog, catalog.products, tmp_path, "all", per_shard=7).vectors.header
+    header = embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path, "all", per_shard=7).vectors.header
     shard = header.path(tmp_path, 2)
     made = shard.read_bytes()
     shard.unlink()
@@ -162,5 +164,5 @@ def test_a_process_waits_for_shards_that_others_make(
     with multiprocessing.get_context("spawn").Pool(1) as other:
         assert other.apply(hold, (tmp_path, 2))
         encoder = FakeEncoder()
-        embed_stored(encoder, catalog, catalog.products, tmp_path, "all", per_shard=7)
+        embed_to_disk(encoder, catalog, catalog.products, tmp_path, "all", per_shard=7)
     assert len(waited) == 1 and not encoder.seen

@@ -10,7 +10,7 @@ import pytest
 
 from make_jax.errors import InputError
 from make_jax.planning.collectives import compiled
-from make_jax.retrieval.search import Ranking
+from make_jax.retrieval.search import TopK
 from make_jax.retrieval.sharded import _programs, search_sharded
 from make_jax.retrieval.streaming import score_stored, search_on_host, search_stored
 from make_jax.retrieval.vectors import Header, VectorFolder, prepare, write_shard
@@ -28,13 +28,13 @@ def stored(folder: Path, vectors: np.ndarray, per_shard: int = PER_SHARD) -> Vec
     return VectorFolder(folder)
 
 
-def brute_force(queries: np.ndarray, vectors: np.ndarray, k: int) -> Ranking:
+def brute_force(queries: np.ndarray, vectors: np.ndarray, k: int) -> TopK:
     """NumPy, in float64, rounded to float32; ties by ascending position; zeros are never found."""
     scores = (queries.astype(np.float64) @ vectors.astype(np.float64).T).astype(np.float32)
     scores[:, ~vectors.any(axis=1)] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
     found = np.take_along_axis(scores, order, axis=1)
-    return Ranking(found, np.where(np.isneginf(found), -1, order).astype(np.int32))
+    return TopK(found, np.where(np.isneginf(found), -1, order).astype(np.int32))
 
 
 def small_integers(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -49,7 +49,7 @@ def with_ties_and_zeros(vectors: np.ndarray) -> np.ndarray:
     return vectors
 
 
-def same(found: Ranking, expected: Ranking) -> None:
+def same(found: TopK, expected: TopK) -> None:
     np.testing.assert_array_equal(found.indices, expected.indices)
     np.testing.assert_array_equal(found.scores, expected.scores)
 

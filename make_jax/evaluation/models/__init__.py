@@ -3,7 +3,7 @@
 A kind is a module with two functions, and a line in `KINDS`:
 
     recognise(path) -> bool     whether the path is a model of this kind; reads names and JSON, never a weight
-    load(path) -> Model         the model; InputError in one line for what it cannot use
+    load(path) -> EmbeddingModel     the model; InputError in one line for what it cannot use
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from make_jax.evaluation.models import (
     stored,
     torch_run,
 )
-from make_jax.retrieval.embed import Model
+from make_jax.retrieval.embed import EmbeddingModel
 
 BM25 = "bm25"  # the name of BM25 alone, which needs no folder
 
@@ -34,7 +34,7 @@ class Kind(Protocol):
         """Whether the path is a model of this kind."""
         ...
 
-    def load(self, path: Path) -> Model:
+    def load(self, path: Path) -> EmbeddingModel:
         """The model."""
         ...
 
@@ -58,7 +58,7 @@ class Opened(NamedTuple):
 
     name: str
     kind: str  # the module that opened it, or "bm25"
-    model: Model | None  # None: BM25 alone
+    model: EmbeddingModel | None  # None: BM25 alone
 
 
 def kind_of(path: Path) -> Kind:

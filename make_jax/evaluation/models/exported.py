@@ -12,7 +12,7 @@ from make_jax.evaluation.models.folder_digest import folder_digest
 from make_jax.inputs.batch import PRODUCT_INPUTS, Batch
 from make_jax.inputs.pipeline import product_batches
 from make_jax.interop.served import Served
-from make_jax.retrieval.embed import Embeddings, Modality
+from make_jax.retrieval.embed import Modality, ProductEmbeddings
 
 _ROWS = 256  # encoded at once
 
@@ -52,7 +52,7 @@ class Exported:
         rows = [self._query(self.beside.queries(texts[start : start + _ROWS])) for start in starts]
         return np.concatenate(rows) if rows else self._none()
 
-    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
+    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
         """Product vectors and the weights of title and image; "" is no title, None no image, as files' bytes.
 
         InputError for an unreadable picture.
@@ -64,7 +64,7 @@ class Exported:
             made = self._product({name: batch[name][:some] for name in PRODUCT_INPUTS})
             vectors.append(made[0])
             weights.append(made[1])
-        return Embeddings(np.concatenate(vectors), np.concatenate(weights))
+        return ProductEmbeddings(np.concatenate(vectors), np.concatenate(weights))
 
     def _none(self) -> Vectors:
         return np.zeros((0, self.beside.config.model.embedding + self.beside.dimensions), np.float32)

@@ -4,7 +4,7 @@ import runpy
 from pathlib import Path
 
 from make_jax.errors import InputError
-from make_jax.retrieval.embed import Encoder, Model, Stored
+from make_jax.retrieval.embed import EmbeddingModel, Encoder, PrecomputedVectors
 
 
 def recognise(path: Path) -> bool:
@@ -12,13 +12,13 @@ def recognise(path: Path) -> bool:
     return path.suffix == ".py" and path.is_file()
 
 
-def load(path: Path) -> Model:
+def load(path: Path) -> EmbeddingModel:
     """The `encoder` that the file defines. The file is executed, so it is only ever one that the user names.
 
     What its code raises is not caught: the traceback is what its author needs.
     """
     encoder = runpy.run_path(str(path)).get("encoder")
-    if isinstance(encoder, Stored):
+    if isinstance(encoder, PrecomputedVectors):
         return encoder
     if isinstance(encoder, Encoder):
         return encoder

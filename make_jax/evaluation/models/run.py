@@ -10,7 +10,7 @@ from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, read_checkpoint
 Checkpoint = Literal["best", "last"]
 
 
-class Facts(NamedTuple):
+class RunInfo(NamedTuple):
     """What a run says of itself."""
 
     catalog: str  # that it was trained on
@@ -28,9 +28,9 @@ def load(path: Path, checkpoint: Checkpoint = "best") -> Retriever:
     return Retriever.load(path, checkpoint)
 
 
-def facts(path: Path, checkpoint: Checkpoint = "best") -> Facts:
+def facts(path: Path, checkpoint: Checkpoint = "best") -> RunInfo:
     """What the checkpoint says of catalog, seed and training."""
     _, meta, files = read_checkpoint(path, checkpoint)
     config = from_json(files[CONFIG], f"{path}/{CONFIG}")
     about = {"steps": meta["position"], "checkpoint": checkpoint, "training_seconds": meta["seconds"]}
-    return Facts(config.data.catalog, config.train.seed, about)
+    return RunInfo(config.data.catalog, config.train.seed, about)

@@ -13,7 +13,7 @@ from make_jax.errors import InputError
 from make_jax.evaluation.models.folder_digest import folder_digest
 from make_jax.evaluation.models.torch_device import best_device
 from make_jax.interop.libraries import library
-from make_jax.retrieval.embed import Embeddings, Modality
+from make_jax.retrieval.embed import Modality, ProductEmbeddings
 
 _MODULES = "modules.json"
 _OWN = "sentence_transformers."  # classes outside of it would be imported by their name alone
@@ -38,10 +38,10 @@ class Sentences:
         """One vector a text; of unit length unless the model compares by inner product."""
         return self._encoded(self._model.encode_query, texts)
 
-    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Embeddings:
+    def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
         """The vectors of the titles."""
         vectors = self._encoded(self._model.encode_document, titles)
-        return Embeddings(vectors, np.tile(np.array([1, 0], np.float32), (len(titles), 1)))
+        return ProductEmbeddings(vectors, np.tile(np.array([1, 0], np.float32), (len(titles), 1)))
 
     def _encoded(self, encode: Any, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         options = {"batch_size": _TEXTS_AT_ONCE, "normalize_embeddings": self._unit, "show_progress_bar": False}

@@ -35,7 +35,7 @@ class Table(NamedTuple):
         return np.array(self.vectors[np.asarray(places, np.int64)], np.float32)
 
 
-class StoredVectors:
+class PrecomputedFolder:
     """Vectors by id."""
 
     def __init__(self, folder: Path, modalities: Modality, queries: Table, products: Table) -> None:
@@ -70,7 +70,7 @@ def recognise(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
-def load(path: Path) -> StoredVectors:
+def load(path: Path) -> PrecomputedFolder:
     """The folder's vectors. InputError for ids that stand twice, widths that differ, numbers that are not finite."""
     try:
         reads = _READS[json.loads((path / CONFIG).read_text("utf-8"))["reads"]]
@@ -80,7 +80,7 @@ def load(path: Path) -> StoredVectors:
     widths = queries.vectors.shape[1], products.vectors.shape[1]
     if widths[0] != widths[1]:
         raise InputError(f"{path}: queries have {widths[0]} numbers and products {widths[1]}, expected as many")
-    return StoredVectors(path, reads, queries, products)
+    return PrecomputedFolder(path, reads, queries, products)
 
 
 def _table(folder: Path, name: str) -> Table:

@@ -9,8 +9,8 @@ from pyarrow import parquet
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
-from make_jax.evaluation.models.stored import StoredVectors, load
-from make_jax.retrieval.stored import embed_stored
+from make_jax.evaluation.models.stored import PrecomputedFolder, load
+from make_jax.retrieval.stored import embed_to_disk
 from tests.tiny_catalog import write_catalog
 
 VECTORS = np.array([[1, 0, 0.5], [0, 1, 0.25]], np.float16)
@@ -63,7 +63,7 @@ def test_a_query_without_a_vector_is_an_error_that_counts(tmp_path: Path) -> Non
         load(folder(tmp_path)).query_vectors(["q1", "q3", "q4"])
 
 
-def ready(path: Path, catalog: Catalog, lacking: int) -> StoredVectors:
+def ready(path: Path, catalog: Catalog, lacking: int) -> PrecomputedFolder:
     """Ready vectors in NumPy arrays, of every query and of all products but the first `lacking`."""
     path.mkdir()
     rng = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def test_ready_vectors_kept_in_shards_are_ranked_alike(tmp_path: Path) -> None:
     np.testing.assert_array_equal(disk.rankings["joint"].indices, memory.rankings["joint"].indices)
     np.testing.assert_array_equal(disk.embeddings.weights, memory.embeddings.weights)
     assert memory.embeddings.absent.sum() == 9
-    shards = embed_stored(stored, catalog, catalog.products, tmp_path / "small", "all", per_shard=4)  # one has none
+    shards = embed_to_disk(stored, catalog, catalog.products, tmp_path / "small", "all", per_shard=4)  # one has none
     kept = np.concatenate([block.vectors for block in shards.vectors.blocks(dtype=np.float32)])
     np.testing.assert_array_equal(kept, memory.embeddings.vectors)
 
