@@ -1,4 +1,4 @@
-"""The curves of a run, as a picture."""
+"""Training curves of a run as a PNG file."""
 
 import io
 from pathlib import Path
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 Series = tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]  # steps, values
 
 
-def draw(metrics_jsonl: Path, out_png: Path) -> None:
-    """Draws `out_png` from the `metrics.jsonl` of a run: training loss, validation nDCG@10, learning rate and scale.
+def draw_curves(metrics_jsonl: Path, out_png: Path) -> None:
+    """Plots loss, validation nDCG@10, learning rate and logit scale of a `metrics.jsonl` into `out_png`, atomically.
 
-    A panel without data is left out. The picture is whole or absent. Raises InputError if there is nothing to draw.
+    A panel without data is left out. Raises InputError if there is nothing to plot.
     """
     records = read_metrics(metrics_jsonl)
     names = list(dict.fromkeys(name for record in records for name in record))
     validation = [name for name in names if "ndcg@10" in name.lower()]
     panels: list[str] = [name for name in ("loss", "ndcg", "schedule") if _has_data(name, names, validation)]
     if not panels:
-        raise InputError(f"{metrics_jsonl}: no loss, nDCG@10, learning rate or scale in it to draw")
+        raise InputError(f"{metrics_jsonl}: no loss, nDCG@10, learning rate or logit scale to plot")
 
     from matplotlib.figure import Figure  # slow to import, and only this picture needs it
 
@@ -39,7 +39,7 @@ def draw(metrics_jsonl: Path, out_png: Path) -> None:
         elif panel == "ndcg":
             _draw_validation(ax, {name: _series(records, name) for name in validation})
         else:
-            _draw_schedule(ax, _series(records, "learning_rate"), _series(records, "scale"))
+            _draw_schedule(ax, _series(records, "learning_rate"), _series(records, "logit_scale"))
         ax.grid(alpha=0.25)
     axes[0].set_title(metrics_jsonl.resolve().parent.name, loc="left")
     axes[-1].set_xlabel("step")
@@ -51,11 +51,11 @@ def draw(metrics_jsonl: Path, out_png: Path) -> None:
 
 
 def smooth(values: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, " points"]:
-    """The mean over about the latest twentieth of all points, the latest weighing most; unbiased at the start."""
-    keep = 1 - 1 / max(1.0, len(values) / 20)
+    """Returns the bias-corrected exponential moving average over about a twentieth of all points."""
+    decay = 1 - 1 / max(1.0, len(values) / 20)
     smoothed, total, weight = np.empty_like(values), 0.0, 0.0
     for i, value in enumerate(values):
-        total, weight = keep * total + value, keep * weight + 1
+        total, weight = decay * total + value, decay * weight + 1
         smoothed[i] = total / weight
     return smoothed
 
@@ -63,7 +63,7 @@ def smooth(values: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, " poin
 def _has_data(panel: str, names: list[str], validation: list[str]) -> bool:
     if panel == "ndcg":
         return bool(validation)
-    return "loss" in names if panel == "loss" else bool({"learning_rate", "scale"} & set(names))
+    return "loss" in names if panel == "loss" else bool({"learning_rate", "logit_scale"} & set(names))
 
 
 def _series(records: list[dict[str, Any]], name: str) -> Series:
@@ -73,28 +73,28 @@ def _series(records: list[dict[str, Any]], name: str) -> Series:
 
 
 def _draw_loss(ax: "matplotlib.axes.Axes", loss: Series) -> None:
-    ax.plot(*loss, color="tab:blue", alpha=0.3, linewidth=0.8, label="as told")
+    ax.plot(*loss, color="tab:blue", alpha=0.3, linewidth=0.8, label="as logged")
     ax.plot(loss[0], smooth(loss[1]), color="tab:blue", linewidth=1.8, label="smoothed")
     ax.set_ylabel("training loss [nats]")
     ax.legend(loc="upper right", fontsize="small")
 
 
-def _draw_validation(ax: "matplotlib.axes.Axes", lines: dict[str, Series]) -> None:
-    for name, line in lines.items():
-        best = f" (best {line[1].max():.3f})" if len(line[1]) else ""
-        ax.plot(*line, marker="o", markersize=3.5, label=name + best)
+def _draw_validation(ax: "matplotlib.axes.Axes", series: dict[str, Series]) -> None:
+    for name, (steps, values) in series.items():
+        best = f" (best {values.max():.3f})" if len(values) else ""
+        ax.plot(steps, values, marker="o", markersize=3.5, label=name + best)
     ax.set_ylabel("validation nDCG@10 [0 to 1]")
     # From 0, with room above the best: where that is the first value, the axis would cut its marker in two.
-    highest = max((float(line[1].max()) for line in lines.values() if len(line[1])), default=0.0)
+    highest = max((float(values.max()) for _, values in series.values() if len(values)), default=0.0)
     ax.set_ylim(0, 1.08 * highest or 1.0)
     ax.legend(loc="lower right", fontsize="small")
 
 
-def _draw_schedule(ax: "matplotlib.axes.Axes", rate: Series, scale: Series) -> None:
-    ax.plot(*rate, color="tab:green")
+def _draw_schedule(ax: "matplotlib.axes.Axes", learning_rate: Series, logit_scale: Series) -> None:
+    ax.plot(*learning_rate, color="tab:green")
     ax.set_ylabel("learning rate [per step]", color="tab:green")
     ax.ticklabel_format(axis="y", style="scientific", scilimits=(-2, 3))
     ax.set_ylim(bottom=0)
     right = ax.twinx()
-    right.plot(*scale, color="tab:red", linestyle="--")
+    right.plot(*logit_scale, color="tab:red", linestyle="--")
     right.set_ylabel("logit scale [factor]", color="tab:red")

@@ -1,4 +1,4 @@
-"""Which examples a run has read, as one number: runs that tell the same have read the same, in the same order."""
+"""A uint32 fingerprint of all batches a run has read: equal fingerprints mean the same examples in the same order."""
 
 from collections.abc import Callable
 
@@ -10,19 +10,24 @@ from jaxtyping import Array, Int, UInt32
 
 from make_jax.runs.mesh import replicated_sharding
 
-Seen = UInt32[Array, ""]
-_A, _B, _C = np.uint32(0x9E3779B1), np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)  # odd, their bits well mixed
+Fingerprint = UInt32[Array, ""]
+# Odd multipliers with well-mixed bits (xxHash, MurmurHash3).
+_QUERY_FACTOR, _PRODUCT_FACTOR, _MIX_FACTOR = np.uint32(0x9E3779B1), np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
+_FNV_PRIME = np.uint32(0x01000193)
 
 
-def make_fold(mesh: Mesh) -> Callable[[Seen, dict[str, jax.Array]], Seen]:
-    """The compiled (number, global batch) -> number after it, the same on any count of devices and processes."""
+def make_fingerprint_update(mesh: Mesh) -> Callable[[Fingerprint, dict[str, jax.Array]], Fingerprint]:
+    """Returns the compiled function (fingerprint, global batch) -> fingerprint including that batch [ours].
 
-    def fold(seen: Seen, query_id: Int[Array, "B"], product_id: Int[Array, "B"]) -> Seen:
-        rows = query_id.astype(jnp.uint32) * _A + product_id.astype(jnp.uint32) * _B
-        mixed = (rows ^ (rows >> 15)) * _C
-        places = 2 * jnp.arange(len(rows), dtype=jnp.uint32) + 1  # odd, so that no bit of a row is lost
-        total = jnp.sum((mixed ^ (mixed >> 13)) * places, dtype=jnp.uint32)
-        return (seen ^ total) * np.uint32(0x01000193) + np.uint32(1)
+    The result does not depend on the number of devices or processes.
+    """
 
-    compiled = jax.jit(fold, out_shardings=replicated_sharding(mesh))
-    return lambda seen, batch: compiled(seen, batch["query_id"], batch["product_id"])
+    def update(fingerprint: Fingerprint, query_id: Int[Array, "B"], product_id: Int[Array, "B"]) -> Fingerprint:
+        rows = query_id.astype(jnp.uint32) * _QUERY_FACTOR + product_id.astype(jnp.uint32) * _PRODUCT_FACTOR
+        mixed = (rows ^ (rows >> 15)) * _MIX_FACTOR
+        row_factors = 2 * jnp.arange(len(rows), dtype=jnp.uint32) + 1  # odd, so that no bit of a row is lost
+        total = jnp.sum((mixed ^ (mixed >> 13)) * row_factors, dtype=jnp.uint32)
+        return (fingerprint ^ total) * _FNV_PRIME + np.uint32(1)
+
+    compiled = jax.jit(update, out_shardings=replicated_sharding(mesh))
+    return lambda fingerprint, batch: compiled(fingerprint, batch["query_id"], batch["product_id"])

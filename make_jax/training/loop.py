@@ -36,25 +36,25 @@ from make_jax.runs.processes import Processes, init_distributed
 from make_jax.runs.provenance import commit
 from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
 from make_jax.runs.state import Params, TrainState, parameter_count
-from make_jax.training.curves import draw
-from make_jax.training.data_fingerprint import make_fold
+from make_jax.training.curves import draw_curves
+from make_jax.training.data_fingerprint import make_fingerprint_update
 from make_jax.training.keyword_heads import fit_keyword_heads
-from make_jax.training.metric_logger import METRICS, Silent, Telemetry
-from make_jax.training.optimizer import learning_rate
-from make_jax.training.profiling import Profile
-from make_jax.training.resume import same_everywhere
-from make_jax.training.start import Start, find_start
+from make_jax.training.metric_logger import METRICS, Silent, MetricLogger
+from make_jax.training.optimizer import learning_rate_schedule
+from make_jax.training.profiling import StepProfiler
+from make_jax.training.resume_check import values_to_agree_on
+from make_jax.training.initialization import Start, find_start
 from make_jax.training.step import init_state, make_step
-from make_jax.training.stopping import Interrupted, Stop, stop_on_signals
-from make_jax.training.utilization import Utilisation
-from make_jax.training.validation import BEST_BY, Validation
+from make_jax.training.stopping import StopRequested, Stop, stop_on_signals
+from make_jax.training.utilization import Utilization
+from make_jax.training.validation import BEST_METRIC, Validator
 
 CURVES, PROFILE = "curves.png", "profile"  # in a run's folder
 Batches = Prefetch[Batch, dict[str, jax.Array]]
 
 
 def train(config: Config) -> Path:
-    """Trains what `config` says and gives back the run folder; `training/start.py` says where a run starts.
+    """Trains what `config` says and gives back the run folder; `training/initialization.py` says where a run starts.
 
     Raises InputError for bad settings or data, and when the loss stops being finite; the last good checkpoint stands.
     Ctrl-C and SIGTERM save and raise KeyboardInterrupt and Terminated.
@@ -74,7 +74,7 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
         stop = stack.enter_context(stop_on_signals())
         catalog = Catalog.load(config.data.catalog)
         _check_splits(catalog)
-        processes.check_equal(same_everywhere(config, catalog.digest))
+        processes.check_equal(values_to_agree_on(config, catalog.digest))
         start = find_start(config, catalog, checkpoints)
         tokenizer, keywords = start.tokenizer, start.keywords
         built = build(catalog, config.data.cache)
@@ -84,11 +84,11 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
         if processes.is_coordinator:
             write_atomically(folder / CONFIG, to_json(config))
             checkpoints.expect_room(state)  # now, not after the first hours
-        telemetry: Telemetry | Silent = Silent()
+        telemetry: MetricLogger | Silent = Silent()
         if processes.is_coordinator:
-            telemetry = stack.enter_context(Telemetry(folder, config.train.steps, start_step=start.step))
+            telemetry = stack.enter_context(MetricLogger(folder, config.train.steps, start_step=start.step))
         # Of process 0 alone, which stands for the others: two of one machine would write the same file.
-        profile = Profile(config.train.profile if processes.is_coordinator else "", folder / PROFILE)
+        profile = StepProfiler(config.train.profile if processes.is_coordinator else "", folder / PROFILE)
         stack.callback(profile.close)
         for line in told:
             telemetry.note(line)
@@ -98,10 +98,10 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
             checkpoints,
             processes,
             telemetry,
-            Utilisation(config, mesh),
+            Utilization(config, mesh),
             profile,
             stop,
-            Validation(catalog, model, tokenizer, keywords, mesh, config.train.eval_batch_size),
+            Validator(catalog, model, tokenizer, keywords, mesh, config.train.eval_batch_size),
             partial(
                 fit_keyword_heads,
                 model,
@@ -112,9 +112,9 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
                 batch_size=config.train.eval_batch_size,
                 seed=config.train.seed,
                 note=telemetry.note,
-                give_way=stop.give_way,
+                give_way=stop.raise_if_stopping,
             ),
-            make_fold(mesh),
+            make_fingerprint_update(mesh),
             {"catalog_digest": catalog.digest, "init_from": start.origin, "commit": commit(), "jax": jax.__version__},
             {CONFIG: to_json(config), TOKENIZER: tokenizer.definition, KEYWORDS: keywords.to_json()},
         )
@@ -125,9 +125,9 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
         checkpoints.wait()
         processes.finish()
         if processes.is_coordinator:
-            draw(folder / METRICS, folder / CURVES)
+            draw_curves(folder / METRICS, folder / CURVES)
         if stopped is not None:
-            stop.leave(f"step {stopped} is saved")
+            stop.raise_stopped(f"step {stopped} is saved")
     return folder
 
 
@@ -162,9 +162,9 @@ def _loop(run: "_Run", state: TrainState, step: Any, batches: Batches, start: in
                 if i == t.steps:
                     state = run.fit_keyword_heads(state)
                 run.evaluate(i, state)
-            except Interrupted:
+            except StopRequested:
                 pass  # it is done again when the run goes on
-        stopped = run.stop.asked()
+        stopped = run.stop.should_stop()
         over = stopped or i == t.steps
         if run.unsaved and (over or (t.save_every and i % t.save_every == 0)):
             run.flush(i, batches)
@@ -172,8 +172,8 @@ def _loop(run: "_Run", state: TrainState, step: Any, batches: Batches, start: in
         if over:
             return i if stopped else None
         batch = next(batches)
-        run.utilisation.see(step, state, batch)
-        state, metrics = run.profile.step(i + 1, step, state, batch)
+        run.utilization.count_flops(step, state, batch)
+        state, metrics = run.profile.run(i + 1, step, state, batch)
         run.remember(i + 1, batch, metrics)
         if (i + 1) % t.log_every == 0:
             run.flush(i + 1, batches)
@@ -187,11 +187,11 @@ class _Run:
     config: Config
     checkpoints: Checkpoints
     processes: Processes
-    telemetry: Telemetry | Silent
-    utilisation: Utilisation
-    profile: Profile
+    telemetry: MetricLogger | Silent
+    utilization: Utilization
+    profile: StepProfiler
     stop: Stop
-    validation: Validation
+    validation: Validator
     fit_heads: Callable[[Params], Params]  # of keyword evidence, to the encoders among the parameters
     fold: Callable[[Any, dict[str, jax.Array]], jax.Array]  # of training/data_fingerprint.py
     about: dict[str, Any]  # what every checkpoint says of the run
@@ -218,7 +218,7 @@ class _Run:
 
     def remember(self, step: int, batch: dict[str, jax.Array], metrics: dict[str, jax.Array]) -> None:
         """Remembers a step that is under way. No more than two are, so that a stop need not wait for many."""
-        self.unsaved = self.stop.stepped = True
+        self.unsaved = self.stop.has_stepped = True
         self.seen = self.fold(jnp.uint32(self.seen), batch)
         self.pending.append(metrics)
         if len(self.pending) > 2:
@@ -246,8 +246,8 @@ class _Run:
             step,
             {
                 **{name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]},
-                "learning_rate": float(learning_rate(self.config.optim, self.config.train.steps)(step)),
-                **self.utilisation.measured(len(told), elapsed),
+                "learning_rate": float(learning_rate_schedule(self.config.optim, self.config.train.steps)(step)),
+                **self.utilization.metrics(len(told), elapsed),
                 "data_wait": (waited - self.waited) / elapsed,
             },
             seen=f"{int(self.seen):08x}",
@@ -268,13 +268,13 @@ class _Run:
     def evaluate(self, step: int, state: TrainState) -> None:
         """Measures validation and saves the checkpoint when it is the best so far."""
         if self.validation.queries:
-            measured = self.validation.measure(state.eval_params, lambda *_: self.stop.give_way())
+            measured = self.validation.measure(state.eval_params, lambda *_: self.stop.raise_if_stopping())
             self.measured = self.processes.broadcast(measured)
             self.telemetry.write(step, self.measured)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in self.measured.items())
             self.telemetry.note(f"step {step}: {shown}")
         self.evaluated, self.unsaved = step, True
-        score = self.measured.get(BEST_BY, float(step))
+        score = self.measured.get(BEST_METRIC, float(step))
         if score > self.best:
             self.best = score
             self.save("best", step, state)
@@ -306,7 +306,7 @@ def _check_splits(catalog: Catalog) -> None:
 
 
 def _greet(
-    telemetry: Telemetry | Silent,
+    telemetry: MetricLogger | Silent,
     config: Config,
     catalog: Catalog,
     built: BuiltCatalog,

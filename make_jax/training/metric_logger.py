@@ -1,6 +1,6 @@
 """What a run tells while it goes: a live line, `metrics.jsonl`, and TensorBoard events. Imports no jax.
 
-Names that the live line and the curves know: `loss`, `scale`, `learning_rate`, `data_wait` (share of the time spent
+Names that the live line and the curves know: `loss`, `logit_scale`, `learning_rate`, `data_wait` (share of the time spent
 waiting for data, 0 to 1), those of `training/utilization.py`, and any name that contains `ndcg@10`. Other names are
 kept as told.
 """
@@ -44,7 +44,7 @@ class Silent:
         """Nothing."""
 
 
-class Telemetry:
+class MetricLogger:
     """The one teller of a run: use it as a context manager, `advance` every step, `write` at the steps that are logged.
 
     `folder` is the run's folder; `total_steps` is where the run ends. A run that goes on from step k passes
@@ -130,7 +130,7 @@ class Telemetry:
         parts = [f"step {self._step}/{self._total}", f"ETA {_clock(self._seconds_left())}"]
         for name, form in (
             ("loss", "loss {:.3f}"),
-            ("scale", "scale {:.1f}"),
+            ("logit_scale", "scale {:.1f}"),
             ("examples_per_second", "{:,.0f} examples/s"),
             ("examples_per_second_per_device", "{:,.0f} a device"),
             ("mfu", "MFU {:.1%}"),

@@ -11,8 +11,8 @@ from make_jax.errors import InputError
 from make_jax.runs.state import Params
 
 
-def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up to `learning_rate`, then a cosine to its `final_learning_rate` share at step `steps`."""
+def learning_rate_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
+    """Linear warm-up to `learning_rate_schedule`, then a cosine to its `final_learning_rate` share at step `steps`."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
@@ -28,8 +28,8 @@ def make_optimizer(config: OptimConfig, steps: int, params: Params) -> optax.Gra
     Parameters that a rule freezes get no update and cost no optimizer memory. Raises InputError for a rule that
     matches nothing.
     """
-    factors = rule_factors(config, params)
-    schedule = learning_rate(config, steps)
+    factors = lr_multipliers(config, params)
+    schedule = learning_rate_schedule(config, steps)
 
     def group(factor: float) -> optax.GradientTransformation:
         if factor == 0.0:
@@ -40,7 +40,7 @@ def make_optimizer(config: OptimConfig, steps: int, params: Params) -> optax.Gra
             b2=config.beta2,
             eps=config.eps,
             weight_decay=config.weight_decay,
-            mask=decayed,
+            mask=weight_decay_mask,
         )
 
     groups = {str(factor): group(factor) for factor in set(jax.tree.leaves(factors))}
@@ -49,7 +49,7 @@ def make_optimizer(config: OptimConfig, steps: int, params: Params) -> optax.Gra
     return optax.chain(clip, optax.partition(groups, labels))
 
 
-def rule_factors(config: OptimConfig, params: Params) -> Params:
+def lr_multipliers(config: OptimConfig, params: Params) -> Params:
     """The learning rate factor of every parameter: of the first rule whose regex is found in its path, else 1."""
     paths = [path for path, _ in named_leaves(params)]
     unmatched = {pattern for pattern, _ in config.rules}
@@ -67,7 +67,7 @@ def rule_factors(config: OptimConfig, params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(lambda path, _: found.get(path_name(path), 1.0), params)
 
 
-def decayed(params: Params) -> Params:
+def weight_decay_mask(params: Params) -> Params:
     """True for the matrices: no decay on norms, biases, scale, positions and other vectors that share no input."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf.ndim >= 2 and path_name(path).rsplit("/", 1)[-1] in ("kernel", "embedding"), params

@@ -1,4 +1,4 @@
-"""`--train.profile FIRST:LAST`: a trace of some steps into RUN/profile, for XProf and Perfetto."""
+"""`--train.profile FIRST:LAST`: traces some steps into RUN/profile, for XProf and Perfetto."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,17 +9,20 @@ import jax
 from make_jax.config import profiled_steps
 
 
-class Profile:
-    """Traces the steps that `text` names, numbered as they are logged; "" traces none. Close it at the end."""
+class StepProfiler:
+    """Traces the steps of a `train.profile` setting, numbered as they are logged; "" traces none.
 
-    def __init__(self, text: str, folder: Path) -> None:
-        steps = profiled_steps(text)
+    Call `close` at the end of the run.
+    """
+
+    def __init__(self, setting: str, folder: Path) -> None:
+        steps = profiled_steps(setting)
         self._steps = range(0) if steps is None else range(steps[0], steps[1] + 1)
         self._folder = folder
         self._tracing = False
 
-    def step(self, number: int, step: Callable[..., Any], *arguments: Any) -> Any:
-        """What `step(*arguments)` gives, traced if it is its turn; the trace is written when the last one is done."""
+    def run(self, number: int, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Returns `step(*arguments)`, traced if step `number` is selected; the last selected step writes the trace."""
         if number not in self._steps:
             return step(*arguments)
         if not self._tracing:
@@ -33,7 +36,7 @@ class Profile:
         return result
 
     def close(self) -> None:
-        """Writes what was traced of a run that ends before the last step to trace."""
+        """Writes the unfinished trace of a run that ends before the last selected step."""
         if self._tracing:
             jax.profiler.stop_trace()
             self._tracing = False

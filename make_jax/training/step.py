@@ -15,11 +15,11 @@ from make_jax.runs.mesh import AnyMesh, batch_sharding, replicated_sharding
 from make_jax.runs.sharding import state_shardings
 from make_jax.runs.state import Params, TrainState
 from make_jax.training.gradient_cache import make_gradient
-from make_jax.training.optimizer import make_optimizer, rule_factors
+from make_jax.training.optimizer import make_optimizer, lr_multipliers
 
 Batch = dict[str, jax.Array]
 Step = jax.stages.Wrapped  # (state, batch) -> (state after it, metrics of it)
-LARGEST_EMA_START = 10.0  # the average forgets its random start: decay at step t is at most (1 + t) / (10 + t)
+LARGEST_EMA_START = 10.0  # the update_ema forgets its random start: decay at step t is at most (1 + t) / (10 + t)
 
 
 def init_params(model: Make, seed: int) -> Params:
@@ -62,18 +62,18 @@ def make_step(model: Make, config: Config, mesh: AnyMesh, params: Params) -> Ste
     `params` gives the tree that rules are matched against; only its structure and shapes are read.
     """
     optimizer = make_optimizer(config.optim, config.train.steps, params)
-    gradient = make_gradient(model, config, mesh, params, rule_factors(config.optim, params))
+    gradient = make_gradient(model, config, mesh, params, lr_multipliers(config.optim, params))
     seed = config.train.seed
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         loss, metrics, vectors, gradients = gradient(state.params, batch, state.bank, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        new = clamp_scale(optax.apply_updates(state.params, updates), config.optim.largest_scale)
-        ema = None if state.ema is None else average(state.ema, new, state.step, config.optim.ema_decay)
+        new = clamp_logit_scale(optax.apply_updates(state.params, updates), config.optim.largest_scale)
+        ema = None if state.ema is None else update_ema(state.ema, new, state.step, config.optim.ema_decay)
         metrics = {
             "loss": loss,
-            "scale": jnp.exp(new["log_scale"]),
+            "logit_scale": jnp.exp(new["log_scale"]),
             "gradient_norm": optax.tree.norm(gradients),
             **metrics,
         }
@@ -92,12 +92,12 @@ def make_step(model: Make, config: Config, mesh: AnyMesh, params: Params) -> Ste
     )
 
 
-def clamp_scale(params: Params, largest: float) -> Params:
+def clamp_logit_scale(params: Params, largest: float) -> Params:
     """The logit scale at most `largest`; done after the update, since a clip inside the loss bends its gradient."""
     return {**params, "log_scale": jnp.minimum(params["log_scale"], jnp.log(largest))}
 
 
-def average(ema: Params, new: Params, step: jax.Array, decay: float) -> Params:
-    """Exponential moving average of the parameters."""
+def update_ema(ema: Params, new: Params, step: jax.Array, decay: float) -> Params:
+    """Exponential moving update_ema of the parameters."""
     now = jnp.minimum(decay, (1.0 + step) / (LARGEST_EMA_START + step))
     return optax.incremental_update(new, ema, 1.0 - now)

@@ -1,4 +1,4 @@
-"""How well a run uses its devices: examples a second on each, MFU, peak memory."""
+"""Device utilization of a run: examples per second, MFU (model FLOPs utilization), peak memory."""
 
 import resource
 import sys
@@ -12,33 +12,36 @@ from make_jax.planning.devices import PEAKS
 from make_jax.planning.flops import step_flops
 
 
-class Utilisation:
-    """Made once a run, told of the step before it is taken first, asked whenever something is logged."""
+class Utilization:
+    """Computes the utilization metrics of a run; call `count_flops` with the first step's arguments before taking it.
+
+    MFU is reported only on devices in `planning/devices.py`.
+    """
 
     def __init__(self, config: Config, mesh: Mesh) -> None:
-        self._batch_size, self._devices = config.train.batch_size, mesh.size
-        self._local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-        peak = PEAKS.get(self._local[0].device_kind)
-        self._peak = None if peak is None else peak.flops(config.model.dtype)  # FLOP/s
-        self._flops: int | None = None  # of a step, over all devices
-        self._seen = False
+        self._batch_size, self._device_count = config.train.batch_size, mesh.size
+        self._local_devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+        peak = PEAKS.get(self._local_devices[0].device_kind)
+        self._peak_flops = None if peak is None else peak.flops(config.model.dtype)  # FLOP/s of one device
+        self._step_flops: int | None = None  # of one step, over all devices
+        self._counted = False
 
-    def see(self, step: Any, state: Any, batch: dict[str, jax.Array]) -> None:
-        """Counts the FLOPs of the step, once."""
-        if not self._seen:
-            self._flops, self._seen = step_flops(step, state, batch), True
+    def count_flops(self, step: Any, state: Any, batch: dict[str, jax.Array]) -> None:
+        """Counts the FLOPs of one step from its arguments; later calls do nothing."""
+        if not self._counted:
+            self._step_flops, self._counted = step_flops(step, state, batch), True
 
-    def measured(self, steps: int, seconds: float) -> dict[str, float]:
-        """Of `steps` that took `seconds`, by name (docs/scaling.md says what each means)."""
+    def metrics(self, steps: int, seconds: float) -> dict[str, float]:
+        """Returns the metrics of `steps` steps that took `seconds`, by name (docs/scaling.md defines each)."""
         rate = steps * self._batch_size / seconds
-        told = {"examples_per_second": rate, "examples_per_second_per_device": rate / self._devices}
-        if self._peak is not None and self._flops is not None:
-            told["mfu"] = steps * self._flops / (seconds * self._devices * self._peak)
-        return told | self._memory()
+        metrics = {"examples_per_second": rate, "examples_per_second_per_device": rate / self._device_count}
+        if self._peak_flops is not None and self._step_flops is not None:
+            metrics["mfu"] = steps * self._step_flops / (seconds * self._device_count * self._peak_flops)
+        return metrics | self._peak_memory()
 
-    def _memory(self) -> dict[str, float]:
-        """Bytes: of the fullest device of this process, or where devices do not tell, of this process."""
-        stats = [device.memory_stats() for device in self._local]
+    def _peak_memory(self) -> dict[str, float]:
+        """Peak bytes of this process's fullest device; of the process itself where devices report none (CPU)."""
+        stats = [device.memory_stats() for device in self._local_devices]
         peaks = [each["peak_bytes_in_use"] for each in stats if each and "peak_bytes_in_use" in each]
         if peaks:
             return {"peak_device_memory": float(max(peaks))}

@@ -15,10 +15,10 @@ from make_jax.retrieval.embed import Progress, embed_products, embed_queries, no
 from make_jax.retrieval.retriever import Retriever
 from make_jax.runs.state import Params
 
-BEST_BY = "val_ndcg@10"  # the best checkpoint is the one with the highest of this
+BEST_METRIC = "val_ndcg@10"  # the best checkpoint is the one with the highest of this
 
 
-class Validation:
+class Validator:
     """Validation queries against the products that the catalog says they search, exact, as evaluation does it."""
 
     def __init__(
@@ -54,4 +54,4 @@ class Validation:
         queries = embed_queries(retriever, self._searched.judgements.queries, progress)
         ranking = self._searched.search(queries, products, 100)
         values = score_ranking(ranking, self._searched.judgements, ["nDCG@10", "recall@100"])
-        return {BEST_BY: float(values["nDCG@10"].mean()), "val_recall@100": float(values["recall@100"].mean())}
+        return {BEST_METRIC: float(values["nDCG@10"].mean()), "val_recall@100": float(values["recall@100"].mean())}

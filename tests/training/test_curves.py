@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from make_jax.errors import InputError
-from make_jax.training.curves import draw, smooth
+from make_jax.training.curves import draw_curves, smooth
 
 
 def write(folder: Path, records: list[dict[str, float | None]]) -> Path:
@@ -18,7 +18,7 @@ def write(folder: Path, records: list[dict[str, float | None]]) -> Path:
 
 def run(steps: int = 60) -> list[dict[str, float | None]]:
     records: list[dict[str, float | None]] = [
-        {"step": i, "loss": 5 * math.exp(-i / 20), "learning_rate": 1e-3, "scale": 14.0} for i in range(0, steps, 10)
+        {"step": i, "loss": 5 * math.exp(-i / 20), "learning_rate": 1e-3, "logit_scale": 14.0} for i in range(0, steps, 10)
     ]
     return [*records, {"step": 30, "validation/joint/ndcg@10": 0.4}, {"step": 59, "validation/joint/ndcg@10": 0.6}]
 
@@ -26,24 +26,24 @@ def run(steps: int = 60) -> list[dict[str, float | None]]:
 def test_a_panel_without_data_is_left_out(tmp_path: Path) -> None:
     heights = []
     for name, records in {"all": run(), "no validation": run()[:-2], "loss": [{"step": 0, "loss": 1.0}]}.items():
-        draw(write(tmp_path, records), tmp_path / f"{name}.png")
+        draw_curves(write(tmp_path, records), tmp_path / f"{name}.png")
         with Image.open(tmp_path / f"{name}.png") as picture:
             heights.append(picture.height)
     assert heights[0] > heights[1] > heights[2]
 
 
-def test_a_value_that_was_not_finite_is_a_gap_not_an_error(tmp_path: Path) -> None:
-    draw(write(tmp_path, [*run(), {"step": 60, "loss": None}]), tmp_path / "curves.png")
+def test_a_non_finite_value_is_a_gap_not_an_error(tmp_path: Path) -> None:
+    draw_curves(write(tmp_path, [*run(), {"step": 60, "loss": None}]), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
-def test_nothing_to_draw_is_an_input_error_and_the_picture_is_absent(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no loss, nDCG@10, learning rate or scale"):
-        draw(write(tmp_path, []), tmp_path / "curves.png")
+def test_nothing_to_plot_is_an_input_error_and_the_picture_is_absent(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no loss, nDCG@10, learning rate or logit scale"):
+        draw_curves(write(tmp_path, []), tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()
 
 
-def test_smooth_is_a_mean_unbiased_at_the_start() -> None:
+def test_smooth_is_an_average_unbiased_at_the_start() -> None:
     np.testing.assert_allclose(smooth(np.full(100, 3.0)), 3.0)
     falling = smooth(np.linspace(5.0, 1.0, 100))
     assert falling[0] == 5.0

@@ -1,32 +1,32 @@
-"""The number that tells which examples a run has read."""
+"""The fingerprint of the examples that a run has read."""
 
 import jax
 import numpy as np
 import pytest
 
 from make_jax.runs.mesh import make_mesh, shard_batch
-from make_jax.training.data_fingerprint import make_fold
+from make_jax.training.data_fingerprint import make_fingerprint_update
 
 
-def fold(batches, devices=8, seen=0):
+def fingerprint(batches, devices=8, previous=0):
     mesh = make_mesh(devices=jax.devices()[:devices])
-    compiled = make_fold(mesh)
+    update = make_fingerprint_update(mesh)
     for query, product in batches:
         batch = {"query_id": np.asarray(query, np.int32), "product_id": np.asarray(product, np.int32)}
-        seen = compiled(np.uint32(seen), shard_batch(batch, mesh))
-    return int(seen)
+        previous = update(np.uint32(previous), shard_batch(batch, mesh))
+    return int(previous)
 
 
 ROWS = np.arange(16)
 BATCHES = [(ROWS, ROWS * 3), (ROWS + 5, ROWS)]
 
 
-def test_any_count_of_devices_tells_the_same_number():
-    assert len({fold(BATCHES, devices) for devices in (1, 2, 8)}) == 1
+def test_the_fingerprint_does_not_depend_on_the_device_count():
+    assert len({fingerprint(BATCHES, devices) for devices in (1, 2, 8)}) == 1
 
 
-def test_going_on_from_a_number_is_the_same_as_not_having_stopped():
-    assert fold(BATCHES[1:], seen=fold(BATCHES[:1])) == fold(BATCHES)
+def test_continuing_from_a_fingerprint_equals_an_uninterrupted_run():
+    assert fingerprint(BATCHES[1:], previous=fingerprint(BATCHES[:1])) == fingerprint(BATCHES)
 
 
 @pytest.mark.parametrize(
@@ -39,5 +39,5 @@ def test_going_on_from_a_number_is_the_same_as_not_having_stopped():
         pytest.param(BATCHES[:1], id="one batch less"),
     ],
 )
-def test_another_number_for_other(other):
-    assert fold(other) != fold(BATCHES)
+def test_other_examples_have_another_fingerprint(other):
+    assert fingerprint(other) != fingerprint(BATCHES)

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 
 from make_jax.errors import InputError
 from make_jax.training import metric_logger
-from make_jax.training.metric_logger import Telemetry, read_metrics
+from make_jax.training.metric_logger import MetricLogger, read_metrics
 
 
 def plain() -> Console:
@@ -28,7 +28,7 @@ def printed(console: Console) -> str:
 
 
 def tell(folder: Path, steps: range, total: int = 10) -> None:
-    with Telemetry(folder, total, start_step=steps.start, console=plain()) as told:
+    with MetricLogger(folder, total, start_step=steps.start, console=plain()) as told:
         for step in steps:
             told.advance(step + 1)
             told.write(step + 1, {"loss": 5.0 - 0.1 * step})
@@ -39,7 +39,7 @@ def steps_told(folder: Path) -> list[int]:
 
 
 def test_every_line_is_flushed(tmp_path: Path) -> None:
-    with Telemetry(tmp_path, 10, console=plain()) as told:
+    with MetricLogger(tmp_path, 10, console=plain()) as told:
         told.write(3, {"loss": 2.5, "validation/ndcg@10": 0.5})
         line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line["step"] == 3
@@ -74,12 +74,12 @@ def test_a_broken_line_is_an_input_error_with_its_number(tmp_path: Path, broken:
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(f"{broken}\n")
     with pytest.raises(InputError, match=r'metrics\.jsonl:3: found .*, expected one JSON object with a whole "step"'):
-        Telemetry(tmp_path, 10, start_step=2, console=plain())
+        MetricLogger(tmp_path, 10, start_step=2, console=plain())
 
 
 def test_a_value_that_is_not_finite_stands_as_null(tmp_path: Path) -> None:
-    with Telemetry(tmp_path, 10, console=plain()) as told:
-        told.write(0, {"loss": math.nan, "scale": math.inf})
+    with MetricLogger(tmp_path, 10, console=plain()) as told:
+        told.write(0, {"loss": math.nan, "logit_scale": math.inf})
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
 
     def no_constant(name: str) -> None:
@@ -87,7 +87,7 @@ def test_a_value_that_is_not_finite_stands_as_null(tmp_path: Path) -> None:
 
     record = json.loads(line, parse_constant=no_constant)
     assert record["loss"] is None
-    assert record["scale"] is None
+    assert record["logit_scale"] is None
 
 
 def test_tensorboard_reads_the_scalars_and_no_step_twice(tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_tensorboard_reads_the_scalars_and_no_step_twice(tmp_path: Path) -> None
 
 def test_the_plain_line_tells_all(tmp_path: Path) -> None:
     console = plain()
-    with Telemetry(tmp_path, 700, console=console) as told:
-        told.write(0, {"loss": 2.31, "scale": 14.25, "examples_per_second": 1234.4, "data_wait": 0.031})
+    with MetricLogger(tmp_path, 700, console=console) as told:
+        told.write(0, {"loss": 2.31, "logit_scale": 14.25, "examples_per_second": 1234.4, "data_wait": 0.031})
         told.advance(120)
     line = printed(console).splitlines()[-1]
     assert line.startswith("step 120/700  ETA ")
@@ -113,7 +113,7 @@ def test_the_plain_line_tells_all(tmp_path: Path) -> None:
 def test_the_plain_line_tells_of_devices_what_is_known(tmp_path: Path) -> None:
     console = plain()
     known = {"examples_per_second": 800.0, "examples_per_second_per_device": 100.0, "mfu": 0.412}
-    with Telemetry(tmp_path, 700, console=console) as told:
+    with MetricLogger(tmp_path, 700, console=console) as told:
         told.write(0, known | {"peak_device_memory": 61.25e9})
         told.advance(1)
     line = printed(console).splitlines()[-1]
@@ -124,7 +124,7 @@ def test_plain_lines_keep_their_interval(tmp_path: Path, monkeypatch: pytest.Mon
     now = 1000.0
     monkeypatch.setattr(metric_logger.time, "monotonic", lambda: now)
     console = plain()
-    with Telemetry(tmp_path, 100, console=console) as told:
+    with MetricLogger(tmp_path, 100, console=console) as told:
         for step in range(1, 26):  # a second each
             now += 1
             told.advance(step)
@@ -135,7 +135,7 @@ def test_eta_follows_the_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     now = 1000.0
     monkeypatch.setattr(metric_logger.time, "monotonic", lambda: now)
     console = plain()
-    with Telemetry(tmp_path, 100, start_step=40, console=console) as told:
+    with MetricLogger(tmp_path, 100, start_step=40, console=console) as told:
         now += 300
         told.advance(41)  # compiled
         now += 18
@@ -147,7 +147,7 @@ def test_eta_of_hours_and_before_the_pace_is_known(tmp_path: Path, monkeypatch: 
     now = 1000.0
     monkeypatch.setattr(metric_logger.time, "monotonic", lambda: now)
     console = plain()
-    with Telemetry(tmp_path, 100, console=console) as told:
+    with MetricLogger(tmp_path, 100, console=console) as told:
         told.advance(1)
         now += 3528
         told.advance(50)
@@ -156,7 +156,7 @@ def test_eta_of_hours_and_before_the_pace_is_known(tmp_path: Path, monkeypatch: 
 
 def test_the_live_line_shows_on_a_terminal_and_notes_stand_above_it(tmp_path: Path) -> None:
     console = terminal()
-    with Telemetry(tmp_path, 10, console=console) as told:
+    with MetricLogger(tmp_path, 10, console=console) as told:
         told.advance(5)
         told.write(5, {"loss": 1.5})
         told.note("saved [step 5]")  # brackets are no markup
@@ -168,7 +168,7 @@ def test_the_live_line_shows_on_a_terminal_and_notes_stand_above_it(tmp_path: Pa
 
 def test_closing_twice_is_safe(tmp_path: Path) -> None:
     console = plain()
-    with Telemetry(tmp_path, 10, console=console) as told:
+    with MetricLogger(tmp_path, 10, console=console) as told:
         told.close()
     assert len(printed(console).splitlines()) == 1
 

@@ -1,3 +1,5 @@
+"""Traces of selected steps: `--train.profile FIRST:LAST`."""
+
 import gzip
 import json
 from dataclasses import replace
@@ -10,17 +12,17 @@ from jax.profiler import ProfileData
 from make_jax.command_line import parse
 from make_jax.config import Config, check
 from make_jax.errors import InputError
-from make_jax.training.profiling import Profile
+from make_jax.training.profiling import StepProfiler
 
 
 def double(x: jax.Array) -> jax.Array:
     return 2 * x
 
 
-def test_the_steps_that_were_asked_for_are_traced_into_files_that_open(tmp_path):
-    profile, step, x = Profile("2:3", tmp_path), jax.jit(double), jnp.ones(4)
+def test_the_selected_steps_are_traced_into_readable_files(tmp_path):
+    profile, step, x = StepProfiler("2:3", tmp_path), jax.jit(double), jnp.ones(4)
     for number in (1, 2, 3, 4):
-        x = profile.step(number, step, x)
+        x = profile.run(number, step, x)
     assert x.tolist() == [16.0] * 4
     (trace,) = tmp_path.rglob("*.trace.json.gz")
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
@@ -31,18 +33,18 @@ def test_the_steps_that_were_asked_for_are_traced_into_files_that_open(tmp_path)
     assert any("double" in event.name for line in lines for event in line.events)
 
 
-def test_a_run_that_ends_early_writes_what_it_traced(tmp_path):
-    profile = Profile("1:9", tmp_path)
-    profile.step(1, jax.jit(double), jnp.ones(4))
+def test_a_run_that_ends_early_writes_its_trace(tmp_path):
+    profile = StepProfiler("1:9", tmp_path)
+    profile.run(1, jax.jit(double), jnp.ones(4))
     assert not list(tmp_path.rglob("*.xplane.pb"))
     profile.close()
     assert list(tmp_path.rglob("*.xplane.pb"))
-    profile.close()  # again is no harm
+    profile.close()  # a second call is safe
 
 
-def test_nothing_is_traced_unless_asked_for(tmp_path):
-    profile = Profile("", tmp_path)
-    profile.step(1, double, jnp.ones(4))
+def test_nothing_is_traced_by_default(tmp_path):
+    profile = StepProfiler("", tmp_path)
+    profile.run(1, double, jnp.ones(4))
     profile.close()
     assert not list(tmp_path.iterdir())
 
@@ -57,7 +59,7 @@ def test_nothing_is_traced_unless_asked_for(tmp_path):
         ("5:701", "train.profile is '5:701', expected steps up to train.steps 700"),
     ],
 )
-def test_steps_that_are_none_are_an_error(text, expected):
+def test_an_invalid_setting_is_an_error(text, expected):
     config = Config()
     with pytest.raises(InputError, match=f"^{expected}"):
         check(replace(config, train=replace(config.train, profile=text)))
@@ -65,7 +67,7 @@ def test_steps_that_are_none_are_an_error(text, expected):
         parse(["--profile", text], "")
 
 
-def test_profile_is_short_for_the_setting():
+def test_the_profile_option_is_short_for_the_setting():
     assert parse(["--profile", "10:15"], "").train.profile == "10:15"
     with pytest.raises(InputError, match="--profile: expected one argument, steps such as 10:15"):
         parse(["--profile"], "")

@@ -11,7 +11,7 @@ from make_jax.config import Config, ObjectivesConfig, OptimConfig
 from make_jax.errors import InputError
 from make_jax.model.make import Make
 from make_jax.runs.mesh import check_batch, make_mesh, shard_batch
-from make_jax.training.optimizer import decayed, named_leaves, rule_factors
+from make_jax.training.optimizer import weight_decay_mask, named_leaves, lr_multipliers
 from make_jax.training.step import init_params, init_state, make_step
 from tests.training.tiny_run import tiny_config
 
@@ -103,24 +103,24 @@ def test_frozen_parameters_stay_and_others_move(settings):
 def test_a_rule_that_matches_nothing_is_an_error_and_the_first_match_counts(settings):
     params = init_params(Make(settings.model, settings.inputs, VOCABULARY, KEYWORDS), 0)
     rules = (("layer_0/attention", 0.0), ("query_encoder", 0.5))
-    factors = dict(named_leaves(rule_factors(replace(settings.optim, rules=rules), params)))
+    factors = dict(named_leaves(lr_multipliers(replace(settings.optim, rules=rules), params)))
     assert factors["query_encoder/layer_0/attention/out/bias"] == 0.0
     assert factors["query_encoder/layer_0/mlp/in/kernel"] == 0.5
     assert factors["image_encoder/patch/kernel"] == 1.0
     with pytest.raises(InputError, match=r"optim.rules: 'nowhere' matches no parameter"):
-        rule_factors(replace(settings.optim, rules=(("nowhere", 0.0),)), params)
+        lr_multipliers(replace(settings.optim, rules=(("nowhere", 0.0),)), params)
 
 
 def test_no_decay_on_norms_biases_scale_and_positions(settings):
     params = init_params(Make(settings.model, settings.inputs, VOCABULARY, KEYWORDS), 0)
-    for name, yes in named_leaves(decayed(params)):
+    for name, yes in named_leaves(weight_decay_mask(params)):
         assert yes == name.endswith(("kernel", "embedding")), name
 
 
 def test_scale_is_clamped_after_the_update(three_steps):
     told, state = three_steps
     assert np.exp(state.params["log_scale"]) <= 13.0 * (1 + 1e-6)
-    assert any(abs(step["scale"] - 13.0) < 1e-4 for step in told)  # the bound was met
+    assert any(abs(step["logit_scale"] - 13.0) < 1e-4 for step in told)  # the bound was met
 
 
 def test_bank_remembers_the_last_steps_in_turn_and_no_row_of_weight_0(everything, three_steps):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: at once while nothing can be lost, at the next look afterwards."""
+"""Ctrl-C and SIGTERM: exit at once while nothing can be lost, at the next poll afterwards."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from make_jax.errors import Terminated
-from make_jax.training.stopping import Interrupted, stop_on_signals
+from make_jax.training.stopping import StopRequested, stop_on_signals
 from tests.conftest import ROOT
 
 
@@ -18,44 +18,44 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
-def test_before_the_first_step_a_signal_ends_at_once(number, error):
+def test_before_the_first_step_a_signal_exits_at_once(number, error):
     with pytest.raises(error), stop_on_signals():
         send(number)
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
-def test_after_a_step_a_signal_is_seen_at_the_next_look(number, error):
+def test_after_a_step_a_signal_is_noticed_at_the_next_poll(number, error):
     with stop_on_signals() as stop:
-        stop.stepped = True
-        stop.give_way()
-        assert not stop.asked()
+        stop.has_stepped = True
+        stop.raise_if_stopping()
+        assert not stop.should_stop()
         send(number)
-        assert stop.asked()
-        with pytest.raises(Interrupted):
-            stop.give_way()
-        assert stop.asked()
+        assert stop.should_stop()
+        with pytest.raises(StopRequested):
+            stop.raise_if_stopping()
+        assert stop.should_stop()
         with pytest.raises(error):
-            stop.leave("step 3 is saved")
+            stop.raise_stopped("step 3 is saved")
 
 
 def test_a_second_ctrl_c_does_not_wait_and_a_second_sigterm_does():
     with stop_on_signals() as stop:
-        stop.stepped = True
+        stop.has_stepped = True
         send(signal.SIGTERM)
         send(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
 
 
-def test_handlers_of_before_are_back_afterwards():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+def test_previous_handlers_are_restored():
+    previous = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with stop_on_signals():
         pass
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == previous
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_sigterm_ends_at_once_inside_native_code_before_the_first_step():
+def test_sigterm_exits_at_once_inside_native_code_before_the_first_step():
     program = textwrap.dedent(
         """
         import hashlib, os, signal, threading
@@ -63,11 +63,11 @@ def test_sigterm_ends_at_once_inside_native_code_before_the_first_step():
         stopping._SECONDS_TO_UNWIND = 0.2
         with stopping.stop_on_signals():
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)  # as a compilation: long, and no Python in it
+            hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)  # like a compilation: long native code
         """
     )
-    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert (found.returncode, found.stderr) == (
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert (result.returncode, result.stderr) == (
         0,
         "stopped by SIGTERM before the first step; there was nothing to save\n",
     )

@@ -15,7 +15,7 @@ from make_jax.model.make import Make
 from make_jax.runs.checkpoints import Checkpoints, digest
 from make_jax.runs.mesh import make_mesh
 from make_jax.runs.run_folder import CONFIG, KEYWORDS, TOKENIZER
-from make_jax.training.start import find_start, make_keywords, make_tokenizer
+from make_jax.training.initialization import find_start, make_keywords, make_tokenizer
 from make_jax.training.step import init_state
 from tests.training.tiny_run import tiny_config
 

@@ -18,16 +18,16 @@ _FREE_ELSEWHERE = (
     *("run", "data", "processes"),
     *("model.remat", "model.evidence_scale", "objectives.form", "objectives.tile"),
 )
-FREE = (*_FREE_ELSEWHERE, *(f"train.{name}" for name in _FREE_IN_TRAIN))
+CHANGEABLE_ON_RESUME = (*_FREE_ELSEWHERE, *(f"train.{name}" for name in _FREE_IN_TRAIN))
 
 
-def check_same_run(config: Config, digest: str, found: CheckpointInfo) -> None:
+def check_resumable(config: Config, digest: str, found: CheckpointInfo) -> None:
     """InputError, field by field, when the checkpoint was made with other settings or another catalog."""
     before = from_json(found.files[CONFIG], f"{found.path}/{CONFIG}")
     differing = [
         f"{name} is {asked!r} here and {saved!r} there"
-        for name, asked, saved in differences(config, before)
-        if name not in FREE and name.partition(".")[0] not in FREE
+        for name, asked, saved in config_differences(config, before)
+        if name not in CHANGEABLE_ON_RESUME and name.partition(".")[0] not in CHANGEABLE_ON_RESUME
     ]
     if found.meta["catalog_digest"] != digest:
         differing.append("the catalog's content differs")
@@ -38,20 +38,20 @@ def check_same_run(config: Config, digest: str, found: CheckpointInfo) -> None:
         )
 
 
-def same_everywhere(config: Config, digest: str) -> dict[str, str]:
+def values_to_agree_on(config: Config, digest: str) -> dict[str, str]:
     """What all processes of a run must have alike, by name; the paths of a catalog and its cache may differ."""
     settings = dataclasses.asdict(config)
     del settings["processes"], settings["data"]["catalog"], settings["data"]["cache"]
     return {"the catalog": digest, "the settings": repr(settings)}
 
 
-def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+def config_differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
     """(dotted name, value in a, value in b) of the fields in which two dataclasses differ."""
     found = []
     for field in dataclasses.fields(a):
         x, y, name = getattr(a, field.name), getattr(b, field.name), prefix + field.name
         if dataclasses.is_dataclass(x):
-            found += differences(x, y, f"{name}.")
+            found += config_differences(x, y, f"{name}.")
         elif x != y:
             found.append((name, x, y))
     return found

@@ -27,7 +27,7 @@ from make_jax.runs.checkpoints import CheckpointInfo, Checkpoints
 from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, TOKENIZER, read_keywords
 from make_jax.runs.state import TrainState
 from make_jax.training.public_encoders import with_encoders
-from make_jax.training.resume import check_same_run, differences
+from make_jax.training.resume_check import check_resumable, config_differences
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Start:
         other = [
             f"{name} is {here!r} here and {there!r} there"
             for part, a, b in parts
-            for name, here, there in differences(a, b, f"{part}.")
+            for name, here, there in config_differences(a, b, f"{part}.")
         ]
         told = f"begins with the weights, tokenizer and keywords of {self.source.path}"
         return [told + (f"; beware: {'; '.join(other)}" if other else "")]
@@ -106,7 +106,7 @@ def find_start(config: Config, catalog: Catalog, checkpoints: Checkpoints) -> St
     """
     if checkpoints.exists():
         own = checkpoints.latest_intact("last")
-        check_same_run(config, catalog.digest, own)
+        check_resumable(config, catalog.digest, own)
         return Start(from_definition(own.files[TOKENIZER]), read_keywords(own.files, own.path), own=own)
     if config.train.init_from:
         source = find_source(config.train.init_from)

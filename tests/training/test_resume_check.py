@@ -9,7 +9,7 @@ from make_jax.config import Config, to_json
 from make_jax.errors import InputError
 from make_jax.runs.checkpoints import CheckpointInfo
 from make_jax.runs.run_folder import CONFIG
-from make_jax.training.resume import FREE, check_same_run, differences
+from make_jax.training.resume_check import CHANGEABLE_ON_RESUME, check_resumable, config_differences
 
 CONFIG_THERE = Config()
 FOUND = CheckpointInfo(Path("/r/000007"), "last", 7, {"catalog_digest": "d"}, {CONFIG: to_json(CONFIG_THERE)})
@@ -22,7 +22,7 @@ def test_all_that_differs_is_said_field_by_field_in_one_error():
         model=replace(CONFIG_THERE.model, query=replace(CONFIG_THERE.model.query, layers=5)),
     )
     with pytest.raises(InputError) as caught:
-        check_same_run(config, "other", FOUND)
+        check_resumable(config, "other", FOUND)
     assert str(caught.value) == (
         "/r/000007: a run with other settings: model.query.layers is 5 here and 3 there; train.steps is 9 here and 700 "
         "there; train.seed is 4 here and 0 there; the catalog's content differs; use the same, or another folder by "
@@ -38,8 +38,8 @@ def test_free_settings_exist_and_may_differ():
     objectives = replace(CONFIG_THERE.objectives, form="ring", tile=8)
     processes = replace(CONFIG_THERE.processes, start_timeout=9)
     config = Config(run="elsewhere", data=data, train=train, model=model, objectives=objectives, processes=processes)
-    changed = {name for name, _, _ in differences(config, CONFIG_THERE)}
+    changed = {name for name, _, _ in config_differences(config, CONFIG_THERE)}
     whole = ("data", "processes")
     parts = {"data.catalog", "data.workers", "processes.start_timeout"}
-    assert changed == parts | {name for name in FREE if name not in whole}
-    check_same_run(config, "d", FOUND)
+    assert changed == parts | {name for name in CHANGEABLE_ON_RESUME if name not in whole}
+    check_resumable(config, "d", FOUND)
