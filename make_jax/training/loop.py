@@ -38,14 +38,14 @@ from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
 from make_jax.runs.state import Params, TrainState, parameter_count
 from make_jax.training.curves import draw_curves
 from make_jax.training.data_fingerprint import make_fingerprint_update
+from make_jax.training.initialization import Start, find_start
 from make_jax.training.keyword_heads import fit_keyword_heads
-from make_jax.training.metric_logger import METRICS, Silent, MetricLogger
+from make_jax.training.metric_logger import METRICS, MetricLogger, Silent
 from make_jax.training.optimizer import learning_rate_schedule
 from make_jax.training.profiling import StepProfiler
 from make_jax.training.resume_check import values_to_agree_on
-from make_jax.training.initialization import Start, find_start
 from make_jax.training.step import init_state, make_step
-from make_jax.training.stopping import StopRequested, Stop, stop_on_signals
+from make_jax.training.stopping import Stop, StopRequested, stop_on_signals
 from make_jax.training.utilization import Utilization
 from make_jax.training.validation import BEST_METRIC, Validator
 

@@ -1,8 +1,7 @@
 """What a run tells while it goes: a live line, `metrics.jsonl`, and TensorBoard events. Imports no jax.
 
-Names that the live line and the curves know: `loss`, `logit_scale`, `learning_rate`, `data_wait` (share of the time spent
-waiting for data, 0 to 1), those of `training/utilization.py`, and any name that contains `ndcg@10`. Other names are
-kept as told.
+Names known to the live line and the curves: `loss`, `logit_scale`, `learning_rate`, `data_wait` (fraction of the time
+spent waiting for data), those of `training/utilization.py`, and any name that contains `ndcg@10`.
 """
 
 import json
@@ -79,7 +78,7 @@ class MetricLogger:
         )
         self._task = self._progress.add_task("train", total=total_steps, completed=start_step, line=self._line())
 
-    def __enter__(self) -> "Telemetry":
+    def __enter__(self) -> "MetricLogger":
         self._progress.start()
         return self
 

@@ -15,7 +15,7 @@ from make_jax.runs.mesh import AnyMesh, batch_sharding, replicated_sharding
 from make_jax.runs.sharding import state_shardings
 from make_jax.runs.state import Params, TrainState
 from make_jax.training.gradient_cache import make_gradient
-from make_jax.training.optimizer import make_optimizer, lr_multipliers
+from make_jax.training.optimizer import lr_multipliers, make_optimizer
 
 Batch = dict[str, jax.Array]
 Step = jax.stages.Wrapped  # (state, batch) -> (state after it, metrics of it)

@@ -17,8 +17,10 @@ def write(folder: Path, records: list[dict[str, float | None]]) -> Path:
 
 
 def run(steps: int = 60) -> list[dict[str, float | None]]:
+    schedule: dict[str, float | None] = {"learning_rate": 1e-3, "logit_scale": 14.0}
     records: list[dict[str, float | None]] = [
-        {"step": i, "loss": 5 * math.exp(-i / 20), "learning_rate": 1e-3, "logit_scale": 14.0} for i in range(0, steps, 10)
+        {"step": i, "loss": 5 * math.exp(-i / 20)} | schedule for i in range(0, steps, 10)
+    ]
     ]
     return [*records, {"step": 30, "validation/joint/ndcg@10": 0.4}, {"step": 59, "validation/joint/ndcg@10": 0.6}]
 

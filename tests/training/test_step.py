@@ -11,7 +11,7 @@ from make_jax.config import Config, ObjectivesConfig, OptimConfig
 from make_jax.errors import InputError
 from make_jax.model.make import Make
 from make_jax.runs.mesh import check_batch, make_mesh, shard_batch
-from make_jax.training.optimizer import weight_decay_mask, named_leaves, lr_multipliers
+from make_jax.training.optimizer import lr_multipliers, named_leaves, weight_decay_mask
 from make_jax.training.step import init_params, init_state, make_step
 from tests.training.tiny_run import tiny_config
 
