@@ -21,7 +21,6 @@ def run(steps: int = 60) -> list[dict[str, float | None]]:
     records: list[dict[str, float | None]] = [
         {"step": i, "loss": 5 * math.exp(-i / 20)} | schedule for i in range(0, steps, 10)
     ]
-    ]
     return [*records, {"step": 30, "validation/joint/ndcg@10": 0.4}, {"step": 59, "validation/joint/ndcg@10": 0.6}]
 
 
