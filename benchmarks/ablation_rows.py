@@ -66,5 +66,4 @@ ROWS = (
     Row("cls", "pooling by [CLS]", {"model.pooling": "cls"}),
     Row("no-l2", "no unit length", {"model.normalise": False, "model.initial_scale": 1.0}),
     Row("shared-text", "query and title share an encoder", {"model.shared_text": True}),
-    Row("bank", "memory bank of 8 steps", {"objectives.bank": 8}),
 )

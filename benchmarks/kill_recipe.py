@@ -1,6 +1,6 @@
 """What benchmarks/kill_matrix.py trains: the packaged catalog, a model so small that a step takes a tenth of a second.
 
-All that a checkpoint must carry is in use: dropout, averaged parameters, a memory bank, heads fitted at the end.
+All that a checkpoint must carry is in use: dropout, averaged parameters, heads fitted at the end.
 """
 
 from make_jax.config import (
@@ -27,7 +27,7 @@ config = Config(
         adaptation=AdaptationConfig(gate_width=16),
         embedding=32,
     ),
-    objectives=ObjectivesConfig(key=0.1, bank=2),
+    objectives=ObjectivesConfig(key=0.1),
     optim=OptimConfig(warmup_steps=4, ema_decay=0.9),
     train=TrainConfig(steps=120, batch_size=16, log_every=1, eval_every=100, save_every=60, keep=3),
 )

@@ -43,13 +43,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "+ false-negative masking": {"keyword_masking": True},
     "+ keyword swaps": {"keyword_swaps": True},
     "+ enrichment and KEY": {"key": 0.1},
-    "+ memory bank of 16 steps": {"bank": 16},
     "+ QIM": {"qim": 1.0},
     "+ QIM2": {"qim2": 1.0},
     "+ MLM": {"mlm": 1.0},
     "+ MPM, contrastive": {"mpm": 1.0},
     "+ MPM, regression": {"mpm": 1.0},
-    "all (contrastive MPM, no bank)": RECIPE | dict.fromkeys(("qim", "qim2", "mlm", "mpm"), 0.1),
+    "all (contrastive MPM)": RECIPE | dict.fromkeys(("qim", "qim2", "mlm", "mpm"), 0.1),
 }
 
 

@@ -145,7 +145,6 @@ class ObjectivesConfig:
     margin: float = 0.0  # AM-Softmax: subtracted from the positive's cosine
     form: Literal["gather", "ring"] = "gather"  # of the contrasts; ring: memory grows with the batch, not its square
     tile: int = 256  # queries of a device that the ring form treats at once
-    bank: int = 0  # steps whose product vectors stay as negatives of QIC; 0 keeps none
     keyword_masking: bool = True  # a product that has all keywords of a query is none of its negatives
     keyword_swaps: bool = True  # a query with one keyword replaced is a negative of its product
     title_contrast: float = 0.0  # the same loss on query and title direction alone
@@ -373,7 +372,6 @@ def _objectives_problems(config: Config) -> Iterator[str]:
     named = ("qic", "title_contrast", "image_contrast", "key", "qim", "qim2", "mlm", "mpm")
     yield from _outside(config, "[0, )", *(f"objectives.{name}" for name in named))
     yield from _outside(config, "[0, 2)", "objectives.margin")  # cosines are at most 2 apart
-    yield from _outside(config, "[0, )", "objectives.bank")
     yield from _outside(config, "[1, )", "objectives.tile")
     yield from _outside(config, "[2, )", "objectives.matching_group")
     if not any(getattr(objectives, name) for name in named):

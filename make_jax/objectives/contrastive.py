@@ -14,13 +14,12 @@ E_ij is 1 on the diagonal; off it, 0 when query ids are equal, product ids are e
 product j has all of the keywords of query i, which has some (`pairs.py`) [ours].
 
     swaps   query i with one keyword replaced by one that product i has not: one more term of l_p(i), never of l_q
-    bank    product vectors of earlier steps, without gradient: more columns of l_q, masked alike, never of l_p
 
 Both forms sum the negatives of their local rows; the positive, which is in the local rows anyway, is added here:
 
     log(exp(S_ii) + exp(negatives)) - S_ii = softplus(negatives - S_ii)
 
-| form   | memory a device | collectives, of N devices; "rest" is bank, ids, keyword bits, weights | work |
+| form   | memory a device | collectives, of N devices; "rest" is ids, keyword bits, weights       | work |
 |--------|-----------------|-----------------------------------------------------------------------|------|
 | gather | O(b B + B D)    | all-gather of products [B, D] and rest, maxima and sums of columns    | 3    |
 |        |                 | [B]; back: reduce-scatter of the gradient [B, D]                      |      |
@@ -54,7 +53,6 @@ def contrastive_loss(
     bias: Float[Array, ""] | None = None,
     margin: float = 0.0,
     swaps: Rows | None = None,
-    bank: Rows | None = None,
     form: Literal["gather", "ring"] = "gather",
     tile: int = 256,
     axis: Axis = None,
@@ -63,9 +61,8 @@ def contrastive_loss(
 
     Called on local rows inside `jax.shard_map(..., check_vma=True)` over `axis`; `axis=None` is one device: the plain
     reference, or with `form="ring"` the same tile by tile. Weight 0 takes a row out as anchor and as negative; the loss
-    is 0 when all weights are. `swaps` has a row for each pair, id -1 where there is none; `bank` any number of rows on
-    each device, id -1 where it is empty yet. `tile` is how many queries the ring form treats at once; it need not
-    divide their number.
+    is 0 when all weights are. `swaps` has a row for each pair, id -1 where there is none. `tile` is how many queries
+    the ring form treats at once; it need not divide their number.
     Metrics: `accuracy`, the weighted share of queries whose positive has the largest logit, `positive`, the weighted
     mean cosine of the positives, and `masked`, the weighted share of the other rows that are no negatives of a query.
     None has a gradient. Raises ValueError when `kind="sigmoid"` has no `bias`, and when `tile` is less than 1.
@@ -77,10 +74,10 @@ def contrastive_loss(
     scale = jnp.exp(log_scale.astype(jnp.float32))
     offset = jnp.zeros((), jnp.float32) if kind == "softmax" or bias is None else bias.astype(jnp.float32)
     if form == "ring":
-        inputs = Inputs(scale, offset, queries, products, weights, bank)
+        inputs = Inputs(scale, offset, queries, products, weights)
         found = ring_statistics(Setting(kind, tile, axis), inputs)
     else:
-        found = gather_statistics(kind, axis, scale, offset, queries, products, weights, bank)
+        found = gather_statistics(kind, axis, scale, offset, queries, products, weights)
 
     cosine = _cosine(queries, products)
     own = scale * (cosine - margin) + offset

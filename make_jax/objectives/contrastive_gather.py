@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from make_jax.objectives.pairs import EXCLUDED, Rows, answered, cosines, equal, false_negatives
+from make_jax.objectives.pairs import EXCLUDED, Rows, cosines, false_negatives
 from make_jax.objectives.statistics import Axis, Statistics
 
 
@@ -18,7 +18,6 @@ def gather_statistics(
     queries: Rows,
     products: Rows,
     weights: Float[Array, "b"],
-    bank: Rows | None,
 ) -> Statistics:
     """One block of logits [b, B] serves both directions; autodiff keeps it for the way back.
 
@@ -35,36 +34,17 @@ def gather_statistics(
 
     dots = cosines(queries.vectors, others.vectors)
     logits = jnp.where(negative, scale * dots + offset, EXCLUDED)
-    banked = None if bank is None else _bank(scale, offset, queries, products, weights, bank, axis)
-    by_query, by_product = (_softmax if kind == "softmax" else _sigmoid)(logits, banked, here, axis)
+    by_query, by_product = (_softmax if kind == "softmax" else _sigmoid)(logits, here, axis)
     best = jnp.argmax(jnp.where(negative | positive, dots, EXCLUDED), axis=1) == here
     masked = jnp.mean((live & false & ~positive).astype(jnp.float32), axis=1)
     return Statistics(by_query, by_product, best, masked)
 
 
-def _bank(
-    scale: Float[Array, ""],
-    offset: Float[Array, ""],
-    queries: Rows,
-    products: Rows,
-    weights: Float[Array, "b"],
-    bank: Rows,
-    axis: Axis,
-) -> Float[Array, "b M"]:
-    """Logits of local queries and every vector of the bank."""
-    everything = jax.tree.map(lambda x: _gather(jax.lax.stop_gradient(x), axis), bank)
-    false = equal(products.ids, everything.ids) | answered(queries, everything)
-    negative = (weights > 0)[:, None] & (everything.ids >= 0)[None, :] & ~false
-    return jnp.where(negative, scale * cosines(queries.vectors, everything.vectors) + offset, EXCLUDED)
-
-
 def _softmax(
-    logits: Float[Array, "b B"], banked: Float[Array, "b M"] | None, here: Int[Array, "b"], axis: Axis
+    logits: Float[Array, "b B"], here: Int[Array, "b"], axis: Axis
 ) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
     """Logarithms of the sums of negatives, of local queries and of local products."""
     by_query = jax.nn.logsumexp(logits, axis=1)
-    if banked is not None:
-        by_query = jnp.logaddexp(by_query, jax.nn.logsumexp(banked, axis=1))
     # The maximum only guards exp against overflow: its gradient is zero, and pmax has none.
     top = jax.lax.stop_gradient(jnp.max(logits, axis=0))
     top = top if axis is None else jax.lax.pmax(top, axis)
@@ -73,14 +53,12 @@ def _softmax(
 
 
 def _sigmoid(
-    logits: Float[Array, "b B"], banked: Float[Array, "b M"] | None, here: Int[Array, "b"], axis: Axis
+    logits: Float[Array, "b B"], here: Int[Array, "b"], axis: Axis
 ) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
     """Sums of the negatives' losses, of local queries and of local products."""
     del here
     pairs = jax.nn.softplus(logits)
     by_query = jnp.sum(pairs, axis=1)
-    if banked is not None:
-        by_query += jnp.sum(jax.nn.softplus(banked), axis=1)
     return by_query, _sum_own_columns(jnp.sum(pairs, axis=0), axis)
 
 

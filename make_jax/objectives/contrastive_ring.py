@@ -16,7 +16,7 @@ their gradients, and every tile is computed again. With g_q, g_p the cotangents 
 
 Running softmax statistics: Milakov and Gimelshein, arXiv 1805.02867. Tiles with a hand-written derivative: Dao et al.,
 arXiv 2205.14135. A ring for the contrastive loss: Cheng et al., arXiv 2410.17243. One tile for both directions, masks
-by ids and keywords and the bank are [ours].
+by ids and keywords are [ours].
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from make_jax.objectives.pairs import EXCLUDED, Rows, answered, cosines, equal, false_negatives
+from make_jax.objectives.pairs import EXCLUDED, Rows, cosines, false_negatives
 from make_jax.objectives.statistics import Axis, Statistics
 
 
@@ -47,7 +47,6 @@ class Inputs(NamedTuple):
     queries: Rows
     products: Rows
     weights: Float[Array, "b"]
-    bank: Rows | None
 
 
 class Anchors(NamedTuple):
@@ -60,12 +59,11 @@ class Anchors(NamedTuple):
 
 
 class Guests(NamedTuple):
-    """What travels unchanged: one device's products, what tells which of them are no negatives, and its bank."""
+    """What travels unchanged: one device's products, and what tells which of them are no negatives."""
 
     products: Rows
     query_ids: Int[Array, "b"]
     live: Bool[Array, "b"]
-    bank: Rows | None  # in chunks [chunks, rows, ...] of at most b rows
 
 
 class Sums(NamedTuple):
@@ -119,12 +117,6 @@ def _forward(setting: Setting, inputs: Inputs) -> tuple[Statistics, tuple[Inputs
         anchors, found = tile
         dots, logits = _meet_products(inputs, anchors, guests, hops)
         sums = _add(setting, found.sums, logits, 1)
-        if guests.bank is not None:
-
-            def add_bank(sums: Sums, chunk: Rows) -> tuple[Sums, None]:
-                return _add(setting, sums, _meet_bank(inputs, anchors, chunk), 1), None
-
-            sums, _ = jax.lax.scan(add_bank, sums, guests.bank)
         # Rows past the last fill the tile; whose cosine they take for their own does not matter.
         diagonal = jnp.take_along_axis(dots, jnp.minimum(anchors.place, b - 1)[:, None], axis=1)
         own = jnp.where(hops == 0, diagonal[:, 0], found.own)
@@ -167,13 +159,6 @@ def _backward(setting: Setting, kept: tuple[Inputs, Statistics], cotangents: Sta
         slopes = _pass(setting, slopes, by_pair, guests.products.vectors)
         narrow = by_pair.astype(queries.vectors.dtype)
         for_products += jnp.einsum("ij,id->jd", narrow, anchors.queries.vectors, preferred_element_type=jnp.float32)
-        if guests.bank is not None:
-
-            def pass_bank(slopes: Slopes, chunk: Rows) -> tuple[Slopes, None]:
-                by_pair = _slopes(setting, _meet_bank(inputs, anchors, chunk), row, None)
-                return _pass(setting, slopes, by_pair, chunk.vectors), None
-
-            slopes, _ = jax.lax.scan(pass_bank, slopes, guests.bank)
         return (columns, for_products), slopes
 
     start = Slopes(_zeros(anchors.queries.vectors.shape, axis), _zeros(anchors.place.shape, axis))
@@ -187,7 +172,6 @@ def _backward(setting: Setting, kept: tuple[Inputs, Statistics], cotangents: Sta
         queries=Rows((inputs.scale * for_queries).astype(queries.vectors.dtype), none),
         products=Rows((inputs.scale * for_products).astype(products.vectors.dtype), none),
         weights=none,
-        bank=none,
     )
     return (gradients,)
 
@@ -231,14 +215,6 @@ def _meet_products(
     return dots, jnp.where(out, EXCLUDED, inputs.scale * dots + inputs.offset)
 
 
-def _meet_bank(inputs: Inputs, anchors: Anchors, chunk: Rows) -> Float[Array, "tile m"]:
-    """The same with some of the bank, of logits alone."""
-    out = equal(anchors.product_ids, chunk.ids) | answered(anchors.queries, chunk)
-    out |= ~(anchors.live[:, None] & (chunk.ids >= 0)[None, :])
-    dots = cosines(anchors.queries.vectors, chunk.vectors)
-    return jnp.where(out, EXCLUDED, inputs.scale * dots + inputs.offset)
-
-
 def _add(setting: Setting, sums: Sums, logits: Float[Array, "tile m"], axis: int) -> Sums:
     """The statistics with a tile more; `axis` is summed over."""
     if setting.kind == "sigmoid":
@@ -252,16 +228,13 @@ def _value(setting: Setting, sums: Sums) -> Array:
     return sums.sum if setting.kind == "sigmoid" else sums.top + jnp.log(sums.sum)
 
 
-def _slopes(setting: Setting, logits: Float[Array, "tile m"], row: Side, column: Side | None) -> Array:
+def _slopes(setting: Setting, logits: Float[Array, "tile m"], row: Side, column: Side) -> Array:
     """The derivative by each logit of a tile."""
     value, cotangent = row.value[:, None], row.cotangent[:, None]
     if setting.kind == "sigmoid":
-        both = cotangent if column is None else cotangent + column.cotangent[None, :]
-        return both * jax.nn.sigmoid(logits)
-    slopes = cotangent * jnp.exp(logits - value)
-    if column is not None:
-        slopes += column.cotangent[None, :] * jnp.exp(logits - column.value[None, :])
-    return slopes
+        return (cotangent + column.cotangent[None, :]) * jax.nn.sigmoid(logits)
+    by_row = cotangent * jnp.exp(logits - value)
+    return by_row + column.cotangent[None, :] * jnp.exp(logits - column.value[None, :])
 
 
 def _pass(setting: Setting, slopes: Slopes, by_pair: Float[Array, "tile m"], vectors: Float[Array, "m D"]) -> Slopes:
@@ -283,10 +256,7 @@ def _lower(anchors: Anchors, b: int, hops: Array, axis: Axis) -> Bool[Array, "ti
 
 def _guests(inputs: Inputs) -> Guests:
     """What leaves this device."""
-    bank = inputs.bank
-    if bank is not None:
-        bank = _cut(bank, min(bank.ids.shape[0], inputs.weights.shape[0]))
-    return Guests(inputs.products, inputs.queries.ids, inputs.weights > 0, bank)
+    return Guests(inputs.products, inputs.queries.ids, inputs.weights > 0)
 
 
 def _anchors(setting: Setting, inputs: Inputs) -> Anchors:

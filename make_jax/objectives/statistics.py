@@ -8,7 +8,7 @@ Axis = str | tuple[str, ...] | None  # names of mesh axes; None: one device
 
 
 class Statistics(NamedTuple):
-    """Of local queries against all negatives in batch and bank, and of local products against those in the batch.
+    """Of local queries against all negatives of the global batch, and of local products likewise.
 
     The positive stands in none of the sums: the loss adds it.
     """

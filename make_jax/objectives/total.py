@@ -5,7 +5,7 @@
 
 The two auxiliary contrasts [ours] keep both encoders useful by themselves: a modality that is weak early is otherwise
 outweighed by the other and learns little. A row that lacks a modality has weight 0 in that modality's term. All
-contrasts share scale and bias; swaps and bank are negatives of QIC alone. An objective of weight 0 is not computed.
+contrasts share scale and bias; swaps are negatives of QIC alone. An objective of weight 0 is not computed.
 
 The contrasts compare all rows of the global batch, but need of each row its vectors alone. All else looks at rows that
 are encoded at once, and is a weighted mean that `local_means` leaves undivided, so that rows may be encoded one
@@ -21,7 +21,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import Apply, Outputs
-from make_jax.objectives.bank import Bank
 from make_jax.objectives.contrastive import contrastive_loss
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.objectives.masked import mlm, mpm
@@ -87,7 +86,6 @@ def total_loss(
     vectors: Vectors,
     means: Mapping[str, Mean],
     batch: Batch,
-    bank: Bank | None,
     log_scale: Float[Array, ""],
     bias: Float[Array, ""],
     axis: Axis,
@@ -97,7 +95,7 @@ def total_loss(
     Called on a device's rows, with the sums of their `local_means`, inside `jax.shard_map(..., check_vma=True)` over
     `axis`; `axis=None` is one device.
     """
-    found, metrics = _contrasts(config, vectors, batch, bank, log_scale, bias, axis)
+    found, metrics = _contrasts(config, vectors, batch, log_scale, bias, axis)
     summed = means if axis is None else jax.lax.psum(means, axis)
     found |= {name: each.value for name, each in summed.items()}
     total = sum((getattr(config, name) * found[name] for name in OBJECTIVES if name in found), jnp.zeros(()))
@@ -108,7 +106,6 @@ def _contrasts(
     config: ObjectivesConfig,
     vectors: Vectors,
     batch: Batch,
-    bank: Bank | None,
     log_scale: Float[Array, ""],
     bias: Float[Array, ""],
     axis: Axis,
@@ -117,7 +114,7 @@ def _contrasts(
     known = config.keyword_masking
 
     def contrast(
-        products: Float[Array, "b E"], weights: Float[Array, "b"], swaps: Rows | None, bank: Bank | None
+        products: Float[Array, "b E"], weights: Float[Array, "b"], swaps: Rows | None
     ) -> tuple[Float[Array, ""], Metrics]:
         return contrastive_loss(
             Rows(vectors.query, batch["query_id"], batch["query_keywords"] if known else None),
@@ -128,7 +125,6 @@ def _contrasts(
             bias=bias,
             margin=config.margin,
             swaps=swaps,
-            bank=None if bank is None else bank.rows(),
             form=config.form,
             tile=config.tile,
             axis=axis,
@@ -141,9 +137,9 @@ def _contrasts(
         swaps = None
         if vectors.swap is not None:  # a row that has no token has none
             swaps = Rows(vectors.swap, jnp.where(jnp.any(batch["swap_mask"], axis=1), 0, -1))
-        found["qic"], metrics = contrast(vectors.product, weights, swaps, bank)
+        found["qic"], metrics = contrast(vectors.product, weights, swaps)
     for name, direction in (("title", vectors.title), ("image", vectors.image)):
         if direction is not None:
             has = weights * batch[f"has_{name}"].astype(weights.dtype)
-            found[f"{name}_contrast"], _ = contrast(direction, has, None, None)
+            found[f"{name}_contrast"], _ = contrast(direction, has, None)
     return found, metrics

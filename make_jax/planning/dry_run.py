@@ -37,7 +37,7 @@ class Report:
     devices: int
     fsdp: int
     parameters: int  # numbers, of the whole model
-    held: dict[str, int]  # bytes of parameters, optimizer, EMA, bank, batch
+    held: dict[str, int]  # bytes of parameters, optimizer, EMA, batch
     gradients: int  # bytes, whole and in float32 as they are summed; part of `step.alive`
     step: Counts
     loss: Counts  # of the contrasts alone
@@ -80,7 +80,7 @@ def trace_step(config: Config, name: str, devices: int) -> Report:
     state, batch = state_shapes(model, config, mesh), batch_shapes(model, config, mesh)
     traced = make_step(model, config, mesh, state.params).trace(state, batch)
     step = count(traced.jaxpr.jaxpr)
-    held = {"parameters": state.params, "optimizer": state.opt_state, "average": state.ema, "bank": state.bank}
+    held = {"parameters": state.params, "optimizer": state.opt_state, "average": state.ema}
     sizes = {what: bytes_per_device(tree) for what, tree in (held | {"batch": dict(batch)}).items()}
     return Report(
         name,
@@ -123,7 +123,7 @@ def count_contrasts(config: Config, one: Vectors, mesh: AnyMesh, model: Make) ->
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
 
     def local(vectors: Vectors, scale: Any, bias: Any, batch: Any) -> Any:
-        return total_loss(config.objectives, vectors, {}, batch, None, scale, bias, BATCH_AXES)[0]
+        return total_loss(config.objectives, vectors, {}, batch, scale, bias, BATCH_AXES)[0]
 
     split = jax.shard_map(local, mesh=mesh, in_specs=(rows, whole, whole, rows), out_specs=whole, check_vma=True)
     gradient = jax.jit(jax.value_and_grad(split, argnums=(0, 1, 2)))

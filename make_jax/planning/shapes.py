@@ -1,7 +1,6 @@
 """The shapes of a run, from its settings alone: nothing is allocated and no catalog is read."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,9 +25,7 @@ def model_of(config: Config) -> Make:
 def state_shapes(model: Make, config: Config, mesh: AnyMesh) -> TrainState:
     """The state before the first step as shapes, each with its place on the mesh."""
     state = jax.eval_shape(partial(first_state, model, config), jax.eval_shape(partial(init_params, model, 0)))
-    places = state_shardings(state, mesh)
-    bank = None if state.bank is None else jax.tree.map(lambda _: places.bank, state.bank)
-    return jax.tree.map(placed, state, replace(places, bank=bank))
+    return jax.tree.map(placed, state, state_shardings(state, mesh))
 
 
 def batch_shapes(model: Make, config: Config, mesh: AnyMesh) -> Mapping[str, Shape]:

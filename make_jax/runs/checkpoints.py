@@ -1,6 +1,6 @@
 """Checkpoints of a run: written in the background, verified when read. The one module that calls Orbax.
 
-    RUN/checkpoints/last/000200/state/          Orbax: step, params, opt_state, ema, bank
+    RUN/checkpoints/last/000200/state/          Orbax: step, params, opt_state, ema
                                /meta.json       position, clock, metrics so far, versions
                                /config.json ... any other text that belongs to the state
                                /manifest.json   digests of all of these, written last

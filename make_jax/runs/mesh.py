@@ -84,11 +84,6 @@ def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def bank_sharding(mesh: AnyMesh) -> NamedSharding:
-    """The second axis, rows of a batch, is split over all devices; the first counts steps."""
-    return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
-
-
 def shard_rows(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Global arrays, split as batches are, of rows that every process has all of; each places those of its devices."""
     sharding = batch_sharding(mesh)

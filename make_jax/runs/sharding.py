@@ -16,7 +16,6 @@ silently whole.
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ from jax.typing import DTypeLike
 
 from make_jax.errors import InputError
 from make_jax.runs import named
-from make_jax.runs.mesh import BATCH_AXES, AnyMesh, bank_sharding
+from make_jax.runs.mesh import BATCH_AXES, AnyMesh
 from make_jax.runs.state import TrainState
 
 Rules = Sequence[tuple[str, PartitionSpec]]
@@ -54,10 +53,10 @@ def partition_specs(tree: Any, mesh: AnyMesh, rules: Rules = PARTITION_RULES) ->
 
 
 def state_shardings(state: TrainState, mesh: AnyMesh) -> TrainState:
-    """Where each part of a state, or of its shapes, lies: by `PARTITION_RULES`, but the bank split as the batch is."""
-    specs = partition_specs(replace(state, bank=None), mesh)
+    """Where each part of a state, or of its shapes, lies: by `PARTITION_RULES`."""
+    specs = partition_specs(state, mesh)
     placed: TrainState = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-    return replace(placed, bank=bank_sharding(mesh))
+    return placed
 
 
 def all_gather_params(params: Any, specs: Any, dtype: DTypeLike) -> Any:

@@ -10,7 +10,7 @@ Params = Any  # a tree of dicts with arrays as leaves
 
 @struct.dataclass
 class TrainState:
-    """Parameters, optimizer state, optional averaged parameters and memory bank, and the count of steps taken.
+    """Parameters, optimizer state, optional averaged parameters, and the count of steps taken.
 
     Dropout needs no key here: step `i` uses `fold_in(key(seed), i)`, so a resumed run draws what it would have drawn.
     """
@@ -19,7 +19,6 @@ class TrainState:
     params: Params
     opt_state: Any
     ema: Params | None  # averaged parameters, None without averaging
-    bank: Any = None  # an objectives.bank.Bank: product vectors of earlier steps
 
     @property
     def eval_params(self) -> Params:

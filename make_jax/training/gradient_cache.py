@@ -29,7 +29,6 @@ from jax.sharding import PartitionSpec
 
 from make_jax.config import Config
 from make_jax.model.make import Make, Outputs
-from make_jax.objectives.bank import Bank
 from make_jax.objectives.means import Mean, mean
 from make_jax.objectives.total import Vectors, local_means, total_loss, vectors_of
 from make_jax.runs.mesh import BATCH_AXES, AnyMesh
@@ -39,39 +38,38 @@ from make_jax.training.optimizer import freeze
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Found = tuple[jax.Array, Metrics, jax.Array, Params]
-Gradient = Callable[[Params, Batch, Bank | None, jax.Array], Found]
+Found = tuple[jax.Array, Metrics, Params]
+Gradient = Callable[[Params, Batch, jax.Array], Found]
 Encode = Callable[[Params, Batch, jax.Array, jax.Array], tuple[Vectors, dict[str, Mean]]]
 
 
 def make_gradient(model: Make, config: Config, mesh: AnyMesh, params: Params, factors: Params) -> Gradient:
-    """A function of (parameters, batch, bank, key of the step), all on the mesh, for use inside `jax.jit`.
+    """A function of (parameters, batch, key of the step), all on the mesh, for use inside `jax.jit`.
 
-    It gives the loss over the global batch, its metrics, the product vectors [B, E] and the gradient, which lies as the
-    parameters do. Those whose factor is 0 get none. `params` tells names and shapes.
+    It gives the loss over the global batch, its metrics and the gradient, which lies as the parameters do. Those whose
+    factor is 0 get none. `params` tells names and shapes.
     """
     specs = partition_specs(params, mesh)
-    rows, steps, whole = PartitionSpec(BATCH_AXES), PartitionSpec(None, BATCH_AXES), PartitionSpec()
+    rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
     encode = make_encode(model, config)
 
-    def local(parts: Params, batch: Batch, bank: Bank | None, key: jax.Array) -> Found:
-        def loss_of(params: Params) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
+    def local(parts: Params, batch: Batch, key: jax.Array) -> Found:
+        def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
             params = freeze(params, factors)
             size = config.train.micro_batch or batch["weight"].shape[0]
             vectors, means = encode_rows(encode, params, batch, key, size, jax.lax.axis_index(BATCH_AXES))
             scale = params["log_scale"], params["bias"]
-            loss, metrics = total_loss(config.objectives, vectors, means, batch, bank, *scale, BATCH_AXES)
-            return loss, (metrics, vectors.product)
+            return total_loss(config.objectives, vectors, means, batch, *scale, BATCH_AXES)
 
         params = all_gather_params(parts, specs, config.model.dtype)
-        (loss, (metrics, vectors)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-        return loss, metrics, vectors, reduce_scatter_grads(gradients, specs)
+        (loss, metrics), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return loss, metrics, reduce_scatter_grads(gradients, specs)
 
     return jax.shard_map(
         local,
         mesh=mesh,
-        in_specs=(specs, rows, steps, whole),
-        out_specs=(whole, whole, rows, specs),
+        in_specs=(specs, rows, whole),
+        out_specs=(whole, whole, specs),
         check_vma=True,
     )
 

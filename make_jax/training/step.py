@@ -9,8 +9,6 @@ from jax.sharding import Mesh
 
 from make_jax.config import Config
 from make_jax.model.make import Make
-from make_jax.objectives.bank import empty, remember
-from make_jax.objectives.pairs import Rows
 from make_jax.runs.mesh import AnyMesh, batch_sharding, replicated_sharding
 from make_jax.runs.sharding import state_shardings
 from make_jax.runs.state import Params, TrainState
@@ -50,10 +48,7 @@ def first_state(model: Make, config: Config, params: Params) -> TrainState:
     """The state before the first step, of parameters or of their shapes."""
     optimizer = make_optimizer(config.optim, config.train.steps, params)
     ema = jax.tree.map(jnp.copy, params) if config.optim.ema_decay else None
-    steps = config.objectives.bank
-    words = max(1, -(-model.keywords // 32))
-    bank = empty(steps, config.train.batch_size, config.model.embedding, words) if steps else None
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, bank)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
 
 def make_step(model: Make, config: Config, mesh: AnyMesh, params: Params) -> Step:
@@ -67,7 +62,7 @@ def make_step(model: Make, config: Config, mesh: AnyMesh, params: Params) -> Ste
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        loss, metrics, vectors, gradients = gradient(state.params, batch, state.bank, key)
+        loss, metrics, gradients = gradient(state.params, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         new = clamp_logit_scale(optax.apply_updates(state.params, updates), config.optim.largest_scale)
         ema = None if state.ema is None else update_ema(state.ema, new, state.step, config.optim.ema_decay)
@@ -77,11 +72,7 @@ def make_step(model: Make, config: Config, mesh: AnyMesh, params: Params) -> Ste
             "gradient_norm": optax.tree.norm(gradients),
             **metrics,
         }
-        bank = state.bank
-        if bank is not None:
-            products = Rows(vectors, batch["product_id"], batch["product_keywords"])
-            bank = remember(bank, products, batch["weight"], state.step)
-        return TrainState(state.step + 1, new, opt_state, ema, bank), metrics
+        return TrainState(state.step + 1, new, opt_state, ema), metrics
 
     states = state_shardings(jax.eval_shape(partial(first_state, model, config), params), mesh)
     return jax.jit(

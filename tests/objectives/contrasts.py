@@ -11,7 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 from make_jax.objectives.contrastive import contrastive_loss
 from make_jax.objectives.pairs import Rows
 
-B, D, V, BANKED = 24, 8, 40, 40  # 24 rows: on 8 devices 3 each, which tiles of 2 do not divide
+B, D, V = 24, 8, 40  # 24 rows: on 8 devices 3 each, which tiles of 2 do not divide
 AXES = ("data", "fsdp")
 LEARNT = ("q", "p", "swap", "s", "b")
 MARGIN = 0.2
@@ -29,18 +29,15 @@ def packed(sets: Any) -> np.ndarray:
 
 
 def negatives(e: Example) -> np.ndarray:
-    """Which pairs are negatives, pair by pair; columns after the first B are the bank's."""
-    qid, pid, w, bid = (np.asarray(e[name]) for name in ("qid", "pid", "w", "bid"))
-    asked, held, banked = (members(e[name]) for name in ("qk", "pk", "bk"))
-    found = np.zeros((B, B + BANKED), bool)
+    """Which pairs are negatives, pair by pair."""
+    qid, pid, w = (np.asarray(e[name]) for name in ("qid", "pid", "w"))
+    asked, held = (members(e[name]) for name in ("qk", "pk"))
+    found = np.zeros((B, B), bool)
     for i in range(B):
         for j in range(B):
             equal = (qid[i] == qid[j] >= 0) or (pid[i] == pid[j] >= 0)
             answered = bool(asked[i]) and asked[i] <= held[j]
             found[i, j] = i != j and not (equal or answered or w[i] == 0 or w[j] == 0)
-        for j in range(BANKED):
-            answered = bool(asked[i]) and asked[i] <= banked[j]
-            found[i, B + j] = not (answered or w[i] == 0 or bid[j] < 0 or pid[i] == bid[j])
     return found
 
 
@@ -49,21 +46,18 @@ def formula(kind: str, margin: float):
     """Value and gradient of the formula in the docstring of contrastive.py, a function of an example."""
 
     def loss(a, e, found):
-        kept, eye = found | np.eye(B, B + BANKED, dtype=bool), jnp.eye(B)
+        kept, eye = found | np.eye(B, dtype=bool), jnp.eye(B)
         scale = jnp.exp(a["s"])
         logits = scale * (jnp.dot(a["q"], a["p"].T, precision="highest") - margin * eye)
         swapped = scale * jnp.sum(a["swap"] * a["p"], 1)
-        banked = scale * jnp.dot(a["q"], e["bank"].T, precision="highest")
         there = e["sid"] >= 0
         if kind == "softmax":
-            rows = jnp.where(kept, jnp.concatenate([logits, banked], 1), -jnp.inf)
-            columns = jnp.where(kept[:, :B], logits, -jnp.inf)
-            columns = jnp.concatenate([columns, jnp.where(there, swapped, -jnp.inf)[None]], 0)
+            rows = jnp.where(kept, logits, -jnp.inf)
+            columns = jnp.concatenate([rows, jnp.where(there, swapped, -jnp.inf)[None]], 0)
             losses = jax.nn.logsumexp(rows, 1) + jax.nn.logsumexp(columns, 0) - 2 * jnp.diag(logits)
         else:
-            pairs = jnp.where(kept[:, :B], -jax.nn.log_sigmoid((2 * eye - 1) * (logits + a["b"])), 0)
+            pairs = jnp.where(kept, -jax.nn.log_sigmoid((2 * eye - 1) * (logits + a["b"])), 0)
             losses = pairs.sum(1) + pairs.sum(0)
-            losses += jnp.where(kept[:, B:], -jax.nn.log_sigmoid(-(banked + a["b"])), 0).sum(1)
             losses += jnp.where(there, -jax.nn.log_sigmoid(-(swapped + a["b"])), 0)
         return jnp.sum(e["w"] * losses) / (2 * e["w"].sum())
 
@@ -75,9 +69,9 @@ def formula(kind: str, margin: float):
 def loss_of(form: str, devices: int, kind: str = "softmax", margin: float = MARGIN, tile: int = 2, bare: bool = False):
     """Gives ((value, metrics), gradients) of an example. 0 devices: `axis=None`; bare: only vectors, ids, weights."""
 
-    def local(q, p, swap, bank, w, s, b):
+    def local(q, p, swap, w, s, b):
         if bare:
-            q, p, swap, bank = Rows(q.vectors, q.ids), Rows(p.vectors, p.ids), None, None
+            q, p, swap = Rows(q.vectors, q.ids), Rows(p.vectors, p.ids), None
         return contrastive_loss(
             q,
             p,
@@ -87,7 +81,6 @@ def loss_of(form: str, devices: int, kind: str = "softmax", margin: float = MARG
             bias=b,
             margin=margin,
             swaps=swap,
-            bank=bank,
             form=form,
             tile=tile,
             axis=AXES if devices else None,
@@ -96,14 +89,13 @@ def loss_of(form: str, devices: int, kind: str = "softmax", margin: float = MARG
     if devices:
         mesh = mesh_of(devices)
         rows, whole = PartitionSpec(AXES), PartitionSpec()
-        local = jax.shard_map(local, mesh=mesh, in_specs=(rows,) * 5 + (whole,) * 2, out_specs=whole, check_vma=True)
+        local = jax.shard_map(local, mesh=mesh, in_specs=(rows,) * 4 + (whole,) * 2, out_specs=whole, check_vma=True)
 
     def loss(a, e):
         return local(
             Rows(a["q"], e["qid"], e["qk"]),
             Rows(a["p"], e["pid"], e["pk"]),
             Rows(a["swap"], e["sid"]),
-            Rows(e["bank"], e["bid"], e["bk"]),
             e["w"],
             a["s"],
             a["b"],
@@ -143,9 +135,6 @@ def plain_example(seed: int = 0) -> Example:
         "pk": packed([()] * B),
         "swap": vectors(rng, B),
         "sid": np.full(B, -1, np.int32),
-        "bank": vectors(rng, BANKED),
-        "bid": np.full(BANKED, -1, np.int32),
-        "bk": packed([()] * BANKED),
         "w": np.ones(B, np.float32),
         "s": np.float32(np.log(20.0)),
         "b": np.float32(-3.0),
@@ -176,7 +165,6 @@ def options(seed: int = 0) -> dict[str, Example]:
         "keywords": {"qk": sets(B, 2), "pk": sets(B, 4)},
         "padding rows": {"w": jnp.ones(B).at[jnp.array([3, 15, 22, 23])].set(0.0).at[7].set(0.5).at[13].set(2.0)},
         "swaps": {"sid": jnp.asarray([0, -1] * (B // 2), jnp.int32)},
-        "bank": {"bid": jnp.asarray([-1, 0, 1, 3, 4, 30, 31, 32] * (BANKED // 8), jnp.int32), "bk": sets(BANKED, 4)},
         "scale 100": {"s": jnp.float32(np.log(100.0))},
         "no valid negative": {"qid": jnp.zeros(B, jnp.int32)},
         "some without a negative": {"qid": ids(*[0] * 20), "pid": ids(*range(20), *[20] * 4)},
@@ -188,6 +176,6 @@ def options(seed: int = 0) -> dict[str, Example]:
 def together(seed: int = 0) -> Example:
     """All that can be together."""
     e = plain_example(seed)
-    for name in ("duplicates", "keywords", "padding rows", "swaps", "bank"):
+    for name in ("duplicates", "keywords", "padding rows", "swaps"):
         e |= options(seed)[name]
     return e

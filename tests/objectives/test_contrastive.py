@@ -7,7 +7,7 @@ import pytest
 
 from make_jax.objectives.contrastive import contrastive_loss
 from make_jax.objectives.pairs import Rows
-from tests.objectives.contrasts import BANKED, B, agree, formula, loss_of, negatives, options, plain_example, together
+from tests.objectives.contrasts import B, agree, formula, loss_of, negatives, options, plain_example, together
 
 PLAIN = ("gather", 0)
 FORMS = [*(("gather", n) for n in (1, 2, 4, 8)), *(("ring", n) for n in (0, 1, 2, 4, 8))]
@@ -42,7 +42,7 @@ def test_sigmoid_forms_equal_the_plain_form_in_value_and_gradient(form, devices,
 
 
 @pytest.mark.parametrize(("form", "devices"), [("gather", 8), ("ring", 0), ("ring", 8)])
-def test_without_margin_swaps_bank_and_keywords_forms_equal_the_formula(form, devices):
+def test_without_margin_swaps_and_keywords_forms_equal_the_formula(form, devices):
     e = example("duplicates")
     (value, _), gradients = loss_of(form, devices, margin=0.0, bare=True)(e)
     agree((value, gradients), formula("softmax", 0.0)(e))
@@ -88,33 +88,19 @@ def test_swap_is_a_negative_of_its_product_and_of_no_query(form, devices):
 @pytest.mark.parametrize(("form", "devices"), [PLAIN, ("ring", 8)])
 def test_bfloat16_gradients_are_near_and_scale_100_stays_finite(form, devices):
     e = together() | CASES["scale 100"]
-    rounded = e | {name: e[name].astype(jnp.bfloat16) for name in ("q", "p", "swap", "bank")}
-    widened = rounded | {name: rounded[name].astype(jnp.float32) for name in ("q", "p", "swap", "bank")}
+    rounded = e | {name: e[name].astype(jnp.bfloat16) for name in ("q", "p", "swap")}
+    widened = rounded | {name: rounded[name].astype(jnp.float32) for name in ("q", "p", "swap")}
     (value, _), coarse = loss_of(form, devices)(rounded)
     (wanted, _), fine = loss_of(*PLAIN)(widened)
     agree(value, wanted, 2**-7)
     agree(jax.tree.map(lambda x: np.asarray(x, np.float32), coarse), fine, 2**-7)
 
 
-@pytest.mark.parametrize("form", ["gather", "ring"])
-def test_bank_has_no_gradient(form):
-    e = together()
-    products, queries = Rows(e["p"], e["pid"], e["pk"]), Rows(e["q"], e["qid"], e["qk"])
-
-    def loss(bank):
-        banked = Rows(bank, e["bid"], e["bk"])
-        return contrastive_loss(queries, products, e["s"], weights=e["w"], bank=banked, form=form)[0]
-
-    value, gradient = jax.jit(jax.value_and_grad(loss))(e["bank"])
-    assert value != jax.jit(loss)(e["bank"][:, ::-1]) and not np.asarray(gradient).any()
-    assert gradient.shape == (BANKED, e["bank"].shape[1])
-
-
 def test_metrics_are_told_of_what_the_loss_sees():
     e = together()
     (_, metrics), _ = loss_of(*PLAIN)(e)
     w, dots = np.asarray(e["w"]), np.asarray(e["q"]) @ np.asarray(e["p"]).T
-    found = negatives(e)[:, :B]
+    found = negatives(e)
     live = (w > 0)[:, None] & (w > 0)[None, :] & ~np.eye(B, dtype=bool)
     best = np.where(found, dots, -2).max(axis=1) < np.diag(dots)
     wanted = {"accuracy": best, "positive": np.diag(dots), "masked": (live & ~found).mean(axis=1)}

@@ -11,7 +11,6 @@ from jax.sharding import PartitionSpec
 from make_jax.objectives.pairs import Rows, answered
 from tests.objectives.contrasts import (
     AXES,
-    BANKED,
     B,
     V,
     agree,
@@ -66,26 +65,25 @@ def test_keywords_mask_exactly_the_pairs_that_the_sets_say(masked_on, asked, ext
 @given(
     query_ids=numbers(B, -1, 2 * B),
     product_ids=numbers(B, -1, 2 * B),
-    bank_ids=numbers(BANKED, -1, 2 * B),
     asked=sets(B, 2),
-    extra=sets(B + BANKED, 3),
-    answers=numbers(B + BANKED, 0, 3 * B),
+    extra=sets(B, 3),
+    answers=numbers(B, 0, 3 * B),
     weights=numbers(B, 0, 3),
     swapped=numbers(B, -1, 0),
     seed=st.integers(0, 3),
 )
 def test_every_form_has_exactly_the_negatives_that_the_sets_say(
-    query_ids, product_ids, bank_ids, asked, extra, answers, weights, swapped, seed
+    query_ids, product_ids, asked, extra, answers, weights, swapped, seed
 ):
     """In value, in gradient and in the share that is masked; a scale of 1 gives every pair a weight that shows."""
     weights = [max(weights[0], 1), *weights[1:]]
     held = [own | (asked[query] if query < B else set()) for own, query in zip(extra, answers, strict=True)]
-    arrays = {"qid": query_ids, "pid": product_ids, "bid": bank_ids, "sid": swapped}
+    arrays = {"qid": query_ids, "pid": product_ids, "sid": swapped}
     e = plain_example(seed) | {name: jnp.asarray(ids, jnp.int32) for name, ids in arrays.items()}
-    e |= {name: jnp.asarray(packed(of)) for name, of in (("qk", asked), ("pk", held[:B]), ("bk", held[B:]))}
+    e |= {name: jnp.asarray(packed(of)) for name, of in (("qk", asked), ("pk", held))}
     e |= {"w": jnp.asarray(weights, jnp.float32), "s": jnp.float32(0.0)}
     live = (np.asarray(weights) > 0)[:, None] & (np.asarray(weights) > 0)[None, :] & ~np.eye(B, dtype=bool)
-    masked = np.mean(live & ~negatives(e)[:, :B], axis=1)
+    masked = np.mean(live & ~negatives(e), axis=1)
     wanted = formula("softmax", 0.2)(e)
     for form, devices, tile in FORMS:
         (value, metrics), gradients = loss_of(form, devices, tile=tile)(e)

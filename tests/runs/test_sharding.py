@@ -17,13 +17,11 @@ from make_jax.config import (
     InputsConfig,
     MatchingConfig,
     ModelConfig,
-    ObjectivesConfig,
     OptimConfig,
     TextConfig,
 )
 from make_jax.errors import InputError
 from make_jax.model.make import Make
-from make_jax.objectives.bank import Bank
 from make_jax.runs import named
 from make_jax.runs.mesh import make_mesh
 from make_jax.runs.sharding import LAST_AXIS, PARTITION_RULES, partition_specs, state_shardings
@@ -44,7 +42,6 @@ CONFIG = Config(
         mpm="contrastive",
         embedding=16,
     ),
-    objectives=ObjectivesConfig(bank=1),
     optim=OptimConfig(ema_decay=0.9, rules=(("image_encoder", 0.0), ("query", 0.5))),
 )
 
@@ -127,7 +124,7 @@ def test_moments_and_averages_lie_as_their_parameters():
     for name, sharding in placed.items():
         owner = next((path for path in by_name if name.endswith(f"/{path}")), None)
         if owner is None:
-            assert name.startswith("bank") or sharding.spec == WHOLE, name
+            assert sharding.spec == WHOLE, name
         else:
             assert sharding.spec == by_name[owner], name
             moments += "/mu/" in name
@@ -169,7 +166,6 @@ def test_state_split_over_4_devices_restores_on_1_and_2(checkpoints):
     for fsdp, devices in ((1, 1), (2, 2), (2, 8)):
         mesh = make_mesh(fsdp, jax.devices()[:devices])
         shardings = state_shardings(jax.eval_shape(lambda: state), mesh)
-        shardings = replace(shardings, bank=Bank(*[shardings.bank] * 3))
         template = jax.tree.map(
             lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, shardings
         )

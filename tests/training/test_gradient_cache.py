@@ -23,13 +23,12 @@ from make_jax.config import (
 )
 from make_jax.errors import InputError
 from make_jax.model.make import Make, Outputs
-from make_jax.objectives.bank import Bank
 from make_jax.objectives.contrastive import Rows, contrastive_loss
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.objectives.masked import mlm, patch_loss
 from make_jax.objectives.matching import matching_losses
 from make_jax.objectives.means import Mean
-from make_jax.runs.mesh import bank_sharding, batch_sharding, check_micro_batch, make_mesh, replicated_sharding
+from make_jax.runs.mesh import batch_sharding, check_micro_batch, make_mesh, replicated_sharding
 from make_jax.runs.sharding import partition_specs
 from make_jax.training.gradient_cache import make_gradient
 from make_jax.training.optimizer import named_leaves
@@ -50,7 +49,7 @@ CONFIG = Config(
         embedding=16,
     ),
     objectives=ObjectivesConfig(
-        title_contrast=0.5, image_contrast=0.5, key=0.1, qim=0.7, qim2=0.3, mlm=0.4, mpm=0.6, bank=2,
+        title_contrast=0.5, image_contrast=0.5, key=0.1, qim=0.7, qim2=0.3, mlm=0.4, mpm=0.6,
         matching_group=GROUP, margin=0.1,
     ),
     train=TrainConfig(batch_size=B),
@@ -62,15 +61,6 @@ KEY = jax.random.key(7)
 @cache
 def batch() -> dict[str, np.ndarray]:
     return random_batch(CONFIG, VOCABULARY, KEYWORDS)
-
-
-@cache
-def bank() -> Bank:
-    rng = np.random.default_rng(1)
-    vectors = rng.normal(size=(2, B, 16)).astype(np.float32)
-    ids = np.where(rng.random((2, B)) < 0.2, -1, rng.integers(0, B, (2, B))).astype(np.int32)
-    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return Bank(*map(jnp.asarray, (vectors, ids, rng.integers(0, 8, (2, B, 2)).astype(np.uint32))))
 
 
 @cache
@@ -113,7 +103,7 @@ def reference(size: int) -> Any:
         w = rows["weight"]
         swaps = Rows(out.swap.vectors, jnp.where(rows["swap_mask"].any(1), 0, -1))
         told: dict[str, Any] = {}
-        told["qic"], metrics = contrast(out.product.vectors, w, swaps=swaps, bank=bank().rows())
+        told["qic"], metrics = contrast(out.product.vectors, w, swaps=swaps)
         told |= metrics
         for name in ("title", "image"):
             told[f"{name}_contrast"], _ = contrast(getattr(out.product, name), w * rows[f"has_{name}"])
@@ -134,21 +124,21 @@ def reference(size: int) -> Any:
 
 @cache
 def program(devices: int, fsdp: int, size: int, config: Config = CONFIG) -> Any:
-    """The compiled function of (parameters, batch, bank, key), with what it takes."""
+    """The compiled function of (parameters, batch, key), with what it takes."""
     model = Make(config.model, config.inputs, VOCABULARY, KEYWORDS)
     start = params() if config == CONFIG else jax.device_get(init_params(model, 0))
     mesh = make_mesh(fsdp, jax.devices()[:devices])
     config = replace(config, train=replace(config.train, micro_batch=size))
     gradient = make_gradient(model, config, mesh, start, jax.tree.map(lambda _: 1.0, start))
     split = jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), partition_specs(start, mesh))
-    places = (split, batch_sharding(mesh), bank_sharding(mesh), replicated_sharding(mesh))
-    arguments = jax.device_put((start, batch(), bank(), KEY), places)
+    places = (split, batch_sharding(mesh), replicated_sharding(mesh))
+    arguments = jax.device_put((start, batch(), KEY), places)
     return jax.jit(gradient).lower(*arguments).compile(), arguments
 
 
 def found(*which: Any) -> Any:
     compiled, arguments = program(*which)
-    loss, told, _, gradients = jax.device_get(compiled(*arguments))
+    loss, told, gradients = jax.device_get(compiled(*arguments))
     return (loss, told), gradients
 
 
@@ -192,7 +182,7 @@ def test_bfloat16_remat_and_split_parameters_by_ring_equal_all_rows_at_once():
     """Without dropout, whose keys the micro-batches decide."""
     text, image = (replace(tower, layers=1, dropout=0.0) for tower in (CONFIG.model.query, CONFIG.model.image))
     model = replace(CONFIG.model, query=text, title=text, image=image, matching=MatchingConfig(), mlm=False, mpm="none")
-    objectives = ObjectivesConfig(title_contrast=0.5, key=0.1, bank=2)
+    objectives = ObjectivesConfig(title_contrast=0.5, key=0.1)
     plain = replace(CONFIG, model=replace(model, dtype="bfloat16"), objectives=objectives)
     cached = replace(plain, model=replace(plain.model, remat=True), objectives=replace(objectives, form="ring", tile=3))
     ours, theirs = found(4, 2, 4, cached), found(1, 1, 0, plain)

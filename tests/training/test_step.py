@@ -20,7 +20,7 @@ VOCABULARY, KEYWORDS, STEPS = 60, 40, 20
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """The contrast with all that joins it: auxiliary terms, keywords, swaps, bank."""
+    """The contrast with all that joins it: auxiliary terms, keywords, swaps."""
     c = tiny_config(tmp_path_factory.mktemp("step"), steps=STEPS)
     return replace(c, optim=OptimConfig(warmup_steps=2, learning_rate=3e-3))
 
@@ -121,16 +121,6 @@ def test_scale_is_clamped_after_the_update(three_steps):
     told, state = three_steps
     assert np.exp(state.params["log_scale"]) <= 13.0 * (1 + 1e-6)
     assert any(abs(step["logit_scale"] - 13.0) < 1e-4 for step in told)  # the bound was met
-
-
-def test_bank_remembers_the_last_steps_in_turn_and_no_row_of_weight_0(everything, three_steps):
-    bank = three_steps[1].bank
-    told = batches(everything, 3)
-    for place, step in ((0, 2), (1, 1)):
-        wanted = np.where(told[step]["weight"] > 0, told[step]["product_id"], -1)
-        np.testing.assert_array_equal(bank.ids[place], wanted)
-        np.testing.assert_array_equal(bank.keywords[place], told[step]["product_keywords"])
-    np.testing.assert_allclose(np.linalg.norm(bank.vectors, axis=-1), 1, atol=1e-5)
 
 
 def test_objectives_are_told_by_name_and_make_the_loss(everything, three_steps):

@@ -36,7 +36,7 @@ def tiny_config(folder: Path, **train: Any) -> Config:
             adaptation=AdaptationConfig(gate_width=8),
             embedding=16,
         ),
-        objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, key=0.1, bank=2),
+        objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, key=0.1),
         optim=OptimConfig(warmup_steps=2, ema_decay=0.9),
         train=replace(
             TrainConfig(steps=6, batch_size=16, log_every=1, eval_every=3, save_every=2, eval_batch_size=16), **train
