@@ -18,11 +18,11 @@ def main() -> None:
     """Parses the options and converts."""
     options = parse_conversion(sys.argv[1:], DESCRIPTION)  # before anything slow: a wrong flag answers at once
     if isinstance(options, ExportOptions):
-        from make_jax.retrieval.exporting import export_run
+        from make_jax.runs.convert import export_run
 
         export_run(options, print)
     elif options.from_ == "torch":
-        from make_jax.retrieval.exporting import import_torch
+        from make_jax.runs.convert import import_torch
 
         import_torch(options.source, options.out, print)
     else:

@@ -25,9 +25,9 @@ from make_jax.evaluation.metrics import judge, score_ranking
 from make_jax.evaluation.models import onnx_run, stablehlo_run, torch_run
 from make_jax.files import write_atomically
 from make_jax.retrieval.embed import Encoder, embed_products, embed_queries
-from make_jax.retrieval.exporting import export_run
 from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.search import search
+from make_jax.runs.convert import export_run
 from make_jax.runs.provenance import metadata
 
 ROOT = Path(__file__).resolve().parent.parent

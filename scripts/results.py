@@ -18,8 +18,8 @@ from benchmark_tables import benchmark_tables, markdown
 
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.evaluation.bootstrap import mean_intervals
-from make_jax.evaluation.render import system_name
 from make_jax.files import write_atomically
+from make_jax.report_tables import system_name
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"

@@ -14,9 +14,9 @@ from make_jax.errors import InputError
 from make_jax.evaluation.bootstrap import RESAMPLES as BOOTSTRAP_RESAMPLES
 from make_jax.evaluation.bootstrap import mean_intervals
 from make_jax.evaluation.randomization import RESAMPLES, holm, paired_p_values
-from make_jax.evaluation.render import markdown_table, system_name
 from make_jax.evaluation.report import FORMAT
 from make_jax.files import folder_atomically, write_atomically
+from make_jax.report_tables import markdown_table, system_name
 
 LEVEL = 0.05
 _HEAD = ["", "n", "A", "B", "A - B", "p", "Holm p"]

@@ -6,6 +6,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from make_jax.report_tables import markdown_table, system_name
+
 _SLICED_BY = "nDCG@10"
 _BY_TASK = {  # what a benchmark of each kind reports: docs/evaluation.md
     "task:known-item": ("MRR@10", "hit_rate@1", "hit_rate@10"),
@@ -13,20 +15,6 @@ _BY_TASK = {  # what a benchmark of each kind reports: docs/evaluation.md
     "task:category": ("precision@10", "MAP"),
 }
 _NOT_ON_TERMINAL = ("precision@10", "hit_rate@5")  # there is room for eight
-_NAMES = {
-    "random": "random",
-    "bm25": "BM25 over titles",
-    "title": "title only",
-    "image": "image only",
-    "joint": "joint",
-}
-_ADDED = {"bm25": " + BM25", "rerank": ", re-ranked"}
-
-
-def system_name(system: str) -> str:
-    """How a table calls a system."""
-    base, _, added = system.partition("+")
-    return _NAMES.get(base, base) + _ADDED.get(added, "")
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -221,9 +209,3 @@ def _weights(report: dict[str, Any]) -> list[str]:
 
 def _interval(numbers: dict[str, float]) -> str:
     return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
-
-
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; | in a cell is escaped."""
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"

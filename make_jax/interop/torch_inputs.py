@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from make_jax.interop import served
-from make_jax.interop.served import Served
+from make_jax.interop import bundle
+from make_jax.interop.bundle import ModelBundle
 
 
 class MakeProcessor:
@@ -17,13 +17,13 @@ class MakeProcessor:
     `queries` gives the arguments of `MakeModel.encode_query`, `products` those of `encode_product`.
     """
 
-    def __init__(self, beside: Served) -> None:
+    def __init__(self, beside: ModelBundle) -> None:
         self.beside = beside
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "MakeProcessor":
         """That of an export's folder. InputError when a file is absent or something else."""
-        return cls(served.read(Path(folder)))
+        return cls(bundle.read_bundle(Path(folder)))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes its files beside those of `MakeModel.save_pretrained`, so that the folder is whole again."""

@@ -20,8 +20,8 @@ from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, from_json
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, train_wordpiece, with_characters
-from make_jax.interop.saved import Encoder
-from make_jax.interop.starting import encoders_of
+from make_jax.interop.encoder_files import PretrainedEncoder
+from make_jax.interop.init_encoders import read_init_encoders
 from make_jax.runs import checkpoints as checkpoints_of
 from make_jax.runs.checkpoints import CheckpointInfo, Checkpoints
 from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, TOKENIZER, read_keywords
@@ -38,7 +38,7 @@ class Start:
     keywords: KeywordVocabulary
     own: CheckpointInfo | None = None  # the run's checkpoint that it goes on from
     source: CheckpointInfo | None = None  # the checkpoint whose weights it begins with
-    encoders: Mapping[str, Encoder] = field(default_factory=dict)  # public ones that it begins with, by setting
+    encoders: Mapping[str, PretrainedEncoder] = field(default_factory=dict)  # by the setting that names them
 
     @property
     def step(self) -> int:
@@ -119,7 +119,7 @@ def find_start(config: Config, catalog: Catalog, checkpoints: Checkpoints) -> St
             )
         keywords = read_keywords(source.files, source.path)
         return Start(tokenizer, keywords if len(keywords) else make_keywords(config, catalog), source=source)
-    encoders = encoders_of(config)
+    encoders = read_init_encoders(config)
     return Start(make_tokenizer(config, catalog, encoders), make_keywords(config, catalog), encoders=encoders)
 
 
@@ -134,7 +134,9 @@ def find_source(path: str) -> CheckpointInfo:
     raise InputError(f"train.init_from is {path!r}, {expected}")
 
 
-def make_tokenizer(config: Config, catalog: Catalog, encoders: Mapping[str, Encoder] | None = None) -> Tokenizer:
+def make_tokenizer(
+    config: Config, catalog: Catalog, encoders: Mapping[str, PretrainedEncoder] | None = None
+) -> Tokenizer:
     """The tokenizer that the config names, else that of the weights that a text encoder begins with, with new pieces.
 
     Else a WordPiece of the training titles and clicked queries. InputError when weights come without a tokenizer.

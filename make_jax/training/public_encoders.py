@@ -9,14 +9,14 @@ import numpy as np
 
 from make_jax.config import Config
 from make_jax.inputs.tokenizer import Tokenizer
-from make_jax.interop.saved import Encoder
-from make_jax.interop.starting import start_from
+from make_jax.interop.encoder_files import PretrainedEncoder
+from make_jax.interop.init_encoders import init_from_encoders
 from make_jax.runs.state import Params, TrainState
 
 
 def with_encoders(
     state: TrainState,
-    encoders: Mapping[str, Encoder],
+    encoders: Mapping[str, PretrainedEncoder],
     config: Config,
     tokenizer: Tokenizer,
     note: Callable[[str], None],
@@ -25,11 +25,11 @@ def with_encoders(
 
     `encoders`, `note` and errors are those of `interop.starting.start_from`.
     """
-    new = start_from(state.params, encoders, config, tokenizer, note)
+    new = init_from_encoders(state.params, encoders, config, tokenizer, note)
     ema = (
         None
         if state.ema is None
-        else _placed(start_from(state.ema, encoders, config, tokenizer, _say_nothing), state.ema)
+        else _placed(init_from_encoders(state.ema, encoders, config, tokenizer, _say_nothing), state.ema)
     )
     return replace(state, params=_placed(new, state.params), ema=ema)
 

@@ -19,7 +19,7 @@ from make_jax.inputs.tokenizer import (
     train_wordpiece,
     with_characters,
 )
-from tests.interop import made
+from tests.interop import tiny_checkpoints as tiny
 
 TEXTS = [
     f"{brand} {colour} {kind}"
@@ -204,4 +204,4 @@ def test_new_characters_make_unknown_words_known_and_leave_all_ids() -> None:
 
 def test_new_characters_want_a_wordpiece() -> None:
     with pytest.raises(InputError, match=r"inputs\.new_characters: the tokenizer is a WordLevel"):
-        with_characters(from_definition(made.tokenizer()), TEXTS, 5)
+        with_characters(from_definition(tiny.tokenizer()), TEXTS, 5)

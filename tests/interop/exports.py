@@ -15,11 +15,11 @@ from make_jax.catalog.keywords import Keyword, KeywordVocabulary
 from make_jax.config import AdaptationConfig, Config, ImageConfig, InputsConfig, ModelConfig, TextConfig
 from make_jax.inputs.batch import PRODUCT_INPUTS
 from make_jax.inputs.tokenizer import train_wordpiece
-from make_jax.interop import torch_files
-from make_jax.interop.encoders import nest
-from make_jax.interop.served import Served, searching
+from make_jax.interop import torch_checkpoint
+from make_jax.interop.bundle import ModelBundle, search_config
+from make_jax.interop.import_encoders import nest
 from make_jax.model.make import Make
-from make_jax.retrieval.exporting import import_torch
+from make_jax.runs.convert import import_torch
 
 SPREAD = 0.5  # of parameters: far from 0 and from the identity, and keyword logits on both sides of what clips them
 TEXT = TextConfig(layers=2, width=16, heads=2, mlp_width=32, activation="gelu_tanh")
@@ -64,21 +64,21 @@ def picture(seed: int) -> bytes:
 PICTURES = [picture(0), picture(1), None]
 
 
-def served(model: ModelConfig, **settings: Any) -> Served:
+def served(model: ModelConfig, **settings: Any) -> ModelBundle:
     """What lies beside the parameters of such a model."""
     inputs = InputsConfig(query_tokens=6, title_tokens=8, image_height=32, image_width=24)
     tokenizer = train_wordpiece(["red shirt", "blue round dress number 1 2 3", "a green one"] * 3, 100)
     colours = [Keyword("colour", name, (name,), 1) for name in ("red", "blue", "green")]
     keywords = KeywordVocabulary((*colours, Keyword("term", "shirt", ("shirt",), 1)))
-    config = searching(Config(inputs=inputs, model=model, **settings))
+    config = search_config(Config(inputs=inputs, model=model, **settings))
     origin = {"run": "tiny", "checkpoint": "best", "step": 3}
-    return Served(config, tokenizer, keywords, torch_files.CONSTANTS, origin)
+    return ModelBundle(config, tokenizer, keywords, torch_checkpoint.CONSTANTS, origin)
 
 
-def random_params(beside: Served) -> Any:
+def random_params(beside: ModelBundle) -> Any:
     """Parameters that no initialiser would give."""
     rng = np.random.default_rng(0)
-    shapes = torch_files.shapes_of(beside)
+    shapes = torch_checkpoint.param_shapes(beside)
     return nest({path: (SPREAD * rng.normal(size=shape)).astype(np.float32) for path, shape in shapes.items()})
 
 
@@ -86,14 +86,14 @@ def random_run(folder: Path, model: ModelConfig = MODELS["fashion"]) -> Path:
     """A run whose parameters are random, not measured, in an existing folder."""
     of = served(model)
     (folder / "export").mkdir()
-    torch_files.write(folder / "export", random_params(of), of)
+    torch_checkpoint.write(folder / "export", random_params(of), of)
     import_torch(str(folder / "export"), str(folder / "run"), print)
     return folder / "run"
 
 
-def ours(beside: Served, params: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ours(beside: ModelBundle, params: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Query vectors, product vectors and weights of TEXTS, TITLES and PICTURES by the Flax module."""
-    make = torch_files.make_of(beside)
+    make = torch_checkpoint.make_module(beside)
     variables = jax.tree.map(jnp.asarray, {"params": params})
     queries, products = beside.queries(TEXTS), beside.products(TITLES, PICTURES)
     packed = beside.keywords.pack([beside.keywords.tag(text) for text in TEXTS])

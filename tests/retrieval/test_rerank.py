@@ -13,13 +13,13 @@ from make_jax.catalog.reader import Catalog
 from make_jax.config import AdaptationConfig, ImageConfig, InputsConfig, MatchingConfig, ModelConfig, TextConfig
 from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
-from make_jax.evaluation.render import system_name
 from make_jax.evaluation.report import build_report, comparisons
 from make_jax.evaluation.trec import strictly_decreasing
 from make_jax.inputs.batch import PRODUCT_INPUTS
 from make_jax.inputs.pipeline import product_batches, query_batches
 from make_jax.inputs.tokenizer import train_wordpiece
 from make_jax.model.make import Make
+from make_jax.report_tables import system_name
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, Candidates, match_candidates
 from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.search import TopK

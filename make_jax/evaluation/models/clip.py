@@ -14,7 +14,7 @@ from make_jax.errors import InputError
 from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.evaluation.models.folder_digest import folder_digest
 from make_jax.evaluation.models.torch_device import best_device
-from make_jax.interop.libraries import library
+from make_jax.interop.optional_imports import import_optional
 
 FAMILIES = ("altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2")  # model_type in config.json
 _FIXED_LENGTH = ("siglip", "siglip2")  # families trained on texts that are all padded to the greatest length
@@ -62,7 +62,7 @@ class TransformersTowers:
 
 def unit_rows(features: Any, things: Sequence[Any], at_once: int) -> Float32[np.ndarray, "n D"]:
     """What `features` gives for chunks of `things`, a PyTorch tensor [n, D] each, as rows of unit length."""
-    torch = library("torch", "models", "this model")
+    torch = import_optional("torch", "models", "this model")
     with torch.inference_mode():
         rows = [features(some).float().cpu().numpy() for some in _chunks(things, at_once)]
     vectors = np.concatenate(rows)
@@ -76,8 +76,8 @@ def recognise(path: Path) -> bool:
 
 def load(path: Path) -> LateFusion:
     """The folder's model. Weights must be safetensors; no code of the folder is run."""
-    library("torch", "models", "a CLIP or SigLIP folder")
-    package = library("transformers", "models", "a CLIP or SigLIP folder")
+    import_optional("torch", "models", "a CLIP or SigLIP folder")
+    package = import_optional("transformers", "models", "a CLIP or SigLIP folder")
     here = {"local_files_only": True, "trust_remote_code": False}
     device = best_device()
     try:

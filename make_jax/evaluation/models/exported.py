@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from make_jax.evaluation.models.folder_digest import folder_digest
 from make_jax.inputs.batch import PRODUCT_INPUTS, Batch
 from make_jax.inputs.pipeline import product_batches
-from make_jax.interop.served import Served
+from make_jax.interop.bundle import ModelBundle
 from make_jax.retrieval.embed import Modality, ProductEmbeddings
 
 _ROWS = 256  # encoded at once
@@ -22,13 +22,13 @@ Vectors = Float32[np.ndarray, "n D"]
 class Exported:
     """An encoder made of two functions: of a batch of queries, and of a batch of products.
 
-    The functions take arrays by the names of `inputs/batch.py`, query_keywords as bool [B, n] (`Served.queries`).
+    The functions take arrays by the names of `inputs/batch.py`, query_keywords as bool [B, n] (`ModelBundle.queries`).
     """
 
     def __init__(
         self,
         folder: Path,
-        beside: Served,
+        beside: ModelBundle,
         query: Callable[[Batch], Vectors],
         product: Callable[[Batch], tuple[Vectors, Float32[np.ndarray, "n 2"]]],
     ) -> None:

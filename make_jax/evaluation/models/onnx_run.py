@@ -8,21 +8,21 @@ import numpy as np
 from make_jax.errors import InputError
 from make_jax.evaluation.models.exported import Exported
 from make_jax.inputs.batch import Batch
-from make_jax.interop import served
-from make_jax.interop.libraries import library
-from make_jax.interop.onnx_files import PRODUCT, QUERY
+from make_jax.interop import bundle
+from make_jax.interop.onnx_export import PRODUCT, QUERY
+from make_jax.interop.optional_imports import import_optional
 
 
 def recognise(path: Path) -> bool:
     """Whether the folder is such an export."""
-    return served.is_served(path) and (path / QUERY).is_file()
+    return bundle.is_bundle(path) and (path / QUERY).is_file()
 
 
 def load(path: Path) -> Exported:
     """The model, on CPU. InputError for a file that is absent or damaged, and without onnxruntime."""
     path = Path(path)
-    beside = served.read(path)
-    runtime = library("onnxruntime", "onnx")
+    beside = bundle.read_bundle(path)
+    runtime = import_optional("onnxruntime", "onnx")
     queries, products = (_session(runtime, path / name) for name in (QUERY, PRODUCT))
 
     def query(batch: Batch) -> np.ndarray:

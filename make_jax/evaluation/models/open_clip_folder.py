@@ -14,7 +14,7 @@ from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.evaluation.models.clip import unit_rows
 from make_jax.evaluation.models.folder_digest import folder_digest
 from make_jax.evaluation.models.torch_device import best_device
-from make_jax.interop.libraries import library
+from make_jax.interop.optional_imports import import_optional
 
 _CONFIG = "open_clip_config.json"
 # What open_clip takes before a pickle beside it.
@@ -44,7 +44,7 @@ class OpenClipTowers:
 
     def encode_images(self, images: Sequence[bytes]) -> Float32[np.ndarray, "n D"]:
         """One vector an image, prepared as the folder's configuration says."""
-        torch = library("torch", "models", "an OpenCLIP folder")
+        torch = import_optional("torch", "models", "an OpenCLIP folder")
 
         def features(some: Sequence[bytes]) -> Any:
             pictures = [self._prepare(decode(data, "image of a product")) for data in some]
@@ -64,7 +64,7 @@ def load(path: Path) -> LateFusion:
     taken = [path / name for name in _WEIGHTS] if pickles else [*path.glob("*.safetensors")]
     if not any(file.is_file() for file in taken):
         raise InputError(f"{path}: no {_WEIGHTS[0]}, expected it there; pickles are not read")
-    package = library("open_clip", "models", "an OpenCLIP folder")
+    package = import_optional("open_clip", "models", "an OpenCLIP folder")
     device, name = best_device(), f"local-dir:{path}"
     try:
         model, prepare = package.create_model_from_pretrained(name, device=device)

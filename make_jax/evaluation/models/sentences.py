@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from make_jax.errors import InputError
 from make_jax.evaluation.models.folder_digest import folder_digest
 from make_jax.evaluation.models.torch_device import best_device
-from make_jax.interop.libraries import library
+from make_jax.interop.optional_imports import import_optional
 from make_jax.retrieval.embed import Modality, ProductEmbeddings
 
 _MODULES = "modules.json"
@@ -62,7 +62,7 @@ def load(path: Path) -> Sentences:
     for name in classes:
         if not name.startswith(_OWN):
             raise InputError(f"{path}/{_MODULES}: class {name}, expected those of {_OWN.rstrip('.')} alone")
-    package = library("sentence_transformers", "models", "a sentence-transformers folder")
+    package = import_optional("sentence_transformers", "models", "a sentence-transformers folder")
     try:
         model = package.SentenceTransformer(
             str(path),

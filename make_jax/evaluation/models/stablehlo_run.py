@@ -10,21 +10,21 @@ from jax import export
 from make_jax.errors import InputError
 from make_jax.evaluation.models.exported import Exported
 from make_jax.inputs.batch import PRODUCT_INPUTS, Batch, padded
-from make_jax.interop import served
-from make_jax.interop.stablehlo import PRODUCT, QUERY, check_libraries
+from make_jax.interop import bundle
+from make_jax.interop.stablehlo_export import PRODUCT, QUERY, check_libraries
 
 _QUERY_INPUTS = ("query_tokens", "query_mask", "query_keywords")
 
 
 def recognise(path: Path) -> bool:
     """Whether the folder is such an export."""
-    return served.is_served(path) and (path / QUERY).is_file()
+    return bundle.is_bundle(path) and (path / QUERY).is_file()
 
 
 def load(path: Path) -> Exported:
     """The model, on the first device. InputError for a file that is absent or damaged."""
     path = Path(path)
-    beside = served.read(path)
+    beside = bundle.read_bundle(path)
     check_libraries()
     queries, products = (_function(path / name) for name in (QUERY, PRODUCT))
 

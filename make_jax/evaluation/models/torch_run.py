@@ -8,22 +8,22 @@ import numpy as np
 from make_jax.evaluation.models.exported import Exported
 from make_jax.evaluation.models.torch_device import best_device
 from make_jax.inputs.batch import Batch
-from make_jax.interop import torch_files
-from make_jax.interop.libraries import library
-from make_jax.interop.served import is_served
+from make_jax.interop import torch_checkpoint
+from make_jax.interop.bundle import is_bundle
+from make_jax.interop.optional_imports import import_optional
 
 
 def recognise(path: Path) -> bool:
     """Whether the folder is an export; asked after the other forms, whose files lie in a folder with a name."""
-    return is_served(path)
+    return is_bundle(path)
 
 
 def load(path: Path) -> Exported:
-    """The model, on a GPU where PyTorch has one. InputError as `torch_files.read`, and without PyTorch."""
+    """The model, on a GPU where PyTorch has one. InputError as `torch_checkpoint.read`, and without PyTorch."""
     path = Path(path)
-    _, beside = torch_files.read(path)  # every tensor is there, and nothing else
-    torch = library("torch", "torch")
-    library("transformers", "torch").utils.logging.disable_progress_bar()
+    _, beside = torch_checkpoint.read(path)  # every tensor is there, and nothing else
+    torch = import_optional("torch", "torch")
+    import_optional("transformers", "torch").utils.logging.disable_progress_bar()
     from make_jax.interop.torch_make import MakeModel
 
     device = best_device()

@@ -8,9 +8,9 @@ from make_jax.interop.families.dinov2 import DINOV2
 from make_jax.interop.families.roberta import ROBERTA, XLM_R
 from make_jax.interop.families.siglip import SIGLIP, SIGLIP2
 from make_jax.interop.families.vit import VIT
-from make_jax.interop.names import Family
+from make_jax.interop.tensor_names import EncoderFamily
 
-FAMILIES: tuple[Family, ...] = (
+FAMILIES: tuple[EncoderFamily, ...] = (
     BERT,
     ROBERTA,
     XLM_R,

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from make_jax.interop.names import Family, Row, activation, dense, first_row, norm, same
-from make_jax.interop.source import Settings
+from make_jax.interop.model_folder import JsonObject
+from make_jax.interop.tensor_names import EncoderFamily, ParamMapping, activation, dense, first_row, norm, same
 
 
-def settings(config: Settings) -> dict[str, Any]:
+def settings(config: JsonObject) -> dict[str, Any]:
     """What config.json says of a TextConfig."""
     config.expect("position_embedding_type", "absolute")
     config.expect("is_decoder", False)
@@ -22,9 +22,9 @@ def settings(config: Settings) -> dict[str, Any]:
 
 
 EMBEDDINGS = (
-    Row("word/embedding", ("embeddings.word_embeddings.weight",), same, (2,)),
-    Row("position", ("embeddings.position_embeddings.weight",), same, (2,)),
-    Row("type", ("embeddings.token_type_embeddings.weight",), first_row, (2,)),
+    ParamMapping("word/embedding", ("embeddings.word_embeddings.weight",), same, (2,)),
+    ParamMapping("position", ("embeddings.position_embeddings.weight",), same, (2,)),
+    ParamMapping("type", ("embeddings.token_type_embeddings.weight",), first_row, (2,)),
     *norm("embeddings.LayerNorm", "norm"),
 )
 LAYER = (
@@ -39,7 +39,7 @@ LAYER = (
 )
 LEFT_OUT = ("pooler.", "embeddings.position_ids", "embeddings.token_type_ids")
 
-BERT = Family(
+BERT = EncoderFamily(
     name="bert",
     kind="text",
     model_types={"bert": ""},

@@ -9,11 +9,21 @@ from typing import Any
 import numpy as np
 
 from make_jax.interop.families.vit import ACTIVATIONS
-from make_jax.interop.names import OPENAI_MEAN, OPENAI_STD, Family, Row, activation, dense, flat_filters, norm, same
-from make_jax.interop.source import Settings
+from make_jax.interop.model_folder import JsonObject
+from make_jax.interop.tensor_names import (
+    OPENAI_MEAN,
+    OPENAI_STD,
+    EncoderFamily,
+    ParamMapping,
+    activation,
+    dense,
+    flat_filters,
+    norm,
+    same,
+)
 
 
-def settings(config: Settings) -> dict[str, Any]:
+def settings(config: JsonObject) -> dict[str, Any]:
     """What config.json says of an ImageConfig."""
     config.expect("num_channels", 3)
     return {
@@ -29,7 +39,7 @@ def settings(config: Settings) -> dict[str, Any]:
     }
 
 
-POSITIONS = Row("position", ("embeddings.position_embedding.weight",), same, (2,))
+POSITIONS = ParamMapping("position", ("embeddings.position_embedding.weight",), same, (2,))
 LAYER = (
     *norm("encoder.layers.{}.layer_norm1", "layer_{}/attention_norm"),
     *dense("encoder.layers.{}.self_attn.q_proj", "layer_{}/attention/query"),
@@ -46,15 +56,15 @@ def _one_token(token: np.ndarray) -> np.ndarray:
     return token[None, None]
 
 
-CLIP = Family(
+CLIP = EncoderFamily(
     name="clip",
     kind="image",
     model_types={"clip": "vision_config", "clip_vision_model": ""},
     prefixes=("vision_model.", ""),
     embeddings=(
-        Row("class", ("embeddings.class_embedding",), _one_token, (1,)),
-        Row("patch/kernel", ("embeddings.patch_embedding.weight",), flat_filters, (4,)),
-        Row("patch/bias", (), same, ()),
+        ParamMapping("class", ("embeddings.class_embedding",), _one_token, (1,)),
+        ParamMapping("patch/kernel", ("embeddings.patch_embedding.weight",), flat_filters, (4,)),
+        ParamMapping("patch/bias", (), same, ()),
         POSITIONS,
         *norm("pre_layrnorm", "embedding_norm"),  # their spelling
         *norm("post_layernorm", "norm"),

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from make_jax.interop.families.vit import VIT, settings
-from make_jax.interop.names import IMAGENET_MEAN, IMAGENET_STD, Row
+from make_jax.interop.tensor_names import IMAGENET_MEAN, IMAGENET_STD, ParamMapping
 
 
 def _both(class_token: np.ndarray, distillation: np.ndarray) -> np.ndarray:
     return np.concatenate([class_token, distillation], axis=1)
 
 
-_TOKENS = Row("class", ("embeddings.cls_token", "embeddings.distillation_token"), _both, (3, 3))
+_TOKENS = ParamMapping("class", ("embeddings.cls_token", "embeddings.distillation_token"), _both, (3, 3))
 
 DEIT = replace(
     VIT,

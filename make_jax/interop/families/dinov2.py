@@ -9,11 +9,11 @@ from typing import Any
 
 from make_jax.interop.families.vit import ATTENTION, VIT
 from make_jax.interop.families.vit import settings as vit_settings
-from make_jax.interop.names import IMAGENET_MEAN, IMAGENET_STD, dense, norm
-from make_jax.interop.source import Settings
+from make_jax.interop.model_folder import JsonObject
+from make_jax.interop.tensor_names import IMAGENET_MEAN, IMAGENET_STD, dense, norm
 
 
-def settings(config: Settings) -> dict[str, Any]:
+def settings(config: JsonObject) -> dict[str, Any]:
     """What config.json says of an ImageConfig."""
     config.expect("use_swiglu_ffn", False)
     given = vit_settings(config)

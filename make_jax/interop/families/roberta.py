@@ -6,10 +6,10 @@ BERT's layers. Positions count from the padding id + 1: the rows before are neve
 from dataclasses import replace
 
 from make_jax.interop.families.bert import BERT
-from make_jax.interop.source import Settings
+from make_jax.interop.model_folder import JsonObject
 
 
-def _offset(config: Settings) -> int:
+def _offset(config: JsonObject) -> int:
     return config.whole("pad_token_id", 1) + 1
 
 

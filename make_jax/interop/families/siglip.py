@@ -12,11 +12,11 @@ from typing import Any
 from make_jax.interop.families.clip import LAYER, POSITIONS
 from make_jax.interop.families.clip import settings as clip_settings
 from make_jax.interop.families.vit import ACTIVATIONS
-from make_jax.interop.names import HALF, Family, Row, activation, dense, filters, norm
-from make_jax.interop.source import Settings
+from make_jax.interop.model_folder import JsonObject
+from make_jax.interop.tensor_names import HALF, EncoderFamily, ParamMapping, activation, dense, filters, norm
 
 
-def settings(config: Settings) -> dict[str, Any]:
+def settings(config: JsonObject) -> dict[str, Any]:
     """What config.json says of an ImageConfig."""
     return {
         **clip_settings(config),
@@ -28,14 +28,14 @@ def settings(config: Settings) -> dict[str, Any]:
     }
 
 
-def _side(config: Settings) -> int:
+def _side(config: JsonObject) -> int:
     """Pixels a side of the square that SigLIP 2's positions cover."""
     return round(config.whole("num_patches", 256) ** 0.5) * config.whole("patch_size", 16)
 
 
-_REST: tuple[Row, ...] = (POSITIONS, *norm("post_layernorm", "norm"))
+_REST: tuple[ParamMapping, ...] = (POSITIONS, *norm("post_layernorm", "norm"))
 
-SIGLIP = Family(
+SIGLIP = EncoderFamily(
     name="siglip",
     kind="image",
     model_types={"siglip": "vision_config", "siglip_vision_model": ""},

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from make_jax.interop.names import Family, Row, activation, dense, filters, norm, only, same
-from make_jax.interop.source import Settings
+from make_jax.interop.model_folder import JsonObject
+from make_jax.interop.tensor_names import EncoderFamily, ParamMapping, activation, dense, filters, norm, only, same
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")
 
 
-def settings(config: Settings) -> dict[str, Any]:
+def settings(config: JsonObject) -> dict[str, Any]:
     """What config.json says of an ImageConfig."""
     config.expect("qkv_bias", True)
     config.expect("num_channels", 3)
@@ -30,15 +30,15 @@ ATTENTION = (
     *dense("encoder.layer.{}.attention.attention.key", "layer_{}/attention/key"),
     *dense("encoder.layer.{}.attention.attention.value", "layer_{}/attention/value"),
 )
-POSITIONS = Row("position", ("embeddings.position_embeddings",), only, (3,))
+POSITIONS = ParamMapping("position", ("embeddings.position_embeddings",), only, (3,))
 
-VIT = Family(
+VIT = EncoderFamily(
     name="vit",
     kind="image",
     model_types={"vit": ""},
     prefixes=("", "vit."),
     embeddings=(
-        Row("class", ("embeddings.cls_token",), same, (3,)),
+        ParamMapping("class", ("embeddings.cls_token",), same, (3,)),
         *filters("embeddings.patch_embeddings.projection"),
         POSITIONS,
         *norm("layernorm", "norm"),

@@ -11,8 +11,8 @@ from make_jax.command_line import ExportOptions
 from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.models import onnx_run, stablehlo_run, torch_run
-from make_jax.retrieval.exporting import export_run, import_torch
 from make_jax.retrieval.retriever import Retriever
+from make_jax.runs.convert import export_run, import_torch
 from tests.interop.exports import PICTURES, TEXTS, TITLES, agree, random_run
 from tests.tiny_catalog import write_catalog
 

@@ -14,7 +14,7 @@ from make_jax.evaluation import models, program
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.models import open_model
 from make_jax.evaluation.models.folder_digest import folder_digest
-from make_jax.interop.libraries import library
+from make_jax.interop.optional_imports import import_optional
 from tests.conftest import ROOT
 from tests.tiny_catalog import write_catalog, write_lines
 
@@ -112,7 +112,7 @@ def test_a_python_file_without_an_encoder_is_named(tmp_path: Path, code: str, me
 
 def test_a_missing_library_is_one_line_that_says_what_to_install() -> None:
     with pytest.raises(InputError, match=r"a CLIP folder needs no_such_library .*make_jax\[models\]"):
-        library("no_such_library", "models", "a CLIP folder")
+        import_optional("no_such_library", "models", "a CLIP folder")
 
 
 def test_a_sentence_transformers_folder_with_classes_of_others_is_refused(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from make_jax.command_line import ExportOptions
 from make_jax.errors import InputError
-from make_jax.retrieval.card import reports_of
-from make_jax.retrieval.exporting import export_run, import_torch
+from make_jax.interop.model_card import reports_of_step
+from make_jax.runs.convert import export_run, import_torch
 from tests.conftest import ROOT
 from tests.interop.exports import MODELS, random_run
 
@@ -48,7 +48,7 @@ def test_the_card_has_the_numbers_of_the_checkpoint_that_went_out_and_no_others(
     for name, step in (("tiny-test", 0), ("older", 7)):
         (run / "eval" / name).mkdir(parents=True)
         (run / "eval" / name / "report.json").write_text(json.dumps(report(step)))
-    assert [found["about"]["run"]["steps"] for found in reports_of(run, 0)] == [0]
+    assert [found["about"]["run"]["steps"] for found in reports_of_step(run, 0)] == [0]
     export_run(ExportOptions(str(run), str(tmp_path / "out"), "torch"), print)
     told = (tmp_path / "out" / "README.md").read_text()
     assert "| joint | 0.500 [0.490, 0.510] |" in told

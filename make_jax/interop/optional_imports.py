@@ -6,7 +6,7 @@ from typing import Any
 from make_jax.errors import InputError
 
 
-def library(module: str, extra: str, what: str = "this") -> Any:
+def import_optional(module: str, extra: str, what: str = "this") -> Any:
     """The library, imported, for `what` needs it. InputError that says what to install where it is missing."""
     try:
         return importlib.import_module(module)

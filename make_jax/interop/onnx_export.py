@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from make_jax.errors import InputError
-from make_jax.interop import torch_files
-from make_jax.interop.encoders import Params
-from make_jax.interop.libraries import library
-from make_jax.interop.served import Served
-from make_jax.interop.source import WEIGHTS
+from make_jax.interop import torch_checkpoint
+from make_jax.interop.bundle import ModelBundle
+from make_jax.interop.model_folder import WEIGHTS
+from make_jax.interop.optional_imports import import_optional
+from make_jax.interop.tensor_names import Params
 
 OPSET = 18
 QUERY, PRODUCT = "query.onnx", "product.onnx"
@@ -34,17 +34,17 @@ _LARGEST = 2_000_000_000  # bytes of a file in the format of protocol buffers
 def check_libraries(int8: bool) -> None:
     """InputError that says what to install where something is missing that `write` needs."""
     for name in ("torch", "transformers", "onnx", "onnxscript", *(["onnxruntime"] if int8 else [])):
-        library(name, "onnx")
+        import_optional(name, "onnx")
 
 
-def write(folder: Path, params: Params, served: Served, int8: bool = False) -> None:
+def write(folder: Path, params: Params, served: ModelBundle, int8: bool = False) -> None:
     """Writes both graphs and what belongs to them, but the card, into an existing folder.
 
     With `int8` matrices of the graphs are int8, each column with a scale of its own, and activations are quantised as
     they come (dynamic quantisation of onnxruntime).
     """
     with tempfile.TemporaryDirectory() as between:
-        torch_files.write(Path(between), params, served)
+        torch_checkpoint.write(Path(between), params, served)
         if (Path(between) / WEIGHTS).stat().st_size > _LARGEST:
             raise InputError(
                 f"--to onnx: the parameters take more than {_LARGEST:,} bytes, expected what one file holds"
@@ -57,14 +57,14 @@ def write(folder: Path, params: Params, served: Served, int8: bool = False) -> N
     served.write(folder)
 
 
-def _graphs(folder: Path, served: Served) -> Iterator[tuple[str, Any, dict[str, Any], list[str]]]:
+def _graphs(folder: Path, served: ModelBundle) -> Iterator[tuple[str, Any, dict[str, Any], list[str]]]:
     """File, module, example inputs and names of outputs of each graph."""
     import torch
 
     from make_jax.interop.torch_inputs import MakeProcessor
     from make_jax.interop.torch_make import MakeModel
 
-    library("transformers", "onnx").utils.logging.disable_progress_bar()
+    import_optional("transformers", "onnx").utils.logging.disable_progress_bar()
     model: Any = MakeModel.from_pretrained(folder, attn_implementation="eager").eval()
     processor = MakeProcessor(served)
     queries, products = processor.queries(["a", "b"]), processor.products(["a", "b"], [None, None])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from make_jax.interop import onnx_files
+from make_jax.interop import onnx_export
 from tests.interop.exports import MODELS, PICTURES, TEXTS, TITLES, agree, ours, random_params, served
 
 for needed in ("torch", "onnx", "onnxscript", "onnxruntime"):
@@ -25,7 +25,7 @@ def traced(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
     of = served(MODELS[request.param])
     params = random_params(of)
-    onnx_files.write(folder, params, of)
+    onnx_export.write(folder, params, of)
     return folder, of, params
 
 
@@ -49,14 +49,14 @@ def test_graphs_state_their_opset_and_name_no_file_of_the_machine(traced):
     folder, _, _ = traced
     for name in ("query.onnx", "product.onnx"):
         model = onnx.load(folder / name)
-        assert {entry.domain: entry.version for entry in model.opset_import}[""] == onnx_files.OPSET
+        assert {entry.domain: entry.version for entry in model.opset_import}[""] == onnx_export.OPSET
         assert b"torch_make.py" not in (folder / name).read_bytes()
 
 
 def test_int8_computes_in_int8_and_stays_near(tmp_path):
     of = served(MODELS["fashion"])
     params = random_params(of)
-    onnx_files.write(tmp_path, params, of, int8=True)
+    onnx_export.write(tmp_path, params, of, int8=True)
     vectors, product_vectors, _ = ours(of, params)
     asked = {"query.onnx": of.queries(TEXTS), "product.onnx": of.products(TITLES, PICTURES)}
     for (name, batch), exact in zip(asked.items(), (vectors, product_vectors), strict=True):

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from make_jax.interop.encoders import Params
-from make_jax.interop.libraries import library
-from make_jax.interop.served import Served
-from make_jax.interop.torch_files import make_of, search_params
+from make_jax.interop.bundle import ModelBundle
+from make_jax.interop.optional_imports import import_optional
+from make_jax.interop.tensor_names import Params
+from make_jax.interop.torch_checkpoint import make_module, search_params
 from make_jax.model.make import Make
 
 QUERY, PRODUCT = "query.stablehlo", "product.stablehlo"
@@ -29,12 +29,12 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 def check_libraries() -> None:
     """InputError that says what to install where something is missing by which artifacts are written and read."""
-    library("flatbuffers", "stablehlo")
+    import_optional("flatbuffers", "stablehlo")
 
 
-def write(folder: Path, params: Params, served: Served) -> None:
+def write(folder: Path, params: Params, served: ModelBundle) -> None:
     """Writes both artifacts and what belongs to them, but the card, into an existing folder."""
-    make, variables = make_of(served), {"params": jax.tree.map(jnp.asarray, search_params(params))}
+    make, variables = make_module(served), {"params": jax.tree.map(jnp.asarray, search_params(params))}
     words = served.keywords.words
 
     def query(query_tokens: jax.Array, query_mask: jax.Array, query_keywords: jax.Array) -> Any:

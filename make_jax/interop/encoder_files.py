@@ -19,8 +19,8 @@ from safetensors.numpy import load_file, save_file
 from make_jax.config import ImageConfig, TextConfig
 from make_jax.errors import InputError
 from make_jax.files import folder_atomically
-from make_jax.interop.names import Kind
-from make_jax.interop.source import read_json
+from make_jax.interop.model_folder import read_json
+from make_jax.interop.tensor_names import EncoderKind
 
 NAME = "encoders.json"
 TOKENIZER = "tokenizer.json"
@@ -28,7 +28,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Pixels:
+class ImagePreprocessing:
     """What an image encoder was trained to see."""
 
     mean: tuple[float, float, float]  # subtracted, per channel, of values in [0, 1]
@@ -37,26 +37,26 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class PretrainedEncoder:
     """A public encoder as ours."""
 
     folder: str  # where it lies
     family: str
-    kind: Kind
+    kind: EncoderKind
     settings: dict[str, Any]  # fields of TextConfig or ImageConfig
     pooling: str  # "mean" or "cls": how its makers use the states
     resample: Literal["bicubic", "bilinear"]  # of positions to another image size
-    pixels: Pixels | None  # of an image encoder
+    pixels: ImagePreprocessing | None  # of an image encoder
     tokenizer: str | None  # definition, of a text encoder that has one
     arrays: dict[str, Float32[np.ndarray, "..."]]  # parameters by path
 
 
-def is_saved(folder: Path) -> bool:
+def is_encoder_folder(folder: Path) -> bool:
     """Whether `save` wrote this folder."""
     return (folder / NAME).is_file()
 
 
-def save(encoders: Sequence[Encoder], out: Path) -> None:
+def save_encoders(encoders: Sequence[PretrainedEncoder], out: Path) -> None:
     """Writes one encoder of each kind to the folder `out`, whole or not at all. InputError when `out` exists."""
     if out.exists():
         raise InputError(f"{out}: exists; name a folder that does not")
@@ -75,7 +75,7 @@ def save(encoders: Sequence[Encoder], out: Path) -> None:
         (partial / NAME).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load(folder: Path, kind: Kind) -> Encoder:
+def load_encoder(folder: Path, kind: EncoderKind) -> PretrainedEncoder:
     """The encoder of `kind` that `save` wrote. InputError when there is none, or a file is not what it wrote."""
     told = read_json(folder / NAME)
     if told.whole("format", 0) != FORMAT:
@@ -90,14 +90,14 @@ def load(folder: Path, kind: Kind) -> Encoder:
     pixels = None
     if kind == "image":
         p = entry.part("pixels")
-        pixels = Pixels(_three(p.values["mean"]), _three(p.values["std"]), p.whole("size", 0))
+        pixels = ImagePreprocessing(_three(p.values["mean"]), _three(p.values["std"]), p.whole("size", 0))
     path = folder / f"{kind}.safetensors"
     try:
         arrays = load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged or absent: {error}") from None
     tokenizer = folder / TOKENIZER
-    return Encoder(
+    return PretrainedEncoder(
         folder=str(folder),
         family=entry.text("family", ""),
         kind=kind,

@@ -12,8 +12,8 @@ import make_jax
 from make_jax.command_line import Form
 from make_jax.config import Config
 from make_jax.errors import InputError
-from make_jax.evaluation.render import markdown_table, system_name
-from make_jax.interop.served import Served
+from make_jax.interop.bundle import ModelBundle
+from make_jax.report_tables import markdown_table, system_name
 
 _METRIC = "nDCG@10"
 _WHOLE = ("nDCG@10", "MRR@10", "recall@10", "recall@100")  # of all queries
@@ -49,7 +49,7 @@ _USE = {
 }
 
 
-def reports_of(run: Path, step: int) -> list[dict[str, Any]]:
+def reports_of_step(run: Path, step: int) -> list[dict[str, Any]]:
     """The evaluations of a run's checkpoint of that step that lie in its folder: what eval.py wrote there."""
     found = []
     for path in sorted(run.glob("eval/*/report.json")):
@@ -62,7 +62,7 @@ def reports_of(run: Path, step: int) -> list[dict[str, Any]]:
     return found
 
 
-def card(served: Served, meta: Mapping[str, Any], reports: Sequence[dict[str, Any]], form: Form) -> str:
+def model_card(served: ModelBundle, meta: Mapping[str, Any], reports: Sequence[dict[str, Any]], form: Form) -> str:
     """The card as Markdown, with the header that the Hugging Face hub reads."""
     config, name = served.config, served.origin["run"]
     parts = [
@@ -90,7 +90,7 @@ def card(served: Served, meta: Mapping[str, Any], reports: Sequence[dict[str, An
     return "\n".join(parts)
 
 
-def _what(served: Served, form: Form) -> str:
+def _what(served: ModelBundle, form: Form) -> str:
     m = served.config.model
     reads = {"both": "title and image", "title": "title", "image": "image"}[m.adaptation.modalities]
     keywords = f", {served.dimensions} of them for keywords" if served.dimensions else ""
@@ -137,7 +137,7 @@ def _interval(numbers: dict[str, float]) -> str:
     return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
 
 
-def _limits(served: Served, reports: Sequence[dict[str, Any]]) -> str:
+def _limits(served: ModelBundle, reports: Sequence[dict[str, Any]]) -> str:
     i = served.config.inputs
     languages = sorted({name[5:] for r in reports for name in r["slices"] if name.startswith("lang:")})
     split = ", ".join(languages) if languages else "none"

@@ -11,22 +11,21 @@ from jaxtyping import Float32
 from make_jax.config import ImageConfig, TextConfig
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import from_folder
-from make_jax.interop import saved
+from make_jax.interop import encoder_files
+from make_jax.interop.encoder_files import ImagePreprocessing, PretrainedEncoder
 from make_jax.interop.families import FAMILIES
-from make_jax.interop.names import Family, Kind, convert
-from make_jax.interop.saved import Encoder, Pixels
-from make_jax.interop.source import Settings, Source, find, open_source
+from make_jax.interop.model_folder import JsonObject, ModelFolder, open_model_folder, resolve_model_folder
+from make_jax.interop.tensor_names import EncoderFamily, EncoderKind, Params, convert
 from make_jax.model.image import ImageEncoder
 from make_jax.model.text import TextEncoder
 
 MOST_PROBLEMS = 12  # tensors that an error lists
-Params = Any  # a tree of dicts with arrays as leaves
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 _LARGEST = {"layers": 256, "width": 1 << 16, "heads": 1 << 10, "mlp_width": 1 << 18, "patch": 1 << 10}
 _PREPROCESSING = "preprocessor_config.json"
 
 
-def read_encoder(name: str, kind: Kind, setting: str) -> Encoder:
+def read_encoder(name: str, kind: EncoderKind, setting: str) -> PretrainedEncoder:
     """The encoder of texts or of images that a folder or hub id holds.
 
     Args:
@@ -38,14 +37,14 @@ def read_encoder(name: str, kind: Kind, setting: str) -> Encoder:
         InputError: nothing there, another family or kind, a tensor too few, too many or of another shape (all listed),
             a pickle, a damaged file, a config that asks for code.
     """
-    folder = find(name, setting)
-    if saved.is_saved(folder):
-        return _checked(saved.load(folder, kind))
-    source = open_source(folder)
+    folder = resolve_model_folder(name, setting)
+    if encoder_files.is_encoder_folder(folder):
+        return _checked(encoder_files.load_encoder(folder, kind))
+    source = open_model_folder(folder)
     return read_family(source, _family(source, kind, setting))
 
 
-def families_of(source: Source) -> list[Family]:
+def families_of(source: ModelFolder) -> list[EncoderFamily]:
     """The families whose encoders `source` holds: two for both towers of Chinese-CLIP. InputError for none."""
     kind = source.config.text("model_type", "")
     found = [family for family in FAMILIES if kind in family.model_types]
@@ -55,7 +54,7 @@ def families_of(source: Source) -> list[Family]:
     return found
 
 
-def read_family(source: Source, family: Family) -> Encoder:
+def read_family(source: ModelFolder, family: EncoderFamily) -> PretrainedEncoder:
     """The encoder of one family in `source`; errors as `read_encoder`."""
     part = family.model_types[source.config.text("model_type", "")]
     config = source.config.part(part) if part else source.config
@@ -73,7 +72,7 @@ def read_family(source: Source, family: Family) -> Encoder:
         arrays["position"] = arrays["position"][offset:]
     folder = source.folder
     there = family.kind == "text" and any((folder / name).is_file() for name in _TOKENIZER_FILES)
-    return Encoder(
+    return PretrainedEncoder(
         folder=str(folder),
         family=family.name,
         kind=family.kind,
@@ -86,7 +85,9 @@ def read_family(source: Source, family: Family) -> Encoder:
     )
 
 
-def expected_shapes(kind: Kind, settings: Mapping[str, Any], size: int, length: int) -> dict[str, tuple[int, ...]]:
+def expected_shapes(
+    kind: EncoderKind, settings: Mapping[str, Any], size: int, length: int
+) -> dict[str, tuple[int, ...]]:
     """The shapes of our encoder's parameters by their paths.
 
     `size` counts word pieces, or pixels a side; `length` counts tokens. Nothing is computed.
@@ -128,7 +129,7 @@ def _check_sizes(settings: Mapping[str, Any], where: str) -> None:
         raise InputError(f"{where}: a width of {settings['width']} does not go into {settings['heads']} heads")
 
 
-def _checked(encoder: Encoder) -> Encoder:
+def _checked(encoder: PretrainedEncoder) -> PretrainedEncoder:
     """A saved encoder, once its parameters are those that its settings ask for."""
     _check_sizes(encoder.settings, encoder.folder)
     rows = {name: len(encoder.arrays.get(name, ())) for name in ("word/embedding", "position")}
@@ -143,7 +144,7 @@ def _checked(encoder: Encoder) -> Encoder:
         if path in found and found[path] != shape
     ]
     if problems:
-        raise InputError(f"{encoder.folder}: the parameters do not fit {saved.NAME}: {listed(problems)}")
+        raise InputError(f"{encoder.folder}: the parameters do not fit {encoder_files.NAME}: {listed(problems)}")
     return encoder
 
 
@@ -153,7 +154,7 @@ def listed(problems: list[str]) -> str:
     return "; ".join(problems[:MOST_PROBLEMS]) + more
 
 
-def _family(source: Source, kind: Kind, setting: str) -> Family:
+def _family(source: ModelFolder, kind: EncoderKind, setting: str) -> EncoderFamily:
     for family in families_of(source):
         if family.kind == kind:
             return family
@@ -163,7 +164,7 @@ def _family(source: Source, kind: Kind, setting: str) -> Family:
 
 
 def _converted(
-    source: Source, family: Family, layers: int, expected: Mapping[str, tuple[int, ...]]
+    source: ModelFolder, family: EncoderFamily, layers: int, expected: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Float32[np.ndarray, "..."]]:
     """All parameters of the encoder. InputError that lists every tensor that does not fit."""
     rows = family.rows(layers)
@@ -185,33 +186,33 @@ def _converted(
     return arrays
 
 
-def _pixels(source: Source, family: Family, size: int) -> Pixels:
+def _pixels(source: ModelFolder, family: EncoderFamily, size: int) -> ImagePreprocessing:
     """What the family subtracts from pixels and divides them by."""
     given = source.json(_PREPROCESSING)
     if given is None and (whole := source.json("processor_config.json")) is not None:
         given = whole.part("image_processor")
     if given is None:
-        return Pixels(family.mean, family.std, size)
+        return ImagePreprocessing(family.mean, family.std, size)
     given.expect("do_rescale", True)
     if abs(given.number("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
         given.expect("rescale_factor", 1 / 255)
     if given.values.get("do_normalize", True) is False:
-        return Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), size)
-    return Pixels(
+        return ImagePreprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), size)
+    return ImagePreprocessing(
         _three(given, "image_mean", family.mean),
         _three(given, "image_std", family.std),
         size,
     )
 
 
-def _three(given: Settings, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+def _three(given: JsonObject, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
     values = given.values.get(key, default)
     if not isinstance(values, list | tuple) or len(values) != 3 or not all(type(v) in (int, float) for v in values):
         raise InputError(f"{given.where}: {key} is {values!r}, expected three numbers")
     return (float(values[0]), float(values[1]), float(values[2]))
 
 
-def _pooling(source: Source, family: Family) -> str:
+def _pooling(source: ModelFolder, family: EncoderFamily) -> str:
     """How its makers make a vector of the states: sentence-transformers writes it down."""
     written = source.json("1_Pooling/config.json")
     if family.kind == "image" or written is None:

@@ -11,12 +11,12 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from make_jax.errors import InputError
-from make_jax.interop.encoders import Params, flatten
+from make_jax.interop.bundle import ModelBundle, tokenizer_files
 from make_jax.interop.families.bert import BERT
-from make_jax.interop.names import dense
-from make_jax.interop.served import Served, tokenizer_files
-from make_jax.interop.source import WEIGHTS
-from make_jax.interop.torch_names import outward
+from make_jax.interop.import_encoders import flatten
+from make_jax.interop.model_folder import WEIGHTS
+from make_jax.interop.tensor_names import Params, dense
+from make_jax.interop.torch_checkpoint import to_tensors
 
 _MODULES = ("sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling",
             "sentence_transformers.models.Dense", "sentence_transformers.models.Normalize")  # fmt: skip
@@ -24,7 +24,7 @@ _FOLDERS = ("", "1_Pooling", "2_Dense", "3_Normalize")
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 
 
-def write(folder: Path, params: Params, served: Served) -> None:
+def write(folder: Path, params: Params, served: ModelBundle) -> None:
     """Writes the tower, but the card, into an existing folder.
 
     InputError for a model whose queries keywords enrich, or whose vectors have dimensions for keywords.
@@ -37,8 +37,8 @@ def write(folder: Path, params: Params, served: Served) -> None:
                 "keywords to a query; use --to torch, or train with --model.no-enrichment --model.evidence 0"
             )
     leaves = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(params).items()}
-    tower = outward(BERT.rows(m.query.layers), lambda path: leaves[f"query_encoder/{path}"])
-    projection = outward(list(dense("linear", "query_projection")), leaves.__getitem__)
+    tower = to_tensors(BERT.rows(m.query.layers), lambda path: leaves[f"query_encoder/{path}"])
+    projection = to_tensors(list(dense("linear", "query_projection")), leaves.__getitem__)
     q, length = m.query, len(leaves["query_encoder/position"])
     config = {
         "model_type": "bert",

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from make_jax.errors import InputError
-from make_jax.interop.encoders import read_encoder
+from make_jax.interop.import_encoders import read_encoder
 from make_jax.interop.importing import import_encoders
-from make_jax.interop.source import open_source
+from make_jax.interop.model_folder import open_model_folder
 from tests.conftest import ROOT
-from tests.interop import made
+from tests.interop import tiny_checkpoints as tiny
 
 
 class Harmful:
@@ -37,7 +37,7 @@ def refusal(source: Path | str, folder: Path) -> str:
 
 @pytest.fixture
 def bert(tmp_path: Path) -> Path:
-    return made.write_case(tmp_path / "bert", "bert")
+    return tiny.write_case(tmp_path / "bert", "bert")
 
 
 def test_a_checkpoint_that_is_a_pickle_only_is_refused_and_not_unpickled(tmp_path, monkeypatch, bert):
@@ -86,13 +86,13 @@ def test_a_folder_that_asks_for_its_own_code_is_refused_and_the_code_does_not_ru
 
 
 def test_another_family_is_refused_with_the_known_ones(tmp_path):
-    source = made.write(tmp_path / "gpt2", {"model_type": "gpt2"}, {"wte.weight": np.zeros((3, 2), np.float32)})
+    source = tiny.write(tmp_path / "gpt2", {"model_type": "gpt2"}, {"wte.weight": np.zeros((3, 2), np.float32)})
     message = refusal(source, tmp_path)
     assert "model_type is 'gpt2'" in message and "bert" in message and "siglip2" in message
 
 
 def test_a_family_that_the_tensors_are_not_of_is_refused(tmp_path, bert):
-    (bert / "config.json").write_text(json.dumps({"model_type": "vit", **made.VISION}))
+    (bert / "config.json").write_text(json.dumps({"model_type": "vit", **tiny.VISION}))
     message = refusal(bert, tmp_path)
     assert "the tensors are not those of vit" in message and "embeddings.cls_token is missing" in message
 
@@ -122,17 +122,17 @@ def test_an_existing_out_folder_is_left_alone(tmp_path, bert):
 
 
 def test_weights_in_several_files_are_read_and_their_index_cannot_leave_the_folder(tmp_path, bert):
-    arrays = made.tensors(made.CASES["bert"][1])
+    arrays = tiny.tensors(tiny.CASES["bert"][1])
     names = sorted(arrays)
     parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
     (bert / "model.safetensors").unlink()
     for file, part in parts.items():
-        made.save_file({name: arrays[name] for name in part}, bert / file)
+        tiny.save_file({name: arrays[name] for name in part}, bert / file)
     index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
     (bert / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert set(open_source(bert).tensors) == set(arrays)
+    assert set(open_model_folder(bert).tensors) == set(arrays)
     index["weight_map"][names[0]] = "../elsewhere.safetensors"
-    made.save_file({}, tmp_path / "elsewhere.safetensors")
+    tiny.save_file({}, tmp_path / "elsewhere.safetensors")
     (bert / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "../elsewhere.safetensors" in refusal(bert, tmp_path)
 
@@ -162,9 +162,9 @@ def test_a_hub_id_without_a_network_fails_at_once_with_what_to_do(tmp_path, offl
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     program = (
-        "import time, huggingface_hub\nfrom make_jax.interop.source import find\n"
+        "import time, huggingface_hub\nfrom make_jax.interop.model_folder import resolve_model_folder\n"
         "start = time.perf_counter()\n"
-        "try:\n    find('nobody/nothing', 'model.query.init_from')\n"
+        "try:\n    resolve_model_folder('nobody/nothing', 'model.query.init_from')\n"
         "except Exception as error:\n    print(time.perf_counter() - start, type(error).__name__, error, sep='|')\n"
     )
     done = subprocess.run(

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from make_jax.errors import InputError
-from make_jax.interop import sentence_transformers as tower
+from make_jax.interop import sentence_transformers_export as tower
 from tests.interop.exports import MODELS, TEXTS, agree, ours, random_params, served
 
 

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from make_jax.interop import stablehlo
+from make_jax.interop import stablehlo_export
 from tests.interop.exports import MODELS, PICTURES, TEXTS, TITLES, agree, ours, random_params, served
 
 pytest.importorskip("flatbuffers", reason="needs flatbuffers: pip install make_jax[stablehlo]")
@@ -27,7 +27,7 @@ assert not any(module.startswith("make_jax") for module in sys.modules)
 def test_artifacts_reload_without_make_jax_and_give_the_same_vectors_for_any_batch(tmp_path, name):
     of = served(MODELS[name])
     params = random_params(of)
-    stablehlo.write(tmp_path, params, of)
+    stablehlo_export.write(tmp_path, params, of)
     np.savez(tmp_path / "query.npz", **of.queries(TEXTS))
     products = of.products(TITLES, PICTURES)
     order = ("title_tokens", "title_mask", "image", "has_title", "has_image")

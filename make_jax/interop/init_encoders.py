@@ -15,38 +15,38 @@ import tokenizers
 from make_jax.config import Config, ImageConfig, TextConfig
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer
-from make_jax.interop.encoders import Params, flatten, nest, read_encoder
-from make_jax.interop.names import Kind
-from make_jax.interop.positions import resample
-from make_jax.interop.saved import Encoder
+from make_jax.interop.encoder_files import PretrainedEncoder
+from make_jax.interop.import_encoders import flatten, nest, read_encoder
+from make_jax.interop.position_resampling import resample_positions
+from make_jax.interop.tensor_names import EncoderKind, Params
 
 
 @dataclass(frozen=True)
-class Place:
+class EncoderSlot:
     """An encoder of the model that weights can be named for."""
 
     setting: str  # what config and errors call it
-    kind: Kind
+    kind: EncoderKind
     params: str  # its name among the parameters
 
 
-PLACES = (
-    Place("model.query", "text", "query_encoder"),
-    Place("model.title", "text", "title_encoder"),
-    Place("model.image", "image", "image_encoder"),
+ENCODER_SLOTS = (
+    EncoderSlot("model.query", "text", "query_encoder"),
+    EncoderSlot("model.title", "text", "title_encoder"),
+    EncoderSlot("model.image", "image", "image_encoder"),
 )
 
 
-def encoders_of(config: Config) -> dict[str, Encoder]:
+def read_init_encoders(config: Config) -> dict[str, PretrainedEncoder]:
     """The encoders that `config` names by init_from, by their setting ("model.query"); each checked against it.
 
     Raises:
         InputError: one cannot be read, or its shape or its pixels are not what the config says; all differing fields
             are named, with the options that would make them agree.
     """
-    found: dict[str, Encoder] = {}
-    read: dict[tuple[str, Kind], Encoder] = {}  # query and title nearly always begin with the same
-    for place in PLACES:
+    found: dict[str, PretrainedEncoder] = {}
+    read: dict[tuple[str, EncoderKind], PretrainedEncoder] = {}  # query and title nearly always begin with the same
+    for place in ENCODER_SLOTS:
         ours: TextConfig | ImageConfig = getattr(config.model, place.setting.removeprefix("model."))
         if not ours.init_from or (config.model.shared_text and place.setting == "model.title"):
             continue
@@ -58,10 +58,14 @@ def encoders_of(config: Config) -> dict[str, Encoder]:
     return found
 
 
-def start_from(
-    params: Params, encoders: Mapping[str, Encoder], config: Config, tokenizer: Tokenizer, note: Callable[[str], None]
+def init_from_encoders(
+    params: Params,
+    encoders: Mapping[str, PretrainedEncoder],
+    config: Config,
+    tokenizer: Tokenizer,
+    note: Callable[[str], None],
 ) -> Params:
-    """`params` with `encoders` (of `encoders_of`) in place of fresh ones, as NumPy arrays; the rest stays as it is.
+    """Returns `params` with the pretrained `encoders` (of `read_init_encoders`) in place, as NumPy arrays.
 
     Where query and title begin with the same weights and vectors are as wide as these, both projections begin as the
     identity, so that queries find titles as they do by the public encoder; any other start would be random to them.
@@ -70,7 +74,7 @@ def start_from(
     weights, or texts are longer than they have positions for.
     """
     new = dict(params)
-    for place in PLACES:
+    for place in ENCODER_SLOTS:
         if place.setting not in encoders:
             continue
         encoder = encoders[place.setting]
@@ -94,7 +98,9 @@ def start_from(
     return _alike(new, encoders, config, note)
 
 
-def _alike(params: Params, encoders: Mapping[str, Encoder], config: Config, note: Callable[[str], None]) -> Params:
+def _alike(
+    params: Params, encoders: Mapping[str, PretrainedEncoder], config: Config, note: Callable[[str], None]
+) -> Params:
     """`params` whose projections of query and title are the identity, if that has a meaning [ours]."""
     model = config.model
     query, title = (encoders.get(f"model.{side}") for side in ("query", "title"))
@@ -114,7 +120,7 @@ def _alike(params: Params, encoders: Mapping[str, Encoder], config: Config, note
     return nest(flat)
 
 
-def _check_settings(encoder: Encoder, ours: TextConfig | ImageConfig, setting: str, config: Config) -> None:
+def _check_settings(encoder: PretrainedEncoder, ours: TextConfig | ImageConfig, setting: str, config: Config) -> None:
     """InputError, field by field, when the config says something else than the weights have."""
     differing = [
         (f"{setting}.{field.name}", getattr(ours, field.name), encoder.settings[field.name])
@@ -128,11 +134,11 @@ def _check_settings(encoder: Encoder, ours: TextConfig | ImageConfig, setting: s
                 differing.append((f"inputs.{name}", found, wanted))
     if differing:
         told = "; ".join(f"{name} is {found!r}, the weights have {wanted!r}" for name, found, wanted in differing)
-        options = " ".join(option(name, wanted) for name, _, wanted in differing)
+        options = " ".join(command_line_option(name, wanted) for name, _, wanted in differing)
         raise InputError(f"{setting}.init_from: {encoder.folder} does not fit: {told}; set {options}")
 
 
-def option(name: str, value: Any) -> str:
+def command_line_option(name: str, value: Any) -> str:
     """A setting as on the command line."""
     flag = "--" + name.replace("_", "-")
     if isinstance(value, bool):
@@ -141,7 +147,7 @@ def option(name: str, value: Any) -> str:
     return f"{flag} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
-def _check_tokenizer(encoder: Encoder, tokenizer: Tokenizer, setting: str) -> None:
+def _check_tokenizer(encoder: PretrainedEncoder, tokenizer: Tokenizer, setting: str) -> None:
     """InputError when token ids of the run would mean other words to the weights."""
     rows = len(encoder.arrays["word/embedding"])
     if encoder.tokenizer is None:
@@ -164,7 +170,7 @@ def _check_tokenizer(encoder: Encoder, tokenizer: Tokenizer, setting: str) -> No
         )
 
 
-def _words(encoder: Encoder, fresh: Params, count: int) -> np.ndarray:
+def _words(encoder: PretrainedEncoder, fresh: Params, count: int) -> np.ndarray:
     """A row for each of `count` pieces; those that the weights lack are drawn as if they were of the same table."""
     table = encoder.arrays["word/embedding"][:count]
     new = np.asarray(fresh["word"]["embedding"])[len(table) : count]
@@ -174,7 +180,7 @@ def _words(encoder: Encoder, fresh: Params, count: int) -> np.ndarray:
     return np.concatenate([table, (table.mean(0) + table.std(0) * drawn).astype(np.float32)])
 
 
-def _positions_of_text(encoder: Encoder, length: int, setting: str) -> np.ndarray:
+def _positions_of_text(encoder: PretrainedEncoder, length: int, setting: str) -> np.ndarray:
     table = encoder.arrays["position"]
     if length > len(table):
         raise InputError(
@@ -184,7 +190,7 @@ def _positions_of_text(encoder: Encoder, length: int, setting: str) -> np.ndarra
     return table[:length]
 
 
-def _positions_of_image(encoder: Encoder, config: Config, note: Callable[[str], None]) -> np.ndarray:
+def _positions_of_image(encoder: PretrainedEncoder, config: Config, note: Callable[[str], None]) -> np.ndarray:
     """Positions for the run's image size; those of class tokens stay."""
     first, patch = encoder.settings["class_tokens"], encoder.settings["patch"]
     table = encoder.arrays["position"]
@@ -195,10 +201,10 @@ def _positions_of_image(encoder: Encoder, config: Config, note: Callable[[str], 
             f"model.image: positions of {side} x {side} patches resampled to {grid[0]} x {grid[1]} "
             f"({encoder.resample}): inputs.image_height and image_width differ from {side * patch} pixels a side"
         )
-    return np.concatenate([table[:first], resample(table[first:], grid, encoder.resample)])
+    return np.concatenate([table[:first], resample_positions(table[first:], grid, encoder.resample)])
 
 
-def describe(encoder: Encoder, folder: str | Path) -> str:
+def recipe_lines(encoder: PretrainedEncoder, folder: str | Path) -> str:
     """The settings with which a run begins with `encoder` from `folder`, as lines of a recipe."""
     kind = "TextConfig" if encoder.kind == "text" else "ImageConfig"
     given = ", ".join(f"{name}={value!r}" for name, value in encoder.settings.items())
@@ -207,7 +213,7 @@ def describe(encoder: Encoder, folder: str | Path) -> str:
         p = encoder.pixels
         lines.append(
             f"InputsConfig(image_mean={p.mean}, image_std={p.std}, image_height={p.size}, image_width={p.size})"
-            "  # other sizes resample the positions"
+            "  # other sizes resample_positions the positions"
         )
     lines.append(f"ModelConfig(pooling={encoder.pooling!r})  # how its makers use it")
     return "\n".join(lines)

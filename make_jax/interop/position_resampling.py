@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32
 _CUBIC = -0.75  # PyTorch's free parameter of the cubic kernel; jax.image.resize and Pillow take -0.5
 
 
-def resample(
+def resample_positions(
     table: Float32[np.ndarray, "P D"], grid: tuple[int, int], how: Literal["bicubic", "bilinear"]
 ) -> Float32[np.ndarray, "Q D"]:
     """The table of a square grid for `grid`, rows times columns.

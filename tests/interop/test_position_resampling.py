@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from make_jax.interop.positions import resample
+from make_jax.interop.position_resampling import resample_positions
 
 TABLE = np.arange(9, dtype=np.float32)[:, None] ** 2  # 3 x 3 places, one dimension
 GOLDEN = [
@@ -23,16 +23,18 @@ GOLDEN = [
 
 @pytest.mark.parametrize(("how", "grid", "golden"), GOLDEN)
 def test_resampled_positions_are_those_of_pytorch(how, grid, golden):
-    np.testing.assert_allclose(resample(TABLE, grid, how)[:, 0], golden, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(resample_positions(TABLE, grid, how)[:, 0], golden, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("how", ["bicubic", "bilinear"])
 def test_the_same_grid_gives_back_the_table_itself(how):
-    assert resample(TABLE, (3, 3), how) is TABLE
+    assert resample_positions(TABLE, (3, 3), how) is TABLE
 
 
 @pytest.mark.parametrize("how", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("grid", [(1, 9), (4, 4), (8, 3)])
 def test_a_constant_table_stays_constant(how, grid):
     constant = np.full((9, 2), 0.25, np.float32)
-    np.testing.assert_allclose(resample(constant, grid, how), np.full((grid[0] * grid[1], 2), 0.25), rtol=1e-6)
+    np.testing.assert_allclose(
+        resample_positions(constant, grid, how), np.full((grid[0] * grid[1], 2), 0.25), rtol=1e-6
+    )

@@ -1,6 +1,6 @@
 """A family's table: which of its tensors become which of our parameters, and how.
 
-A `Row` names one parameter of ours. In its names "{}" is the number of the layer. PyTorch keeps a matrix as
+A `ParamMapping` names one parameter of ours. In its names "{}" is the number of the layer. PyTorch keeps a matrix as
 [out, in] and a patch filter as [out, channel, row, column]; ours are [in, out], with the patch in the order of
 `model.image.patches`.
 """
@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from make_jax.interop.source import Settings
+from make_jax.interop.model_folder import JsonObject
 
-Kind = Literal["text", "image"]
-Rule = Callable[..., np.ndarray]
+EncoderKind = Literal["text", "image"]
+Params = Any  # a nested dict of arrays, as Flax keeps parameters
+Transform = Callable[..., np.ndarray]
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -27,70 +28,72 @@ _ACTIVATIONS = {
 }
 
 
-class Row(NamedTuple):
+class ParamMapping(NamedTuple):
     """One parameter of ours."""
 
     ours: str  # its path
     theirs: tuple[str, ...]  # the tensors that it is made of; none: it is 0, because the family has no such thing
-    rule: Rule  # of those tensors
+    rule: Transform  # of those tensors
     ranks: tuple[int, ...]  # dimensions of those tensors
 
 
 @dataclass(frozen=True)
-class Family:
+class EncoderFamily:
     """How the encoders of a family are read."""
 
     name: str
-    kind: Kind
+    kind: EncoderKind
     model_types: dict[str, str]  # config.json's model_type -> the key of the encoder's part in it; "" is all of it
     prefixes: tuple[str, ...]  # what may stand before the names below; the one that fits most is taken
-    embeddings: tuple[Row, ...]
-    layer: tuple[Row, ...]
-    settings: Callable[[Settings], dict[str, Any]]  # what config.json says of TextConfig or ImageConfig
-    size: Callable[[Settings], int]  # text: word pieces; image: pixels a side
+    embeddings: tuple[ParamMapping, ...]
+    layer: tuple[ParamMapping, ...]
+    settings: Callable[[JsonObject], dict[str, Any]]  # what config.json says of TextConfig or ImageConfig
+    size: Callable[[JsonObject], int]  # text: word pieces; image: pixels a side
     left_out: tuple[str, ...] = ()  # beginnings of names that are known and not taken
-    offset: Callable[[Settings], int] = field(default=lambda config: 0)  # first row of the position table that is used
+    offset: Callable[[JsonObject], int] = field(
+        default=lambda config: 0
+    )  # first row of the position table that is used
     mean: tuple[float, float, float] = HALF  # where there is no preprocessor_config.json
     std: tuple[float, float, float] = HALF
     resample: Literal["bicubic", "bilinear"] = "bicubic"  # of positions to another image size
     pooling: Literal["mean", "cls"] = "cls"  # how its makers use the states, where nothing else is written
 
-    def rows(self, layers: int) -> list[Row]:
+    def rows(self, layers: int) -> list[ParamMapping]:
         """The table with every layer written out."""
         numbered = [
-            Row(row.ours.format(i), tuple(name.format(i) for name in row.theirs), row.rule, row.ranks)
+            ParamMapping(row.ours.format(i), tuple(name.format(i) for name in row.theirs), row.rule, row.ranks)
             for i in range(layers)
             for row in self.layer
         ]
         return [*self.embeddings, *numbered]
 
 
-def dense(theirs: str, ours: str, scale: str = "") -> tuple[Row, Row]:
+def dense(theirs: str, ours: str, scale: str = "") -> tuple[ParamMapping, ParamMapping]:
     """A matrix and its bias; `scale` names a factor of each output, which is multiplied into both."""
     if not scale:
         return (
-            Row(f"{ours}/kernel", (f"{theirs}.weight",), np.transpose, (2,)),
-            Row(f"{ours}/bias", (f"{theirs}.bias",), same, (1,)),
+            ParamMapping(f"{ours}/kernel", (f"{theirs}.weight",), np.transpose, (2,)),
+            ParamMapping(f"{ours}/bias", (f"{theirs}.bias",), same, (1,)),
         )
     return (
-        Row(f"{ours}/kernel", (f"{theirs}.weight", scale), lambda weight, factor: weight.T * factor, (2, 1)),
-        Row(f"{ours}/bias", (f"{theirs}.bias", scale), np.multiply, (1, 1)),
+        ParamMapping(f"{ours}/kernel", (f"{theirs}.weight", scale), lambda weight, factor: weight.T * factor, (2, 1)),
+        ParamMapping(f"{ours}/bias", (f"{theirs}.bias", scale), np.multiply, (1, 1)),
     )
 
 
-def norm(theirs: str, ours: str) -> tuple[Row, Row]:
+def norm(theirs: str, ours: str) -> tuple[ParamMapping, ParamMapping]:
     """A layer norm."""
     return (
-        Row(f"{ours}/scale", (f"{theirs}.weight",), same, (1,)),
-        Row(f"{ours}/bias", (f"{theirs}.bias",), same, (1,)),
+        ParamMapping(f"{ours}/scale", (f"{theirs}.weight",), same, (1,)),
+        ParamMapping(f"{ours}/bias", (f"{theirs}.bias",), same, (1,)),
     )
 
 
-def filters(theirs: str) -> tuple[Row, Row]:
+def filters(theirs: str) -> tuple[ParamMapping, ParamMapping]:
     """The patch embedding: a convolution whose stride is its size."""
     return (
-        Row("patch/kernel", (f"{theirs}.weight",), flat_filters, (4,)),
-        Row("patch/bias", (f"{theirs}.bias",), same, (1,)),
+        ParamMapping("patch/kernel", (f"{theirs}.weight",), flat_filters, (4,)),
+        ParamMapping("patch/bias", (f"{theirs}.bias",), same, (1,)),
     )
 
 
@@ -121,7 +124,7 @@ def square_filters(kernel: np.ndarray) -> np.ndarray:
 
 
 # What undoes a rule, bit by bit, where nothing was left out: the way out.
-INVERSE: dict[Rule, Rule] = {
+INVERSE: dict[Transform, Transform] = {
     same: same,
     first_row: same,
     only: lambda table: table[None],
@@ -130,7 +133,7 @@ INVERSE: dict[Rule, Rule] = {
 }
 
 
-def activation(config: Settings, default: str, allowed: tuple[str, ...]) -> str:
+def activation(config: JsonObject, default: str, allowed: tuple[str, ...]) -> str:
     """What we call the family's hidden_act. InputError when our encoders have no such thing."""
     found = config.text("hidden_act", default)
     ours = _ACTIVATIONS.get(found)
@@ -149,7 +152,7 @@ class Converted(NamedTuple):
 
 
 def convert(
-    rows: list[Row],
+    rows: list[ParamMapping],
     expected: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, tuple[int, ...]],
     read: Callable[[str], np.ndarray],

@@ -23,7 +23,7 @@ _NUMBERS = frozenset({"F16", "BF16", "F32", "F64"})
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-class Settings:
+class JsonObject:
     """A JSON object whose values are read with a type, and a default where the file may leave them out."""
 
     def __init__(self, values: dict[str, Any], where: str) -> None:
@@ -51,12 +51,12 @@ class Settings:
             raise InputError(f"{self.where}: {key} is {value!r}, expected a text")
         return value
 
-    def part(self, key: str) -> "Settings":
+    def part(self, key: str) -> "JsonObject":
         """The object under `key`, empty where there is none. InputError for anything else."""
         value = self.values.get(key, {})
         if not isinstance(value, dict):
             raise InputError(f"{self.where}: {key} is {value!r}, expected an object")
-        return Settings(value, f"{self.where}: {key}")
+        return JsonObject(value, f"{self.where}: {key}")
 
     def expect(self, key: str, expected: Any) -> None:
         """InputError when `key` is there with a value that our encoders cannot follow."""
@@ -64,7 +64,7 @@ class Settings:
             raise InputError(f"{self.where}: {key} is {found!r}; our encoders can do {expected!r} only")
 
 
-class Tensor(NamedTuple):
+class TensorInfo(NamedTuple):
     """Where a tensor lies."""
 
     path: Path
@@ -74,12 +74,12 @@ class Tensor(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelFolder:
     """A folder in the layout of Hugging Face transformers."""
 
     folder: Path
-    config: Settings
-    tensors: dict[str, Tensor]
+    config: JsonObject
+    tensors: dict[str, TensorInfo]
 
     def read(self, name: str) -> Float32[np.ndarray, "..."]:
         """The tensor, in float32. InputError when its bytes are damaged or no such numbers."""
@@ -93,12 +93,12 @@ class Source:
         """The tensor's shape, without its numbers."""
         return self.tensors[name].shape
 
-    def json(self, name: str) -> Settings | None:
+    def json(self, name: str) -> JsonObject | None:
         """Another JSON file of the folder; None where it is absent."""
         return read_json(self.folder / name) if (self.folder / name).is_file() else None
 
 
-def find(name: str, setting: str) -> Path:
+def resolve_model_folder(name: str, setting: str) -> Path:
     """The folder that `name` means: a local one, else a model of the Hugging Face hub.
 
     A hub id comes from the local cache, or through the network if `huggingface_hub` finds one and HF_HUB_OFFLINE is not
@@ -128,7 +128,7 @@ def find(name: str, setting: str) -> Path:
         ) from None
 
 
-def open_source(folder: Path) -> Source:
+def open_model_folder(folder: Path) -> ModelFolder:
     """What `folder` holds: its config and the names of its tensors, which are read later.
 
     Raises:
@@ -138,7 +138,7 @@ def open_source(folder: Path) -> Source:
     for name in ("tokenizer_config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
             read_json(folder / name)  # which looks for code
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, TensorInfo] = {}
     for path in _files(folder):
         try:
             with safe_open(path, "np") as file:
@@ -146,13 +146,13 @@ def open_source(folder: Path) -> Source:
                     part = file.get_slice(key)
                     # Before 2019 BERT's norms were named as in TensorFlow, and some published weights still are.
                     name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", key))
-                    tensors[name] = Tensor(path, key, tuple(part.get_shape()), part.get_dtype())
+                    tensors[name] = TensorInfo(path, key, tuple(part.get_shape()), part.get_dtype())
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path}: damaged or no safetensors file: {error}; fetch it again") from None
-    return Source(folder, config, tensors)
+    return ModelFolder(folder, config, tensors)
 
 
-def read_json(path: Path) -> Settings:
+def read_json(path: Path) -> JsonObject:
     """The object in a JSON file. InputError when it is absent, too large, no object, or asks for code of its folder."""
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a model in the layout of Hugging Face transformers")
@@ -167,7 +167,7 @@ def read_json(path: Path) -> Settings:
     for key in _CODE:
         if value.get(key):
             raise InputError(f"{path}: {key} asks for code of this folder to be run, which make_jax never does")
-    return Settings(value, str(path))
+    return JsonObject(value, str(path))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -11,25 +11,25 @@ import pytest
 from make_jax.config import Config, InputsConfig, ModelConfig, check, from_json, to_json
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import from_definition
-from make_jax.interop.encoders import expected_shapes, flatten, nest, read_encoder
-from make_jax.interop.starting import _alike, encoders_of, start_from
+from make_jax.interop.import_encoders import expected_shapes, flatten, nest, read_encoder
+from make_jax.interop.init_encoders import _alike, init_from_encoders, read_init_encoders
 from make_jax.runs.run_folder import TOKENIZER, read_checkpoint
 from make_jax.training.loop import train
-from tests.interop import made
+from tests.interop import tiny_checkpoints as tiny
 from tests.training.tiny_run import tiny_config
 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT with its tokenizer."""
-    folder = made.write_case(tmp_path_factory.mktemp("bert"), "bert")
-    (folder / "tokenizer.json").write_text(made.tokenizer())
+    folder = tiny.write_case(tmp_path_factory.mktemp("bert"), "bert")
+    (folder / "tokenizer.json").write_text(tiny.tokenizer())
     return folder
 
 
 @pytest.fixture(scope="module")
 def deit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.write_case(tmp_path_factory.mktemp("deit"), "deit")
+    return tiny.write_case(tmp_path_factory.mktemp("deit"), "deit")
 
 
 def pretrained(config: Config, bert: Path, deit: Path) -> Config:
@@ -51,7 +51,7 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_and_goes_on_without_the
     assert "positions of 4 x 4 patches resampled to 2 x 2 (bicubic)" in told and f"of {sources[0]} (bert)" in told
     assert "model.query: its makers pool by 'cls', model.pooling is 'mean'" in told
     averaged, _, files = read_checkpoint(tmp_path / "run", "last")
-    assert files[TOKENIZER] == from_definition(made.tokenizer()).definition
+    assert files[TOKENIZER] == from_definition(tiny.tokenizer()).definition
     text, image = (
         read_encoder(str(source), kind, "x") for source, kind in zip(sources, ("text", "image"), strict=True)
     )
@@ -61,12 +61,12 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_and_goes_on_without_the
             expected = array[: len(ours[path])] if path == "position" else array
             np.testing.assert_allclose(ours[path], expected, rtol=1e-6)
     ours = flatten(averaged["image_encoder"])
-    assert ours["position"].shape == (2 + 4, made.WIDTH)  # 16 x 16 pixels, trained on 32 x 32
+    assert ours["position"].shape == (2 + 4, tiny.WIDTH)  # 16 x 16 pixels, trained on 32 x 32
     np.testing.assert_allclose(ours["position"][:2], image.arrays["position"][:2], rtol=1e-6)
     for path in image.arrays.keys() - {"position"}:
         np.testing.assert_allclose(ours[path], image.arrays[path], rtol=1e-6)
     for projection in (averaged["query_projection"], averaged["adaptation"]["title_projection"]):
-        np.testing.assert_array_equal(projection["kernel"], np.eye(made.WIDTH))  # query and title meet as they did
+        np.testing.assert_array_equal(projection["kernel"], np.eye(tiny.WIDTH))  # query and title meet as they did
     assert "begin as the identity" in told
     for source in sources:
         shutil.rmtree(source)
@@ -89,14 +89,14 @@ def test_every_field_that_differs_is_named_with_the_options_that_would_agree(tmp
     query = replace(config.model.query, layers=1, eps=1e-5)
     image = replace(config.model.image, class_tokens=1, embedding_norm=True)
     with pytest.raises(InputError) as caught:
-        encoders_of(replace(config, model=replace(config.model, query=query)))
+        read_init_encoders(replace(config, model=replace(config.model, query=query)))
     message = str(caught.value)
     assert "model.query.init_from" in message and "\n" not in message
     assert "model.query.layers is 1, the weights have 2; model.query.eps is 1e-05, the weights have 1e-12" in message
     assert "set --model.query.layers 2 --model.query.eps 1e-12" in message
     inputs = replace(config.inputs, image_mean=(0.5, 0.5, 0.5))
     with pytest.raises(InputError) as caught:
-        encoders_of(replace(config, model=replace(config.model, image=image), inputs=inputs))
+        read_init_encoders(replace(config, model=replace(config.model, image=image), inputs=inputs))
     assert "--model.image.class-tokens 2 --model.image.no-embedding-norm --inputs.image-mean 0.485 0.456 0.406" in str(
         caught.value
     )
@@ -104,37 +104,58 @@ def test_every_field_that_differs_is_named_with_the_options_that_would_agree(tmp
 
 def test_query_and_title_that_begin_alike_are_read_once_and_a_shared_one_is_placed_once(tmp_path, bert, deit):
     config = pretrained(tiny_config(tmp_path), bert, deit)
-    encoders = encoders_of(config)
+    encoders = read_init_encoders(config)
     assert encoders["model.query"] is encoders["model.title"]
     shared = replace(config, model=replace(config.model, shared_text=True))
-    assert set(encoders_of(shared)) == {"model.query", "model.image"}
+    assert set(read_init_encoders(shared)) == {"model.query", "model.image"}
 
 
 def fresh(length: int) -> dict[str, object]:
     """What a run's query encoder looks like before; only its shapes matter."""
-    shapes = {"word/embedding": (made.VOCABULARY, made.WIDTH), "position": (length, made.WIDTH)}
+    shapes = {
+        "word/embedding": (tiny.VOCABULARY, tiny.WIDTH),
+        "position": (length, tiny.WIDTH),
+    }
     return {"query_encoder": nest({path: np.zeros(shape, np.float32) for path, shape in shapes.items()})}
 
 
 @pytest.mark.parametrize(
     ("there", "asked", "expected"),
     [
-        (made.tokenizer(), made.tokenizer(first="v"), "which have other numbers; set inputs.tokenizer to"),
-        (made.tokenizer(), made.tokenizer(40), "the run's has 40 word pieces, that of model.query.init_from 48"),
-        (None, made.tokenizer(40), "the run's has 40 word pieces, the weights of model.query.init_from 48"),
-        (made.tokenizer(60), made.tokenizer(60), "its tokenizer counts 60 word pieces, its weights 48"),
+        (
+            tiny.tokenizer(),
+            tiny.tokenizer(first="v"),
+            "which have other numbers; set inputs.tokenizer to",
+        ),
+        (
+            tiny.tokenizer(),
+            tiny.tokenizer(40),
+            "the run's has 40 word pieces, that of model.query.init_from 48",
+        ),
+        (None, tiny.tokenizer(40), "the run's has 40 word pieces, the weights of model.query.init_from 48"),
+        (
+            tiny.tokenizer(60),
+            tiny.tokenizer(60),
+            "its tokenizer counts 60 word pieces, its weights 48",
+        ),
     ],
 )
 def test_a_tokenizer_that_is_not_that_of_the_weights_is_refused(bert, there, asked, expected):
     encoder = replace(read_encoder(str(bert), "text", "x"), tokenizer=there)
     with pytest.raises(InputError, match=expected):
-        start_from(fresh(8), {"model.query": encoder}, Config(), from_definition(asked), lambda line: None)
+        init_from_encoders(fresh(8), {"model.query": encoder}, Config(), from_definition(asked), lambda line: None)
 
 
 def test_texts_longer_than_the_weights_have_positions_for_are_refused(bert):
     encoder = read_encoder(str(bert), "text", "x")
     with pytest.raises(InputError, match=r"positions for 20 tokens, the run asks for 21; lower inputs.query_tokens"):
-        start_from(fresh(21), {"model.query": encoder}, Config(), from_definition(made.tokenizer()), lambda line: None)
+        init_from_encoders(
+            fresh(21),
+            {"model.query": encoder},
+            Config(),
+            from_definition(tiny.tokenizer()),
+            lambda line: None,
+        )
 
 
 def test_weights_without_a_tokenizer_ask_for_one_before_anything_is_written(tmp_path, bert, deit):
@@ -146,7 +167,7 @@ def test_weights_without_a_tokenizer_ask_for_one_before_anything_is_written(tmp_
 
 
 def test_pixels_follow_the_preprocessing_that_lies_beside_the_weights(tmp_path):
-    source = made.write_case(tmp_path / "clip", "clip")
+    source = tiny.write_case(tmp_path / "clip", "clip")
     assert read_encoder(str(source), "image", "x").pixels.mean == (0.48145466, 0.4578275, 0.40821073)
     (source / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}')
     assert read_encoder(str(source), "image", "x").pixels.mean == (0.1, 0.2, 0.3)
@@ -199,18 +220,21 @@ def test_the_default_image_encoder_has_the_parameters_that_it_always_had():
 
 def test_pieces_that_the_weights_lack_begin_at_random_behind_theirs(bert):
     encoder = read_encoder(str(bert), "text", "x")
-    asked = from_definition(made.tokenizer(made.VOCABULARY + 8))
+    asked = from_definition(tiny.tokenizer(tiny.VOCABULARY + 8))
     shapes = {path: array.shape for path, array in encoder.arrays.items()}
-    shapes |= {"word/embedding": (made.VOCABULARY + 8, made.WIDTH), "position": (8, made.WIDTH)}
+    shapes |= {
+        "word/embedding": (tiny.VOCABULARY + 8, tiny.WIDTH),
+        "position": (8, tiny.WIDTH),
+    }
     rng = np.random.default_rng(0)
     before = {"query_encoder": nest({path: rng.normal(size=shape) for path, shape in shapes.items()})}
     config = pretrained(Config(), bert, bert)
     told: list[str] = []
-    table = flatten(start_from(before, {"model.query": encoder}, config, asked, told.append))[
+    table = flatten(init_from_encoders(before, {"model.query": encoder}, config, asked, told.append))[
         "query_encoder/word/embedding"
     ]
     theirs = encoder.arrays["word/embedding"]
-    np.testing.assert_array_equal(table[: made.VOCABULARY], theirs)
-    assert len(np.unique(table[made.VOCABULARY :], axis=0)) == 8
-    assert 0.5 < table[made.VOCABULARY :].std() / theirs.std() < 2
+    np.testing.assert_array_equal(table[: tiny.VOCABULARY], theirs)
+    assert len(np.unique(table[tiny.VOCABULARY :], axis=0)) == 8
+    assert 0.5 < table[tiny.VOCABULARY :].std() / theirs.std() < 2
     assert any("8 word pieces begin at random" in line for line in told)

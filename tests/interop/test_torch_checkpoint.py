@@ -13,9 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from make_jax.config import Config, DataConfig, MatchingConfig, TrainConfig
 from make_jax.errors import InputError
-from make_jax.interop import served as beside
-from make_jax.interop import torch_files
-from make_jax.interop.served import searching, unpack
+from make_jax.interop import bundle as beside
+from make_jax.interop import torch_checkpoint
+from make_jax.interop.bundle import search_config, unpack_keywords
 from make_jax.model.keyword_evidence import unpack as unpack_on_device
 from make_jax.model.make import Make
 from tests.interop.exports import MODELS, TITLES, random_params, served
@@ -28,7 +28,7 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export that no test changes."""
     folder = tmp_path_factory.mktemp("export")
     of = served(FASHION)
-    torch_files.write(folder, random_params(of), of)
+    torch_checkpoint.write(folder, random_params(of), of)
     return folder
 
 
@@ -42,15 +42,15 @@ def export(intact: Path, tmp_path: Path) -> Path:
 def test_what_goes_out_comes_back_bit_by_bit(tmp_path, name):
     of = served(MODELS[name])
     params = random_params(of)
-    torch_files.write(tmp_path, params, of)
-    back, again = torch_files.read(tmp_path)
+    torch_checkpoint.write(tmp_path, params, of)
+    back, again = torch_checkpoint.read(tmp_path)
     assert jax.tree.structure(back) == jax.tree.structure(params)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(back), strict=True))
     assert again.config == of.config
     assert (again.keywords, again.origin) == (of.keywords, of.origin)
     assert again.tokenizer.definition == of.tokenizer.definition
     assert set(load_file(tmp_path / "model.safetensors")) == {
-        row.theirs[0] for row in torch_files.rows(of.config.model, len(of.keywords))
+        row.theirs[0] for row in torch_checkpoint.tensor_mapping(of.config.model, len(of.keywords))
     }
 
 
@@ -66,22 +66,22 @@ def test_heads_of_training_stay_behind(tmp_path):
     shapes = jax.eval_shape(whole.init, jax.random.key(0), batch)["params"]
     assert {"matching", "query_head", "title_head", "patch_head"} <= shapes.keys()
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
-    torch_files.write(tmp_path, params, of)
-    back, _ = torch_files.read(tmp_path)
+    torch_checkpoint.write(tmp_path, params, of)
+    back, _ = torch_checkpoint.read(tmp_path)
     assert back.keys() == shapes.keys() - {"matching", "query_head", "title_head", "patch_head"}
 
 
 def test_no_path_of_a_machine_goes_out():
     data, train = DataConfig(catalog="/home/me/shop.zip", cache="/tmp/c"), TrainConfig(init_from="/home/me/run")
     query = replace(FASHION.query, init_from="/home/me/minilm")
-    config = searching(Config(run="/home/me/runs/a", data=data, train=train, model=replace(FASHION, query=query)))
+    config = search_config(Config(run="/home/me/runs/a", data=data, train=train, model=replace(FASHION, query=query)))
     assert (config.run, config.data.catalog, config.train.init_from) == ("a", "shop.zip", "run")
     assert (config.data.cache, config.model.query.init_from) == ("", "minilm")
 
 
 def test_keywords_unpacked_on_the_host_are_those_unpacked_on_the_device():
     packed = np.random.default_rng(0).integers(0, 1 << 32, (5, 3), np.uint32)
-    assert np.array_equal(unpack(packed, 80), np.asarray(unpack_on_device(jnp.asarray(packed), 80)))
+    assert np.array_equal(unpack_keywords(packed, 80), np.asarray(unpack_on_device(jnp.asarray(packed), 80)))
 
 
 def test_a_tokenizer_reads_the_export_as_transformers_does(intact):
@@ -89,7 +89,7 @@ def test_a_tokenizer_reads_the_export_as_transformers_does(intact):
 
     theirs = AutoTokenizer.from_pretrained(intact)
     texts = ["red shirt", "[MASK] blue", TITLES[0]]
-    tokens, mask = beside.read(intact).tokenizer.encode(texts, 8)
+    tokens, mask = beside.read_bundle(intact).tokenizer.encode(texts, 8)
     found = theirs(texts, padding="max_length", max_length=8, truncation=True, return_tensors="np")
     assert np.array_equal(found["input_ids"], tokens)
     assert np.array_equal(found["attention_mask"].astype(bool), mask)
@@ -138,5 +138,5 @@ def test_what_is_no_export_is_refused_in_one_line(export, what):
     change, message = BAD[what]
     change(export)
     with pytest.raises(InputError, match=message) as raised:
-        torch_files.read(export)
+        torch_checkpoint.read(export)
     assert "\n" not in str(raised.value)

@@ -23,14 +23,14 @@ from make_jax.errors import InputError
 from make_jax.inputs.batch import Batch, product_part
 from make_jax.inputs.images import WHITE, load
 from make_jax.inputs.tokenizer import Tokenizer, from_definition
-from make_jax.interop.source import read_json
+from make_jax.interop.model_folder import read_json
 
 MODEL_TYPE = "make_jax"  # in config.json
-CONFIG, TOKENIZER, KEYWORDS, CARD = "config.json", "tokenizer.json", "keywords.json", "README.md"
+CONFIG, TOKENIZER, KEYWORDS, MODEL_CARD = "config.json", "tokenizer.json", "keywords.json", "README.md"
 
 
 @dataclass(frozen=True)
-class Served:
+class ModelBundle:
     """All that a model has beside its parameters."""
 
     config: Config  # of its run, without what only training uses and without paths of a machine
@@ -48,7 +48,7 @@ class Served:
         """query_tokens [B, Lq] int32, query_mask [B, Lq] bool, query_keywords [B, n] bool."""
         tokens, mask = self.tokenizer.encode(texts, self.config.inputs.query_tokens)
         packed = self.keywords.pack([self.keywords.tag(text) for text in texts])
-        keywords = unpack(packed, self.dimensions)
+        keywords = unpack_keywords(packed, self.dimensions)
         return {"query_tokens": tokens, "query_mask": mask, "query_keywords": keywords}
 
     def products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Batch:
@@ -97,7 +97,7 @@ class Served:
             (folder / name).write_text(text, encoding="utf-8")
 
 
-def is_served(folder: Path) -> bool:
+def is_bundle(folder: Path) -> bool:
     """Whether the folder says that `write` wrote it; reads nothing else. False for a damaged config.json too."""
     try:
         return read_json(folder / CONFIG).values.get("model_type") == MODEL_TYPE
@@ -105,7 +105,7 @@ def is_served(folder: Path) -> bool:
         return False
 
 
-def read(folder: Path) -> Served:
+def read_bundle(folder: Path) -> ModelBundle:
     """What `write` wrote. InputError that names the file where it is absent or something else."""
     told = read_json(folder / CONFIG)
     if (found := told.text("model_type", "")) != MODEL_TYPE:
@@ -119,7 +119,7 @@ def read(folder: Path) -> Served:
         except UnicodeDecodeError as error:
             raise InputError(f"{folder / name}: not UTF-8: {error}") from None
     config = _checked(json.dumps(told.part("settings").values), f"{told.where}: settings")
-    served = Served(
+    served = ModelBundle(
         config,
         from_definition(texts[TOKENIZER]),
         KeywordVocabulary.from_json(texts[KEYWORDS], str(folder / KEYWORDS)),
@@ -144,7 +144,7 @@ def _checked(settings: str, where: str) -> Config:
     return config
 
 
-def searching(config: Config) -> Config:
+def search_config(config: Config) -> Config:
     """The settings of an export: the model without what only training and re-ranking use, and no paths of a machine."""
     m = config.model
     model = replace(
@@ -166,8 +166,8 @@ def searching(config: Config) -> Config:
     )
 
 
-def left_out(model: ModelConfig) -> list[str]:
-    """What `searching` leaves out of a model, in words."""
+def omitted_parts(model: ModelConfig) -> list[str]:
+    """What `search_config` leaves out of a model, in words."""
     there = {"matching encoder": model.matching.layers, "heads of masked modelling": model.mlm or model.mpm != "none"}
     return [f"the {name}" for name, has in there.items() if has]
 
@@ -183,7 +183,7 @@ def tokenizer_files(tokenizer: Tokenizer, longest: int) -> dict[str, str]:
     return {TOKENIZER: tokenizer.definition, "tokenizer_config.json": json.dumps(config, indent=2) + "\n"}
 
 
-def unpack(packed: UInt32[np.ndarray, "B words"], count: int) -> Bool[np.ndarray, "B count"]:
+def unpack_keywords(packed: UInt32[np.ndarray, "B words"], count: int) -> Bool[np.ndarray, "B count"]:
     """The first `count` keywords of packed sets."""
     number = np.arange(count)
     bits = packed[:, number // 32] >> (number % 32).astype(np.uint32)

@@ -13,14 +13,14 @@ import pytest
 
 from make_jax.config import Config, ImageConfig, InputsConfig, ModelConfig, TextConfig
 from make_jax.inputs.tokenizer import Tokenizer, from_definition
-from make_jax.interop.encoders import expected_shapes, flatten, nest, read_encoder
 from make_jax.interop.families.bert import BERT
 from make_jax.interop.families.vit import VIT
-from make_jax.interop.names import Family, convert
-from make_jax.interop.starting import start_from
+from make_jax.interop.import_encoders import expected_shapes, flatten, nest, read_encoder
+from make_jax.interop.init_encoders import init_from_encoders
+from make_jax.interop.tensor_names import EncoderFamily, convert
 from make_jax.model.image import ImageEncoder
 from make_jax.model.text import TextEncoder
-from tests.interop import made
+from tests.interop import tiny_checkpoints as tiny
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install make_jax[torch]")
 import transformers  # noqa: E402
@@ -49,8 +49,8 @@ def randomised(model: Any) -> Any:
 
 def text_models() -> dict[str, Any]:
     t = transformers
-    text = {**made.TEXT, "vocab_size": made.VOCABULARY}
-    clip = t.ChineseCLIPConfig(text_config=text, vision_config=made.VISION, projection_dim=8)
+    text = {**tiny.TEXT, "vocab_size": tiny.VOCABULARY}
+    clip = t.ChineseCLIPConfig(text_config=text, vision_config=tiny.VISION, projection_dim=8)
     return {
         "bert": lambda: t.BertModel(t.BertConfig(**text)),
         "bert-mlm": lambda: t.BertForMaskedLM(t.BertConfig(**text, layer_norm_eps=1e-5, hidden_act="gelu_new")),
@@ -61,9 +61,9 @@ def text_models() -> dict[str, Any]:
 
 
 def image_models() -> dict[str, Any]:
-    t, vision = transformers, made.VISION
-    clip = {"text_config": dict(made.TEXT), "vision_config": vision, "projection_dim": 8}
-    dinov2 = t.Dinov2Config(**made.DINOV2, layerscale_value=0.5)
+    t, vision = transformers, tiny.VISION
+    clip = {"text_config": dict(tiny.TEXT), "vision_config": vision, "projection_dim": 8}
+    dinov2 = t.Dinov2Config(**tiny.DINOV2, layerscale_value=0.5)
     return {
         "vit": lambda: t.ViTModel(t.ViTConfig(**vision)),
         "vit-classifier": lambda: t.ViTForImageClassification(t.ViTConfig(**vision, layer_norm_eps=1e-6)),
@@ -72,9 +72,9 @@ def image_models() -> dict[str, Any]:
         "clip": lambda: t.CLIPModel(t.CLIPConfig(**clip)),
         "clip-vision": lambda: t.CLIPVisionModel(t.CLIPVisionConfig(**vision)),
         "chinese-clip": lambda: t.ChineseCLIPModel(t.ChineseCLIPConfig(**clip)),
-        "siglip": lambda: t.SiglipModel(t.SiglipConfig(text_config=dict(made.TEXT), vision_config=vision)),
+        "siglip": lambda: t.SiglipModel(t.SiglipConfig(text_config=dict(tiny.TEXT), vision_config=vision)),
         "siglip2": lambda: t.Siglip2Model(
-            t.Siglip2Config(text_config=dict(made.TEXT), vision_config=made.SIGLIP2)
+            t.Siglip2Config(text_config=dict(tiny.TEXT), vision_config=tiny.SIGLIP2)
         ),
     }  # fmt: skip
 
@@ -88,7 +88,7 @@ def tower(model: Any, kind: str) -> Any:
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     """Of as many word pieces as the tiny models have."""
-    return from_definition(made.tokenizer())
+    return from_definition(tiny.tokenizer())
 
 
 def started(folder: Path, kind: str, settings: Any, inputs: InputsConfig, tokenizer: Tokenizer) -> Any:
@@ -98,7 +98,7 @@ def started(folder: Path, kind: str, settings: Any, inputs: InputsConfig, tokeni
     length = inputs.query_tokens if kind == "text" else 0
     name, place = ("query_encoder", "model.query") if kind == "text" else ("image_encoder", "model.image")
     if kind == "text":
-        shapes = expected_shapes(kind, encoder.settings, made.VOCABULARY, length)
+        shapes = expected_shapes(kind, encoder.settings, tiny.VOCABULARY, length)
     else:
         image = ImageEncoder(settings, inputs.image_mean, inputs.image_std)
         pixels = jax.ShapeDtypeStruct((1, inputs.image_height, inputs.image_width, 3), jnp.uint8)
@@ -106,7 +106,7 @@ def started(folder: Path, kind: str, settings: Any, inputs: InputsConfig, tokeni
         shapes = {path: leaf.shape for path, leaf in flatten(tree["params"]).items()}
     fresh = {name: nest({path: np.zeros(shape, np.float32) for path, shape in shapes.items()})}
     told: list[str] = []
-    new = start_from(fresh, {place: encoder}, Config(model=model, inputs=inputs), tokenizer, told.append)
+    new = init_from_encoders(fresh, {place: encoder}, Config(model=model, inputs=inputs), tokenizer, told.append)
     return new[name], told
 
 
@@ -131,15 +131,15 @@ def test_every_layer_of_a_text_encoder_equals_pytorch_with_padding_and_odd_lengt
     params, _ = started(tmp_path, "text", settings, InputsConfig(query_tokens=length), tokenizer)
     rng = np.random.default_rng(1)
     mask = np.arange(length)[None] < np.array([7, 5, 3, 1])[:, None]
-    tokens = np.where(mask, rng.integers(PAD + 1, made.VOCABULARY, mask.shape), PAD)
+    tokens = np.where(mask, rng.integers(PAD + 1, tiny.VOCABULARY, mask.shape), PAD)
     with torch.no_grad():
         theirs = tower(model, "text")(
             torch.from_numpy(tokens), torch.from_numpy(mask.astype(np.int64)), output_hidden_states=True
         ).hidden_states
-    module = TextEncoder(settings, made.VOCABULARY, length)
+    module = TextEncoder(settings, tiny.VOCABULARY, length)
     out, parts = layers_of(module, params, jnp.asarray(tokens, jnp.int32), jnp.asarray(mask))
     agree(parts["norm"][mask], theirs[0][mask], "embeddings")  # at padding RoBERTa has another position
-    for i in range(made.LAYERS):
+    for i in range(tiny.LAYERS):
         agree(parts[f"layer_{i}"][mask], theirs[i + 1][mask], f"layer {i}")
     agree(out[mask], theirs[-1][mask], "the whole")
 
@@ -150,8 +150,8 @@ def pixels_for(name: str, image: np.ndarray, mean: Any, std: Any) -> dict[str, A
     if name != "siglip2":
         given = {"pixel_values": torch.from_numpy(values.transpose(0, 3, 1, 2).copy())}
         return given if name == "dinov2" else given | {"interpolate_pos_encoding": True}
-    b, h, w = len(image), image.shape[1] // made.PATCH, image.shape[2] // made.PATCH
-    rows = values.reshape(b, h, made.PATCH, w, made.PATCH, 3).transpose(0, 1, 3, 2, 4, 5).reshape(b, h * w, -1)
+    b, h, w = len(image), image.shape[1] // tiny.PATCH, image.shape[2] // tiny.PATCH
+    rows = values.reshape(b, h, tiny.PATCH, w, tiny.PATCH, 3).transpose(0, 1, 3, 2, 4, 5).reshape(b, h * w, -1)
     return {
         "pixel_values": torch.from_numpy(rows),
         "pixel_attention_mask": torch.ones(b, h * w, dtype=torch.int64),
@@ -159,7 +159,7 @@ def pixels_for(name: str, image: np.ndarray, mean: Any, std: Any) -> dict[str, A
     }
 
 
-@pytest.mark.parametrize("size", [(made.SIDE, made.SIDE), (24, 48)], ids=["its-own-size", "another-size"])
+@pytest.mark.parametrize("size", [(tiny.SIDE, tiny.SIDE), (24, 48)], ids=["its-own-size", "another-size"])
 @pytest.mark.parametrize("name", list(image_models()) if hasattr(transformers, "ViTModel") else [])
 def test_every_layer_of_an_image_encoder_equals_pytorch(tmp_path, tokenizer, name, size):
     model = randomised(image_models()[name]())
@@ -170,14 +170,14 @@ def test_every_layer_of_an_image_encoder_equals_pytorch(tmp_path, tokenizer, nam
     mean, std = encoder.pixels.mean, encoder.pixels.std
     inputs = InputsConfig(image_height=size[0], image_width=size[1], image_mean=mean, image_std=std)
     params, told = started(tmp_path, "image", settings, inputs, tokenizer)
-    assert any("resampled to 3 x 6" in line for line in told) == (size != (made.SIDE, made.SIDE))
+    assert any("resampled to 3 x 6" in line for line in told) == (size != (tiny.SIDE, tiny.SIDE))
     image = np.random.default_rng(1).integers(0, 256, (3, *size, 3), np.uint8)
     with torch.no_grad():
         theirs = tower(model, "image")(**pixels_for(name, image, mean, std), output_hidden_states=True)
     module = ImageEncoder(settings, mean, std)
     out, parts = layers_of(module, params, jnp.asarray(image))
-    assert len(theirs.hidden_states) == made.LAYERS + 1
-    for i in range(made.LAYERS):
+    assert len(theirs.hidden_states) == tiny.LAYERS + 1
+    for i in range(tiny.LAYERS):
         agree(parts[f"layer_{i}"], theirs.hidden_states[i + 1], f"layer {i}")
     if settings.embedding_norm:  # of CLIP, which norms the pooled state alone
         agree(out[:, 0], theirs.pooler_output, "pooled")
@@ -185,12 +185,17 @@ def test_every_layer_of_an_image_encoder_equals_pytorch(tmp_path, tokenizer, nam
         agree(out, theirs.last_hidden_state, "the whole")
 
 
-def gradients_as_ours(model: Any, family: Family, settings: Any, size: int, length: int) -> dict[str, np.ndarray]:
+def gradients_as_ours(
+    model: Any, family: EncoderFamily, settings: Any, size: int, length: int
+) -> dict[str, np.ndarray]:
     """PyTorch's gradients under our names: the table is linear, so it carries them too."""
     theirs = {name: p.grad.numpy() for name, p in published(model).items() if p.grad is not None}
     expected = expected_shapes(family.kind, settings, size, length)
     found = convert(
-        family.rows(made.LAYERS), expected, {name: g.shape for name, g in theirs.items()}, theirs.__getitem__
+        family.rows(tiny.LAYERS),
+        expected,
+        {name: g.shape for name, g in theirs.items()},
+        theirs.__getitem__,
     )
     assert not found.problems
     return found.arrays
@@ -230,33 +235,33 @@ def compare_gradients(ours: Any, theirs: dict[str, np.ndarray]) -> None:
 
 
 def test_gradients_of_one_loss_equal_pytorch_for_bert(tmp_path):
-    model = randomised(transformers.BertModel(transformers.BertConfig(**made.TEXT)))
+    model = randomised(transformers.BertModel(transformers.BertConfig(**tiny.TEXT)))
     model.save_pretrained(tmp_path)
     encoder = read_encoder(str(tmp_path), "text", "init_from")
     rng = np.random.default_rng(2)
     mask = np.arange(9)[None] < np.array([9, 4, 6])[:, None]
-    tokens = rng.integers(0, made.VOCABULARY, mask.shape)
-    weights = (rng.normal(size=(*mask.shape, made.WIDTH)) * mask[..., None]).astype(np.float32)
+    tokens = rng.integers(0, tiny.VOCABULARY, mask.shape)
+    weights = (rng.normal(size=(*mask.shape, tiny.WIDTH)) * mask[..., None]).astype(np.float32)
     states = model(torch.from_numpy(tokens), torch.from_numpy(mask.astype(np.int64))).last_hidden_state
     (torch.tanh(states) * torch.from_numpy(weights)).sum().backward()
-    module = TextEncoder(TextConfig(**encoder.settings), made.VOCABULARY, made.LENGTH)
+    module = TextEncoder(TextConfig(**encoder.settings), tiny.VOCABULARY, tiny.LENGTH)
 
     def loss(params: Any) -> Any:
         out = module.apply({"params": params}, jnp.asarray(tokens, jnp.int32), jnp.asarray(mask))
         return jnp.sum(jnp.tanh(out) * weights)
 
     ours = jax.grad(loss)(nest(encoder.arrays))
-    compare_gradients(ours, gradients_as_ours(model, BERT, encoder.settings, made.VOCABULARY, made.LENGTH))
+    compare_gradients(ours, gradients_as_ours(model, BERT, encoder.settings, tiny.VOCABULARY, tiny.LENGTH))
 
 
 def test_gradients_of_one_loss_equal_pytorch_for_vit(tmp_path):
-    model = randomised(transformers.ViTModel(transformers.ViTConfig(**made.VISION)))
+    model = randomised(transformers.ViTModel(transformers.ViTConfig(**tiny.VISION)))
     model.save_pretrained(tmp_path)
     encoder = read_encoder(str(tmp_path), "image", "init_from")
     assert encoder.pixels is not None
     rng = np.random.default_rng(2)
-    image = rng.integers(0, 256, (3, made.SIDE, made.SIDE, 3), np.uint8)
-    weights = rng.normal(size=(3, 1 + made.PATCHES, made.WIDTH)).astype(np.float32)
+    image = rng.integers(0, 256, (3, tiny.SIDE, tiny.SIDE, 3), np.uint8)
+    weights = rng.normal(size=(3, 1 + tiny.PATCHES, tiny.WIDTH)).astype(np.float32)
     mean, std = encoder.pixels.mean, encoder.pixels.std
     given = pixels_for("vit", image, mean, std)
     (torch.tanh(model(**given).last_hidden_state) * torch.from_numpy(weights)).sum().backward()
@@ -266,10 +271,10 @@ def test_gradients_of_one_loss_equal_pytorch_for_vit(tmp_path):
         return jnp.sum(jnp.tanh(module.apply({"params": params}, jnp.asarray(image))) * weights)
 
     ours = jax.grad(loss)(nest(encoder.arrays))
-    compare_gradients(ours, gradients_as_ours(model, VIT, encoder.settings, made.SIDE, 0))
+    compare_gradients(ours, gradients_as_ours(model, VIT, encoder.settings, tiny.SIDE, 0))
 
 
-@pytest.mark.parametrize("name", list(made.CASES))
+@pytest.mark.parametrize("name", list(tiny.CASES))
 def test_the_names_of_hand_made_checkpoints_are_those_that_transformers_saves(tmp_path, name):
     models = image_models() | {key: make for key, make in text_models().items() if key in KINDS_OF_TEXT}
     model = models[name]()
@@ -277,7 +282,7 @@ def test_the_names_of_hand_made_checkpoints_are_those_that_transformers_saves(tm
     from safetensors.numpy import load_file
 
     theirs = {key: value.shape for key, value in load_file(tmp_path / "model.safetensors").items()}
-    hand_made = made.CASES[name][1]
+    hand_made = tiny.CASES[name][1]
     plain = {key.removeprefix("roberta."): shape for key, shape in hand_made.items()}
     saved = {key.removeprefix("roberta."): shape for key, shape in theirs.items()}
     encoder_names = {key for key in plain if "pooler" not in key}

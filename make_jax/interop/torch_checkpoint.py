@@ -1,0 +1,153 @@
+"""The PyTorch export: Flax parameters as the state dict of `torch_make.MakeModel` and back, bit by bit. Needs no torch.
+
+One table, `tensor_mapping`, serves both directions. Encoder tensors have the names under which transformers saves BERT
+and ViT; all others have the path of the Flax parameter with dots.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from make_jax.config import ModelConfig
+from make_jax.errors import InputError
+from make_jax.interop.bundle import CONFIG, ModelBundle, read_bundle
+from make_jax.interop.families.bert import BERT
+from make_jax.interop.families.vit import VIT
+from make_jax.interop.import_encoders import flatten, listed, nest
+from make_jax.interop.model_folder import WEIGHTS, open_model_folder
+from make_jax.interop.tensor_names import INVERSE, EncoderFamily, ParamMapping, Params, convert, dense, norm, same
+from make_jax.model.keyword_evidence import EPS, LENGTH, RIVAL
+from make_jax.model.make import Make
+
+CONSTANTS = {"eps": EPS, "rival": RIVAL, "length": LENGTH}  # of keyword evidence
+_TRAINING_ONLY = ("matching", "query_head", "title_head", "patch_head")  # submodules that `search_config` drops
+
+
+def write(folder: Path, params: Params, bundle: ModelBundle) -> None:
+    """Writes model.safetensors and the bundle's files into an existing folder."""
+    leaves = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(search_params(params)).items()}
+    table = tensor_mapping(bundle.config.model, len(bundle.keywords))
+    assert {row.ours for row in table} == leaves.keys()
+    save_file(to_tensors(table, leaves.__getitem__), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors creates files with mode 0600
+    bundle.write(folder)
+
+
+def read(folder: Path) -> tuple[Params, ModelBundle]:
+    """Returns the parameters, as NumPy arrays, and the bundle of a folder.
+
+    Raises:
+        InputError: a file is missing, damaged, a pickle, or requests custom code; tensors are missing, unknown or of
+            another shape (all listed); or the constants of keyword evidence differ from this version's.
+    """
+    bundle = read_bundle(folder)
+    if dict(bundle.evidence) != CONSTANTS:
+        raise InputError(f"{folder / CONFIG}: evidence is {bundle.evidence}, this make_jax has {CONSTANTS}")
+    source = open_model_folder(folder)
+    table = tensor_mapping(bundle.config.model, len(bundle.keywords))
+    shapes = {name: source.shape(name) for name in source.tensors}
+    known = {row.theirs[0] for row in table}
+    converted = convert(table, param_shapes(bundle), shapes, source.read)
+    unknown = [f"{name} {list(shape)} is unknown" for name, shape in shapes.items() if name not in known]
+    if problems := [*converted.problems, *unknown]:
+        raise InputError(f"{folder}: the tensors are not those of its {CONFIG}: {listed(problems)}")
+    return nest(converted.arrays), bundle
+
+
+def make_module(bundle: ModelBundle) -> Make:
+    """Returns the Flax module whose parameters an export holds."""
+    keywords = bundle.keywords
+    return Make(
+        bundle.config.model, bundle.config.inputs, bundle.tokenizer.vocabulary_size, len(keywords), keywords.rivals
+    )
+
+
+def search_params(params: Params) -> Params:
+    """Returns the parameters that search uses: those of a run without the training-only submodules."""
+    return {name: tree for name, tree in params.items() if name not in _TRAINING_ONLY}
+
+
+def param_shapes(bundle: ModelBundle) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each parameter by path, without computing values."""
+    row = bundle.queries([""]) | bundle.products([""], [None])
+    batch = {name: jnp.zeros(array.shape, array.dtype) for name, array in row.items() if name != "query_keywords"}
+    tree = jax.eval_shape(make_module(bundle).init, jax.random.key(0), batch)
+    return {path: leaf.shape for path, leaf in flatten(tree["params"]).items()}
+
+
+def tensor_mapping(model: ModelConfig, keywords: int) -> list[ParamMapping]:
+    """Returns the table of a search model; `keywords` is the size of the keyword vocabulary."""
+    m, a = model, model.adaptation
+    dual_encoder = a.modalities == "both" and not a.single_stream
+    table = [*_encoder(BERT, m.query.layers, "query_encoder"), *_dense("query_projection")]
+    if m.enrichment and keywords:
+        table += [*_dense("enhancement/predict"), *_dense("enhancement/gate"), _param("enhancement/embedding", 2)]
+    if a.single_stream:
+        stream = _encoder(BERT, m.title.layers, "product_encoder", "product_encoder.encoder")
+        table += [row._replace(rule=same) if row.ours.endswith("/type") else row for row in stream]  # both token types
+        table += [*_dense("product_encoder/patch"), *_dense("product_encoder/projection")]
+    else:
+        if a.modalities != "image" and not m.shared_text:
+            table += _encoder(BERT, m.title.layers, "title_encoder")
+        if a.modalities != "title":
+            table += _image_encoder(m)
+        table += _modal_adaptation(m) if dual_encoder else _dense("product_projection")
+    if min(m.evidence, keywords):
+        table.append(_param("keyword_evidence/known", 1))
+        for name in ("title", "image") if dual_encoder else ("product",):
+            table += [*_dense(f"keyword_evidence/{name}/hidden"), *_dense(f"keyword_evidence/{name}/predict")]
+    return [*table, _param("log_scale", 0), _param("bias", 0)]
+
+
+def to_tensors(table: list[ParamMapping], read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the tensors that `table` makes of our parameters; `read` returns a parameter by its path."""
+    return {row.theirs[0]: np.array(INVERSE[row.rule](read(row.ours)), order="C") for row in table}
+
+
+def _encoder(family: EncoderFamily, layers: int, ours: str, theirs: str = "") -> list[ParamMapping]:
+    """An encoder's table with the encoder's own name in front of every name."""
+    return [
+        ParamMapping(f"{ours}/{row.ours}", tuple(f"{theirs or ours}.{name}" for name in row.theirs), *row[2:])
+        for row in family.rows(layers)
+    ]
+
+
+def _image_encoder(model: ModelConfig) -> list[ParamMapping]:
+    table = _encoder(VIT, model.image.layers, "image_encoder")
+    if not model.image.class_tokens:
+        table = [row for row in table if row.ours != "image_encoder/class"]
+    if model.image.embedding_norm:
+        table += norm("image_encoder.embeddings.norm", "image_encoder/embedding_norm")
+    return table
+
+
+def _modal_adaptation(model: ModelConfig) -> list[ParamMapping]:
+    a = model.adaptation
+    table = [*_dense("adaptation/title_projection"), *_dense("adaptation/image_projection")]
+    if a.weights == "gate":
+        if model.title.width != model.image.width:
+            table += _dense("adaptation/gate_image")
+        table += [*_dense("adaptation/gate_in"), *_dense("adaptation/gate_out")]
+    if a.cross_attention:
+        for block in ("adaptation/title_attends_image", "adaptation/image_attends_title"):
+            for part in ("attention_norm", "mlp_norm"):
+                table += norm(f"{block}/{part}".replace("/", "."), f"{block}/{part}")
+            for part in ("query", "key", "value", "out"):
+                table += _dense(f"{block}/attention/{part}")
+            for theirs, ours in (("first", "in"), ("second", "out")):  # "in" is a Python keyword
+                table += dense(f"{block}/mlp/{theirs}".replace("/", "."), f"{block}/mlp/{ours}")
+    return table
+
+
+def _dense(path: str) -> tuple[ParamMapping, ParamMapping]:
+    """A dense layer under its own path."""
+    return dense(path.replace("/", "."), path)
+
+
+def _param(path: str, rank: int) -> ParamMapping:
+    """A bare parameter under its own path."""
+    return ParamMapping(path, (path.replace("/", "."),), same, (rank,))

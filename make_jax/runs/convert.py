@@ -1,0 +1,84 @@
+"""A run as an export, and a PyTorch folder as a run: `convert.py export` and `convert.py import --from torch`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import make_jax
+from make_jax.command_line import ExportOptions
+from make_jax.config import from_json, to_json
+from make_jax.errors import InputError
+from make_jax.files import folder_atomically
+from make_jax.inputs.tokenizer import from_definition
+from make_jax.interop import torch_checkpoint
+from make_jax.interop.bundle import ModelBundle, omitted_parts, search_config
+from make_jax.interop.export import EXPORTERS, export_model
+from make_jax.interop.model_card import model_card, reports_of_step
+from make_jax.interop.model_folder import resolve_model_folder
+from make_jax.runs.checkpoints import Checkpoints
+from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, read_checkpoint, read_keywords
+
+Log = Callable[[str], None]
+
+
+def export_run(options: ExportOptions, log: Log) -> None:
+    """Writes a checkpoint of a run to the new folder OUT in the requested form, completely or not at all.
+
+    `log` receives one line per remark. Raises InputError, with nothing written, when OUT exists, RUN is not a run, the
+    model has no such form, or a library is missing.
+    """
+    out = Path(options.out)
+    if out.exists():
+        raise InputError(f"OUT: {out} exists; name a folder that does not")
+    EXPORTERS[options.to].check_libraries()
+    params, metadata, files = read_checkpoint(options.run, options.checkpoint)
+    config = from_json(files[CONFIG], f"{options.run}/{CONFIG}")
+    keywords = read_keywords(files, Path(options.run))
+    origin = {
+        "run": Path(options.run).resolve().name,
+        "checkpoint": options.checkpoint,
+        "step": metadata["position"],
+        "training_seconds": metadata["seconds"],
+        "commit": metadata.get("commit"),
+        "catalog_digest": metadata.get("catalog_digest"),
+        "make_jax": make_jax.__version__,
+    }
+    tokenizer = from_definition(files[TOKENIZER])
+    bundle = ModelBundle(search_config(config), tokenizer, keywords, torch_checkpoint.CONSTANTS, origin)
+    reports = reports_of_step(Path(options.run), metadata["position"])
+    export_model(out, params, bundle, model_card(bundle, metadata, reports, options.to), options.to)
+    for part in omitted_parts(config.model):
+        log(f"left out, because search does not use it: {part}")
+    if config.model.dtype != "float32" and options.to != "stablehlo":
+        log(f"the run computes matrix products in {config.model.dtype}, this form in float32: scores differ by that")
+    log(f"{out}: step {metadata['position']} of {options.run} as {options.to}")
+
+
+def import_torch(source: str, out: str, log: Log) -> None:
+    """Writes the run folder `out` from a folder that `export --to torch` or PyTorch's `save_pretrained` wrote.
+
+    The run has one checkpoint, at step 0, with bit-identical parameters; `eval.py`, `export` and `train.init_from`
+    accept it. Raises InputError, with nothing written, when OUT exists or SOURCE is incomplete
+    (`interop.torch_checkpoint.read`).
+    """
+    if Path(out).exists():
+        raise InputError(f"OUT: {out} exists; name a folder that does not")
+    params, bundle = torch_checkpoint.read(resolve_model_folder(source, "SOURCE"))
+    config = to_json(replace(bundle.config, run=out))
+    files = {CONFIG: config, TOKENIZER: bundle.tokenizer.definition, KEYWORDS: bundle.keywords.to_json()}
+    # How long PyTorch trained since the export is unknown, so the clock starts at 0.
+    metadata: dict[str, Any] = {"position": 0, "seconds": 0.0, "init_from": dict(bundle.origin)}
+    metadata |= {name: bundle.origin.get(name) for name in ("catalog_digest", "commit")}
+    with folder_atomically(out) as partial_folder:
+        checkpoints = Checkpoints(partial_folder / CHECKPOINTS)
+        try:
+            checkpoints.save("best", 0, {"params": jax.tree.map(jnp.asarray, params)}, metadata, files)
+        finally:
+            checkpoints.close()
+        (partial_folder / CONFIG).write_text(config, encoding="utf-8")
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    log(f"{out}: a run with {count / 1e6:.1f}M parameters at step 0; eval.py and train.init_from take it")
