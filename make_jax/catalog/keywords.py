@@ -31,13 +31,13 @@ _GAP = re.compile(r"[\W_]+")
 _APOSTROPHES = re.compile(r"(?<=\w)['\u2019](?=\w)")  # men's is mens
 
 
-def normal(text: str) -> str:
+def normalize_text(text: str) -> str:
     """A text in the form that its spellings share: NFKC, lower case, one space for all between words. Names have it."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
     return _GAP.sub(" ", _APOSTROPHES.sub("", folded)).strip()
 
 
-def spaceless(text: str) -> bool:
+def is_unsegmented(text: str) -> bool:
     """Whether a text or a name is written, in part at least, in a script that puts no space between words.
 
     A caller that puts another keyword into a query takes a name on which this agrees with the name that it replaces.
@@ -45,8 +45,8 @@ def spaceless(text: str) -> bool:
     return bool(_CHARACTER.search(text))
 
 
-def atoms(normal_text: str) -> list[tuple[int, int]]:
-    """Where the parts of a text in normal form begin and end that no name is shorter than: words of scripts with
+def token_spans(normal_text: str) -> list[tuple[int, int]]:
+    """Where the parts of a text in normalize_text form begin and end that no name is shorter than: words of scripts with
     spaces, characters of scripts without."""
     return [match.span() for match in _ATOM.finditer(normal_text)]
 
@@ -67,7 +67,7 @@ class Keyword:
 
     kind: str  # colour, brand, category, ... as the catalog names its attributes; or `TERM`
     name: str  # how people are shown it
-    names: tuple[str, ...]  # every text that stands for it, in the form of `normal`; see `spaceless` for their script
+    names: tuple[str, ...]  # every text that stands for it, in the form of `normalize_text`; see `is_unsegmented` for their script
     products: int  # training products that have it
 
     def __str__(self) -> str:
@@ -87,12 +87,12 @@ class KeywordVocabulary:
         return len(self.keywords)
 
     @property
-    def words(self) -> int:
+    def packed_words(self) -> int:
         """Length of a packed set: 32 keywords a word, at least one word."""
         return max(1, -(-len(self.keywords) // 32))
 
     @property
-    def rivals(self) -> tuple[int, ...]:
+    def exclusion_groups(self) -> tuple[int, ...]:
         """A number for each keyword, the same for all values of one attribute: a product has one of them, as a rule.
         A term has a number of its own."""
         groups: dict[str, int] = {}
@@ -104,17 +104,17 @@ class KeywordVocabulary:
     def tag(self, text: str) -> frozenset[int]:
         """The keywords in a text. Where names overlap the leftmost counts, of these the longest: "navy blue" is not
         "blue"."""
-        found = self._matcher.find_matches_as_indexes(_searchable(normal(text)))
+        found = self._matcher.find_matches_as_indexes(_searchable(normalize_text(text)))
         return frozenset(keyword for match in found for keyword in self._owners[match[0]])
 
-    def split(self, text: str) -> list[tuple[str, frozenset[int]]]:
-        """The normal form of a text, cut at the names found in it, each piece with the keywords that it names.
+    def segments(self, text: str) -> list[tuple[str, frozenset[int]]]:
+        """The normalize_text form of a text, cut at the names found in it, each piece with the keywords that it names.
 
         Pieces that are no name have no keywords; the spaces between names are such pieces. The pieces joined are
-        `normal(text)`, so a text with one keyword replaced is the pieces joined with one of them replaced. A piece may
+        `normalize_text(text)`, so a text with one keyword replaced is the pieces joined with one of them replaced. A piece may
         have a space that its name lacks, between two scripts: "T 恤".
         """
-        whole = normal(text)
+        whole = normalize_text(text)
         searchable = _searchable(whole)
         places = [place for place, character in enumerate(whole) if character != " "]
         cuts: list[tuple[str, frozenset[int]]] = []
@@ -128,17 +128,17 @@ class KeywordVocabulary:
             end = after
         return cuts if end == len(whole) else [*cuts, (whole[end:], frozenset())]
 
-    def pack(self, sets: Sequence[Iterable[int]]) -> UInt32[np.ndarray, "n words"]:
+    def pack(self, sets: Sequence[Iterable[int]]) -> UInt32[np.ndarray, "n packed_words"]:
         """Sets of keywords as bits: keyword k is bit k % 32 of word k // 32."""
-        packed = np.zeros((len(sets), self.words), np.uint32)
+        packed = np.zeros((len(sets), self.packed_words), np.uint32)
         pairs = np.array([(row, keyword) for row, of in enumerate(sets) for keyword in of], np.int64).reshape(-1, 2)
         bits = np.left_shift(np.uint32(1), (pairs[:, 1] % 32).astype(np.uint32))
         np.bitwise_or.at(packed, (pairs[:, 0], pairs[:, 1] // 32), bits)
         return packed
 
-    def of_attributes(self, attributes: dict[str, str]) -> frozenset[int]:
+    def attribute_keywords(self, attributes: dict[str, str]) -> frozenset[int]:
         """The keywords that a product's attributes say."""
-        said = (self._by_value.get((kind, normal(value))) for kind, value in attributes.items())
+        said = (self._by_value.get((kind, normalize_text(value))) for kind, value in attributes.items())
         return frozenset(keyword for keyword in said if keyword is not None)
 
     def to_json(self) -> str:
@@ -161,7 +161,7 @@ class KeywordVocabulary:
         keywords = tuple(_keyword(row, f"{where}: keywords[{number}]") for number, row in enumerate(data["keywords"]))
         first: dict[tuple[str, str], int] = {}
         for number, keyword in enumerate(keywords):
-            if first.setdefault((keyword.kind, normal(keyword.name)), number) != number:
+            if first.setdefault((keyword.kind, normalize_text(keyword.name)), number) != number:
                 raise InputError(f"{where}: keywords[{number}]: {shown(str(keyword))} stands twice, expected each once")
         return cls(keywords)
 
@@ -189,16 +189,16 @@ class KeywordVocabulary:
 
     @cached_property
     def _by_value(self) -> dict[tuple[str, str], int]:
-        return {(keyword.kind, normal(keyword.name)): number for number, keyword in enumerate(self.keywords)}
+        return {(keyword.kind, normalize_text(keyword.name)): number for number, keyword in enumerate(self.keywords)}
 
 
 def _keyword(row: Any, where: str) -> Keyword:
     if not isinstance(row, dict) or set(row) != _KEYS:
         raise InputError(f"{where}: found {shown(row)}, expected an object with the keys {', '.join(sorted(_KEYS))}")
     kind, name, names, products = row["kind"], row["name"], row["names"], row["products"]
-    if not (isinstance(kind, str) and kind and isinstance(name, str) and normal(name)):
+    if not (isinstance(kind, str) and kind and isinstance(name, str) and normalize_text(name)):
         raise InputError(f"{where}: kind {shown(kind)}, name {shown(name)}, expected two texts with a letter or digit")
-    if not isinstance(names, list) or not all(isinstance(n, str) and n and normal(n) == n for n in names):
+    if not isinstance(names, list) or not all(isinstance(n, str) and n and normalize_text(n) == n for n in names):
         raise InputError(
             f"{where}: names {shown(names)}, expected a list of texts in lower case, one space between words"
         )

@@ -1,6 +1,6 @@
 """Mines the keywords of a catalog from its training products and clicks; no judged query is read [ours].
 
-Where the catalog names attributes, every value that `least` training products have is a keyword, and a word of the
+Where the catalog names attributes, every value that `min_products` training products have is a keyword, and a word of the
 queries (terms.py) is another name for it when the clicks say so: nearly all products taken after queries with that word
 carry the value. The two languages of a catalog meet there. Where it names none, keywords are the words that queries and
 the titles of the products they took share far more often than chance.
@@ -13,13 +13,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from make_jax.catalog.keywords import TERM, Keyword, KeywordVocabulary, normal
+from make_jax.catalog.keywords import TERM, Keyword, KeywordVocabulary, normalize_text
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
 from make_jax.catalog.terms import Span, Text, composed, inside, longest, words
 from make_jax.errors import InputError
 
-Value = tuple[str, str]  # kind and normal name of a keyword
+Value = tuple[str, str]  # kind and normalize_text name of a keyword
 
 NEARLY_ALL = 0.85  # share of the taken products that carry a value, ...
 CERTAIN = 0.6  # ... its lower end, by Wilson's 95 % interval, ...
@@ -32,37 +32,37 @@ ROUNDS = 4  # of tying names to values; the first half without names that are ot
 
 
 def mine_keywords(
-    catalog: Catalog, *, attributes: bool = True, least: int = 5, largest: int = 4096
+    catalog: Catalog, *, attributes: bool = True, min_products: int = 5, max_keywords: int = 4096
 ) -> KeywordVocabulary:
     """The keywords of a catalog's training products and clicks, those of most products first.
 
     Args:
         catalog: its judged queries, and the products of other splits, are not looked at.
         attributes: whether to read them; False mines titles and clicks alone.
-        least: products that must have a keyword, and different products taken that must support a name.
-        largest: most keywords; the rarest are left out.
+        min_products: products that must have a keyword, and different products taken that must support a name.
+        max_keywords: most keywords; the rarest are left out.
 
     InputError when a number is below 1.
     """
-    for name, number in (("least", least), ("largest", largest)):
+    for name, number in (("min_products", min_products), ("max_keywords", max_keywords)):
         if number < 1:
             raise InputError(f"{name}: {number}, expected 1 or more")
     products = {product.id: product for product in catalog.products if product.split == "train"}
-    asked = _Asked.of(catalog, products, least)
+    asked = _Asked.of(catalog, products, min_products)
     if attributes and catalog.info.attributes:
         carried = {
-            product.id: frozenset((kind, normal(value)) for kind, value in product.attributes.items() if normal(value))
+            product.id: frozenset((kind, normalize_text(value)) for kind, value in product.attributes.items() if normalize_text(value))
             for product in products.values()
         }
         shown = _shown(products.values())
     else:
-        carried = _shared_words(products, asked, least)
+        carried = _shared_words(products, asked, min_products)
         shown = {}
     counts = Counter(value for values in carried.values() for value in values)
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:largest]
-    kept = {value: count for value, count in ranked if count >= least}
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:max_keywords]
+    kept = {value: count for value, count in ranked if count >= min_products}
     carried = {id: values.intersection(kept) for id, values in carried.items()}
-    names = _Ties(asked, carried, kept, least).names()
+    names = _Ties(asked, carried, kept, min_products).names()
     return KeywordVocabulary(
         tuple(
             Keyword(kind, shown.get((kind, name), name), tuple(sorted(names[kind, name])), count)
@@ -81,11 +81,11 @@ class _Asked:
     single: set[str]  # those that are not other words in a row
 
     @classmethod
-    def of(cls, catalog: Catalog, products: dict[str, Product], least: int) -> "_Asked":
+    def of(cls, catalog: Catalog, products: dict[str, Product], min_products: int) -> "_Asked":
         by_query: dict[str, set[str]] = defaultdict(set)
         for click in catalog.clicks:
             if click.product in products:
-                by_query[normal(click.query)].add(click.product)
+                by_query[normalize_text(click.query)].add(click.product)
         queries = sorted(by_query)
         texts = [Text.of(query) for query in queries]
         taken = [by_query[query] for query in queries]
@@ -93,7 +93,7 @@ class _Asked:
         for text, found in zip(texts, taken, strict=True):
             for term in {term for term, _ in text.terms()}:
                 clicks[term] += len(found)
-        known = words(texts, {term for term, count in clicks.items() if count >= least})
+        known = words(texts, {term for term, count in clicks.items() if count >= min_products})
         single = {term for term in known if not composed(term, known)}
         return cls([text.places(known) for text in texts], taken, known, single)
 
@@ -117,9 +117,9 @@ class _Ties:
     """Which names tell of which values."""
 
     def __init__(
-        self, asked: _Asked, carried: dict[str, frozenset[Value]], values: dict[Value, int], least: int
+        self, asked: _Asked, carried: dict[str, frozenset[Value]], values: dict[Value, int], min_products: int
     ) -> None:
-        self.asked, self.carried, self.values, self.least = asked, carried, values, least
+        self.asked, self.carried, self.values, self.min_products = asked, carried, values, min_products
         self.holders: dict[Value, set[str]] = defaultdict(set)
         for product, of in carried.items():
             for value in of:
@@ -158,7 +158,7 @@ class _Ties:
         for term in sorted(eligible - self.own.keys(), key=lambda term: (len(term), term)):
             found = taken.get(term, set())
             carried = Counter(value for product in found for value in self.carried[product])
-            if len(found) < self.least or not carried:
+            if len(found) < self.min_products or not carried:
                 continue
             gain, value = max((self._gain(value, count, len(found)), value) for value, count in carried.items())
             certain = gain >= SIGNIFICANT and self._nearly_all(value, carried[value], len(found))
@@ -179,7 +179,7 @@ class _Ties:
     def _reference(self, value: Value, taken: set[str]) -> float:
         """The share of products that carry a value where queries say its own name. Titles leave words out, attributes
         do not: of a term it is less than 1."""
-        if value[0] != TERM or len(taken) < self.least:
+        if value[0] != TERM or len(taken) < self.min_products:
             return 1.0
         return max(LEAST_REFERENCE, len(taken & self.holders[value]) / len(taken))
 
@@ -208,7 +208,7 @@ class _Ties:
         return needless
 
 
-def _shared_words(products: dict[str, Product], asked: _Asked, least: int) -> dict[str, frozenset[Value]]:
+def _shared_words(products: dict[str, Product], asked: _Asked, min_products: int) -> dict[str, frozenset[Value]]:
     """Product -> the words in its title that queries and the titles they took share far more often than chance."""
     taken = asked.free(set())
     texts = {id: Text.of(product.title) for id, product in products.items()}
@@ -219,7 +219,7 @@ def _shared_words(products: dict[str, Product], asked: _Asked, least: int) -> di
     shared = {
         term
         for term, held in holders.items()
-        if least <= len(held) <= TOO_GENERAL * len(products)
+        if min_products <= len(held) <= TOO_GENERAL * len(products)
         and log_likelihood_ratio(len(held & taken[term]), len(taken[term]), len(held), len(products)) >= SIGNIFICANT
     }
     return {id: frozenset((TERM, term) for term in _said(text, shared & asked.single)) for id, text in texts.items()}
@@ -237,7 +237,7 @@ def _shown(products: Iterable[Product]) -> dict[tuple[str, str], str]:
     spellings: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for product in products:
         for kind, value in product.attributes.items():
-            spellings[kind, normal(value)][value] += 1
+            spellings[kind, normalize_text(value)][value] += 1
     return {value: counts.most_common(1)[0][0] for value, counts in spellings.items()}
 
 

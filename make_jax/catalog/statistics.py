@@ -27,7 +27,7 @@ def table(catalog: Catalog, vocabulary: KeywordVocabulary, show: int) -> str:
     """
     rows = ["| query | keywords found | words without keyword | in all relevant titles |", "| --- | --- | --- | --- |"]
     for query in _spread(catalog.split_queries("val"), show):
-        pieces = vocabulary.split(query.text)
+        pieces = vocabulary.segments(query.text)
         found = frozenset[int]().union(*(keywords for _, keywords in pieces))
         rest = " ".join(piece.strip() for piece, keywords in pieces if piece.strip() and not keywords)
         cells = (

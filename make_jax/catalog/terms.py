@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
-from make_jax.catalog.keywords import atoms, normal, spaceless
+from make_jax.catalog.keywords import token_spans, normalize_text, is_unsegmented
 
 LONGEST = 8  # characters and words of a term ...
 LONGEST_WORDS = 5  # ... of which words
@@ -23,20 +23,20 @@ Span = tuple[int, int]  # first atom and the one after the last
 
 @dataclass(frozen=True)
 class Text:
-    """A text in normal form, cut into atoms: words of scripts with spaces, characters of scripts without."""
+    """A text in normalize_text form, cut into token_spans: words of scripts with spaces, characters of scripts without."""
 
-    normal: str
-    atoms: list[Span]  # begin and end of each in `normal`
+    normalize_text: str
+    token_spans: list[Span]  # begin and end of each in `normalize_text`
     runs: list[bool]  # whether an atom is of a script without spaces
-    borders: frozenset[int]  # atoms before which a word begins for certain, and the number of atoms
+    borders: frozenset[int]  # token_spans before which a word begins for certain, and the number of token_spans
 
     @classmethod
     def of(cls, text: str) -> "Text":
-        """The atoms of any text. A space beside a script without spaces is a border; between two words it need not
+        """The token_spans of any text. A space beside a script without spaces is a border; between two words it need not
         be one."""
-        whole = normal(text)
-        parts = atoms(whole)
-        runs = [not whole.isascii() and spaceless(whole[begin]) for begin, _ in parts]
+        whole = normalize_text(text)
+        parts = token_spans(whole)
+        runs = [not whole.isascii() and is_unsegmented(whole[begin]) for begin, _ in parts]
         gaps = {
             number
             for number, ((_, end), (begin, _)) in enumerate(itertools.pairwise(parts), 1)
@@ -138,7 +138,7 @@ def composed(term: str, of: set[str]) -> bool:
 
 def _ends_cut(term: str) -> set[str]:
     """A term without its first and without its last atom."""
-    spans = atoms(term)
+    spans = token_spans(term)
     return {term[spans[1][0] :], term[: spans[-2][1]]} if len(spans) > 1 else set()
 
 

@@ -242,7 +242,7 @@ def _examples(
         queries=texts,
         query_keywords=vocabulary.pack([vocabulary.tag(text) for text in texts]),
         product_keywords=vocabulary.pack(
-            [vocabulary.tag(title) | vocabulary.of_attributes(attributes) for title, attributes in held]
+            [vocabulary.tag(title) | vocabulary.attribute_keywords(attributes) for title, attributes in held]
         ),
     )
 

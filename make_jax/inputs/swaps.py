@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt32
 
-from make_jax.catalog.keywords import KeywordVocabulary, spaceless
+from make_jax.catalog.keywords import KeywordVocabulary, is_unsegmented
 
 _TRIES = 8  # draws until a keyword is found that the product has not
 
@@ -50,7 +50,7 @@ class Swapper:
 
         Parts of a query that stand for several keywords at once stay as they are.
         """
-        pieces = self._vocabulary.split(self._queries[query])
+        pieces = self._vocabulary.segments(self._queries[query])
         asked = frozenset().union(*(keywords for _, keywords in pieces))
         slots = [i for i, (_, keywords) in enumerate(pieces) if len(keywords) == 1]
         if not slots:
@@ -58,7 +58,7 @@ class Swapper:
         slot = slots[int(rng.integers(len(slots)))]
         text, keywords = pieces[slot]
         (replaced,) = keywords
-        choices = self._choices.get((self._vocabulary.keywords[replaced].kind, spaceless(text)))
+        choices = self._choices.get((self._vocabulary.keywords[replaced].kind, is_unsegmented(text)))
         for _ in range(_TRIES if choices else 0):
             assert choices is not None
             keyword, name = choices.draw(rng)
@@ -79,7 +79,7 @@ def _choices(vocabulary: KeywordVocabulary) -> dict[tuple[str, bool], _Choices]:
     found: dict[tuple[str, bool], list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
     for number, keyword in enumerate(vocabulary.keywords):
         for script in (False, True):
-            names = tuple(name for name in keyword.names if spaceless(name) == script)
+            names = tuple(name for name in keyword.names if is_unsegmented(name) == script)
             if names:
                 found[keyword.kind, script].append((number, names))
     return {

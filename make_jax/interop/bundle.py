@@ -75,7 +75,7 @@ class ModelBundle:
                 "dtype": "float32",
                 "vocabulary": self.tokenizer.vocabulary_size,
                 "keywords": len(self.keywords),
-                "rivals": list(self.keywords.rivals[: self.dimensions]),
+                "rivals": list(self.keywords.exclusion_groups[: self.dimensions]),
                 "evidence": dict(self.evidence),
                 "origin": dict(self.origin),
                 "settings": dataclasses.asdict(self.config),

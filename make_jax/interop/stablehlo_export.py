@@ -35,7 +35,7 @@ def check_libraries() -> None:
 def write(folder: Path, params: Params, served: ModelBundle) -> None:
     """Writes both artifacts and what belongs to them, but the card, into an existing folder."""
     make, variables = make_module(served), {"params": jax.tree.map(jnp.asarray, search_params(params))}
-    words = served.keywords.words
+    words = served.keywords.packed_words
 
     def query(query_tokens: jax.Array, query_mask: jax.Array, query_keywords: jax.Array) -> Any:
         packed = _pack(query_keywords, words)

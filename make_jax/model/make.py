@@ -56,7 +56,7 @@ class Make(nn.Module):
     inputs: InputsConfig
     vocabulary: int  # word pieces of the tokenizer
     keywords: int = 0  # keywords of the catalog's vocabulary; enrichment needs some
-    rivals: tuple[int, ...] | None = None  # KeywordVocabulary.rivals; None: no keyword excludes another
+    exclusion_groups: tuple[int, ...] | None = None  # KeywordVocabulary.exclusion_groups; None: no keyword excludes another
 
     def setup(self) -> None:
         c, i = self.config, self.inputs
@@ -68,8 +68,8 @@ class Make(nn.Module):
         if self.enriched:
             self.enhancement = KeywordEnhancement(self.keywords)
         if self.evidence:
-            rivals = tuple(range(self.keywords)) if self.rivals is None else self.rivals
-            self.keyword_evidence = KeywordEvidence(self.evidence, rivals[: self.evidence])
+            exclusion_groups = tuple(range(self.keywords)) if self.exclusion_groups is None else self.exclusion_groups
+            self.keyword_evidence = KeywordEvidence(self.evidence, exclusion_groups[: self.evidence])
         if c.adaptation.single_stream:
             self.product_encoder = SingleStream(c, i, self.vocabulary)
         else:

@@ -101,7 +101,7 @@ class Retriever:
         config = from_json(files[CONFIG], f"{run}/{CONFIG}")
         tokenizer = from_definition(files[TOKENIZER])
         keywords = read_keywords(files, Path(run))
-        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.rivals)
+        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.exclusion_groups)
         size, trained = config.train.eval_batch_size, config.objectives.qim > 0
         return cls(model, params, tokenizer, keywords, batch_size=size, trained_matching=trained)
 

@@ -166,4 +166,4 @@ def make_keywords(config: Config, catalog: Catalog) -> KeywordVocabulary:
     """The keywords of the training products and clicks, or none where the config asks for none."""
     if not config.inputs.keywords:
         return KeywordVocabulary(())
-    return mine_keywords(catalog, attributes=config.inputs.keyword_attributes, largest=config.inputs.keywords)
+    return mine_keywords(catalog, attributes=config.inputs.keyword_attributes, max_keywords=config.inputs.keywords)

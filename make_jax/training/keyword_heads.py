@@ -57,7 +57,7 @@ def fit_keyword_heads(
     rng = np.random.default_rng(seed)
     products = catalog.split_products("train")
     products = [products[i] for i in np.sort(rng.permutation(len(products))[:MOST])]
-    held = [keywords.tag(p.title) | keywords.of_attributes(p.attributes) for p in products]
+    held = [keywords.tag(p.title) | keywords.attribute_keywords(p.attributes) for p in products]
     packed = keywords.pack(held)
     share = np.zeros(model.evidence)
     for k in (k for some in held for k in some if k < model.evidence):

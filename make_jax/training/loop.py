@@ -78,7 +78,7 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
         start = find_start(config, catalog, checkpoints)
         tokenizer, keywords = start.tokenizer, start.keywords
         built = build(catalog, config.data.cache)
-        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.rivals)
+        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.exclusion_groups)
         told: list[str] = []
         state = start.state(init_state(model, config, mesh), checkpoints, config, told.append)
         if processes.is_coordinator:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from make_jax.catalog.keywords import Keyword, KeywordVocabulary, normal, spaceless
+from make_jax.catalog.keywords import Keyword, KeywordVocabulary, normalize_text, is_unsegmented
 from make_jax.errors import InputError
 
 RED, NAVY, BLUE, TEE, MEN = range(5)
@@ -25,7 +25,7 @@ SHOP = KeywordVocabulary(
 
 # Few letters, so that names overlap, hold each other and stand side by side.
 texts = st.text("abt红色衫 -", max_size=12)
-names = st.text("abt红色衫 ", min_size=1, max_size=5).map(normal).filter(bool)
+names = st.text("abt红色衫 ", min_size=1, max_size=5).map(normalize_text).filter(bool)
 named = st.lists(st.frozensets(names, max_size=3), max_size=12)
 
 
@@ -37,7 +37,7 @@ def vocabulary_of(sets: list[frozenset[str]]) -> KeywordVocabulary:
 def atoms(text: str) -> list[str]:
     """Words, single characters of runs, and "|" for a gap between two runs."""
     found: list[str] = []
-    for character in normal(text):
+    for character in normalize_text(text):
         run = character in "红色衫"
         if character == " ":
             found.append(" ")
@@ -72,8 +72,8 @@ def test_tags_are_those_of_the_set_based_reference(of: list[frozenset[str]], tex
 @given(named, texts)
 def test_pieces_of_a_text_join_to_its_normal_form_and_hold_its_keywords(of: list[frozenset[str]], text: str) -> None:
     vocabulary = vocabulary_of(of)
-    pieces = vocabulary.split(text)
-    assert "".join(piece for piece, _ in pieces) == normal(text)
+    pieces = vocabulary.segments(text)
+    assert "".join(piece for piece, _ in pieces) == normalize_text(text)
     assert frozenset().union(*(keywords for _, keywords in pieces)) == vocabulary.tag(text)
     for piece, keywords in pieces:
         assert piece
@@ -83,8 +83,8 @@ def test_pieces_of_a_text_join_to_its_normal_form_and_hold_its_keywords(of: list
 
 @given(st.text(max_size=40))
 def test_the_normal_form_is_its_own(text: str) -> None:
-    assert normal(normal(text)) == normal(text)
-    assert "".join(piece for piece, _ in SHOP.split(text)) == normal(text)
+    assert normalize_text(normalize_text(text)) == normalize_text(text)
+    assert "".join(piece for piece, _ in SHOP.segments(text)) == normalize_text(text)
 
 
 def test_words_runs_and_mixed_names() -> None:
@@ -99,14 +99,14 @@ def test_words_runs_and_mixed_names() -> None:
 def test_a_keyword_is_replaced_by_a_name_of_the_same_script() -> None:
     def swapped(text: str) -> str:
         pieces = []
-        for piece, keywords in SHOP.split(text):
-            navy = next(name for name in SHOP.keywords[NAVY].names if spaceless(name) == spaceless(piece))
+        for piece, keywords in SHOP.segments(text):
+            navy = next(name for name in SHOP.keywords[NAVY].names if is_unsegmented(name) == is_unsegmented(piece))
             pieces.append(navy if RED in keywords else piece)
         return "".join(pieces)
 
     assert swapped("Men RED t-shirt") == "men navy blue t shirt"
     assert swapped("男士红色T恤") == "男士藏青色t恤"
-    assert spaceless("t恤") and not spaceless("t shirt")
+    assert is_unsegmented("t恤") and not is_unsegmented("t shirt")
 
 
 @given(st.integers(1, 100), st.lists(st.frozensets(st.integers(0, 99)), max_size=5))
@@ -114,30 +114,30 @@ def test_a_packed_set_holds_keyword_k_in_bit_k(count: int, drawn: list[frozenset
     vocabulary = vocabulary_of([frozenset()] * count)
     sets = [frozenset(number % count for number in of) for of in drawn]
     packed = vocabulary.pack(sets)
-    assert packed.shape == (len(sets), vocabulary.words) and packed.dtype == np.uint32
-    assert vocabulary.words == (len(vocabulary) + 31) // 32
-    unpacked = [{k for k in range(32 * vocabulary.words) if int(row[k // 32]) >> k % 32 & 1} for row in packed]
+    assert packed.shape == (len(sets), vocabulary.packed_words) and packed.dtype == np.uint32
+    assert vocabulary.packed_words == (len(vocabulary) + 31) // 32
+    unpacked = [{k for k in range(32 * vocabulary.packed_words) if int(row[k // 32]) >> k % 32 & 1} for row in packed]
     assert unpacked == sets
 
 
 def test_a_vocabulary_without_keywords_works_everywhere() -> None:
     empty = KeywordVocabulary(())
-    assert len(empty) == 0 and empty.words == 1
-    assert empty.tag("red 红色") == frozenset() == empty.of_attributes({"colour": "Red"})
-    assert empty.split("Red 红色") == [("red 红色", frozenset())] and empty.split("") == [] == SHOP.split("!?")
+    assert len(empty) == 0 and empty.packed_words == 1
+    assert empty.tag("red 红色") == frozenset() == empty.attribute_keywords({"colour": "Red"})
+    assert empty.segments("Red 红色") == [("red 红色", frozenset())] and empty.segments("") == [] == SHOP.segments("!?")
     assert empty.pack([frozenset(), frozenset()]).tolist() == [[0], [0]] and empty.pack([]).shape == (0, 1)
     assert KeywordVocabulary.from_json(empty.to_json(), "here") == empty
 
 
 def test_values_of_one_attribute_are_rivals_and_terms_have_none() -> None:
     terms = (Keyword("term", "cotton", ("cotton",), 4), Keyword("term", "silk", ("silk",), 3))
-    numbers = KeywordVocabulary(SHOP.keywords + terms).rivals
+    numbers = KeywordVocabulary(SHOP.keywords + terms).exclusion_groups
     assert len(set(numbers[:3])) == 1
     assert len(set(numbers)) == 5
 
 
 def test_attributes_name_keywords_of_their_kind() -> None:
-    assert SHOP.of_attributes({"colour": "navy-blue", "gender": "Men", "brand": "Red"}) == {NAVY, MEN}
+    assert SHOP.attribute_keywords({"colour": "navy-blue", "gender": "Men", "brand": "Red"}) == {NAVY, MEN}
 
 
 @given(named)

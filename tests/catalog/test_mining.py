@@ -92,8 +92,8 @@ def test_a_word_is_tied_only_where_nearly_all_products_taken_carry_the_value(tmp
 
 def test_a_word_needs_as_many_different_products_as_a_keyword(tmp_path: Path) -> None:
     folder = write_shop(tmp_path / "shop", [("scarlet", "Red", "Shirts")])
-    assert "scarlet" in names(folder, least=EACH)["colour:Red"]
-    assert "scarlet" not in names(folder, least=EACH + 1)["colour:Red"]
+    assert "scarlet" in names(folder, min_products=EACH)["colour:Red"]
+    assert "scarlet" not in names(folder, min_products=EACH + 1)["colour:Red"]
 
 
 def test_a_long_name_that_says_what_a_name_in_it_says_is_left_out(tmp_path: Path) -> None:
@@ -112,9 +112,9 @@ def test_words_in_a_row_are_a_name_where_they_mean_something_else_than_one_by_on
 
 def test_the_rarest_keywords_are_left_out(tmp_path: Path) -> None:
     folder = write_shop(tmp_path / "shop")
-    assert len(names(folder, largest=4)) == 4
-    assert names(folder, least=3 * EACH + 1) == {}
-    for wrong in ({"least": 0}, {"largest": 0}):
+    assert len(names(folder, max_keywords=4)) == 4
+    assert names(folder, min_products=3 * EACH + 1) == {}
+    for wrong in ({"min_products": 0}, {"max_keywords": 0}):
         with pytest.raises(InputError, match="0, expected 1 or more"):
             names(folder, **wrong)
 

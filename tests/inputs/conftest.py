@@ -18,4 +18,4 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     texts = [product.title for product in catalog.split_products("train")]
     texts += [click.query for click in catalog.clicks]
     tokenizer = train_wordpiece(texts, 120)
-    return Shop(catalog, build(catalog, str(folder / "cache")), tokenizer, mine_keywords(catalog, least=2), path)
+    return Shop(catalog, build(catalog, str(folder / "cache")), tokenizer, mine_keywords(catalog, min_products=2), path)

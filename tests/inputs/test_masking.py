@@ -114,7 +114,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     catalog = Catalog.load(write_catalog(folder / "tiny", products=40))
     texts = [product.title for product in catalog.split_products("train")]
     texts += [click.query for click in catalog.clicks]
-    keywords = mine_keywords(catalog, attributes=True, largest=100)
+    keywords = mine_keywords(catalog, attributes=True, max_keywords=100)
     return Shop(build(catalog, str(folder / "cache")), train_wordpiece(texts, 120), keywords)
 
 

@@ -141,7 +141,7 @@ def test_equal_query_texts_have_equal_ids(shop: Shop, tmp_path: Path) -> None:
 def test_keywords_of_query_and_product_are_packed_as_the_vocabulary_says(shop: Shop) -> None:
     batch = together(shop.batches(4, dataclasses.replace(INPUTS, query_tokens=20)))  # whole texts
     products = [shop.catalog.products[i] for i in batch["product_id"]]
-    held = [shop.keywords.tag(p.title) | shop.keywords.of_attributes(p.attributes) for p in products]
+    held = [shop.keywords.tag(p.title) | shop.keywords.attribute_keywords(p.attributes) for p in products]
     np.testing.assert_array_equal(batch["product_keywords"], shop.keywords.pack(held))
     texts = [shop.text(tokens) for tokens in batch["query_tokens"]]
     np.testing.assert_array_equal(batch["query_keywords"], shop.keywords.pack([shop.keywords.tag(t) for t in texts]))

@@ -72,7 +72,7 @@ def test_heads_are_fitted_to_the_training_products_that_have_the_modality(tmp_pa
     if broken:
         assert notes[0].startswith("16 products are left out of keyword evidence") and products[spoiled].id in notes[0]
     assert set(fitted) == {"known", "title", "image"}
-    sets = [keywords.tag(p.title) | keywords.of_attributes(p.attributes) for p in products]
+    sets = [keywords.tag(p.title) | keywords.attribute_keywords(p.attributes) for p in products]
     for name in ("title", "image"):
         have = [i for i in read if getattr(products[i], name)]
         assert 0 < len(have) < len(read)
