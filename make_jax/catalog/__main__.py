@@ -61,7 +61,9 @@ def _keywords(asked: argparse.Namespace) -> int:
     from make_jax.files import write_atomically
 
     catalog = Catalog.load(asked.path)
-    vocabulary = mine_keywords(catalog, attributes=asked.attributes, min_products=asked.least, max_keywords=asked.largest)
+    vocabulary = mine_keywords(
+        catalog, attributes=asked.attributes, min_products=asked.least, max_keywords=asked.largest
+    )
     write_atomically(asked.out, vocabulary.to_json())
     print(f"{asked.out}: {counts(vocabulary)}")
     if asked.show > 0:

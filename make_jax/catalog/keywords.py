@@ -67,7 +67,9 @@ class Keyword:
 
     kind: str  # colour, brand, category, ... as the catalog names its attributes; or `TERM`
     name: str  # how people are shown it
-    names: tuple[str, ...]  # every text that stands for it, in the form of `normalize_text`; see `is_unsegmented` for their script
+    names: tuple[
+        str, ...
+    ]  # every text that stands for it, in the form of `normalize_text`; see `is_unsegmented` for their script
     products: int  # training products that have it
 
     def __str__(self) -> str:

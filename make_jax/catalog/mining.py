@@ -51,7 +51,9 @@ def mine_keywords(
     asked = _Asked.of(catalog, products, min_products)
     if attributes and catalog.info.attributes:
         carried = {
-            product.id: frozenset((kind, normalize_text(value)) for kind, value in product.attributes.items() if normalize_text(value))
+            product.id: frozenset(
+                (kind, normalize_text(value)) for kind, value in product.attributes.items() if normalize_text(value)
+            )
             for product in products.values()
         }
         shown = _shown(products.values())

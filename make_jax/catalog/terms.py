@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
-from make_jax.catalog.keywords import token_spans, normalize_text, is_unsegmented
+from make_jax.catalog.keywords import is_unsegmented, normalize_text, token_spans
 
 LONGEST = 8  # characters and words of a term ...
 LONGEST_WORDS = 5  # ... of which words

@@ -56,7 +56,9 @@ class Make(nn.Module):
     inputs: InputsConfig
     vocabulary: int  # word pieces of the tokenizer
     keywords: int = 0  # keywords of the catalog's vocabulary; enrichment needs some
-    exclusion_groups: tuple[int, ...] | None = None  # KeywordVocabulary.exclusion_groups; None: no keyword excludes another
+    exclusion_groups: tuple[int, ...] | None = (
+        None  # KeywordVocabulary.exclusion_groups; None: no keyword excludes another
+    )
 
     def setup(self) -> None:
         c, i = self.config, self.inputs

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from make_jax.catalog.keywords import Keyword, KeywordVocabulary, normalize_text, is_unsegmented
+from make_jax.catalog.keywords import Keyword, KeywordVocabulary, is_unsegmented, normalize_text
 from make_jax.errors import InputError
 
 RED, NAVY, BLUE, TEE, MEN = range(5)
