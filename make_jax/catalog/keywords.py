@@ -1,7 +1,7 @@
-"""Keywords: what products are asked for by, as typed terms, and how a text is searched for them.
+"""Keyword vocabulary: typed search terms with their synonyms, and an Aho-Corasick matcher that tags texts with them.
 
-A keyword is one thing under all its names: `colour:red` is "red" and "红色". Which keywords there are, and which names
-each has, is mined from training products and clicks (`mining.py`); this file finds them in texts.
+A keyword is one concept with all its names: `colour:red` has the names "red" and "红色". `mining.py` mines the
+vocabulary from training products and clicks; this module matches it against texts.
 """
 
 import json
@@ -20,57 +20,55 @@ from make_jax.catalog.problems import shown
 from make_jax.errors import InputError
 
 FORMAT = 1
-TERM = "term"  # kind of a keyword that no attribute names
+TERM = "term"  # kind of a keyword that comes from no attribute
 
-# Scripts that put no space between words: there a name may begin and end anywhere in a run.
-_SPACELESS = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_CHARACTER = re.compile(rf"[{_SPACELESS}]")
-_WORD = re.compile(rf" ?([^\W_{_SPACELESS}]+) ?")
-_ATOM = re.compile(rf"[{_SPACELESS}]|[^\W_{_SPACELESS}]+")
-_GAP = re.compile(r"[\W_]+")
-_APOSTROPHES = re.compile(r"(?<=\w)['\u2019](?=\w)")  # men's is mens
+# Scripts written without spaces between words: a name may start and end at any character of them.
+_UNSEGMENTED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_CHARACTER = re.compile(rf"[{_UNSEGMENTED}]")
+_WORD = re.compile(rf" ?([^\W_{_UNSEGMENTED}]+) ?")
+_TOKEN = re.compile(rf"[{_UNSEGMENTED}]|[^\W_{_UNSEGMENTED}]+")
+_SEPARATORS = re.compile(r"[\W_]+")
+_APOSTROPHES = re.compile(r"(?<=\w)['\u2019](?=\w)")  # "men's" becomes "mens"
 
 
 def normalize_text(text: str) -> str:
-    """A text in the form that its spellings share: NFKC, lower case, one space for all between words. Names have it."""
+    """Normalized form of a text: NFKC, lower case, one space between words. All keyword names have this form."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
-    return _GAP.sub(" ", _APOSTROPHES.sub("", folded)).strip()
+    return _SEPARATORS.sub(" ", _APOSTROPHES.sub("", folded)).strip()
 
 
 def is_unsegmented(text: str) -> bool:
-    """Whether a text or a name is written, in part at least, in a script that puts no space between words.
+    """Whether a text contains characters of a script without spaces between words (Chinese, Japanese, Thai).
 
-    A caller that puts another keyword into a query takes a name on which this agrees with the name that it replaces.
+    When one keyword of a query is replaced by another, the new name must agree with the old one on this.
     """
     return bool(_CHARACTER.search(text))
 
 
-def token_spans(normal_text: str) -> list[tuple[int, int]]:
-    """Where the parts of a text in normalize_text form begin and end that no name is shorter than: words of scripts with
-    spaces, characters of scripts without."""
-    return [match.span() for match in _ATOM.finditer(normal_text)]
+def token_spans(normalized: str) -> list[tuple[int, int]]:
+    """Start and end of each token of a normalized text: a word, or one character of an unsegmented script."""
+    return [match.span() for match in _TOKEN.finditer(normalized)]
 
 
-def _searchable(normal_text: str) -> str:
-    """A text in the form that names are looked for in: words between two spaces of their own, runs without.
+def _searchable(normalized: str) -> str:
+    """The text with a space before and after each word, so that the matcher finds complete words only.
 
-    " red  shirt " holds " red " and " shirt " beside each other, and " sacred " holds neither; "T恤" is " t 恤".
+    " red  shirt " contains " red " and " shirt " next to each other; " sacred " contains neither. Characters of
+    unsegmented scripts get no spaces: "T恤" becomes " t 恤".
     """
-    if normal_text.isascii():
-        return f" {normal_text.replace(' ', '  ')} "
-    return _WORD.sub(r" \1 ", normal_text)
+    if normalized.isascii():
+        return f" {normalized.replace(' ', '  ')} "
+    return _WORD.sub(r" \1 ", normalized)
 
 
 @dataclass(frozen=True)
 class Keyword:
-    """One thing that products are asked for by."""
+    """One concept that shoppers search for."""
 
-    kind: str  # colour, brand, category, ... as the catalog names its attributes; or `TERM`
-    name: str  # how people are shown it
-    names: tuple[
-        str, ...
-    ]  # every text that stands for it, in the form of `normalize_text`; see `is_unsegmented` for their script
-    products: int  # training products that have it
+    kind: str  # attribute key of the catalog (colour, brand, category, ...) or `TERM`
+    name: str  # display name
+    names: tuple[str, ...]  # all names, normalized; any script
+    products: int  # number of training products that have the keyword
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
@@ -81,7 +79,7 @@ _KEYS = {field.name for field in fields(Keyword)}
 
 @dataclass(frozen=True)
 class KeywordVocabulary:
-    """The keywords of a catalog, numbered from 0 in this order."""
+    """The keywords of a catalog. A keyword's id is its position in `keywords`."""
 
     keywords: tuple[Keyword, ...]
 
@@ -90,13 +88,13 @@ class KeywordVocabulary:
 
     @property
     def packed_words(self) -> int:
-        """Length of a packed set: 32 keywords a word, at least one word."""
+        """Number of uint32 words of a packed keyword set: 32 keywords a word, at least one word."""
         return max(1, -(-len(self.keywords) // 32))
 
     @property
     def exclusion_groups(self) -> tuple[int, ...]:
-        """A number for each keyword, the same for all values of one attribute: a product has one of them, as a rule.
-        A term has a number of its own."""
+        """Group id of each keyword. Values of one attribute share a group, because a product usually has one of them;
+        a keyword of kind `TERM` is alone in its group."""
         groups: dict[str, int] = {}
         return tuple(
             groups.setdefault(str(keyword) if keyword.kind == TERM else keyword.kind, len(groups))
@@ -104,75 +102,77 @@ class KeywordVocabulary:
         )
 
     def tag(self, text: str) -> frozenset[int]:
-        """The keywords in a text. Where names overlap the leftmost counts, of these the longest: "navy blue" is not
-        "blue"."""
-        found = self._matcher.find_matches_as_indexes(_searchable(normalize_text(text)))
-        return frozenset(keyword for match in found for keyword in self._owners[match[0]])
+        """Ids of the keywords in a text. Of overlapping names the leftmost wins, then the longest: "navy blue" is not
+        tagged "blue"."""
+        matches = self._matcher.find_matches_as_indexes(_searchable(normalize_text(text)))
+        return frozenset(keyword for match in matches for keyword in self._owners[match[0]])
 
     def segments(self, text: str) -> list[tuple[str, frozenset[int]]]:
-        """The normalize_text form of a text, cut at the names found in it, each piece with the keywords that it names.
+        """The normalized text, split at keyword names: (segment, ids of the keywords it names).
 
-        Pieces that are no name have no keywords; the spaces between names are such pieces. The pieces joined are
-        `normalize_text(text)`, so a text with one keyword replaced is the pieces joined with one of them replaced. A piece may
-        have a space that its name lacks, between two scripts: "T 恤".
+        Text between names, spaces included, has an empty set. The segments joined are `normalize_text(text)`, so
+        replacing one segment replaces one keyword. Between two scripts a segment may contain a space that the name
+        lacks: "T 恤".
         """
-        whole = normalize_text(text)
-        searchable = _searchable(whole)
-        places = [place for place, character in enumerate(whole) if character != " "]
-        cuts: list[tuple[str, frozenset[int]]] = []
+        normalized = normalize_text(text)
+        searchable = _searchable(normalized)
+        letters = [position for position, character in enumerate(normalized) if character != " "]
+        segments: list[tuple[str, frozenset[int]]] = []
         end = 0
         for number, start, stop in self._matcher.find_matches_as_indexes(searchable):
-            letters = start - searchable.count(" ", 0, start), stop - searchable.count(" ", 0, stop)
-            begin, after = places[letters[0]], places[letters[1] - 1] + 1
+            # Spaces differ between the two forms, letters do not: positions are translated by counting letters.
+            first, last = start - searchable.count(" ", 0, start), stop - searchable.count(" ", 0, stop) - 1
+            begin, after = letters[first], letters[last] + 1
             if begin > end:
-                cuts.append((whole[end:begin], frozenset()))
-            cuts.append((whole[begin:after], frozenset(self._owners[number])))
+                segments.append((normalized[end:begin], frozenset()))
+            segments.append((normalized[begin:after], frozenset(self._owners[number])))
             end = after
-        return cuts if end == len(whole) else [*cuts, (whole[end:], frozenset())]
+        return segments if end == len(normalized) else [*segments, (normalized[end:], frozenset())]
 
     def pack(self, sets: Sequence[Iterable[int]]) -> UInt32[np.ndarray, "n packed_words"]:
-        """Sets of keywords as bits: keyword k is bit k % 32 of word k // 32."""
+        """Keyword sets as bit masks: keyword k is bit k % 32 of word k // 32."""
         packed = np.zeros((len(sets), self.packed_words), np.uint32)
-        pairs = np.array([(row, keyword) for row, of in enumerate(sets) for keyword in of], np.int64).reshape(-1, 2)
+        pairs = np.array([(row, id) for row, ids in enumerate(sets) for id in ids], np.int64).reshape(-1, 2)
         bits = np.left_shift(np.uint32(1), (pairs[:, 1] % 32).astype(np.uint32))
         np.bitwise_or.at(packed, (pairs[:, 0], pairs[:, 1] // 32), bits)
         return packed
 
     def attribute_keywords(self, attributes: dict[str, str]) -> frozenset[int]:
-        """The keywords that a product's attributes say."""
-        said = (self._by_value.get((kind, normalize_text(value))) for kind, value in attributes.items())
-        return frozenset(keyword for keyword in said if keyword is not None)
+        """Ids of the keywords that equal an attribute value of a product."""
+        ids = (self._by_value.get((kind, normalize_text(value))) for kind, value in attributes.items())
+        return frozenset(id for id in ids if id is not None)
 
     def to_json(self) -> str:
-        """Readable JSON, one keyword a line."""
-        rows = ",".join(f"\n  {json.dumps(asdict(keyword), ensure_ascii=False)}" for keyword in self.keywords)
-        return f'{{"format": {FORMAT}, "keywords": [{rows}\n]}}\n'
+        """JSON with one keyword a line."""
+        lines = ",".join(f"\n  {json.dumps(asdict(keyword), ensure_ascii=False)}" for keyword in self.keywords)
+        return f'{{"format": {FORMAT}, "keywords": [{lines}\n]}}\n'
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "KeywordVocabulary":
-        """What `to_json` wrote. InputError that names `where` for anything else."""
+        """The vocabulary that `to_json` wrote. Raises InputError, naming `where`, for any other content."""
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{where}: not JSON ({error}), expected what `python -m make_jax.catalog keywords` writes"
+                f"{where}: not JSON ({error}), expected the output of `python -m make_jax.catalog keywords`"
             ) from None
         if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("keywords"), list):
-            found = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise InputError(f'{where}: found {shown(found)}, expected {{"format": {FORMAT}, "keywords": [...]}}')
+            value = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise InputError(f'{where}: found {shown(value)}, expected {{"format": {FORMAT}, "keywords": [...]}}')
         keywords = tuple(_keyword(row, f"{where}: keywords[{number}]") for number, row in enumerate(data["keywords"]))
         first: dict[tuple[str, str], int] = {}
         for number, keyword in enumerate(keywords):
             if first.setdefault((keyword.kind, normalize_text(keyword.name)), number) != number:
-                raise InputError(f"{where}: keywords[{number}]: {shown(str(keyword))} stands twice, expected each once")
+                raise InputError(f"{where}: keywords[{number}]: duplicate {shown(str(keyword))}, expected it once")
         return cls(keywords)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as its keywords: each process builds a matcher of its own."""
+        """Pickles the keywords only; each process builds its own matcher."""
         return KeywordVocabulary, (self.keywords,)
 
     @cached_property
     def _patterns(self) -> dict[str, list[int]]:
+        """Search pattern -> ids of the keywords with that name."""
         owners: dict[str, list[int]] = {}
         for number, keyword in enumerate(self.keywords):
             for name in keyword.names:
@@ -195,6 +195,7 @@ class KeywordVocabulary:
 
 
 def _keyword(row: Any, where: str) -> Keyword:
+    """The validated keyword of one entry of the JSON list."""
     if not isinstance(row, dict) or set(row) != _KEYS:
         raise InputError(f"{where}: found {shown(row)}, expected an object with the keys {', '.join(sorted(_KEYS))}")
     kind, name, names, products = row["kind"], row["name"], row["names"], row["products"]

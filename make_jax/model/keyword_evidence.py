@@ -3,7 +3,7 @@
     z_m = head_m(l2(d_m))                      does modality m show keyword k? a logit for each of n keywords   [B, n]
     u_m = max(z_m - z_0, 1)^(1/2)              how much m has to say for it; z_0: a product of which nothing is known
     z = w_t z_t + w_v z_v                      w_m = u_m / (u_t + u_v), one for each product and keyword
-    r = max over exclusion_groups k' of (z - z_0)_k'     k and the other values of its attribute; a term has no exclusion_groups but itself
+    r = max over keywords k' of (z - z_0)_k'   k and the other values of its attribute; a term is alone in its group
     z' = z - RIVAL (r - (z - z_0))             a product that is red is less likely to be blue too
     c = log(1 + sigmoid(z') / EPS) / log(1 + 1 / EPS)
     p = l2([l2(d_p) ; s c / LENGTH])           q = l2([l2(d_q) ; s a / max(1, |a|)])      a_k = 1 where k is in K(query)
@@ -66,7 +66,7 @@ class KeywordEvidence(nn.Module):
     """The head of each modality, or the one of a product whose modalities have no direction of their own."""
 
     keywords: int
-    exclusion_groups: tuple[int, ...]  # keywords with the same number exclude each other, more or less
+    exclusion_groups: tuple[int, ...]  # keywords with the same number usually exclude each other
 
     @nn.compact
     def __call__(

@@ -175,7 +175,7 @@ def changed(**values: Any) -> str:
         (changed(names=[""]), "expected a list of texts"),
         (changed(products=-1), "products -1, expected a count"),
         (changed(products=True), "products true, expected a count"),
-        (SHOP.to_json().replace("Navy Blue", "RED"), 'keywords[1]: "colour:RED" stands twice'),
+        (SHOP.to_json().replace("Navy Blue", "RED"), 'keywords[1]: duplicate "colour:RED"'),
     ],
 )
 def test_json_of_something_else_is_refused_in_one_line(text: str, expected: str) -> None:
