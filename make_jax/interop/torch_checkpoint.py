@@ -62,7 +62,11 @@ def make_module(bundle: ModelBundle) -> Make:
     """Returns the Flax module whose parameters an export holds."""
     keywords = bundle.keywords
     return Make(
-        bundle.config.model, bundle.config.inputs, bundle.tokenizer.vocabulary_size, len(keywords), keywords.exclusion_groups
+        bundle.config.model,
+        bundle.config.inputs,
+        bundle.tokenizer.vocabulary_size,
+        len(keywords),
+        keywords.exclusion_groups,
     )
 
 
