@@ -17,9 +17,10 @@ def main() -> None:
     config = parse(rest, "Trains a model on a catalog's clicks.")
     if asked is not None:
         from make_jax.planning.dry_run import dry_run
-        from make_jax.planning.dry_run_text import text_of
+        from make_jax.planning.report import format_report
+        from make_jax.training.step import STEP_FUNCTIONS
 
-        print(text_of(config, dry_run(config, asked)))
+        print(format_report(config, dry_run(config, STEP_FUNCTIONS, asked.device, asked.count)))
         return
     import jax  # after parsing: --help and a wrong flag answer at once
 

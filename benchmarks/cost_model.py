@@ -4,7 +4,7 @@
 
 FLOPs, memory traffic and exchanges are counted in the program that JAX traces for that many devices; a machine's peaks
 and links turn them into seconds (`make_jax/planning/roofline.py` has the formulas and what they leave out,
-`make_jax/planning/hardware.py` and `devices.py` the makers' figures). Two questions:
+`make_jax/planning/hardware.py` the datasheet numbers). Two questions:
 
     same batch   65,536 pairs a step on ever more chips
     same rows    256 pairs a chip, so that the batch and its negatives grow with the chips
@@ -30,10 +30,11 @@ from make_jax.catalog.reader import Catalog
 from make_jax.config import Config
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.planning.dry_run import Report, trace_step
-from make_jax.planning.hardware import machine_of
-from make_jax.planning.roofline import bounds
+from make_jax.planning.dry_run import DryRunReport, trace_step
+from make_jax.planning.hardware import find_machine
+from make_jax.planning.roofline import step_time_bounds
 from make_jax.runs.provenance import metadata
+from make_jax.training.step import STEP_FUNCTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 CHIPS = (16, 32, 64, 128, 256, 512, 1024)
@@ -52,46 +53,45 @@ def at(config: Config, batch: int, form: Form) -> Config:
 
 def measure(config: Config, question: str, chips: int, batch: int, form: Form) -> Iterator[dict[str, Any]]:
     """A row for each machine."""
-    traced = trace_step(at(config, batch, form), MACHINES[0], chips)
+    traced = trace_step(at(config, batch, form), STEP_FUNCTIONS, MACHINES[0], chips)
     for name in MACHINES:
         yield row(traced, question, name, batch, form)
 
 
-def row(traced: Report, question: str, name: str, batch: int, form: Form) -> dict[str, Any]:
+def row(traced: DryRunReport, question: str, name: str, batch: int, form: Form) -> dict[str, Any]:
     """What the counts of a step mean on one machine."""
-    machine, step = machine_of(name), traced.step
-    assert machine.peak is not None
-    found = bounds(step, traced.held["parameters"], machine, traced.devices, traced.fsdp)
-    assert found is not None
-    total = sum(traced.held.values()) + step.alive
+    machine, step = find_machine(name), traced.step
+    assert machine.chip is not None
+    bounds = step_time_bounds(step, traced.resident["parameters"], machine, traced.devices, traced.fsdp)
+    assert bounds is not None
     return {
         "question": question,
         "machine": name,
         "chips": traced.devices,
         "batch": batch,
         "form": form,
-        "tflop_a_chip": round(step.all_flops / 1e12, 2),
-        "loss_share_of_flops": round(traced.loss.all_flops / step.all_flops, 4),
+        "tflop_a_chip": round(step.total_flops / 1e12, 2),
+        "loss_share_of_flops": round(traced.loss.total_flops / step.total_flops, 4),
         "mib_sent_a_chip": round(sum(each.sent for each in step.collectives) / MIB, 1),
         "loss_mib_sent_a_chip": round(sum(each.sent for each in traced.loss.collectives) / MIB, 1),
-        "loss_mib_alive": round(traced.loss.alive / MIB, 1),
+        "loss_mib_alive": round(traced.loss.live_bytes / MIB, 1),
         "seconds": {
             what: round(seconds, 4)
             for what, seconds in (
-                ("compute", found.compute),
-                ("memory", found.memory),
-                ("network", found.network),
-                ("least", found.least),
-                ("most", found.most),
+                ("compute", bounds.compute),
+                ("memory", bounds.memory),
+                ("network", bounds.network),
+                ("least", bounds.lower),
+                ("most", bounds.upper),
             )
         },
-        "pairs_a_second": {"at least": round(batch / found.most), "at most": round(batch / found.least)},
+        "pairs_a_second": {"at least": round(batch / bounds.upper), "at most": round(batch / bounds.lower)},
         "share_of_peak": {
-            "at least": round(found.compute / found.most, 3),
-            "at most": round(found.compute / found.least, 3),
+            "at least": round(bounds.compute / bounds.upper, 3),
+            "at most": round(bounds.compute / bounds.lower, 3),
         },
-        "estimated_mib": round(total / MIB),
-        "fits": total <= machine.peak.memory,
+        "estimated_mib": round(traced.total_bytes / MIB),
+        "fits": traced.total_bytes <= machine.chip.memory,
     }
 
 

@@ -21,12 +21,12 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from make_jax.catalog.reader import Catalog
-from make_jax.command_line import DryRun
 from make_jax.config import Config
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.planning.dry_run import dry_run
 from make_jax.runs.provenance import metadata
+from make_jax.training.step import STEP_FUNCTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 PODS = (("v5e", 256), ("v5p", 64))
@@ -42,32 +42,32 @@ def recipe() -> Config:
 def compile_for(device: str, count: int) -> dict[str, Any]:
     """What the compiler says of one pod's program."""
     config, start = recipe(), time.perf_counter()
-    report = dry_run(config, DryRun(device=device, count=count))
-    made = report.compiled
-    assert made is not None and report.memory is not None
-    exchanges = [{**each._asdict(), "sent_mib": round(each.sent / MIB, 2)} for each in made.collectives]
-    for each in exchanges:
+    report = dry_run(config, STEP_FUNCTIONS, device, count)
+    compiled = report.compiled
+    assert compiled is not None and report.device_memory is not None
+    collectives = [{**each._asdict(), "sent_mib": round(each.sent / MIB, 2)} for each in compiled.collectives]
+    for each in collectives:
         del each["axes"]  # the compiled program does not name them
     return {
         "device": device,
         "count": count,
-        "topology": made.topology,
+        "topology": compiled.target.split()[0],
         "fits": report.fits,
-        "refusal": made.refusal,
+        "refusal": compiled.error,
         "batch": config.train.batch_size,
         "fsdp": report.fsdp,
         "micro_batch": config.train.micro_batch,
         "parameters": report.parameters,
         "mib": {
-            "there is": round(report.memory / MIB),
-            "state and batch": round(made.arguments / MIB),
-            "temporary": round(made.temporary / MIB),
-            "program": round(made.code / MIB),
-            "total": round(made.total / MIB),
-            "temporary, estimated without the compiler": round(report.step.alive / MIB),
+            "there is": round(report.device_memory / MIB),
+            "state and batch": round(compiled.arguments / MIB),
+            "temporary": round(compiled.temporary / MIB),
+            "program": round(compiled.code / MIB),
+            "total": round(compiled.total / MIB),
+            "temporary, estimated without the compiler": round(report.step.live_bytes / MIB),
         },
         "tflop_a_device": {kind: round(flops / 1e12, 2) for kind, flops in report.step.flops.items()},
-        "collectives": exchanges,
+        "collectives": collectives,
         "compile_seconds": round(time.perf_counter() - start),
     }
 

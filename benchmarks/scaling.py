@@ -12,7 +12,8 @@ collectives, smaller matrix products, and processes that wait for each other. It
 the cores better than one. It says nothing of how fast a pod would be.
 
 Every setting is started anew in each round, settings alternating; times are medians over the steps of all rounds.
-Collectives are counted in the compiled program (`make_jax/planning/collectives.py`); bytes are those a device sends.
+Collectives are counted in the compiled program (`make_jax/planning/hlo_collectives.py`); bytes are
+those that a device sends.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from make_jax.config import Config, ProcessesConfig
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.model.make import Make
-from make_jax.planning.collectives import compiled
+from make_jax.planning.hlo_collectives import compiled_collectives
 from make_jax.runs.mesh import make_mesh, shard_batch
 from make_jax.runs.processes import init_distributed
 from make_jax.runs.provenance import metadata
@@ -71,7 +72,7 @@ def worker(batch: int, steps: int, found: ProcessesConfig) -> None:
             jax.block_until_ready((state, metrics))
             seconds.append(time.perf_counter() - start)
         if processes.is_coordinator:
-            collectives = [{**each._asdict(), "sent": each.sent} for each in compiled(step.as_text())]
+            collectives = [{**each._asdict(), "sent": each.sent} for each in compiled_collectives(step.as_text())]
             temporary = step.memory_analysis().temp_size_in_bytes
             told = {"seconds": seconds[1:], "collectives": collectives, "temporary": temporary}
             print(json.dumps(told | {"loss": float(metrics["loss"])}))

@@ -1,9 +1,8 @@
-"""What a step would take on machines that need not be there: `python train.py --config FILE --dry-run`.
+"""What a training step takes on given devices: `python train.py --config FILE --dry-run [--device NAME --count N]`.
 
 Nothing is allocated and no catalog is read: the step is traced for shapes. Parameters, state and batch are exact; FLOPs
-and collectives are those of the traced program; memory apart from state and batch is an estimate
-(`planning/step_costs.py`), and so is all memory on GPUs and CPUs. For TPUs the step is also compiled, and memory and
-collectives are the compiler's.
+and collectives are those of the traced program. For TPUs, and for this machine's own devices, the step is also
+compiled, and memory and collectives are XLA's. For other devices memory is an estimate (`live_memory.py`).
 """
 
 import os
@@ -14,134 +13,119 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from make_jax.command_line import DryRun
 from make_jax.config import Config, check
 from make_jax.model.make import Make
 from make_jax.objectives.total import Vectors, total_loss
-from make_jax.planning.aot import Compiled, compile_step, expect_libtpu
-from make_jax.planning.hardware import Machine, machine_of, name_of
-from make_jax.planning.roofline import Bounds, bounds
-from make_jax.planning.shapes import batch_shapes, bytes_per_device, model_of, state_shapes
-from make_jax.planning.step_costs import Counts, count
+from make_jax.planning.compile import CompiledStep, check_libtpu, compile_for_tpu, compile_step
+from make_jax.planning.hardware import Machine, find_machine, machine_name
+from make_jax.planning.roofline import StepTimeBounds, step_time_bounds
+from make_jax.planning.shapes import StepFunctions, batch_shapes, bytes_per_device, largest_model, state_shapes
+from make_jax.planning.step_costs import StepCosts, step_costs
 from make_jax.runs.mesh import BATCH_AXES, AnyMesh, abstract_mesh, check_batch_config
 from make_jax.runs.state import parameter_count
-from make_jax.training.gradient_cache import make_encode
-from make_jax.training.step import make_step
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a dry run found; bytes and FLOPs are those of one device, unless they say otherwise."""
+class DryRunReport:
+    """Costs of a step; bytes and FLOPs are those of one device unless stated otherwise."""
 
-    name: str
+    device: str  # name in hardware.MACHINES
     devices: int
     fsdp: int
-    parameters: int  # numbers, of the whole model
-    held: dict[str, int]  # bytes of parameters, optimizer, EMA, batch
-    gradients: int  # bytes, whole and in float32 as they are summed; part of `step.alive`
-    step: Counts
-    loss: Counts  # of the contrasts alone
-    bounds: Bounds | None
-    memory: float | None  # bytes that a device has; None where that is not known
-    compiled: Compiled | None  # for TPUs
+    parameters: int  # of the complete model
+    resident: dict[str, int]  # bytes of parameters, optimizer, EMA, batch
+    gradient_bytes: int  # complete and in float32, as they are summed; part of `step.live_bytes`
+    step: StepCosts
+    loss: StepCosts  # of the contrastive losses alone
+    time_bounds: StepTimeBounds | None  # None for a chip without datasheet
+    device_memory: float | None  # bytes; None where it is unknown
+    compiled: CompiledStep | None = None  # None where no compiler for the device is present
 
     @property
-    def total(self) -> int:
-        """Bytes at most at once: the compiler's count, or an estimate."""
-        return sum(self.held.values()) + self.step.alive if self.compiled is None else self.compiled.total
+    def total_bytes(self) -> int:
+        """Peak memory: XLA's report, or an estimate."""
+        if self.compiled is not None:
+            return self.compiled.total
+        return sum(self.resident.values()) + self.step.live_bytes
 
     @property
     def fits(self) -> bool | None:
-        """Whether a device has so much memory; None where that is not known."""
-        if self.compiled is not None and self.compiled.refusal:
+        """Whether the step fits into the device's memory; None where that is unknown."""
+        if self.compiled is not None and self.compiled.error:
             return False
-        return None if self.memory is None else self.total <= self.memory
+        return None if self.device_memory is None else self.total_bytes <= self.device_memory
 
 
-def dry_run(config: Config, asked: DryRun) -> Report:
-    """Traces the step for the devices asked for, and compiles it for TPUs.
+def dry_run(config: Config, functions: StepFunctions, device: str = "", count: int = 0) -> DryRunReport:
+    """Traces the step for `count` devices, and compiles it for TPUs and for this machine's devices.
 
-    Raises InputError for settings that contradict each other or the count of devices, and for a device, or a count of
-    TPUs, that does not exist.
+    `device` is a name in `hardware.MACHINES`; "" is this machine's devices. `count` 0 is all of this machine's devices,
+    or one of a named device. Raises InputError for contradicting settings, for a batch that the devices do not divide,
+    and for an unknown device or slice.
     """
-    name, devices = _devices(asked)
-    tpu = bool(machine_of(name).topology)
-    if tpu:
-        expect_libtpu(name)  # before the minute that tracing takes
-    _check(config, devices)
-    made = compile_step(config, name, devices) if tpu else None
-    return replace(trace_step(config, name, devices), compiled=made)
+    if device:
+        jax.config.update("jax_platforms", "cpu")  # tracing allocates small constants: not on an accelerator in use
+        name, count = device, count or 1
+        is_tpu = bool(find_machine(name).topology)
+        if is_tpu:
+            check_libtpu(name)  # before tracing, which takes a minute for a large model
+        report = trace_step(config, functions, name, count)
+        return replace(report, compiled=compile_for_tpu(config, name, count, functions)) if is_tpu else report
+    local = jax.devices()
+    count = count or len(local)
+    report = trace_step(config, functions, machine_name(local[0].device_kind), count)
+    if count != len(local):
+        return report
+    return replace(report, compiled=compile_step(config, local, "the devices of this machine", functions))
 
 
-def trace_step(config: Config, name: str, devices: int) -> Report:
-    """The same without a compiler, for any count of devices; raises InputError as `dry_run` does."""
-    machine, mesh = machine_of(name), _check(config, devices)
-    model = model_of(config)
-    state, batch = state_shapes(model, config, mesh), batch_shapes(model, config, mesh)
-    traced = make_step(model, config, mesh, state.params).trace(state, batch)
-    step = count(traced.jaxpr.jaxpr)
-    held = {"parameters": state.params, "optimizer": state.opt_state, "average": state.ema}
-    sizes = {what: bytes_per_device(tree) for what, tree in (held | {"batch": dict(batch)}).items()}
-    return Report(
-        name,
-        devices,
+def trace_step(config: Config, functions: StepFunctions, device: str, count: int) -> DryRunReport:
+    """Returns the report without compilation, for any count of devices; raises InputError as `dry_run` does."""
+    check(config)
+    machine, mesh = find_machine(device), abstract_mesh(config.train.fsdp, count)
+    check_batch_config(config, mesh)
+    model = largest_model(config)
+    state, batch = state_shapes(model, config, mesh, functions), batch_shapes(model, config, mesh)
+    step = step_costs(functions.make_step(model, config, mesh, state.params).trace(state, batch).jaxpr.jaxpr)
+    resident = {"parameters": state.params, "optimizer": state.opt_state, "EMA": state.ema, "batch": dict(batch)}
+    sizes = {name: bytes_per_device(tree) for name, tree in resident.items()}
+    return DryRunReport(
+        device,
+        count,
         config.train.fsdp,
         parameter_count(state.params),
         sizes,
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params)),
         step,
-        count_loss(model, config, mesh),
-        bounds(step, sizes["parameters"], machine, devices, config.train.fsdp),
-        _memory(machine, devices),
-        None,
+        loss_costs(model, config, mesh, functions),
+        step_time_bounds(step, sizes["parameters"], machine, count, config.train.fsdp),
+        _device_memory(machine, count),
     )
 
 
-def _check(config: Config, devices: int) -> AnyMesh:
-    """The mesh of so many devices, if the settings agree with it and with each other."""
-    check(config)
-    mesh = abstract_mesh(config.train.fsdp, devices)
-    check_batch_config(config, mesh)
-    return mesh
-
-
-def count_loss(model: Make, config: Config, mesh: AnyMesh) -> Counts:
-    """What the contrasts alone do, value and gradient, from vectors that are there."""
-    one = replace(config, train=replace(config.train, batch_size=1))
-    single = abstract_mesh(1, 1)
-    params = state_shapes(model, one, single).params
-    encode, row = make_encode(model, config), batch_shapes(model, one, single)
+def loss_costs(model: Make, config: Config, mesh: AnyMesh, functions: StepFunctions) -> StepCosts:
+    """Returns the costs of the contrastive losses alone, value and gradient, from given embeddings."""
+    one_row, one_device = replace(config, train=replace(config.train, batch_size=1)), abstract_mesh(1, 1)
+    params = state_shapes(model, one_row, one_device, functions).params
+    encode, row = functions.make_encode(model, config), batch_shapes(model, one_row, one_device)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    made, _ = jax.eval_shape(encode, params, row, key, jnp.zeros((), jnp.int32))
-    return count_contrasts(config, made, mesh, model)
+    embeddings, _ = jax.eval_shape(encode, params, row, key, jnp.zeros((), jnp.int32))
+    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.train.batch_size, *x.shape[1:]), x.dtype), embeddings)
+    scalar, split, replicated = jax.ShapeDtypeStruct((), jnp.float32), PartitionSpec(BATCH_AXES), PartitionSpec()
+
+    def local_loss(embeddings: Vectors, log_logit_scale: Any, logit_bias: Any, batch: Any) -> Any:
+        return total_loss(config.objectives, embeddings, {}, batch, log_logit_scale, logit_bias, BATCH_AXES)[0]
+
+    loss = jax.shard_map(
+        local_loss, mesh=mesh, in_specs=(split, replicated, replicated, split), out_specs=replicated, check_vma=True
+    )
+    gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+    traced = gradient.trace(rows, scalar, scalar, dict(batch_shapes(model, config, mesh)))
+    return step_costs(traced.jaxpr.jaxpr)
 
 
-def count_contrasts(config: Config, one: Vectors, mesh: AnyMesh, model: Make) -> Counts:
-    """The same from the vectors of one row, as shapes."""
-    rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
-    vectors = jax.tree.map(lambda v: jax.ShapeDtypeStruct((config.train.batch_size, *v.shape[1:]), v.dtype), one)
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-
-    def local(vectors: Vectors, scale: Any, bias: Any, batch: Any) -> Any:
-        return total_loss(config.objectives, vectors, {}, batch, scale, bias, BATCH_AXES)[0]
-
-    split = jax.shard_map(local, mesh=mesh, in_specs=(rows, whole, whole, rows), out_specs=whole, check_vma=True)
-    gradient = jax.jit(jax.value_and_grad(split, argnums=(0, 1, 2)))
-    return count(gradient.trace(vectors, scalar, scalar, dict(batch_shapes(model, config, mesh))).jaxpr.jaxpr)
-
-
-def _devices(asked: DryRun) -> tuple[str, int]:
-    """Name and count of the devices: those asked for, or this machine's."""
-    if asked.device:
-        # Tracing makes small constants: not on an accelerator that somebody uses.
-        jax.config.update("jax_platforms", "cpu")
-        return asked.device, asked.count or 1
-    here = jax.devices()
-    return name_of(here[0].device_kind), asked.count or len(here)
-
-
-def _memory(machine: Machine, devices: int) -> float | None:
-    """Bytes that a device has; pretended CPU devices share this machine's."""
-    if machine.peak is not None:
-        return machine.peak.memory
+def _device_memory(machine: Machine, devices: int) -> float | None:
+    """Bytes of one device; simulated CPU devices share the memory of this machine."""
+    if machine.chip is not None:
+        return machine.chip.memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / devices

@@ -1,12 +1,14 @@
-"""The FLOPs of a program's matrix products and convolutions, counted on what JAX traces of it [ours].
+"""FLOPs of the matrix products and convolutions in a jaxpr [ours].
 
-`compiled.cost_analysis()` counts the body of a loop once, however often it runs, and so a thirty-second of the work of
-a gradient cache of 32 micro-batches. Here a scan counts as often as it goes round. What is computed again in the
-backward pass counts again, as in the compiled program. Elementwise work does not count: it is not what the peak is of.
+XLA's own count, `compiled.cost_analysis()`, takes the body of a loop once, whatever its trip count: with a gradient
+cache of 32 micro-batches it reports a thirty-second of the encoders' work. Here a scan counts once per iteration, and
+recomputation in the backward pass counts again, as it does in the compiled program. Elementwise work is not counted:
+peak rates refer to matrix products.
 """
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
@@ -14,45 +16,59 @@ from jax.extend import core
 PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
-def count_flops(jaxpr: core.Jaxpr) -> int:
-    """FLOPs of one run of a program over all its devices; a multiply-add is two.
+class Equation(NamedTuple):
+    """One equation of a jaxpr without inner programs, and the context in which it runs."""
 
-    A loop without a known length (`while`) counts once; of a `cond` the branch that does most.
+    eqn: Any
+    times: int  # executions per run of the program
+    loop: int  # identifies the innermost scan around it; 0 outside of loops
+    mesh: Any  # that of the `shard_map` around it, whose equations are those of one device; None outside
+
+
+def count_flops(jaxpr: core.Jaxpr) -> int:
+    """Returns the FLOPs of one run over all devices; a multiply-add is two.
+
+    A `while` loop, whose trip count is unknown, counts once; a `cond` counts as its most expensive branch.
     """
-    total = 0
-    for eqn in jaxpr.eqns:
-        name, parts = eqn.primitive.name, [count_flops(part) for part in inner_programs(eqn)]
-        if name in PRODUCTS:
-            total += product_flops(eqn)
-        elif name == "cond":
-            total += max(parts)
-        elif name == "scan":
-            total += eqn.params["length"] * sum(parts)
-        elif name == "shard_map":  # its body is what one device does
-            total += eqn.params["mesh"].size * sum(parts)
-        else:
-            total += sum(parts)
-    return total
+    return sum(
+        each.times * (1 if each.mesh is None else each.mesh.size) * product_flops(each.eqn)
+        for each in equations(jaxpr)
+        if each.eqn.primitive.name in PRODUCTS
+    )
 
 
 def step_flops(step: Any, *arguments: Any) -> int | None:
-    """The FLOPs of a call of a jitted function over all devices; None of one that is not jitted. Runs nothing."""
+    """Returns the FLOPs of one call of a jitted function over all devices, without running it; None if not jitted."""
     return count_flops(step.trace(*arguments).jaxpr.jaxpr) if isinstance(step, jax.stages.Wrapped) else None
 
 
-def inner_programs(eqn: Any) -> list[core.Jaxpr]:
-    """The programs inside an equation: bodies, branches, what a derivative rule stands for."""
-    found = []
+def equations(jaxpr: core.Jaxpr, times: int = 1, loop: int = 0, mesh: Any = None) -> Iterator[Equation]:
+    """Yields every equation that has no inner program, with the number of times it runs."""
+    for eqn in jaxpr.eqns:
+        inner, name = inner_jaxprs(eqn), eqn.primitive.name
+        if name == "cond":
+            inner = [max(inner, key=lambda branch: (count_flops(branch), len(branch.eqns)))]
+        if not inner:
+            yield Equation(eqn, times, loop, mesh)
+        for each in inner:
+            rounds = times * eqn.params["length"] if name == "scan" else times
+            within = eqn.params["mesh"] if name == "shard_map" else mesh
+            yield from equations(each, rounds, id(eqn) if name == "scan" else loop, within)
+
+
+def inner_jaxprs(eqn: Any) -> list[core.Jaxpr]:
+    """Returns the programs inside an equation: loop bodies, branches, called functions."""
+    inner = []
     for value in eqn.params.values():
         for each in value if isinstance(value, tuple | list) else (value,):
-            program = getattr(each, "jaxpr", each)  # of one with its constants, which newer versions do not tell apart
+            program = getattr(each, "jaxpr", each)  # a ClosedJaxpr's; newer versions of JAX have one type for both
             if isinstance(program, core.Jaxpr):
-                found.append(program)
-    return found
+                inner.append(program)
+    return inner
 
 
 def product_flops(eqn: Any) -> int:
-    """FLOPs of one equation of `PRODUCTS`."""
+    """Returns the FLOPs of one equation whose primitive is in PRODUCTS."""
     outputs, (left, right) = math.prod(eqn.outvars[0].aval.shape), (each.aval.shape for each in eqn.invars)
     if eqn.primitive.name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]

@@ -1,8 +1,8 @@
-"""The shapes of a run, from its settings alone: nothing is allocated and no catalog is read."""
+"""Shapes and shardings of a run's state and batch, from the settings alone: no data is read, nothing is allocated."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,55 +11,64 @@ from make_jax.config import Config
 from make_jax.model.make import Make
 from make_jax.runs.mesh import AnyMesh, batch_sharding
 from make_jax.runs.sharding import state_shardings
-from make_jax.runs.state import TrainState
-from make_jax.training.step import first_state, init_params
+from make_jax.runs.state import Params, TrainState
 
 Shape = jax.ShapeDtypeStruct
 
 
-def model_of(config: Config) -> Make:
-    """The model with as many word pieces and keywords as the config allows: a catalog may have fewer."""
+class StepFunctions(NamedTuple):
+    """The functions of `training/` that a dry run traces. Passed in: training imports this package for its MFU."""
+
+    init_params: Callable[[Make, int], Params]  # (model, seed)
+    first_state: Callable[[Make, Config, Params], TrainState]
+    make_encode: Callable[[Make, Config], Callable[..., Any]]
+    make_step: Callable[[Make, Config, AnyMesh, Params], jax.stages.Wrapped]
+
+
+def largest_model(config: Config) -> Make:
+    """Returns the model with the largest vocabularies that the config allows; a catalog may give smaller ones."""
     return Make(config.model, config.inputs, config.inputs.vocabulary, config.inputs.keywords)
 
 
-def state_shapes(model: Make, config: Config, mesh: AnyMesh) -> TrainState:
-    """The state before the first step as shapes, each with its place on the mesh."""
-    state = jax.eval_shape(partial(first_state, model, config), jax.eval_shape(partial(init_params, model, 0)))
-    return jax.tree.map(placed, state, state_shardings(state, mesh))
+def state_shapes(model: Make, config: Config, mesh: AnyMesh, functions: StepFunctions) -> TrainState:
+    """Returns the initial train state as sharded shapes."""
+    params = jax.eval_shape(partial(functions.init_params, model, 0))
+    state = jax.eval_shape(partial(functions.first_state, model, config), params)
+    return jax.tree.map(with_sharding, state, state_shardings(state, mesh))
 
 
 def batch_shapes(model: Make, config: Config, mesh: AnyMesh) -> Mapping[str, Shape]:
-    """A global batch as shapes, as `inputs/batch.py` describes it, with what the objectives ask for."""
+    """Returns a global batch (`inputs/batch.py`) as sharded shapes, with the fields that the objectives need."""
     i, o, words = config.inputs, config.objectives, -(-model.keywords // 32)
     patches = i.image_height * i.image_width // config.model.image.patch**2
-    one: dict[str, tuple[tuple[int, ...], Any]] = {
+    row: dict[str, tuple[tuple[int, ...], Any]] = {
         "image": ((i.image_height, i.image_width, 3), jnp.uint8),
         "query_keywords": ((words,), jnp.uint32),
         "product_keywords": ((words,), jnp.uint32),
         "weight": ((), jnp.float32),
     }
-    one |= dict.fromkeys(("has_image", "has_title"), ((), jnp.bool_))
-    one |= dict.fromkeys(("product_id", "query_id"), ((), jnp.int32))
+    row |= dict.fromkeys(("has_image", "has_title"), ((), jnp.bool_))
+    row |= dict.fromkeys(("product_id", "query_id"), ((), jnp.int32))
     texts = {"query": i.query_tokens, "title": i.title_tokens}
     if o.keyword_swaps and model.keywords:
         texts["swap"] = i.query_tokens
-        one["swap_keywords"] = ((words,), jnp.uint32)
+        row["swap_keywords"] = ((words,), jnp.uint32)
     for name, length in texts.items():
-        one |= {f"{name}_tokens": ((length,), jnp.int32), f"{name}_mask": ((length,), jnp.bool_)}
+        row |= {f"{name}_tokens": ((length,), jnp.int32), f"{name}_mask": ((length,), jnp.bool_)}
         if o.mlm and name != "swap":
-            one |= dict.fromkeys((f"{name}_masked", f"{name}_labels"), ((length,), jnp.int32))
+            row |= dict.fromkeys((f"{name}_masked", f"{name}_labels"), ((length,), jnp.int32))
     if o.mpm:
-        one["patch_mask"] = ((patches,), jnp.bool_)
-    rows, place = config.train.batch_size, batch_sharding(mesh)
-    return {name: Shape((rows, *shape), dtype, sharding=place) for name, (shape, dtype) in one.items()}
+        row["patch_mask"] = ((patches,), jnp.bool_)
+    rows, sharding = config.train.batch_size, batch_sharding(mesh)
+    return {name: Shape((rows, *shape), dtype, sharding=sharding) for name, (shape, dtype) in row.items()}
 
 
-def placed(shape: Any, place: jax.sharding.Sharding) -> Shape:
-    """The same shape at a place."""
-    return Shape(shape.shape, shape.dtype, sharding=place)
+def with_sharding(shape: Any, sharding: jax.sharding.Sharding) -> Shape:
+    """Returns the same shape and type with a sharding."""
+    return Shape(shape.shape, shape.dtype, sharding=sharding)
 
 
 def bytes_per_device(tree: Any) -> int:
-    """What one device holds of shapes with places."""
-    parts = [(leaf.sharding.shard_shape(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(tree)]
-    return sum(Shape(shape, dtype).size * dtype.itemsize for shape, dtype in parts)
+    """Returns the bytes that one device holds of a tree of sharded shapes."""
+    shards = [(leaf.sharding.shard_shape(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(tree)]
+    return sum(Shape(shape, dtype).size * dtype.itemsize for shape, dtype in shards)

@@ -9,10 +9,11 @@ from jax.sharding import Mesh
 
 from make_jax.config import Config
 from make_jax.model.make import Make
+from make_jax.planning.shapes import StepFunctions
 from make_jax.runs.mesh import AnyMesh, batch_sharding, replicated_sharding
 from make_jax.runs.sharding import state_shardings
 from make_jax.runs.state import Params, TrainState
-from make_jax.training.gradient_cache import make_gradient
+from make_jax.training.gradient_cache import make_encode, make_gradient
 from make_jax.training.optimizer import lr_multipliers, make_optimizer
 
 Batch = dict[str, jax.Array]
@@ -92,3 +93,6 @@ def update_ema(ema: Params, new: Params, step: jax.Array, decay: float) -> Param
     """Exponential moving update_ema of the parameters."""
     now = jnp.minimum(decay, (1.0 + step) / (LARGEST_EMA_START + step))
     return optax.incremental_update(new, ema, 1.0 - now)
+
+
+STEP_FUNCTIONS = StepFunctions(init_params, first_state, make_encode, make_step)  # what a dry run traces

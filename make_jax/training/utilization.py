@@ -8,20 +8,20 @@ import jax
 from jax.sharding import Mesh
 
 from make_jax.config import Config
-from make_jax.planning.devices import PEAKS
 from make_jax.planning.flops import step_flops
+from make_jax.planning.hardware import CHIPS
 
 
 class Utilization:
     """Computes the utilization metrics of a run; call `count_flops` with the first step's arguments before taking it.
 
-    MFU is reported only on devices in `planning/devices.py`.
+    MFU is reported only on devices in `planning/hardware.py`.
     """
 
     def __init__(self, config: Config, mesh: Mesh) -> None:
         self._batch_size, self._device_count = config.train.batch_size, mesh.size
         self._local_devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
-        peak = PEAKS.get(self._local_devices[0].device_kind)
+        peak = CHIPS.get(self._local_devices[0].device_kind)
         self._peak_flops = None if peak is None else peak.flops(config.model.dtype)  # FLOP/s of one device
         self._step_flops: int | None = None  # of one step, over all devices
         self._counted = False

@@ -1,4 +1,4 @@
-"""Exchanges counted in traced and in compiled programs: bytes times rounds, of programs whose exchanges are known."""
+"""Collectives counted in traced and in compiled programs of known collectives."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from make_jax.planning.collectives import Collective, compiled, joined
-from make_jax.planning.step_costs import count
+from make_jax.planning.collectives import Collective, merge_collectives
+from make_jax.planning.hlo_collectives import compiled_collectives
+from make_jax.planning.step_costs import step_costs
 from make_jax.runs.mesh import BATCH_AXES, make_mesh
 
-ROUNDS, RING = 5, [(i, (i + 1) % 8) for i in range(8)]
+STEPS, RING = 5, [(i, (i + 1) % 8) for i in range(8)]
 
 
-def hop(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+def permute(x: jax.Array, _: None) -> tuple[jax.Array, None]:
     return jax.lax.ppermute(x, BATCH_AXES, RING), None
 
 
@@ -37,9 +38,9 @@ PROGRAMS: dict[str, tuple[Callable[[jax.Array], jax.Array], Any, Collective]] = 
         Collective("reduce-scatter", 4, ("data",), 1, 1, 128),
     ),
     "ppermute in a scan": (
-        lambda x: jax.lax.scan(hop, x, length=ROUNDS)[0],
+        lambda x: jax.lax.scan(permute, x, length=STEPS)[0],
         P(BATCH_AXES),
-        Collective("collective-permute", 8, BATCH_AXES, ROUNDS, 1, 128),
+        Collective("collective-permute", 8, BATCH_AXES, STEPS, 1, 128),
     ),
     "psum in a scan in a scan": (
         lambda x: jax.lax.scan(
@@ -48,34 +49,34 @@ PROGRAMS: dict[str, tuple[Callable[[jax.Array], jax.Array], Any, Collective]] = 
                 None,
             ),
             x,
-            length=ROUNDS,
+            length=STEPS,
         )[0],
         P(BATCH_AXES),
-        Collective("all-reduce", 8, BATCH_AXES, 3 * ROUNDS, 1, 128),
+        Collective("all-reduce", 8, BATCH_AXES, 3 * STEPS, 1, 128),
     ),
 }
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_bytes_times_rounds_of_known_programs(name):
+def test_bytes_and_trip_counts_of_known_programs(name):
     local, out, expected = PROGRAMS[name]
     mesh = make_mesh(fsdp=2)
     program = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P(BATCH_AXES), out_specs=out, check_vma=True))
     traced = program.trace(jax.ShapeDtypeStruct((64, 4), jnp.float32))
-    assert count(traced.jaxpr.jaxpr).collectives == [expected]
-    assert compiled(traced.lower().compile().as_text()) == [expected._replace(axes=())]
+    assert step_costs(traced.jaxpr.jaxpr).collectives == [expected]
+    assert compiled_collectives(traced.lower().compile().as_text()) == [expected._replace(axes=())]
 
 
-def test_what_a_device_sends():
+def test_bytes_sent_by_a_device():
     assert Collective("all-gather", 4, (), 3, 1, 100).sent == 3 * 75
     assert Collective("reduce-scatter", 4, (), 1, 1, 100).sent == 75
     assert Collective("all-reduce", 4, (), 1, 1, 100).sent == 150
     assert Collective("collective-permute", 4, (), 5, 1, 100).sent == 500
     two = [Collective("all-gather", 4, (), 1, 1, 100), Collective("all-gather", 4, (), 1, 2, 30)]
-    assert joined(two) == [Collective("all-gather", 4, (), 1, 3, 130)]
+    assert merge_collectives(two) == [Collective("all-gather", 4, (), 1, 3, 130)]
 
 
-# As a TPU's compiler writes them: a loop that says no count, exchanges in two halves, a sum of which a part is kept.
+# TPU HLO: a loop without annotated trip count, asynchronous collectives, an all-reduce fused with a slice.
 TPU = """\
 %all-reduce-scatter.1 (input: f32[192,16]) -> f32[192,8] {
   %input = f32[192,16]{1,0:T(8,128)} parameter(0)
@@ -108,26 +109,26 @@ ENTRY %main (p: bf16[4,16]) -> f32[192,8] {
 """
 
 
-def test_programs_of_tpus_are_read():
-    assert compiled(TPU) == [
+def test_tpu_programs():
+    assert compiled_collectives(TPU) == [
         Collective("reduce-scatter", 2, (), 1, 1, 192 * 16 * 4),
         Collective("collective-permute", 8, (), 8, 1, 4 * 16 * 2),
         Collective("all-gather", 2, (), 1, 1, 16 * 16 * 2),
     ]
-    with pytest.raises(ValueError, match="a loop whose count is not known"):
-        compiled(TPU.replace("constant(8)", "parameter(1)"))
+    with pytest.raises(ValueError, match="a loop whose trip count is unknown"):
+        compiled_collectives(TPU.replace("constant(8)", "parameter(1)"))
 
 
-def test_a_loop_of_unknown_count_that_exchanges_nothing_is_read_past():
+def test_a_loop_of_unknown_trip_count_without_collectives_is_accepted():
     inner = "\n".join(line for line in TPU.splitlines() if "collective-permute" not in line)
-    assert compiled(inner.replace("constant(8)", "parameter(1)")) == [
+    assert compiled_collectives(inner.replace("constant(8)", "parameter(1)")) == [
         Collective("reduce-scatter", 2, (), 1, 1, 192 * 16 * 4),
         Collective("all-gather", 2, (), 1, 1, 16 * 16 * 2),
     ]
 
 
 @pytest.mark.parametrize(("axes", "devices"), [("'data','fsdp'", 8), ("'data'", 4), ("'fsdp'", 2)])
-def test_groups_named_by_axes_of_the_mesh_are_read(axes, devices):
+def test_replica_groups_named_by_mesh_axes(axes, devices):
     text = f"""
 ENTRY %main (a: f32[4]) -> f32[4] {{
   ROOT %sum = f32[4]{{0}} all-reduce(%a), channel_id=1, replica_groups=mesh['data'=4,'fsdp'=2] {{{axes}}}, to_apply=%add
@@ -137,4 +138,4 @@ ENTRY %main (a: f32[4]) -> f32[4] {{
   ROOT %z = f32[] add(%x, %y)
 }}
 """
-    assert compiled(text) == [Collective("all-reduce", devices, (), 1, 1, 16)]
+    assert compiled_collectives(text) == [Collective("all-reduce", devices, (), 1, 1, 16)]

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from make_jax.planning.devices import PEAKS
 from make_jax.planning.flops import count_flops, step_flops
+from make_jax.planning.hardware import CHIPS
 from make_jax.runs.mesh import BATCH_AXES, make_mesh
 
 X, W = jnp.ones((16, 32)), jnp.ones((32, 32))
@@ -25,7 +25,7 @@ def scanned(x: jax.Array, w: jax.Array) -> jax.Array:
         pytest.param(
             jax.grad(lambda x, w: jnp.sum(jax.checkpoint(scanned)(x, w)), argnums=1),
             20 * ONE,
-            id="what is computed again counts again",
+            id="recomputation",
         ),
         pytest.param(
             lambda x, w: jax.lax.conv(x.reshape(1, 32, 4, 4), w.reshape(8, 32, 2, 2), (1, 1), "VALID"),
@@ -34,34 +34,34 @@ def scanned(x: jax.Array, w: jax.Array) -> jax.Array:
         ),
     ],
 )
-def test_flops_are_those_of_the_products(function, expected):
+def test_flops_of_matrix_products(function, expected):
     assert step_flops(jax.jit(function), X, W) == expected
 
 
-def test_flops_of_a_shard_map_are_those_of_all_devices():
+def test_flops_of_a_shard_map_are_summed_over_devices():
     rows = PartitionSpec(BATCH_AXES)
     split = jax.shard_map(lambda x, w: x @ w, mesh=make_mesh(), in_specs=(rows, PartitionSpec()), out_specs=rows)
     assert step_flops(jax.jit(split), X, W) == ONE
 
 
-def test_flops_are_those_that_the_compiler_counts_where_it_has_no_loop():
+def test_flops_equal_the_compilers_without_loops():
     def loss(x: jax.Array, w: jax.Array) -> jax.Array:
         return jnp.sum(((x @ w) @ w.T) ** 2)
 
     step = jax.jit(jax.value_and_grad(loss, argnums=1))
     counted = step.lower(X, W).compile().cost_analysis()["flops"]
-    assert step_flops(step, X, W) == pytest.approx(counted, rel=0.05)  # which has the elementwise work besides
+    assert step_flops(step, X, W) == pytest.approx(counted, rel=0.05)  # XLA adds elementwise work
 
 
-def test_flops_of_what_is_not_jitted_are_not_known():
+def test_flops_of_a_function_that_is_not_jitted_are_none():
     assert step_flops(lambda x: x, X) is None
     assert count_flops(jax.make_jaxpr(lambda x: x + 1)(X).jaxpr) == 0
 
 
-def test_peaks_are_of_one_order_with_each_other():
-    for name, peak in PEAKS.items():
-        assert 0.1 <= peak.float32 / peak.bfloat16 <= 1, name
-        assert 100 < peak.bfloat16 / peak.memory_bandwidth < 1000, name  # FLOPs a byte
-        assert 0.05 < peak.interconnect / peak.memory_bandwidth < 0.5, name
-    assert PEAKS["TPU v5 lite"].flops("bfloat16") == 197e12
-    assert PEAKS["NVIDIA H100 80GB HBM3"].flops("float32") == 494.7e12
+def test_chip_specs_have_plausible_ratios():
+    for name, chip in CHIPS.items():
+        assert 0.1 <= chip.float32 / chip.bfloat16 <= 1, name
+        assert 100 < chip.bfloat16 / chip.memory_bandwidth < 1000, name  # FLOPs a byte
+        assert 0.05 < chip.interconnect / chip.memory_bandwidth < 0.5, name
+    assert CHIPS["TPU v5 lite"].flops("bfloat16") == 197e12
+    assert CHIPS["NVIDIA H100 80GB HBM3"].flops("float32") == 494.7e12

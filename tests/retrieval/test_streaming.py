@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from make_jax.errors import InputError
-from make_jax.planning.collectives import compiled
+from make_jax.planning.hlo_collectives import compiled_collectives
 from make_jax.retrieval.search import TopK
 from make_jax.retrieval.sharded import _programs, search_sharded
 from make_jax.retrieval.streaming import score_stored, search_on_host, search_stored
@@ -156,8 +156,8 @@ def test_devices_exchange_nothing_before_the_last_block() -> None:
     see, order = _programs(mesh, 10)
     best = np.zeros((8 * 16, 10), np.float32), np.zeros((8 * 16, 10), np.int32)
     block = np.zeros((16, D), np.float32), np.zeros((64, D), np.float16), np.zeros(8, np.int32)
-    assert not compiled(see.lower(*best, *block).compile().as_text())
-    operations = {each.operation for each in compiled(order.lower(*best).compile().as_text())}
+    assert not compiled_collectives(see.lower(*best, *block).compile().as_text())
+    operations = {each.operation for each in compiled_collectives(order.lower(*best).compile().as_text())}
     assert operations == {"all-to-all"}
 
 

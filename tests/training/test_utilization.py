@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from make_jax.config import Config
-from make_jax.planning.devices import PEAKS, Peak
+from make_jax.planning.hardware import CHIPS, ChipSpec
 from make_jax.runs.mesh import make_mesh
 from make_jax.training import utilization
 from make_jax.training.utilization import Utilization
@@ -15,9 +15,9 @@ def square(state: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
     return state @ batch["x"]
 
 
-def utilization_metrics(peaks: dict[str, Peak], monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+def utilization_metrics(peaks: dict[str, ChipSpec], monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Of 3 steps in 2 seconds, each one product of 8 x 8 matrices, batch size 64, 8 devices."""
-    monkeypatch.setattr(utilization, "PEAKS", peaks)
+    monkeypatch.setattr(utilization, "CHIPS", peaks)
     config = Config()
     meter = Utilization(replace(config, train=replace(config.train, batch_size=64)), make_mesh())
     meter.count_flops(jax.jit(square), jnp.ones((8, 8)), {"x": jnp.ones((8, 8))})
@@ -25,14 +25,14 @@ def utilization_metrics(peaks: dict[str, Peak], monkeypatch: pytest.MonkeyPatch)
 
 
 def test_mfu_is_the_fraction_of_the_peak_of_all_devices(monkeypatch):
-    metrics = utilization_metrics({jax.devices()[0].device_kind: Peak(4000.0, 1000.0, 1.0, 1.0, 1.0)}, monkeypatch)
+    metrics = utilization_metrics({jax.devices()[0].device_kind: ChipSpec(4000.0, 1000.0, 1.0, 1.0, 1.0)}, monkeypatch)
     assert metrics["mfu"] == pytest.approx(3 * (2 * 8**3) / (2.0 * 8 * 1000.0))  # of float32, the config's dtype
     assert metrics["examples_per_second"] == 96.0
     assert metrics["examples_per_second_per_device"] == 12.0
 
 
 def test_mfu_of_an_unknown_device_is_left_out_and_memory_is_that_of_the_process(monkeypatch):
-    metrics = utilization_metrics(PEAKS, monkeypatch)
+    metrics = utilization_metrics(CHIPS, monkeypatch)
     assert set(metrics) == {"examples_per_second", "examples_per_second_per_device", "peak_process_memory"}
     assert 2e7 < metrics["peak_process_memory"] < 1e12  # bytes
 
