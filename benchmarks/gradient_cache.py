@@ -44,7 +44,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, check
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.inputs.pipeline import train_batches
+from make_jax.inputs.train_pipeline import train_batches
 from make_jax.model.make import Make
 from make_jax.objectives.total import total_loss
 from make_jax.runs.mesh import batch_sharding, make_mesh, replicated_sharding, shard_batch
@@ -124,7 +124,7 @@ def take_large_step(catalog: Catalog, rows: int) -> dict[str, Any]:
         keywords,
         config.inputs,
         dataclasses.replace(config.data, prefetch=1),
-        swaps=True,
+        keyword_swaps=True,
         batch_size=rows,
         seed=config.train.seed,
     )
@@ -136,7 +136,7 @@ def take_large_step(catalog: Catalog, rows: int) -> dict[str, Any]:
     queries, products = (len(np.unique(batch[f"{name}_id"])) for name in ("query", "product"))
     placed = shard_batch(batch, mesh)
     del batch
-    model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
+    model = Make(config.model, config.inputs, tokenizer.vocab_size, len(keywords))
     state = init_state(model, config, mesh)
     step = make_step(model, config, mesh, state.params).lower(state, placed).compile()
     print(f"compiled; {_peak_gib():.2f} GiB at most until now", flush=True)

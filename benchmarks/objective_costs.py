@@ -23,7 +23,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, MatchingConfig, check
 from make_jax.errors import exit_cleanly
 from make_jax.files import write_atomically
-from make_jax.inputs.masking import hidden_patches
+from make_jax.inputs.masking import num_masked_patches
 from make_jax.model.make import Make
 from make_jax.runs.mesh import make_mesh, shard_batch
 from make_jax.runs.provenance import metadata
@@ -108,7 +108,7 @@ def random_batch(config: Config) -> dict[str, np.ndarray]:
         hidden[f"{name}_labels"] = np.where(chosen, tokens[f"{name}_tokens"], -1)
     patches = i.image_height * i.image_width // config.model.image.patch**2
     ranks = np.argsort(rng.random((b, patches)), axis=1)
-    hidden["patch_mask"] = ranks < hidden_patches(i, patches)
+    hidden["patch_mask"] = ranks < num_masked_patches(i, patches)
     bits = {f"{name}_keywords": np.where(one, 1, 0).astype(np.uint32) for name in ("query", "product", "swap")}
     return {
         **tokens,

@@ -1,7 +1,7 @@
-"""Texts as token ids: a WordPiece trained on a catalog, or any Hugging Face tokenizer from a local folder.
+"""Texts to token ids: a WordPiece trained on a catalog, or any Hugging Face tokenizer from a local folder.
 
-A tokenizer is its definition, one JSON text in the format of Hugging Face `tokenizers`. The definition travels in the
-checkpoint, so that evaluation and serving cut texts exactly as training did.
+A tokenizer is determined by its definition, a JSON text in the format of Hugging Face `tokenizers`. The checkpoint
+holds the definition, so that evaluation and serving tokenize exactly as training did.
 """
 
 import json
@@ -18,34 +18,35 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers, processors, t
 
 from make_jax.errors import InputError
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4 of a trained WordPiece
-_ACCENTS = "[\u0300-\u036f]"  # of European letters; Japanese voicing marks and Korean letters lie elsewhere
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4 of a trained WordPiece
+_ACCENTS = "[\u0300-\u036f]"  # of European letters; Japanese voicing marks and Korean letters have other code points
 
 
 class Tokenizer:
-    """Cuts texts into token ids the way `definition` says. Safe to use from several threads."""
+    """Tokenizes texts as `definition` specifies. Thread-safe."""
 
-    definition: str  # JSON; padding and truncation are not part of it
-    vocabulary_size: int  # every id is less than this
-    pad_id: int  # fills rows up to their length; the mask, not this id, tells padding
-    mask_id: int | None  # stands for a hidden token in masked modelling; None when the vocabulary has none
+    definition: str  # JSON, without padding and truncation
+    vocab_size: int  # every id is smaller
+    pad_id: int  # fills rows up to their length; the mask marks padding, not this id
+    mask_id: int | None  # the mask token of masked modeling; None when the vocabulary has none
     special_ids: frozenset[int]  # tokens that are not text
 
     def __init__(self, definition: str) -> None:
-        plain = _parse(definition)
-        plain.no_padding()
-        plain.no_truncation()
-        self.definition = plain.to_str()
-        # Ids need not be dense, and a checkpoint's embedding table has a row for each up to the largest.
-        self.vocabulary_size = 1 + max(plain.get_vocab(with_added_tokens=True).values())
-        self.special_ids = frozenset(i for i, token in plain.get_added_tokens_decoder().items() if token.special)
-        pad = _first_id(plain, "[PAD]", "<pad>")
+        """Parses a definition. InputError when it cannot be parsed or adds no special token to a text."""
+        tokenizer = _parse(definition)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.definition = tokenizer.to_str()
+        # Ids need not be contiguous, and the embedding table has a row for each up to the largest.
+        self.vocab_size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+        self.special_ids = frozenset(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
+        pad = _first_id(tokenizer, "[PAD]", "<pad>")
         self.pad_id = 0 if pad is None else pad
-        self.mask_id = _first_id(plain, "[MASK]", "<mask>")
-        self._around = plain.num_special_tokens_to_add(is_pair=False)
-        # The length is a setting inside the library's object, so each length gets an object of its own.
+        self.mask_id = _first_id(tokenizer, "[MASK]", "<mask>")
+        self._num_special = tokenizer.num_special_tokens_to_add(is_pair=False)
+        # The library keeps the length as mutable state, so each length gets a tokenizer object.
         self._by_length: dict[int, tokenizers.Tokenizer] = {}
-        if self._around == 0:
+        if self._num_special == 0:
             raise InputError(
                 "inputs.tokenizer: the tokenizer puts no special token around a text, so that an empty text would have "
                 "no token at all; expected one with a post-processor, as BERT, RoBERTa and CLIP have"
@@ -54,9 +55,9 @@ class Tokenizer:
     def encode(
         self, texts: Sequence[str], length: int
     ) -> tuple[Int32[np.ndarray, "n {length}"], Bool[np.ndarray, "n {length}"]]:
-        """Token ids and the mask of real tokens; special tokens are real and present even when the text is empty.
+        """Returns token ids and the mask of real tokens, which include special tokens, even for an empty text.
 
-        Longer texts lose their end, never their special tokens. The text "[MASK]" typed by a user is plain text.
+        Longer texts are truncated at the end; special tokens are kept. "[MASK]" inside a text is plain text.
 
         Raises:
             InputError: `length` leaves no room for a token of text.
@@ -70,119 +71,110 @@ class Tokenizer:
 
     def _with_length(self, length: int) -> tokenizers.Tokenizer:
         if length not in self._by_length:
-            if length <= self._around:
+            if length <= self._num_special:
                 raise InputError(
-                    f"{length} tokens leave no room for text beside the {self._around} special tokens that are added; "
+                    f"{length} tokens leave no room for text next to the {self._num_special} special tokens; "
                     "raise inputs.query_tokens or inputs.title_tokens"
                 )
-            cutter = _parse(self.definition)
-            cutter.enable_truncation(length)
-            cutter.enable_padding(length=length, pad_id=self.pad_id)
-            cutter.encode_special_tokens = True  # special tokens inside a text are cut like any other text
-            self._by_length[length] = cutter
+            tokenizer = _parse(self.definition)
+            tokenizer.enable_truncation(length)
+            tokenizer.enable_padding(length=length, pad_id=self.pad_id)
+            tokenizer.encode_special_tokens = True  # special tokens inside a text are tokenized like any other text
+            self._by_length[length] = tokenizer
         return self._by_length[length]
 
 
-def from_definition(text: str) -> Tokenizer:
-    """The tokenizer that `Tokenizer.definition` describes.
-
-    Raises:
-        InputError: `text` is no definition that the `tokenizers` library can read.
-    """
-    return Tokenizer(text)
-
-
-def from_folder(path: str | Path) -> Tokenizer:
-    """The tokenizer of a local Hugging Face folder: `tokenizer.json` as it is, else converted by `transformers`.
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """Returns the tokenizer of a local Hugging Face folder: its `tokenizer.json`, else what `transformers` converts.
 
     Nothing is downloaded and no code from the folder runs.
 
     Raises:
-        InputError: there is no such folder, or no tokenizer in it that `tokenizers` can express.
+        InputError: the folder does not exist or has no tokenizer that `tokenizers` can express.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"inputs.tokenizer: {folder} is no folder; expected a local Hugging Face tokenizer folder")
-    ready = folder / "tokenizer.json"
+    file = folder / "tokenizer.json"
     try:
-        return Tokenizer(ready.read_text(encoding="utf-8") if ready.is_file() else _converted(folder))
+        return Tokenizer(file.read_text(encoding="utf-8") if file.is_file() else _convert(folder))
     except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{folder}: {error}") from None
 
 
-def train_wordpiece(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """A BERT-style WordPiece of at most `vocabulary` tokens; the same texts give the same definition.
+def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Returns a BERT-style WordPiece with at most `vocab_size` tokens; the same texts give the same definition.
 
-    Texts are brought to NFKC without accents, in lower case; every Chinese character stands alone. A text that occurs
-    twice counts twice. Characters take at most half of the vocabulary, the most frequent ones first.
+    Normalization is NFKC, lower case, without accents; every Chinese character is a word. A text that occurs twice
+    counts twice. Single characters take at most half of the vocabulary, the most frequent first.
 
     Raises:
-        InputError: there is no text, or the vocabulary has no room.
+        InputError: no text, or a vocabulary that is too small.
     """
-    if vocabulary < 4 * len(SPECIAL):
-        raise InputError(f"inputs.vocabulary: found {vocabulary}, expected at least {4 * len(SPECIAL)}")
+    if vocab_size < 4 * len(SPECIAL_TOKENS):
+        raise InputError(f"inputs.vocabulary: found {vocab_size}, expected at least {4 * len(SPECIAL_TOKENS)}")
     counts = Counter(texts)
-    cutter = _untrained(models.WordPiece(unk_token="[UNK]"))
-    alphabet, continuing = _characters(cutter, counts, (vocabulary - len(SPECIAL)) // 2)
+    tokenizer = _untrained(models.WordPiece(unk_token="[UNK]"))
+    alphabet, continuing = _characters(tokenizer, counts, (vocab_size - len(SPECIAL_TOKENS)) // 2)
     if not alphabet:
         raise InputError("the catalog's training split has no text: expected titles or clicked queries to train on")
-    # The library numbers "##x" pieces in the order of a randomly seeded hash map and breaks ties by number. Naming
-    # them ahead, as if they were special, fixes the numbers; the final tokenizer knows the real special tokens only.
+    # The library numbers "##x" pieces in the order of a randomly seeded hash map and breaks ties by number. Passing
+    # them as special tokens fixes the numbers; the returned tokenizer has only the real special tokens.
     pieces = [f"##{character}" for character in sorted(continuing)]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary,
+        vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=[*SPECIAL, *pieces],
+        special_tokens=[*SPECIAL_TOKENS, *pieces],
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    cutter.train_from_iterator(counts.elements(), trainer)
-    trained = _untrained(models.WordPiece(cutter.get_vocab(with_added_tokens=False), unk_token="[UNK]"))
-    trained.add_special_tokens(list(SPECIAL))
+    tokenizer.train_from_iterator(counts.elements(), trainer)
+    trained = _untrained(models.WordPiece(tokenizer.get_vocab(with_added_tokens=False), unk_token="[UNK]"))
+    trained.add_special_tokens(list(SPECIAL_TOKENS))
     trained.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, SPECIAL.index(token)) for token in ("[CLS]", "[SEP]")],
+        special_tokens=[(token, SPECIAL_TOKENS.index(token)) for token in ("[CLS]", "[SEP]")],
     )
     return Tokenizer(trained.to_str())
 
 
-def with_characters(tokenizer: Tokenizer, texts: Iterable[str], most: int) -> Tokenizer:
-    """`tokenizer` with up to `most` pieces more, of the characters that make words of `texts` unknown to it.
+def add_characters(tokenizer: Tokenizer, texts: Iterable[str], max_new: int) -> Tokenizer:
+    """Returns `tokenizer` extended by up to `max_new` single characters whose absence makes words of `texts` unknown.
 
-    All ids stay what they are. New pieces are single characters, the most frequent first, "##x" where x continues a
-    word; a character that texts have once gets none. An English WordPiece comes to know Chinese by them.
+    Existing ids stay. New pieces are the most frequent characters, "##x" where x continues a word; a character that
+    occurs once is not added. This lets an English WordPiece read Chinese.
 
     Raises:
         InputError: the tokenizer is no WordPiece.
     """
-    described = json.loads(tokenizer.definition)
-    if described["model"]["type"] != "WordPiece" or not (described["normalizer"] and described["pre_tokenizer"]):
+    definition = json.loads(tokenizer.definition)
+    if definition["model"]["type"] != "WordPiece" or not (definition["normalizer"] and definition["pre_tokenizer"]):
         raise InputError(
-            f"inputs.new_characters: the tokenizer is a {described['model']['type']}, expected a WordPiece as BERT has "
-            "it; set it to 0 for a tokenizer that knows all characters"
+            f"inputs.new_characters: the tokenizer is a {definition['model']['type']}, expected a WordPiece as BERT "
+            "has it; set it to 0 for a tokenizer that knows all characters"
         )
-    cutter, vocabulary = _parse(tokenizer.definition), described["model"]["vocab"]
-    unknown, continuing = described["model"]["unk_token"], described["model"]["continuing_subword_prefix"]
+    parsed, vocab = _parse(tokenizer.definition), definition["model"]["vocab"]
+    unknown, continuing = definition["model"]["unk_token"], definition["model"]["continuing_subword_prefix"]
     counts: Counter[str] = Counter()
-    for word, times in _words(cutter, texts).items():
-        if unknown in (piece.value for piece in cutter.model.tokenize(word)):
+    for word, times in _words(parsed, texts).items():
+        if unknown in (piece.value for piece in parsed.model.tokenize(word)):
             pieces = [word[0], *(continuing + character for character in word[1:])]
-            counts.update({piece: times for piece in pieces if piece not in vocabulary})
-    found = sorted((piece for piece, times in counts.items() if times > 1), key=lambda piece: (-counts[piece], piece))
-    vocabulary |= {piece: tokenizer.vocabulary_size + i for i, piece in enumerate(found[:most])}
-    return Tokenizer(json.dumps(described))
+            counts.update({piece: times for piece in pieces if piece not in vocab})
+    new = sorted((piece for piece, times in counts.items() if times > 1), key=lambda piece: (-counts[piece], piece))
+    vocab |= {piece: tokenizer.vocab_size + i for i, piece in enumerate(new[:max_new])}
+    return Tokenizer(json.dumps(definition))
 
 
-def normalised(text: str) -> str:
-    """What two texts have in common when they are the same query: NFKC, lower case, single spaces."""
+def normalize_query(text: str) -> str:
+    """Returns the text in NFKC, lower case, with single spaces; equal for texts that count as the same query."""
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 
 def _untrained(model: models.WordPiece) -> tokenizers.Tokenizer:
-    cutter = tokenizers.Tokenizer(model)
-    cutter.normalizer = normalizers.Sequence(
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.NFKD(),
             normalizers.Replace(Regex(_ACCENTS), ""),
@@ -190,15 +182,15 @@ def _untrained(model: models.WordPiece) -> tokenizers.Tokenizer:
             normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=True),
         ]
     )
-    cutter.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return cutter
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
 
 
-def _characters(cutter: tokenizers.Tokenizer, texts: Iterable[str], most: int) -> tuple[list[str], set[str]]:
-    """The characters worth a token, and those of them that also continue a word; together at most `most` tokens."""
+def _characters(tokenizer: tokenizers.Tokenizer, texts: Iterable[str], most: int) -> tuple[list[str], set[str]]:
+    """The most frequent characters, and those of them that also continue a word; together at most `most` tokens."""
     first: Counter[str] = Counter()
     later: Counter[str] = Counter()
-    for word, times in _words(cutter, texts).items():
+    for word, times in _words(tokenizer, texts).items():
         first[word[0]] += times
         for character in word[1:]:
             later[character] += times
@@ -213,14 +205,14 @@ def _characters(cutter: tokenizers.Tokenizer, texts: Iterable[str], most: int) -
     return sorted(alphabet), {character for character in alphabet if character in later}
 
 
-def _words(cutter: tokenizers.Tokenizer, texts: Iterable[str]) -> Counter[str]:
-    """How often each word occurs, as the tokenizer's model gets it."""
+def _words(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> Counter[str]:
+    """Counts of words after normalization and pre-tokenization."""
     words: Counter[str] = Counter()
-    every = list(texts)
-    for start in range(0, len(every), 256):
-        # One call for many texts: the call itself is what costs. A line break ends a word like any other space.
-        joined = cutter.normalizer.normalize_str("\n".join(every[start : start + 256]))
-        words.update(word for word, _ in cutter.pre_tokenizer.pre_tokenize_str(joined))
+    all_texts = list(texts)
+    for start in range(0, len(all_texts), 256):
+        # One call for many texts, because the call dominates the time. A line break ends a word like any space.
+        joined = tokenizer.normalizer.normalize_str("\n".join(all_texts[start : start + 256]))
+        words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(joined))
     return words
 
 
@@ -231,19 +223,17 @@ def _parse(definition: str) -> tokenizers.Tokenizer:
         raise InputError(f"not a tokenizer definition: {error}; expected the JSON of a tokenizer.json") from None
 
 
-def _first_id(cutter: tokenizers.Tokenizer, *names: str) -> int | None:
-    return next((i for i in map(cutter.token_to_id, names) if i is not None), None)
+def _first_id(tokenizer: tokenizers.Tokenizer, *names: str) -> int | None:
+    return next((i for i in map(tokenizer.token_to_id, names) if i is not None), None)
 
 
-def _converted(folder: Path) -> str:
-    """The definition of a folder without tokenizer.json, such as one with vocab.txt or vocab.json and merges.txt."""
+def _convert(folder: Path) -> str:
+    """The definition of a folder without tokenizer.json, for example with vocab.txt, or vocab.json and merges.txt."""
     from transformers import AutoTokenizer, BertTokenizerFast  # type: ignore[attr-defined]  # slow to import
 
     known = any((folder / name).is_file() for name in ("tokenizer_config.json", "config.json"))
     try:
-        if (
-            not known and (folder / "vocab.txt").is_file()
-        ):  # BERT's layout, before folders said which tokenizer they hold
+        if not known and (folder / "vocab.txt").is_file():  # BERT's layout from before tokenizer_config.json
             loaded = BertTokenizerFast.from_pretrained(os.fspath(folder), local_files_only=True)
         else:
             loaded = AutoTokenizer.from_pretrained(
@@ -253,7 +243,7 @@ def _converted(folder: Path) -> str:
         reason = str(error).strip().splitlines()[:1]
         raise InputError(f"no tokenizer found: {reason[0] if reason else type(error).__name__}") from None
     if not loaded.is_fast:
-        raise InputError(f"{type(loaded).__name__} has no fast form; expected a folder with a tokenizer.json")
-    if len(loaded) <= len(loaded.all_special_ids):  # what transformers makes of a folder without vocabulary files
+        raise InputError(f"{type(loaded).__name__} has no fast version; expected a folder with a tokenizer.json")
+    if len(loaded) <= len(loaded.all_special_ids):  # transformers returns this for a folder without vocabulary files
         raise InputError("no tokenizer found: the folder has no vocabulary, expected tokenizer.json or vocab.txt")
     return str(loaded.backend_tokenizer.to_str())

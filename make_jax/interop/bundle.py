@@ -20,9 +20,9 @@ from jaxtyping import Bool, UInt32
 from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.config import Config, DataConfig, ModelConfig, ObjectivesConfig, check, from_json
 from make_jax.errors import InputError
-from make_jax.inputs.batch import Batch, product_part
-from make_jax.inputs.images import WHITE, load
-from make_jax.inputs.tokenizer import Tokenizer, from_definition
+from make_jax.inputs.batch import Batch, product_arrays
+from make_jax.inputs.images import WHITE, load_image
+from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.interop.model_folder import read_json
 
 MODEL_TYPE = "make_jax"  # in config.json
@@ -60,10 +60,10 @@ class ModelBundle:
         tokens, mask = self.tokenizer.encode(titles, i.title_tokens)
         has_title = np.array([bool(title.strip()) for title in titles], bool)
         pictures = [
-            load(data, f"image of product number {number}", i.image_height, i.image_width) if data else None
+            load_image(data, f"image of product number {number}", i.image_height, i.image_width) if data else None
             for number, data in enumerate(images)
         ]
-        return product_part(tokens, mask, has_title, pictures, i.image_height, i.image_width)
+        return product_arrays(tokens, mask, has_title, pictures, i.image_height, i.image_width)
 
     def write(self, folder: Path) -> None:
         """Writes all files but the card into an existing folder."""
@@ -73,7 +73,7 @@ class ModelBundle:
                 "model_type": MODEL_TYPE,
                 "architectures": ["MakeModel"],
                 "dtype": "float32",
-                "vocabulary": self.tokenizer.vocabulary_size,
+                "vocabulary": self.tokenizer.vocab_size,
                 "keywords": len(self.keywords),
                 "rivals": list(self.keywords.exclusion_groups[: self.dimensions]),
                 "evidence": dict(self.evidence),
@@ -121,12 +121,12 @@ def read_bundle(folder: Path) -> ModelBundle:
     config = _checked(json.dumps(told.part("settings").values), f"{told.where}: settings")
     served = ModelBundle(
         config,
-        from_definition(texts[TOKENIZER]),
+        Tokenizer(texts[TOKENIZER]),
         KeywordVocabulary.from_json(texts[KEYWORDS], str(folder / KEYWORDS)),
         {name: told.part("evidence").number(name, 0.0) for name in ("eps", "rival", "length")},
         told.part("origin").values,
     )
-    sizes = {"vocabulary": served.tokenizer.vocabulary_size, "keywords": len(served.keywords)}
+    sizes = {"vocabulary": served.tokenizer.vocab_size, "keywords": len(served.keywords)}
     for name, size in sizes.items():
         if told.whole(name, 0) != size:
             file = TOKENIZER if name == "vocabulary" else KEYWORDS

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from make_jax.config import ImageConfig, TextConfig
 from make_jax.errors import InputError
-from make_jax.inputs.tokenizer import from_folder
+from make_jax.inputs.tokenizer import load_tokenizer
 from make_jax.interop import encoder_files
 from make_jax.interop.encoder_files import ImagePreprocessing, PretrainedEncoder
 from make_jax.interop.families import FAMILIES
@@ -80,7 +80,7 @@ def read_family(source: ModelFolder, family: EncoderFamily) -> PretrainedEncoder
         pooling=_pooling(source, family),
         resample=family.resample,
         pixels=_pixels(source, family, size) if family.kind == "image" else None,
-        tokenizer=from_folder(folder).definition if there else None,
+        tokenizer=load_tokenizer(folder).definition if there else None,
         arrays=arrays,
     )
 

@@ -82,8 +82,8 @@ def init_from_encoders(
         arrays = dict(encoder.arrays)
         if place.kind == "text":
             _check_tokenizer(encoder, tokenizer, place.setting)
-            more = tokenizer.vocabulary_size - len(arrays["word/embedding"])
-            arrays["word/embedding"] = _words(encoder, params[place.params], tokenizer.vocabulary_size)
+            more = tokenizer.vocab_size - len(arrays["word/embedding"])
+            arrays["word/embedding"] = _words(encoder, params[place.params], tokenizer.vocab_size)
             if more > 0:
                 note(f"{place.setting}: {more:,} word pieces begin at random, the weights do not have them")
             arrays["position"] = _positions_of_text(encoder, shapes["position"][0], place.setting)
@@ -151,10 +151,10 @@ def _check_tokenizer(encoder: PretrainedEncoder, tokenizer: Tokenizer, setting: 
     """InputError when token ids of the run would mean other words to the weights."""
     rows = len(encoder.arrays["word/embedding"])
     if encoder.tokenizer is None:
-        if tokenizer.vocabulary_size == rows:
+        if tokenizer.vocab_size == rows:
             return
         raise InputError(
-            f"inputs.tokenizer: the run's has {tokenizer.vocabulary_size:,} word pieces, the weights of "
+            f"inputs.tokenizer: the run's has {tokenizer.vocab_size:,} word pieces, the weights of "
             f"{setting}.init_from {rows:,}; set inputs.tokenizer to the folder of the tokenizer they were trained with"
         )
     theirs = tokenizers.Tokenizer.from_str(encoder.tokenizer).get_vocab(with_added_tokens=True)

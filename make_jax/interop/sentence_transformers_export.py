@@ -43,7 +43,7 @@ def write(folder: Path, params: Params, served: ModelBundle) -> None:
     config = {
         "model_type": "bert",
         "architectures": ["BertModel"],
-        "vocab_size": served.tokenizer.vocabulary_size,
+        "vocab_size": served.tokenizer.vocab_size,
         "hidden_size": q.width,
         "num_hidden_layers": q.layers,
         "num_attention_heads": q.heads,

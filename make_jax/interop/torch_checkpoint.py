@@ -64,7 +64,7 @@ def make_module(bundle: ModelBundle) -> Make:
     return Make(
         bundle.config.model,
         bundle.config.inputs,
-        bundle.tokenizer.vocabulary_size,
+        bundle.tokenizer.vocab_size,
         len(keywords),
         keywords.exclusion_groups,
     )

@@ -23,7 +23,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from make_jax.config import InputsConfig, ModelConfig
-from make_jax.inputs.masking import hidden_patches, most_predicted
+from make_jax.inputs.masking import max_masked_tokens, num_masked_patches
 from make_jax.model.image import ImageEncoder
 from make_jax.model.keyword_enhancement import KeywordEnhancement
 from make_jax.model.keyword_evidence import Direction, KeywordEvidence, asked, with_evidence
@@ -86,11 +86,11 @@ class Make(nn.Module):
         if c.matching.layers:
             self.matching = MatchingEncoder(c, dtype)
         if c.mlm:
-            self.query_head = TokenHead(c.query, most_predicted(i, i.query_tokens), c.image.eps, dtype)
+            self.query_head = TokenHead(c.query, max_masked_tokens(i, i.query_tokens), c.image.eps, dtype)
             if modalities != "image":
-                self.title_head = TokenHead(c.title, most_predicted(i, i.title_tokens), c.image.eps, dtype)
+                self.title_head = TokenHead(c.title, max_masked_tokens(i, i.title_tokens), c.image.eps, dtype)
         if c.mpm != "none" and modalities != "title" and not c.adaptation.single_stream:
-            hidden = hidden_patches(i, self._patches)
+            hidden = num_masked_patches(i, self._patches)
             self.patch_head = PatchHead(c.mpm, c.image.width, c.image.patch, hidden)
         self.log_scale = self.param("log_scale", nn.initializers.constant(jnp.log(c.initial_scale)), ())
         self.bias = self.param("bias", nn.initializers.constant(-c.initial_scale), ())  # of the sigmoid loss

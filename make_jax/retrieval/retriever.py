@@ -19,8 +19,8 @@ from make_jax.catalog.schema import Product, Split
 from make_jax.config import from_json
 from make_jax.errors import InputError
 from make_jax.inputs.batch import PRODUCT_INPUTS, Batch
-from make_jax.inputs.pipeline import product_batches, query_batches
-from make_jax.inputs.tokenizer import Tokenizer, from_definition
+from make_jax.inputs.eval_pipeline import product_batches, query_batches
+from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.make import Make
 from make_jax.model.modal_adaptation import ProductStates
 from make_jax.retrieval.embed import Modality, ProductEmbeddings, Progress, embed_products, no_progress
@@ -99,9 +99,9 @@ class Retriever:
         """
         params, _, files = read_checkpoint(run, checkpoint)
         config = from_json(files[CONFIG], f"{run}/{CONFIG}")
-        tokenizer = from_definition(files[TOKENIZER])
+        tokenizer = Tokenizer(files[TOKENIZER])
         keywords = read_keywords(files, Path(run))
-        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.exclusion_groups)
+        model = Make(config.model, config.inputs, tokenizer.vocab_size, len(keywords), keywords.exclusion_groups)
         size, trained = config.train.eval_batch_size, config.objectives.qim > 0
         return cls(model, params, tokenizer, keywords, batch_size=size, trained_matching=trained)
 

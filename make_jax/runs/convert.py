@@ -13,7 +13,7 @@ from make_jax.command_line import ExportOptions
 from make_jax.config import from_json, to_json
 from make_jax.errors import InputError
 from make_jax.files import folder_atomically
-from make_jax.inputs.tokenizer import from_definition
+from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.interop import torch_checkpoint
 from make_jax.interop.bundle import ModelBundle, omitted_parts, search_config
 from make_jax.interop.export import EXPORTERS, export_model
@@ -47,7 +47,7 @@ def export_run(options: ExportOptions, log: Log) -> None:
         "catalog_digest": metadata.get("catalog_digest"),
         "make_jax": make_jax.__version__,
     }
-    tokenizer = from_definition(files[TOKENIZER])
+    tokenizer = Tokenizer(files[TOKENIZER])
     bundle = ModelBundle(search_config(config), tokenizer, keywords, torch_checkpoint.CONSTANTS, origin)
     reports = reports_of_step(Path(options.run), metadata["position"])
     export_model(out, params, bundle, model_card(bundle, metadata, reports, options.to), options.to)

@@ -19,7 +19,7 @@ from make_jax.catalog.mining import mine_keywords
 from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, from_json
 from make_jax.errors import InputError
-from make_jax.inputs.tokenizer import Tokenizer, from_definition, from_folder, train_wordpiece, with_characters
+from make_jax.inputs.tokenizer import Tokenizer, add_characters, load_tokenizer, train_wordpiece
 from make_jax.interop.encoder_files import PretrainedEncoder
 from make_jax.interop.init_encoders import read_init_encoders
 from make_jax.runs import checkpoints as checkpoints_of
@@ -107,12 +107,12 @@ def find_start(config: Config, catalog: Catalog, checkpoints: Checkpoints) -> St
     if checkpoints.exists():
         own = checkpoints.latest_intact("last")
         check_resumable(config, catalog.digest, own)
-        return Start(from_definition(own.files[TOKENIZER]), read_keywords(own.files, own.path), own=own)
+        return Start(Tokenizer(own.files[TOKENIZER]), read_keywords(own.files, own.path), own=own)
     if config.train.init_from:
         source = find_source(config.train.init_from)
-        tokenizer = from_definition(source.files[TOKENIZER])
+        tokenizer = Tokenizer(source.files[TOKENIZER])
         asked = config.inputs.tokenizer
-        if asked and from_folder(asked).definition != tokenizer.definition:
+        if asked and load_tokenizer(asked).definition != tokenizer.definition:
             raise InputError(
                 f"inputs.tokenizer is {asked!r}, expected that of train.init_from {source.path}, whose weights mean "
                 "nothing with other tokens; leave inputs.tokenizer empty"
@@ -142,12 +142,12 @@ def make_tokenizer(
     Else a WordPiece of the training titles and clicked queries. InputError when weights come without a tokenizer.
     """
     if config.inputs.tokenizer:
-        return from_folder(config.inputs.tokenizer)
+        return load_tokenizer(config.inputs.tokenizer)
     for setting, encoder in (encoders or {}).items():
         if encoder.tokenizer is not None:
-            theirs = from_definition(encoder.tokenizer)
+            theirs = Tokenizer(encoder.tokenizer)
             more = config.inputs.new_characters
-            return with_characters(theirs, _texts(catalog), more) if more else theirs
+            return add_characters(theirs, _texts(catalog), more) if more else theirs
         if encoder.kind == "text":
             raise InputError(
                 f"{setting}.init_from: no tokenizer lies in {encoder.folder}; set inputs.tokenizer to the folder of "

@@ -21,7 +21,7 @@ from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.inputs.batch import PRODUCT_INPUTS
-from make_jax.inputs.pipeline import product_batches
+from make_jax.inputs.eval_pipeline import product_batches
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.keyword_evidence import Direction, KeywordHead
 from make_jax.model.make import Make

@@ -27,8 +27,8 @@ from make_jax.errors import InputError
 from make_jax.files import write_atomically
 from make_jax.inputs.batch import Batch
 from make_jax.inputs.device import Prefetch, prefetch
-from make_jax.inputs.pipeline import train_batches
 from make_jax.inputs.tokenizer import Tokenizer
+from make_jax.inputs.train_pipeline import train_batches
 from make_jax.model.make import Make
 from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.mesh import check_batch_config, make_mesh, shard_batch
@@ -78,7 +78,7 @@ def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Pa
         start = find_start(config, catalog, checkpoints)
         tokenizer, keywords = start.tokenizer, start.keywords
         built = build(catalog, config.data.cache)
-        model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords), keywords.exclusion_groups)
+        model = Make(config.model, config.inputs, tokenizer.vocab_size, len(keywords), keywords.exclusion_groups)
         told: list[str] = []
         state = start.state(init_state(model, config, mesh), checkpoints, config, told.append)
         if processes.is_coordinator:
@@ -141,9 +141,9 @@ def _batches(
         keywords,
         config.inputs,
         config.data,
-        swaps=config.objectives.keyword_swaps and len(keywords) > 0,
-        masked_tokens=config.objectives.mlm > 0,
-        masked_patch=config.model.image.patch if config.objectives.mpm else 0,
+        keyword_swaps=config.objectives.keyword_swaps and len(keywords) > 0,
+        mlm=config.objectives.mlm > 0,
+        mpm_patch_size=config.model.image.patch if config.objectives.mpm else 0,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
         start_step=start,

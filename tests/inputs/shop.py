@@ -13,8 +13,8 @@ from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.config import DataConfig, InputsConfig
 from make_jax.inputs.batch import Batch
-from make_jax.inputs.pipeline import train_batches
 from make_jax.inputs.tokenizer import Tokenizer
+from make_jax.inputs.train_pipeline import train_batches
 
 INPUTS = InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=12)
 

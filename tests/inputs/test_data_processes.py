@@ -14,7 +14,7 @@ import multiprocessing, os, signal, sys
 from make_jax.catalog.build import build
 from make_jax.catalog.keywords import Keyword, KeywordVocabulary
 from make_jax.config import DataConfig, InputsConfig
-from make_jax.inputs.pipeline import train_batches
+from make_jax.inputs.train_pipeline import train_batches
 from make_jax.inputs.tokenizer import train_wordpiece
 
 def batches(workers):
@@ -22,7 +22,7 @@ def batches(workers):
     tokenizer = train_wordpiece(built.titles("train"), 120)
     keywords = KeywordVocabulary((Keyword("colour", "red", ("red",), 2), Keyword("colour", "blue", ("blue",), 2)))
     inputs, data = InputsConfig(), DataConfig(workers=workers)
-    return train_batches(built, tokenizer, keywords, inputs, data, swaps=True, batch_size=4, seed=0)
+    return train_batches(built, tokenizer, keywords, inputs, data, keyword_swaps=True, batch_size=4, seed=0)
 """
 
 

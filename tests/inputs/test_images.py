@@ -9,7 +9,7 @@ from PIL import Image
 
 from make_jax.config import AugmentConfig
 from make_jax.errors import InputError
-from make_jax.inputs.images import augment, load
+from make_jax.inputs.images import augment_image, load_image
 
 OFF = AugmentConfig(crop_area=1.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
 
@@ -38,7 +38,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     ],
 )
 def test_load_keeps_the_aspect_and_centres_on_white(size: tuple[int, int], rows: slice, columns: slice) -> None:
-    image = load(encoded(Image.new("RGB", size, (255, 0, 0))), "it", 32, 24)
+    image = load_image(encoded(Image.new("RGB", size, (255, 0, 0))), "it", 32, 24)
     assert image.shape == (32, 24, 3) and image.dtype == np.uint8
     expected = np.full((32, 24, 3), 255, np.uint8)
     expected[rows, columns] = (255, 0, 0)
@@ -47,17 +47,17 @@ def test_load_keeps_the_aspect_and_centres_on_white(size: tuple[int, int], rows:
 
 def test_load_returns_a_picture_of_the_right_size_as_it_is() -> None:
     pixels = noise(32, 24)
-    np.testing.assert_array_equal(load(encoded(Image.fromarray(pixels)), "it", 32, 24), pixels)
+    np.testing.assert_array_equal(load_image(encoded(Image.fromarray(pixels)), "it", 32, 24), pixels)
 
 
 def test_load_does_not_alias() -> None:
     checks = (np.indices((600, 600)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    image = load(encoded(Image.fromarray(checks)), "it", 48, 48)
+    image = load_image(encoded(Image.fromarray(checks)), "it", 48, 48)
     assert np.abs(image.astype(int) - 127).max() <= 2
 
 
 def test_load_lays_transparent_parts_on_white() -> None:
-    image = load(encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0))), "it", 8, 8)
+    image = load_image(encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0))), "it", 8, 8)
     assert (image == 255).all()
 
 
@@ -65,23 +65,23 @@ def test_load_of_a_broken_picture_is_an_input_error_that_names_it() -> None:
     whole = encoded(Image.fromarray(noise(32, 24)), "JPEG")
     for data in (b"not a picture", whole[:40]):
         with pytest.raises(InputError, match="product 'p7'"):
-            load(data, "image of product 'p7'", 32, 24)
+            load_image(data, "image of product 'p7'", 32, 24)
 
 
 def test_augment_with_everything_off_is_the_identity() -> None:
     pixels = noise(33, 21)
     for seed in range(5):
-        np.testing.assert_array_equal(augment(pixels, np.random.default_rng(seed), OFF), pixels)
+        np.testing.assert_array_equal(augment_image(pixels, np.random.default_rng(seed), OFF), pixels)
 
 
 def test_augment_keeps_size_and_does_not_touch_its_input() -> None:
     pixels = noise(33, 21)
     before = pixels.copy()
-    changed = [augment(pixels, np.random.default_rng(seed), AugmentConfig()) for seed in range(4)]
+    changed = [augment_image(pixels, np.random.default_rng(seed), AugmentConfig()) for seed in range(4)]
     np.testing.assert_array_equal(pixels, before)
     assert all(image.shape == pixels.shape and image.dtype == np.uint8 for image in changed)
     assert not np.array_equal(changed[0], changed[1])
-    np.testing.assert_array_equal(changed[0], augment(pixels, np.random.default_rng(0), AugmentConfig()))
+    np.testing.assert_array_equal(changed[0], augment_image(pixels, np.random.default_rng(0), AugmentConfig()))
 
 
 def test_flip_mirrors_half_of_the_time() -> None:
@@ -90,7 +90,7 @@ def test_flip_mirrors_half_of_the_time() -> None:
     mirrored = 0
     rng = np.random.default_rng(0)
     for _ in range(200):
-        image = augment(pixels, rng, config)
+        image = augment_image(pixels, rng, config)
         mirrored += np.array_equal(image, pixels[:, ::-1])
         assert np.array_equal(image, pixels[:, ::-1]) or np.array_equal(image, pixels)
     assert 70 < mirrored < 130
@@ -104,7 +104,7 @@ def test_crop_keeps_the_aspect_and_at_least_its_share_of_the_area() -> None:
     rng = np.random.default_rng(0)
     areas = []
     for _ in range(100):
-        image = augment(pixels, rng, config).astype(float)
+        image = augment_image(pixels, rng, config).astype(float)
         width = (image[:, -1, 0].mean() - image[:, 0, 0].mean()) / (47 * 5)
         height = (image[-1, :, 1].mean() - image[0, :, 1].mean()) / (63 * 4)
         assert width == pytest.approx(height, abs=0.03)
@@ -120,7 +120,7 @@ def test_colour_changes_stay_within_their_largest_and_in_range(name: str) -> Non
     rng = np.random.default_rng(0)
     seen = []
     for _ in range(100):
-        image = augment(pixels, rng, config).astype(float)
+        image = augment_image(pixels, rng, config).astype(float)
         if name == "brightness":
             factor = image.mean() / pixels.mean()
         elif name == "contrast":
@@ -138,5 +138,5 @@ def test_colour_changes_clip_instead_of_wrapping() -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:4] = 255
     for seed in range(20):
-        image = augment(pixels, np.random.default_rng(seed), config).astype(int)
+        image = augment_image(pixels, np.random.default_rng(seed), config).astype(int)
         assert (image[:4].mean(axis=(0, 1)) >= image[4:].mean(axis=(0, 1))).all()

@@ -15,13 +15,13 @@ from make_jax.catalog.reader import Catalog
 from make_jax.config import DataConfig, InputsConfig
 from make_jax.errors import InputError
 from make_jax.inputs.batch import Batch
-from make_jax.inputs.masking import Masker, hidden_patches, most_predicted
-from make_jax.inputs.pipeline import train_batches
-from make_jax.inputs.tokenizer import SPECIAL, Tokenizer, train_wordpiece
+from make_jax.inputs.masking import Masker, max_masked_tokens, num_masked_patches
+from make_jax.inputs.tokenizer import SPECIAL_TOKENS, Tokenizer, train_wordpiece
+from make_jax.inputs.train_pipeline import train_batches
 from tests.tiny_catalog import write_catalog
 
 INPUTS = InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=24)
-MASK = SPECIAL.index("[MASK]")
+MASK = SPECIAL_TOKENS.index("[MASK]")
 
 
 @cache
@@ -31,13 +31,13 @@ def tokenizer() -> Tokenizer:
 
 def drawn(length: int, words: int, times: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens [length], of which the first and the last of `words` + 2 are special; shown and labels [times, length]."""
-    tokens = np.full(length, SPECIAL.index("[UNK]"), np.int32)  # padding may look like anything
-    tokens[1 : words + 1] = 5 + np.arange(words) % (tokenizer().vocabulary_size - 5)
-    tokens[0], tokens[words + 1] = SPECIAL.index("[CLS]"), SPECIAL.index("[SEP]")
-    masker = Masker(tokenizer(), INPUTS, tokens=True, patch=0)
+    tokens = np.full(length, SPECIAL_TOKENS.index("[UNK]"), np.int32)  # padding may look like anything
+    tokens[1 : words + 1] = 5 + np.arange(words) % (tokenizer().vocab_size - 5)
+    tokens[0], tokens[words + 1] = SPECIAL_TOKENS.index("[CLS]"), SPECIAL_TOKENS.index("[SEP]")
+    masker = Masker(tokenizer(), INPUTS, tokens=True, patch_size=0)
     numbers = np.random.default_rng(0).random((times, 1 + 3 * length))
     mask = np.broadcast_to(np.arange(length) < words + 2, (times, length))
-    return tokens, *masker.hide_tokens(np.broadcast_to(tokens, (times, length)), mask, numbers)
+    return tokens, *masker.mask_tokens(np.broadcast_to(tokens, (times, length)), mask, numbers)
 
 
 def test_15_percent_are_predicted_of_which_80_10_10_are_masked_random_unchanged() -> None:
@@ -49,7 +49,7 @@ def test_15_percent_are_predicted_of_which_80_10_10_are_masked_random_unchanged(
     text = np.broadcast_to(tokens, shown.shape)
     # A random token is sometimes the one that stood there.
     assert abs((shown[chosen] == text[chosen]).mean() - 0.1) < 0.03
-    assert set(shown[chosen].tolist()) == {MASK, *range(5, tokenizer().vocabulary_size)}  # never another special token
+    assert set(shown[chosen].tolist()) == {MASK, *range(5, tokenizer().vocab_size)}  # never another special token
 
 
 def test_special_tokens_and_padding_are_never_chosen_and_all_else_stays() -> None:
@@ -65,26 +65,26 @@ def test_at_least_one_token_is_predicted_if_there_is_any_and_never_more_than_the
     assert (drawn(length=6, words=0, times=2)[2] == -1).all()
     for length in (6, 20, 40):
         most = (drawn(length, length - 2, 100)[2] >= 0).sum(axis=1).max()
-        assert most <= most_predicted(INPUTS, length)
+        assert most <= max_masked_tokens(INPUTS, length)
 
 
 def test_exactly_the_share_of_patches_is_hidden_and_none_without_a_picture() -> None:
-    masker, rng = Masker(tokenizer(), INPUTS, tokens=False, patch=4), np.random.default_rng(0)
+    masker, rng = Masker(tokenizer(), INPUTS, tokens=False, patch_size=4), np.random.default_rng(0)
     batch = {"query_tokens": np.zeros((200, 6), np.int32), "title_tokens": np.zeros((200, 8), np.int32)}
     batch["has_image"] = np.arange(200) < 199
-    added = masker.hide(batch, np.stack([masker.draw(rng) for _ in range(200)]))
+    added = masker.mask(batch, np.stack([masker.draw(rng) for _ in range(200)]))
     assert added.keys() == {"patch_mask"}
     masks = added["patch_mask"]
     assert masks.shape == (200, 24) and masks.sum(axis=1).tolist() == [10] * 199 + [0]  # 0.4 of 24 is 9.6
-    assert hidden_patches(INPUTS, 24) == 10 and hidden_patches(INPUTS, 1) == 1
+    assert num_masked_patches(INPUTS, 24) == 10 and num_masked_patches(INPUTS, 1) == 1
     assert np.abs(masks.mean(axis=0) - 10 / 24).max() < 0.15
 
 
 def test_a_tokenizer_without_a_mask_token_is_an_input_error_that_names_the_setting() -> None:
     other = Tokenizer(tokenizer().definition.replace("[MASK]", "[HIDE]"))
     with pytest.raises(InputError, match=r"inputs\.tokenizer.*\[MASK\].*objectives\.mlm"):
-        Masker(other, INPUTS, tokens=True, patch=0)
-    Masker(other, INPUTS, tokens=False, patch=8)
+        Masker(other, INPUTS, tokens=True, patch_size=0)
+    Masker(other, INPUTS, tokens=False, patch_size=8)
 
 
 # --- in batches ---
@@ -99,7 +99,7 @@ class Shop:
     keywords: KeywordVocabulary
 
     def batches(self, steps: int, **settings: Any) -> list[Batch]:
-        chosen: dict[str, Any] = {"batch_size": 16, "seed": 0, "masked_tokens": True, "masked_patch": 8} | settings
+        chosen: dict[str, Any] = {"batch_size": 16, "seed": 0, "mlm": True, "mpm_patch_size": 8} | settings
         parts = (self.built, self.tokenizer, self.keywords, INPUTS, DataConfig())
         iterator = train_batches(*parts, **chosen)
         try:
@@ -134,9 +134,9 @@ def test_masks_are_a_pure_function_of_seed_and_position(shop: Shop) -> None:
 
 
 def test_asking_for_masks_changes_nothing_else_and_one_kind_not_the_other(shop: Shop) -> None:
-    (plain,) = shop.batches(1, swaps=True, masked_tokens=False, masked_patch=0)
-    (both,) = shop.batches(1, swaps=True)
-    (patches,) = shop.batches(1, swaps=True, masked_tokens=False)
+    (plain,) = shop.batches(1, keyword_swaps=True, mlm=False, mpm_patch_size=0)
+    (both,) = shop.batches(1, keyword_swaps=True)
+    (patches,) = shop.batches(1, keyword_swaps=True, mlm=False)
     assert_equal({name: both[name] for name in plain}, plain)
     assert plain["swap_mask"].any()
     assert both.keys() - plain.keys() == {

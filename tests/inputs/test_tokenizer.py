@@ -11,13 +11,12 @@ import pytest
 
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import (
-    SPECIAL,
+    SPECIAL_TOKENS,
     Tokenizer,
-    from_definition,
-    from_folder,
-    normalised,
+    add_characters,
+    load_tokenizer,
+    normalize_query,
     train_wordpiece,
-    with_characters,
 )
 from tests.interop import tiny_checkpoints as tiny
 
@@ -39,11 +38,11 @@ def pieces(tokenizer: Tokenizer, text: str, length: int = 16) -> list[str]:
 def test_special_tokens_have_the_first_ids() -> None:
     tokenizer = train_wordpiece(TEXTS, 200)
     vocabulary = json.loads(tokenizer.definition)["model"]["vocab"]
-    assert [vocabulary[token] for token in SPECIAL] == [0, 1, 2, 3, 4]
+    assert [vocabulary[token] for token in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
     assert tokenizer.special_ids == {0, 1, 2, 3, 4}
     assert (tokenizer.pad_id, tokenizer.mask_id) == (0, 4)
-    assert sorted(vocabulary.values()) == list(range(tokenizer.vocabulary_size))
-    assert tokenizer.vocabulary_size <= 200
+    assert sorted(vocabulary.values()) == list(range(tokenizer.vocab_size))
+    assert tokenizer.vocab_size <= 200
 
 
 def test_texts_are_brought_to_nfkc_without_accents_in_lower_case() -> None:
@@ -93,9 +92,9 @@ def test_length_without_room_for_text_is_an_input_error() -> None:
 def test_definition_round_trips() -> None:
     tokenizer = train_wordpiece(TEXTS, 200)
     tokenizer.encode(TEXTS, 7)
-    again = from_definition(tokenizer.definition)
+    again = Tokenizer(tokenizer.definition)
     assert again.definition == tokenizer.definition
-    assert again.vocabulary_size == tokenizer.vocabulary_size
+    assert again.vocab_size == tokenizer.vocab_size
     for ours, theirs in zip(tokenizer.encode(TEXTS, 9), again.encode(TEXTS, 9), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -103,7 +102,7 @@ def test_definition_round_trips() -> None:
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"model": 3}'])
 def test_broken_definition_is_an_input_error(text: str) -> None:
     with pytest.raises(InputError, match="not a tokenizer definition"):
-        from_definition(text)
+        Tokenizer(text)
 
 
 def test_same_texts_give_the_same_definition_in_another_process() -> None:
@@ -127,7 +126,7 @@ def test_order_of_texts_does_not_matter_but_counts_do() -> None:
 def test_characters_take_at_most_half_of_the_vocabulary() -> None:
     many = ["".join(chr(0x4E00 + i) for i in range(500)), *["shirt shoes"] * 5]
     tokenizer = train_wordpiece(many, 100)
-    assert tokenizer.vocabulary_size <= 100
+    assert tokenizer.vocab_size <= 100
     assert pieces(tokenizer, "shirt") == ["[CLS]", "shirt", "[SEP]"]
 
 
@@ -143,7 +142,7 @@ def test_folder_with_tokenizer_json_is_read_without_its_padding_and_truncation(t
     stored = json.loads(tokenizer.definition)
     stored["truncation"] = {"max_length": 3, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
     (tmp_path / "tokenizer.json").write_text(json.dumps(stored), encoding="utf-8")
-    loaded = from_folder(tmp_path)
+    loaded = load_tokenizer(tmp_path)
     assert loaded.definition == tokenizer.definition
     assert loaded.encode(["red blue crimson"], 8)[1].sum() == 5
 
@@ -154,49 +153,49 @@ def test_folder_with_vocab_txt_is_converted(tmp_path: Path, config: dict[str, st
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     if config is not None:
         (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    loaded = from_folder(tmp_path)
-    assert loaded.vocabulary_size == len(words)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.vocab_size == len(words)
     assert (loaded.pad_id, loaded.mask_id) == (0, 5)
     assert loaded.encode(["RED shirts 红"], 8)[0][0].tolist() == [3, 6, 7, 8, 9, 4, 0, 0]
-    assert from_definition(loaded.definition).definition == loaded.definition
+    assert Tokenizer(loaded.definition).definition == loaded.definition
 
 
 def test_folder_without_a_tokenizer_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no folder"):
-        from_folder(tmp_path / "absent")
+        load_tokenizer(tmp_path / "absent")
     with pytest.raises(InputError, match="no tokenizer found"):
-        from_folder(tmp_path)
+        load_tokenizer(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")  # but no vocabulary
     with pytest.raises(InputError, match="no vocabulary"):
-        from_folder(tmp_path)
+        load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="not a tokenizer definition"):
-        from_folder(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_tokenizer_without_special_tokens_around_a_text_is_an_input_error() -> None:
     stored = json.loads(train_wordpiece(TEXTS, 200).definition)
     stored["post_processor"] = None
     with pytest.raises(InputError, match="no special token around"):
-        from_definition(json.dumps(stored))
+        Tokenizer(json.dumps(stored))
 
 
 def test_normalised_makes_equal_queries_equal() -> None:
-    assert normalised("  ＲＥＤ  Shirt\n") == normalised("red shirt") == "red shirt"
-    assert normalised("red shirts") != normalised("red shirt")
+    assert normalize_query("  ＲＥＤ  Shirt\n") == normalize_query("red shirt") == "red shirt"
+    assert normalize_query("red shirts") != normalize_query("red shirt")
 
 
 def test_new_characters_make_unknown_words_known_and_leave_all_ids() -> None:
     english = train_wordpiece([text for text in TEXTS if text.isascii()], 120)
-    more = with_characters(english, [*TEXTS, "👟"], 50)
+    more = add_characters(english, [*TEXTS, "👟"], 50)
     assert "[UNK]" in pieces(english, "nike 红色 衬衫")
     assert pieces(more, "nike 红色 衬衫")[-5:] == ["红", "色", "衬", "衫", "[SEP]"]
     old, new = (json.loads(each.definition)["model"]["vocab"] for each in (english, more))
     assert old.items() <= new.items()
-    assert sorted(new.values())[-len(new) + len(old) :] == list(range(english.vocabulary_size, more.vocabulary_size))
+    assert sorted(new.values())[-len(new) + len(old) :] == list(range(english.vocab_size, more.vocab_size))
     assert "👟" not in new  # texts have it once
-    few = with_characters(english, TEXTS, 2)
-    assert few.vocabulary_size == english.vocabulary_size + 2
+    few = add_characters(english, TEXTS, 2)
+    assert few.vocab_size == english.vocab_size + 2
     assert {"色"} < new.keys() and "色" in json.loads(few.definition)["model"]["vocab"]  # the most frequent ones
     for text in ("nike red shirt", "turtle running shoes"):
         assert pieces(more, text) == pieces(english, text)
@@ -204,4 +203,4 @@ def test_new_characters_make_unknown_words_known_and_leave_all_ids() -> None:
 
 def test_new_characters_want_a_wordpiece() -> None:
     with pytest.raises(InputError, match=r"inputs\.new_characters: the tokenizer is a WordLevel"):
-        with_characters(from_definition(tiny.tokenizer()), TEXTS, 5)
+        add_characters(Tokenizer(tiny.tokenizer()), TEXTS, 5)

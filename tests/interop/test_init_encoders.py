@@ -10,7 +10,7 @@ import pytest
 
 from make_jax.config import Config, InputsConfig, ModelConfig, check, from_json, to_json
 from make_jax.errors import InputError
-from make_jax.inputs.tokenizer import from_definition
+from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.interop.import_encoders import expected_shapes, flatten, nest, read_encoder
 from make_jax.interop.init_encoders import _alike, init_from_encoders, read_init_encoders
 from make_jax.runs.run_folder import TOKENIZER, read_checkpoint
@@ -51,7 +51,7 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_and_goes_on_without_the
     assert "positions of 4 x 4 patches resampled to 2 x 2 (bicubic)" in told and f"of {sources[0]} (bert)" in told
     assert "model.query: its makers pool by 'cls', model.pooling is 'mean'" in told
     averaged, _, files = read_checkpoint(tmp_path / "run", "last")
-    assert files[TOKENIZER] == from_definition(tiny.tokenizer()).definition
+    assert files[TOKENIZER] == Tokenizer(tiny.tokenizer()).definition
     text, image = (
         read_encoder(str(source), kind, "x") for source, kind in zip(sources, ("text", "image"), strict=True)
     )
@@ -143,7 +143,7 @@ def fresh(length: int) -> dict[str, object]:
 def test_a_tokenizer_that_is_not_that_of_the_weights_is_refused(bert, there, asked, expected):
     encoder = replace(read_encoder(str(bert), "text", "x"), tokenizer=there)
     with pytest.raises(InputError, match=expected):
-        init_from_encoders(fresh(8), {"model.query": encoder}, Config(), from_definition(asked), lambda line: None)
+        init_from_encoders(fresh(8), {"model.query": encoder}, Config(), Tokenizer(asked), lambda line: None)
 
 
 def test_texts_longer_than_the_weights_have_positions_for_are_refused(bert):
@@ -153,7 +153,7 @@ def test_texts_longer_than_the_weights_have_positions_for_are_refused(bert):
             fresh(21),
             {"model.query": encoder},
             Config(),
-            from_definition(tiny.tokenizer()),
+            Tokenizer(tiny.tokenizer()),
             lambda line: None,
         )
 
@@ -220,7 +220,7 @@ def test_the_default_image_encoder_has_the_parameters_that_it_always_had():
 
 def test_pieces_that_the_weights_lack_begin_at_random_behind_theirs(bert):
     encoder = read_encoder(str(bert), "text", "x")
-    asked = from_definition(tiny.tokenizer(tiny.VOCABULARY + 8))
+    asked = Tokenizer(tiny.tokenizer(tiny.VOCABULARY + 8))
     shapes = {path: array.shape for path, array in encoder.arrays.items()}
     shapes |= {
         "word/embedding": (tiny.VOCABULARY + 8, tiny.WIDTH),

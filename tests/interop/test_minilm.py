@@ -13,7 +13,7 @@ import pytest
 
 from make_jax.catalog.reader import Catalog
 from make_jax.config import TextConfig
-from make_jax.inputs.tokenizer import from_definition
+from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.interop.import_encoders import nest, read_encoder
 from make_jax.model.text import TextEncoder
 from make_jax.model.transformer import pool, unit
@@ -48,7 +48,7 @@ def test_sentence_embeddings_of_200_real_titles_equal_pytorch_to_1e_5():
 
     encoder = read_encoder(str(source), "text", "init_from")
     assert encoder.pooling == "mean" and encoder.tokenizer is not None
-    tokens, mask = from_definition(encoder.tokenizer).encode(titles, LENGTH)
+    tokens, mask = Tokenizer(encoder.tokenizer).encode(titles, LENGTH)
     size, length = len(encoder.arrays["word/embedding"]), len(encoder.arrays["position"])
     module, params = TextEncoder(TextConfig(**encoder.settings), size, length), nest(encoder.arrays)
     encode = jax.jit(

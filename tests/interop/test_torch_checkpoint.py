@@ -60,7 +60,7 @@ def test_heads_of_training_stay_behind(tmp_path):
     plain = of.config.model
     assert (plain.mlm, plain.mpm, plain.matching.layers) == (False, "none", 0)
     whole = Make(replace(plain, mlm=True, mpm="regression", matching=matching), of.config.inputs,
-                 of.tokenizer.vocabulary_size, len(of.keywords), of.keywords.exclusion_groups)  # fmt: skip
+                 of.tokenizer.vocab_size, len(of.keywords), of.keywords.exclusion_groups)  # fmt: skip
     one = of.queries([""]) | of.products([""], [None])
     batch = {name: jnp.zeros(array.shape, array.dtype) for name, array in one.items()}
     shapes = jax.eval_shape(whole.init, jax.random.key(0), batch)["params"]

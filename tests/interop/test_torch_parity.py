@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from make_jax.config import Config, ImageConfig, InputsConfig, ModelConfig, TextConfig
-from make_jax.inputs.tokenizer import Tokenizer, from_definition
+from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.interop.families.bert import BERT
 from make_jax.interop.families.vit import VIT
 from make_jax.interop.import_encoders import expected_shapes, flatten, nest, read_encoder
@@ -88,7 +88,7 @@ def tower(model: Any, kind: str) -> Any:
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     """Of as many word pieces as the tiny models have."""
-    return from_definition(tiny.tokenizer())
+    return Tokenizer(tiny.tokenizer())
 
 
 def started(folder: Path, kind: str, settings: Any, inputs: InputsConfig, tokenizer: Tokenizer) -> Any:

@@ -153,7 +153,7 @@ def test_time_bounds_are_costs_divided_by_peak_rates(h100):
 def test_batch_shapes_equal_those_of_real_batches(tmp_path):
     from make_jax.catalog.build import build
     from make_jax.catalog.reader import Catalog
-    from make_jax.inputs.pipeline import train_batches
+    from make_jax.inputs.train_pipeline import train_batches
     from make_jax.model.make import Make
     from make_jax.training.initialization import make_keywords, make_tokenizer
 
@@ -166,16 +166,16 @@ def test_batch_shapes_equal_those_of_real_batches(tmp_path):
         keywords,
         c.inputs,
         c.data,
-        swaps=True,
-        masked_tokens=True,
-        masked_patch=c.model.image.patch,
+        keyword_swaps=True,
+        mlm=True,
+        mpm_patch_size=c.model.image.patch,
         batch_size=c.train.batch_size,
         seed=0,
     )
     batch = next(batches)
     batches.close()
     c = replace(c, objectives=replace(c.objectives, mlm=1.0, mpm=1.0))
-    model = Make(c.model, c.inputs, tokenizer.vocabulary_size, len(keywords))
+    model = Make(c.model, c.inputs, tokenizer.vocab_size, len(keywords))
     shapes = batch_shapes(model, c, abstract_mesh(1, 8))
     assert {n: (s.shape, s.dtype) for n, s in shapes.items()} == {n: (a.shape, a.dtype) for n, a in batch.items()}
     assert bytes_per_device(dict(shapes)) == sum(array.nbytes for array in batch.values()) // 8

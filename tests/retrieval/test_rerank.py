@@ -16,7 +16,7 @@ from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.report import build_report, comparisons
 from make_jax.evaluation.trec import strictly_decreasing
 from make_jax.inputs.batch import PRODUCT_INPUTS
-from make_jax.inputs.pipeline import product_batches, query_batches
+from make_jax.inputs.eval_pipeline import product_batches, query_batches
 from make_jax.inputs.tokenizer import train_wordpiece
 from make_jax.model.make import Make
 from make_jax.report_tables import system_name
@@ -62,7 +62,7 @@ def retriever(catalog: Catalog) -> Retriever:
         matching=MatchingConfig(layers=1, width=8, heads=2, mlp_width=16),
     )  # fmt: skip
     tokenizer = train_wordpiece([product.title for product in catalog.products], inputs.vocabulary)
-    model = Make(config, inputs, tokenizer.vocabulary_size)
+    model = Make(config, inputs, tokenizer.vocab_size)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch_of(inputs)))["params"]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), shapes)

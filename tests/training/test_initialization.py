@@ -21,7 +21,7 @@ from tests.training.tiny_run import tiny_config
 
 
 def fresh(config: Config, tokenizer, keywords):
-    return init_state(Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords)), config, make_mesh())
+    return init_state(Make(config.model, config.inputs, tokenizer.vocab_size, len(keywords)), config, make_mesh())
 
 
 def begin(config: Config):

@@ -59,7 +59,7 @@ def test_heads_are_fitted_to_the_training_products_that_have_the_modality(tmp_pa
     products = catalog.split_products("train")
     tokenizer = train_wordpiece([product.title for product in products], 200)
     keywords = mine_keywords(catalog)
-    model = Make(config.model, config.inputs, tokenizer.vocabulary_size, len(keywords))
+    model = Make(config.model, config.inputs, tokenizer.vocab_size, len(keywords))
     params = init_params(model, 0)
     monkeypatch.setattr(keyword_heads, "fit_head", lambda directions, packed, *_: {"x": directions, "y": packed})
     read, notes = list(range(len(products))), []

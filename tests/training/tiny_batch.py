@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from make_jax.config import Config
-from make_jax.inputs.masking import hidden_patches, most_predicted
+from make_jax.inputs.masking import max_masked_tokens, num_masked_patches
 
 
 def random_batch(c: Config, vocabulary: int, keywords: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -29,11 +29,11 @@ def random_batch(c: Config, vocabulary: int, keywords: int, seed: int = 0) -> di
         batch[f"{name}_tokens"] = rng.integers(5, vocabulary, (b, length)).astype(np.int32)
         batch[f"{name}_mask"] = np.arange(length)[None] < rng.integers(least, length + 1, b)[:, None]
         if name != "swap":
-            most = most_predicted(i, length)
+            most = max_masked_tokens(i, length)
             ranks = np.where(batch[f"{name}_mask"], rng.random((b, length)), 2).argsort(axis=1).argsort(axis=1)
             hidden = batch[f"{name}_mask"] & (ranks < rng.integers(0, most + 1, b)[:, None])
             batch[f"{name}_masked"] = np.where(hidden, 4, batch[f"{name}_tokens"]).astype(np.int32)
             batch[f"{name}_labels"] = np.where(hidden, batch[f"{name}_tokens"], -1).astype(np.int32)
-    hidden = rng.random((b, patches)).argsort(axis=1).argsort(axis=1) < hidden_patches(i, patches)
+    hidden = rng.random((b, patches)).argsort(axis=1).argsort(axis=1) < num_masked_patches(i, patches)
     batch["patch_mask"] = hidden & batch["has_image"][:, None]
     return batch

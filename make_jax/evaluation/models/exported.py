@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from make_jax.evaluation.models.folder_digest import folder_digest
 from make_jax.inputs.batch import PRODUCT_INPUTS, Batch
-from make_jax.inputs.pipeline import product_batches
+from make_jax.inputs.eval_pipeline import product_batches
 from make_jax.interop.bundle import ModelBundle
 from make_jax.retrieval.embed import Modality, ProductEmbeddings
 

@@ -9,7 +9,7 @@ from jax import export
 
 from make_jax.errors import InputError
 from make_jax.evaluation.models.exported import Exported
-from make_jax.inputs.batch import PRODUCT_INPUTS, Batch, padded
+from make_jax.inputs.batch import PRODUCT_INPUTS, Batch, pad_batch
 from make_jax.interop import bundle
 from make_jax.interop.stablehlo_export import PRODUCT, QUERY, check_libraries
 
@@ -50,5 +50,5 @@ def _function(path: Path) -> Any:
 def _called(function: Any, batch: Batch, names: tuple[str, ...]) -> Any:
     """The outputs for the rows of the batch, computed for a power of two of them: each count compiles a program."""
     count = len(batch[names[0]])
-    whole = padded({name: batch[name] for name in names}, 1 << (count - 1).bit_length())
+    whole = pad_batch({name: batch[name] for name in names}, 1 << (count - 1).bit_length())
     return jax.tree.map(lambda rows: rows[:count], function(*whole.values()))

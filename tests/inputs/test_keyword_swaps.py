@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from make_jax.catalog.keywords import Keyword, KeywordVocabulary
-from make_jax.inputs.swaps import Swapper
+from make_jax.inputs.keyword_swaps import KeywordSwapper
 
 NAMES = {
     "colour": {"red": ("red", "红色"), "blue": ("blue", "蓝色"), "navy": ("navy blue", "藏青"), "green": ("green",)},
@@ -27,7 +27,7 @@ WORDS = [name for keywords in NAMES.values() for names in keywords.values() for 
 
 def swaps(query: str, held: set[int], draws: int = 20) -> list[str | None]:
     """Draws for a product that has the keywords `held`."""
-    swapper = Swapper(VOCABULARY, [query], VOCABULARY.pack([held]))
+    swapper = KeywordSwapper(VOCABULARY, [query], VOCABULARY.pack([held]))
     return [swapper.swap(0, 0, np.random.default_rng(seed)) for seed in range(draws)]
 
 
@@ -72,11 +72,11 @@ def test_no_swap_when_the_product_has_everything():
 
 def test_empty_vocabulary_swaps_nothing():
     vocabulary = KeywordVocabulary(())
-    swapper = Swapper(vocabulary, ["red"], vocabulary.pack([set()]))
+    swapper = KeywordSwapper(vocabulary, ["red"], vocabulary.pack([set()]))
     assert swapper.swap(0, 0, np.random.default_rng(0)) is None
 
 
 def test_swapper_can_be_sent_to_another_process():
-    swapper = Swapper(VOCABULARY, ["red shoes"], VOCABULARY.pack([{0}]))
+    swapper = KeywordSwapper(VOCABULARY, ["red shoes"], VOCABULARY.pack([{0}]))
     again = pickle.loads(pickle.dumps(swapper))
     assert again.swap(0, 0, np.random.default_rng(1)) == swapper.swap(0, 0, np.random.default_rng(1)) is not None

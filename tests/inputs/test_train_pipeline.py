@@ -11,10 +11,11 @@ from make_jax.catalog.build import build
 from make_jax.catalog.reader import Catalog
 from make_jax.config import AugmentConfig, DataConfig
 from make_jax.errors import InputError
-from make_jax.inputs import pipeline
+from make_jax.inputs import train_pipeline
 from make_jax.inputs.batch import Batch
-from make_jax.inputs.images import load
-from make_jax.inputs.pipeline import product_batches, query_batches, train_batches
+from make_jax.inputs.eval_pipeline import product_batches, query_batches
+from make_jax.inputs.images import load_image
+from make_jax.inputs.train_pipeline import train_batches
 from tests.inputs.shop import INPUTS, Shop
 from tests.tiny_catalog import write_catalog, write_lines
 
@@ -69,7 +70,7 @@ def test_rows_of_a_batch_belong_together(shop: Shop) -> None:
         title = shop.tokenizer.encode([product.title], 8)[0][0] if product.title else np.zeros(8)
         np.testing.assert_array_equal(epoch["title_tokens"][row], title)
         data = shop.catalog.image_bytes(product)
-        image = np.zeros((16, 12, 3)) if data is None else load(data, product.id, 16, 12)
+        image = np.zeros((16, 12, 3)) if data is None else load_image(data, product.id, 16, 12)
         np.testing.assert_array_equal(epoch["image"][row], image)
     assert clicks % 8 == 0 and found == pairs
 
@@ -149,7 +150,7 @@ def test_keywords_of_query_and_product_are_packed_as_the_vocabulary_says(shop: S
 
 
 def test_swaps_come_where_asked_and_change_nothing_else(shop: Shop) -> None:
-    plain, swapped = together(shop.batches(4)), together(shop.batches(4, swaps=True))
+    plain, swapped = together(shop.batches(4)), together(shop.batches(4, keyword_swaps=True))
     assert set(swapped) - set(plain) == {"swap_tokens", "swap_mask", "swap_keywords"}
     assert_equal({name: swapped[name] for name in plain}, plain)
     there = swapped["swap_mask"].any(axis=1)
@@ -188,7 +189,7 @@ def test_pictures_are_kept_when_all_fit_and_batches_stay_the_same(shop: Shop, mo
     kept = shop.batches(20)
     assert set(asked) == set(range(len(source))) and len(asked) < 2 * len(source)
     asked.clear()
-    monkeypatch.setattr(pipeline, "_KEPT_BYTES", len(source) * 16 * 12 * 3 - 1)
+    monkeypatch.setattr(train_pipeline, "_IMAGE_CACHE_BYTES", len(source) * 16 * 12 * 3 - 1)
     for found, expected in zip(shop.batches(20), kept, strict=True):
         assert_equal(found, expected)
     assert len(asked) >= 160
@@ -268,7 +269,7 @@ def test_evaluation_loads_pictures_unchanged_when_they_are_needed(shop: Shop) ->
     for row, product in enumerate(products[:8]):
         data = shop.catalog.image_bytes(product)
         assert batch["has_image"][row] == (data is not None)
-        image = np.zeros((16, 12, 3)) if data is None else load(data, product.id, 16, 12)
+        image = np.zeros((16, 12, 3)) if data is None else load_image(data, product.id, 16, 12)
         np.testing.assert_array_equal(batch["image"][row], image)
         assert batch["has_title"][row] == bool(product.title) == batch["title_mask"][row].any()
 

@@ -1,0 +1,283 @@
+"""Training batches: an endless stream made by Grain.
+
+    clicks -> shuffle (anew in each epoch) -> repeat -> load a row -> collate a batch
+
+A batch is a pure function of (seed, step). Position r of the stream selects a click and, through a counter-based random
+generator, its augmentation, keyword swap and masks. Global batch s holds positions s B .. (s+1) B - 1; process p of n
+reads the p-th n-th part of it. So neither worker processes, threads nor training processes can change a batch, and to
+resume is to start at another step.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Bool, Float, Int32, UInt8, UInt32
+
+from make_jax.catalog.build import BuiltCatalog
+from make_jax.catalog.keywords import KeywordVocabulary
+from make_jax.config import DataConfig, InputsConfig
+from make_jax.errors import InputError
+from make_jax.inputs.batch import Batch, product_arrays
+from make_jax.inputs.images import augment_image, load_image
+from make_jax.inputs.keyword_swaps import KeywordSwapper
+from make_jax.inputs.masking import Masker
+from make_jax.inputs.tokenizer import Tokenizer, normalize_query
+
+if TYPE_CHECKING:
+    from make_jax.catalog.shards import ProductSource  # slow to import
+
+_THREADS = 2  # decode concurrently; Pillow releases the GIL, and the device needs cores too
+
+# A process caches decoded and resized images if those of the complete training split fit into this many bytes. Reading,
+# decoding and resizing takes four fifths of the time of a row with images of 60 x 80 pixels, more with larger ones.
+_IMAGE_CACHE_BYTES = 512 << 20
+
+Image = UInt8[np.ndarray, "H W 3"]
+
+
+def train_batches(
+    built: BuiltCatalog,
+    tokenizer: Tokenizer,
+    vocabulary: KeywordVocabulary,
+    inputs: InputsConfig,
+    data: DataConfig,
+    *,
+    keyword_swaps: bool = False,
+    mlm: bool = False,
+    mpm_patch_size: int = 0,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator[Batch]:
+    """Returns an endless iterator over this process's rows of the global batches `start_step`, `start_step` + 1, ...
+
+    The rows of all processes, concatenated by `process_index`, are the global batch. Call `close()` at the end to stop
+    threads and worker processes.
+
+    Args:
+        vocabulary: the keywords; may be empty.
+        keyword_swaps: add queries with one keyword replaced.
+        mlm: add queries and titles with masked tokens.
+        mpm_patch_size: pixels per side of the patches to mask; 0 masks none.
+        batch_size: rows of the global batch.
+        seed: determines order, augmentation, swaps and masks.
+
+    Raises:
+        InputError: no clicks, a batch size that is not a multiple of the processes, a negative seed, or masked tokens
+            with a tokenizer that has no mask token; while iterating, an unreadable image.
+    """
+    if batch_size % process_count:
+        raise InputError(f"train.batch_size: found {batch_size}, expected a multiple of the {process_count} processes")
+    if seed < 0:
+        raise InputError(f"train.seed: found {seed}, expected 0 or more")
+    name = data.catalog or "the catalog inside the package"
+    examples = _examples(built, tokenizer, vocabulary, inputs, name)
+    swapper = KeywordSwapper(vocabulary, examples.queries, examples.product_keywords) if keyword_swaps else None
+    masker = Masker(tokenizer, inputs, tokens=mlm, patch_size=mpm_patch_size) if mlm or mpm_patch_size else None
+    # Explicit seeds: Grain's defaults depend on the number of preceding transformations, and its epochs count up from
+    # the seed, so that seeds 0 and 1 would share all epochs but one.
+    order_seed, augment_seed = np.random.SeedSequence(seed).generate_state(2).tolist()
+    stream = grain.MapDataset.range(len(examples.query_row)).shuffle(seed=order_seed).repeat()
+    load_row = _LoadRow(built.products("train"), examples, inputs, name, swapper, masker)
+    rows = stream.random_map(load_row, seed=augment_seed)
+    # Batches of one process's rows: number s * process_count + p is the part of process p in global batch s.
+    parts = rows.batch(
+        batch_size // process_count,
+        drop_remainder=True,
+        batch_fn=_Collate(examples, inputs, tokenizer, vocabulary, keyword_swaps, masker),
+    )
+    local = parts[start_step * process_count + process_index :: process_count]
+    return iter(_iterable(local, data))
+
+
+# --- the training split in memory ---
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """Clicks and texts of the training split as arrays, which each worker process receives once."""
+
+    query_row: Int32[np.ndarray, " clicks"]  # row of query_tokens
+    product_row: Int32[np.ndarray, " clicks"]  # row of title_tokens and of the source of training products
+    query_id: Int32[np.ndarray, " queries"]  # equal for texts that normalize to the same query
+    query_tokens: Int32[np.ndarray, "queries Lq"]
+    query_mask: Bool[np.ndarray, "queries Lq"]
+    title_tokens: Int32[np.ndarray, "products Lt"]
+    title_mask: Bool[np.ndarray, "products Lt"]
+    has_title: Bool[np.ndarray, " products"]
+    queries: list[str]
+    query_keywords: UInt32[np.ndarray, "queries words"]
+    product_keywords: UInt32[np.ndarray, "products words"]
+
+
+def _examples(
+    built: BuiltCatalog, tokenizer: Tokenizer, vocabulary: KeywordVocabulary, inputs: InputsConfig, name: str
+) -> _Examples:
+    clicks = built.clicks()
+    if len(clicks.queries) == 0:
+        raise InputError(f"{name}: no clicks on products of the training split; expected clicks.jsonl to hold some")
+    queries = list(dict.fromkeys(clicks.queries))
+    row_of = {text: row for row, text in enumerate(queries)}
+    ids: dict[str, int] = {}
+    query_tokens, query_mask = tokenizer.encode(queries, inputs.query_tokens)
+    titles = built.titles("train")
+    title_tokens, title_mask = tokenizer.encode(titles, inputs.title_tokens)
+    product_keywords = [
+        vocabulary.tag(title) | vocabulary.attribute_keywords(attributes)
+        for title, attributes in zip(titles, built.attributes("train"), strict=True)
+    ]
+    return _Examples(
+        query_row=np.array([row_of[text] for text in clicks.queries], np.int32),
+        product_row=np.asarray(clicks.products, np.int32),
+        query_id=np.array([ids.setdefault(normalize_query(text), len(ids)) for text in queries], np.int32),
+        query_tokens=query_tokens,
+        query_mask=query_mask,
+        title_tokens=title_tokens,
+        title_mask=title_mask,
+        has_title=np.array([bool(title.strip()) for title in titles], bool),
+        queries=queries,
+        query_keywords=vocabulary.pack([vocabulary.tag(text) for text in queries]),
+        product_keywords=vocabulary.pack(product_keywords),
+    )
+
+
+# --- a row: one click ---
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The part of an example that `_Examples` does not hold."""
+
+    click: int
+    product_id: int
+    image: Image | None
+    swap: str | None  # the query with one keyword replaced
+    drawn: Float[np.ndarray, " numbers"]  # random numbers for `Masker.mask`; empty without masking
+
+
+@dataclass(frozen=True)
+class _LoadRow:
+    """Click number -> row: image read, decoded, resized and augmented, keyword swapped."""
+
+    source: "ProductSource"
+    examples: _Examples
+    inputs: InputsConfig
+    name: str
+    swapper: KeywordSwapper | None
+    masker: Masker | None
+    cache: dict[int, tuple[int, Image | None]] = field(default_factory=dict)  # product row -> result of `_read`
+
+    def __call__(self, click: int, rng: np.random.Generator) -> _Row:
+        row = int(self.examples.product_row[click])
+        product_id, image = self.cache.get(row) or self._read(row)
+        if image is not None:
+            image = augment_image(image, rng, self.inputs.augment)
+        swap = self.swapper.swap(int(self.examples.query_row[click]), row, rng) if self.swapper else None
+        drawn = self.masker.draw(rng) if self.masker else np.zeros(0)  # last, so that masking changes no other draw
+        return _Row(click, product_id, image, swap, drawn)
+
+    def _read(self, row: int) -> tuple[int, Image | None]:
+        """The product's position in the catalog, and its image without augmentation."""
+        product = self.source[row]
+        height, width = self.inputs.image_height, self.inputs.image_width
+        image = None
+        if product["image"]:
+            where = f"{self.name}: image of product {product['id']!r}"
+            image = load_image(product["image"], where, height, width)
+        result = (int(product["index"]), image)
+        if len(self.source) * height * width * 3 <= _IMAGE_CACHE_BYTES:
+            self.cache[row] = result
+        return result
+
+
+# --- rows to a batch ---
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Rows -> batch."""
+
+    examples: _Examples
+    inputs: InputsConfig
+    tokenizer: Tokenizer
+    vocabulary: KeywordVocabulary
+    keyword_swaps: bool
+    masker: Masker | None
+
+    def __call__(self, rows: Sequence[_Row]) -> Batch:
+        examples = self.examples
+        clicks = np.array([row.click for row in rows])
+        query, product = examples.query_row[clicks], examples.product_row[clicks]
+        batch = {
+            "query_tokens": examples.query_tokens[query],
+            "query_mask": examples.query_mask[query],
+            **product_arrays(
+                examples.title_tokens[product],
+                examples.title_mask[product],
+                examples.has_title[product],
+                [row.image for row in rows],
+                self.inputs.image_height,
+                self.inputs.image_width,
+            ),
+            "product_id": np.array([row.product_id for row in rows], np.int32),
+            "query_id": examples.query_id[query],
+            "query_keywords": examples.query_keywords[query],
+            "product_keywords": examples.product_keywords[product],
+            **(self._swap_arrays(rows) if self.keyword_swaps else {}),
+            "weight": np.ones(len(rows), np.float32),
+        }
+        if self.masker is not None:
+            batch |= self.masker.mask(batch, np.stack([row.drawn for row in rows]))
+        return batch
+
+    def _swap_arrays(self, rows: Sequence[_Row]) -> Batch:
+        texts = [row.swap or "" for row in rows]
+        tokens, mask = self.tokenizer.encode(texts, self.inputs.query_tokens)
+        has_swap = np.array([row.swap is not None for row in rows], bool)
+        keywords = self.vocabulary.pack([self.vocabulary.tag(text) for text in texts])
+        return {"swap_tokens": tokens, "swap_mask": mask & has_swap[:, None], "swap_keywords": keywords}
+
+
+# --- threads and worker processes ---
+
+
+def _iterable(batches: grain.MapDataset[Batch], data: DataConfig) -> grain.IterDataset[Batch]:
+    """The batches, made ahead of time by threads of this process or by worker processes.
+
+    Workers split batches, not rows: `batch` precedes `to_iter_dataset`, where Grain distributes elements in turn. The
+    other way around, each worker would batch its own rows, and the number of workers would change every batch.
+    """
+    if data.workers == 0:
+        options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=max(_THREADS, data.prefetch))
+        return batches.to_iter_dataset(options)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags when it starts workers; we parse none
+    buffer_size = -(-max(1, data.prefetch) // data.workers)  # rounded up
+    dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
+    return dataset.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=data.workers, per_worker_buffer_size=buffer_size), _start_worker
+    )
+
+
+def _start_worker(_index: int, _count: int) -> None:
+    """Ignores Ctrl-C, which the training process handles, and exits when that process ends for any reason."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def exit_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=exit_with_parent, daemon=True).start()
