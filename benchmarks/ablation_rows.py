@@ -23,7 +23,7 @@ class Row:
 
 NO_KE = {
     "model.enrichment": False,
-    "model.evidence": 0,
+    "model.keyword_dims": 0,
     "model.adaptation.weights": "mean",
     "objectives.key": 0.0,
     "objectives.keyword_masking": False,
@@ -50,10 +50,14 @@ ROWS = (
         CLAIM_SEEDS,
     ),
     Row("ke-enrichment", "KE: enrichment alone", NO_KE | {"model.enrichment": True, "objectives.key": 0.1}),
-    Row("ke-evidence", "KE: evidence alone", NO_KE | {"model.evidence": 512, "model.adaptation.weights": "confidence"}),
+    Row(
+        "ke-evidence",
+        "KE: evidence alone",
+        NO_KE | {"model.keyword_dims": 512, "model.adaptation.weights": "per_keyword"},
+    ),
     Row("ke-masking", "KE: false-negative masking alone", NO_KE | {"objectives.keyword_masking": True}),
     Row("ke-swaps", "KE: keyword swaps alone", NO_KE | {"objectives.keyword_swaps": True}),
-    Row("no-evidence", "KE without evidence", {"model.evidence": 0} | MEAN),
+    Row("no-evidence", "KE without evidence", {"model.keyword_dims": 0} | MEAN),
     Row("no-key", "no KEY", {"objectives.key": 0.0}),
     Row("no-auxiliary", "no query-title and query-image contrast", NO_AUXILIARY),
     Row("qim", "with QIM", QIM),
@@ -62,8 +66,8 @@ ROWS = (
     Row("mpm", "with MPM, contrastive", {"model.mpm": "contrastive", "objectives.mpm": 0.1}),
     Row("mpm-regression", "with MPM, regression", {"model.mpm": "regression", "objectives.mpm": 0.1}),
     Row("am-softmax", "AM-Softmax, margin 0.1", {"objectives.margin": 0.1}),
-    Row("sigmoid", "sigmoid, learned bias", {"objectives.kind": "sigmoid"}),
+    Row("sigmoid", "sigmoid, learned bias", {"objectives.loss_type": "sigmoid"}),
     Row("cls", "pooling by [CLS]", {"model.pooling": "cls"}),
-    Row("no-l2", "no unit length", {"model.normalise": False, "model.initial_scale": 1.0}),
+    Row("no-l2", "no unit length", {"model.l2_normalize": False, "model.initial_logit_scale": 1.0}),
     Row("shared-text", "query and title share an encoder", {"model.shared_text": True}),
 )

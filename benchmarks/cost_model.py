@@ -48,7 +48,9 @@ FORMS: tuple[Form, ...] = ("ring", "gather")
 def at(config: Config, batch: int, form: Form) -> Config:
     """The recipe with another batch and form of the loss."""
     train = dataclasses.replace(config.train, batch_size=batch)
-    return dataclasses.replace(config, train=train, objectives=dataclasses.replace(config.objectives, form=form))
+    return dataclasses.replace(
+        config, train=train, objectives=dataclasses.replace(config.objectives, implementation=form)
+    )
 
 
 def measure(config: Config, question: str, chips: int, batch: int, form: Form) -> Iterator[dict[str, Any]]:

@@ -62,8 +62,10 @@ LARGE, MICRO = 32768, 256
 def config_of(batch: int, micro_batch: int) -> Config:
     """configs/fashion.py with the ring form, `batch` rows a step and `micro_batch` of a device at once."""
     recipe: Config = runpy.run_path(str(ROOT / "configs" / "fashion.py"))["config"]
-    train = dataclasses.replace(recipe.train, batch_size=batch, micro_batch=micro_batch)
-    config = dataclasses.replace(recipe, train=train, objectives=dataclasses.replace(recipe.objectives, form="ring"))
+    train = dataclasses.replace(recipe.train, batch_size=batch, micro_batch_size=micro_batch)
+    config = dataclasses.replace(
+        recipe, train=train, objectives=dataclasses.replace(recipe.objectives, implementation="ring")
+    )
     check(config)
     return config
 
@@ -165,7 +167,7 @@ def compare_gradients(rows: int = 512, micro: int = 16, dropout: float = 0.1) ->
     config = config_of(rows, micro)
     text, image = (dataclasses.replace(tower, dropout=dropout) for tower in (config.model.query, config.model.image))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, query=text, title=text, image=image))
-    plain = dataclasses.replace(config.objectives, form="gather")
+    plain = dataclasses.replace(config.objectives, implementation="gather")
     model, mesh, key = Make(config.model, config.inputs, VOCABULARY, KEYWORDS), make_mesh(), jax.random.key(1)
     batch = {name: row for name, row in random_batch(config).items() if "masked" not in name}
     params = jax.device_get(init_params(model, 0))

@@ -52,11 +52,26 @@ from make_jax.runs.watch import GONE
 
 GRACE = 30.0  # seconds from SIGTERM to the end
 STEPS, EVAL = 40, 20
-WHOLE = ("--train.steps", str(STEPS), "--train.eval-every", str(EVAL), "--train.save-every", "10", "--train.keep", "4")
-OFTEN = (*WHOLE[:4], "--train.save-every", "3", "--train.keep", "3")  # the same run: how often it saves changes nothing
-PLAIN = ("--train.steps", "20", "--train.eval-every", "0", "--train.save-every", "5", "--train.keep", "4")
+WHOLE = (
+    "--train.steps",
+    str(STEPS),
+    "--train.eval-every",
+    str(EVAL),
+    "--train.save-every",
+    "10",
+    "--train.max-to-keep",
+    "4",
+)
+OFTEN = (
+    *WHOLE[:4],
+    "--train.save-every",
+    "3",
+    "--train.max-to-keep",
+    "3",
+)  # the same run: how often it saves changes nothing
+PLAIN = ("--train.steps", "20", "--train.eval-every", "0", "--train.save-every", "5", "--train.max-to-keep", "4")
 PLAIN += ("--model.query.dropout", "0", "--model.title.dropout", "0")
-PLAIN += ("--model.evidence", "0", "--model.adaptation.weights", "gate")
+PLAIN += ("--model.keyword-dims", "0", "--model.adaptation.weights", "gate")
 Row = Callable[[], str]  # does it and says what was seen
 
 

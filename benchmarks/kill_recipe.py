@@ -19,15 +19,15 @@ text = TextConfig(layers=1, width=32, heads=2, mlp_width=64, dropout=0.1)
 
 config = Config(
     run="runs/kill",
-    inputs=InputsConfig(vocabulary=500, query_tokens=6, title_tokens=12, image_height=32, image_width=32),
+    inputs=InputsConfig(vocab_size=500, max_query_tokens=6, max_title_tokens=12, image_height=32, image_width=32),
     model=ModelConfig(
         query=text,
         title=text,
         image=ImageConfig(layers=1, width=32, heads=2, mlp_width=64),
         adaptation=AdaptationConfig(gate_width=16),
-        embedding=32,
+        embedding_dim=32,
     ),
     objectives=ObjectivesConfig(key=0.1),
     optim=OptimConfig(warmup_steps=4, ema_decay=0.9),
-    train=TrainConfig(steps=120, batch_size=16, log_every=1, eval_every=100, save_every=60, keep=3),
+    train=TrainConfig(steps=120, batch_size=16, log_every=1, eval_every=100, save_every=60, max_to_keep=3),
 )

@@ -26,8 +26,10 @@ def start(
     coordinator = f"127.0.0.1:{free_port()}"
     started = []
     for index in range(count):
-        settings = {"coordinator": coordinator, "count": count, "index": index} if count > 1 else {}
-        options = [f"--processes.{name}={value}" for name, value in settings.items()]
+        settings = (
+            {"coordinator_address": coordinator, "num_processes": count, "process_id": index} if count > 1 else {}
+        )
+        options = [f"--distributed.{name}={value}" for name, value in settings.items()]
         command = [sys.executable, *program, *arguments, *options]
         with said_by(logs, index).open("ab") as log:
             started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT))

@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "QIC alone": {},
     "all of configs/fashion.py": RECIPE,
     "+ AM-Softmax (margin)": {"margin": 0.1},
-    "+ sigmoid instead of softmax": {"kind": "sigmoid"},
+    "+ sigmoid instead of softmax": {"loss_type": "sigmoid"},
     "+ query-title and query-image contrast": {"title_contrast": 0.5, "image_contrast": 0.5},
     "+ false-negative masking": {"keyword_masking": True},
     "+ keyword swaps": {"keyword_swaps": True},
@@ -97,16 +97,16 @@ def random_batch(config: Config) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     b, i = config.train.batch_size, config.inputs
     words = -(-KEYWORDS // 32)
-    sizes = {"query": i.query_tokens, "title": i.title_tokens, "swap": i.query_tokens}
+    sizes = {"query": i.max_query_tokens, "title": i.max_title_tokens, "swap": i.max_query_tokens}
     tokens = {f"{name}_tokens": rng.integers(5, VOCABULARY, (b, n)).astype(np.int32) for name, n in sizes.items()}
     masks = {f"{name}_mask": np.ones((b, n), bool) for name, n in sizes.items()}
     one = np.arange(words) == rng.integers(0, words, (b, 1))
     hidden = {}
-    for name, n in (("query", i.query_tokens), ("title", i.title_tokens)):
+    for name, n in (("query", i.max_query_tokens), ("title", i.max_title_tokens)):
         chosen = np.arange(n)[None] == rng.integers(0, n, (b, 1))
         hidden[f"{name}_masked"] = np.where(chosen, 4, tokens[f"{name}_tokens"])
         hidden[f"{name}_labels"] = np.where(chosen, tokens[f"{name}_tokens"], -1)
-    patches = i.image_height * i.image_width // config.model.image.patch**2
+    patches = i.image_height * i.image_width // config.model.image.patch_size**2
     ranks = np.argsort(rng.random((b, patches)), axis=1)
     hidden["patch_mask"] = ranks < num_masked_patches(i, patches)
     bits = {f"{name}_keywords": np.where(one, 1, 0).astype(np.uint32) for name in ("query", "product", "swap")}

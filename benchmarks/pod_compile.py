@@ -56,7 +56,7 @@ def compile_for(device: str, count: int) -> dict[str, Any]:
         "refusal": compiled.error,
         "batch": config.train.batch_size,
         "fsdp": report.fsdp,
-        "micro_batch": config.train.micro_batch,
+        "micro_batch": config.train.micro_batch_size,
         "parameters": report.parameters,
         "mib": {
             "there is": round(report.device_memory / MIB),

@@ -32,7 +32,7 @@ import local_processes
 from objective_costs import KEYWORDS, VOCABULARY, config_of, random_batch
 
 from make_jax.catalog.reader import Catalog
-from make_jax.config import Config, ProcessesConfig
+from make_jax.config import Config, DistributedConfig
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.model.make import Make
@@ -53,7 +53,7 @@ def recipe(batch: int) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=batch))
 
 
-def worker(batch: int, steps: int, found: ProcessesConfig) -> None:
+def worker(batch: int, steps: int, found: DistributedConfig) -> None:
     """One process of one setting; the first prints what it measured as JSON."""
     config = recipe(batch)
     with init_distributed(found, lambda: None) as processes:
@@ -115,12 +115,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="starts of each setting")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "scaling.json")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    for each in dataclasses.fields(ProcessesConfig):
-        parser.add_argument(f"--processes.{each.name}", type=type(each.default), default=each.default)
+    for each in dataclasses.fields(DistributedConfig):
+        parser.add_argument(f"--distributed.{each.name}", type=type(each.default), default=each.default)
     asked = vars(parser.parse_args())
     if asked["worker"]:
-        names = [each.name for each in dataclasses.fields(ProcessesConfig)]
-        found = ProcessesConfig(**{name: asked[f"processes.{name}"] for name in names})
+        names = [each.name for each in dataclasses.fields(DistributedConfig)]
+        found = DistributedConfig(**{name: asked[f"distributed.{name}"] for name in names})
         return worker(asked["batch"], asked["steps"], found)
     rounds: dict[tuple[int, int], list[dict[str, Any]]] = {setting: [] for setting in SETTINGS}
     with tempfile.TemporaryDirectory() as programs:

@@ -27,19 +27,21 @@ config = Config(
     run="runs/fashion",
     data=DataConfig(),
     inputs=InputsConfig(
-        vocabulary=8192,
-        query_tokens=12,
-        title_tokens=16,
+        vocab_size=8192,
+        max_query_tokens=12,
+        max_title_tokens=16,
         image_height=64,
         image_width=48,
-        augment=AugmentConfig(crop_area=0.8, flip=True, brightness=0.05, contrast=0.05, saturation=0.05),
+        augment=AugmentConfig(min_crop_area=0.8, flip=True, brightness=0.05, contrast=0.05, saturation=0.05),
     ),
     model=ModelConfig(
         query=text,
         title=text,
-        image=ImageConfig(layers=4, width=128, heads=2, mlp_width=512, patch=16, dropout=0.0, activation="gelu_tanh"),
+        image=ImageConfig(
+            layers=4, width=128, heads=2, mlp_width=512, patch_size=16, dropout=0.0, activation="gelu_tanh"
+        ),
         adaptation=AdaptationConfig(cross_attention=False),
-        embedding=128,
+        embedding_dim=128,
     ),
     objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, key=0.1),
     optim=OptimConfig(learning_rate=2e-3, warmup_steps=50, weight_decay=0.05),

@@ -28,7 +28,7 @@ text = TextConfig(
     heads=12,
     mlp_width=1536,
     dropout=0.0,
-    eps=1e-12,
+    layer_norm_eps=1e-12,
     activation="gelu",
     init_from="sentence-transformers/all-MiniLM-L6-v2",
 )
@@ -38,26 +38,28 @@ config = Config(
     data=DataConfig(),
     inputs=InputsConfig(
         new_characters=2000,  # MiniLM knows few Chinese ones
-        query_tokens=12,
-        title_tokens=16,
+        max_query_tokens=12,
+        max_title_tokens=16,
         image_height=64,
         image_width=48,
-        augment=AugmentConfig(crop_area=0.8, flip=True, brightness=0.05, contrast=0.05, saturation=0.05),
+        augment=AugmentConfig(min_crop_area=0.8, flip=True, brightness=0.05, contrast=0.05, saturation=0.05),
     ),
     model=ModelConfig(
         query=text,
         title=text,
-        image=ImageConfig(layers=4, width=128, heads=2, mlp_width=512, patch=16, dropout=0.0, activation="gelu_tanh"),
+        image=ImageConfig(
+            layers=4, width=128, heads=2, mlp_width=512, patch_size=16, dropout=0.0, activation="gelu_tanh"
+        ),
         adaptation=AdaptationConfig(cross_attention=False),
-        evidence_scale=3.0,  # a word of a paraphrase names the wrong keyword more often: less than the default
-        embedding=384,  # as wide as the encoders: queries find titles from the first step as they do by MiniLM
+        keyword_scale=3.0,  # a word of a paraphrase names the wrong keyword more often: less than the default
+        embedding_dim=384,  # as wide as the encoders: queries find titles from the first step as they do by MiniLM
     ),
     objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, key=0.1),
     optim=OptimConfig(
         learning_rate=2e-3,
         warmup_steps=20,
         weight_decay=0.05,
-        rules=(
+        lr_multipliers=(
             (r"^title_encoder/", 0.0),  # what it knows of words nobody clicked on stays, and half of the work goes
             (r"^query_encoder/word", 0.3),  # new characters have everything to learn
             (r"query_(encoder|projection)/", 0.05),

@@ -25,20 +25,22 @@ config = Config(
     run="runs/study",
     data=DataConfig(),
     inputs=InputsConfig(
-        vocabulary=4096,
-        query_tokens=12,
-        title_tokens=14,
+        vocab_size=4096,
+        max_query_tokens=12,
+        max_title_tokens=14,
         image_height=64,
         image_width=48,
-        augment=AugmentConfig(crop_area=0.8, flip=True, brightness=0.05, contrast=0.05, saturation=0.05),
+        augment=AugmentConfig(min_crop_area=0.8, flip=True, brightness=0.05, contrast=0.05, saturation=0.05),
     ),
     model=ModelConfig(
         query=text,
         title=text,
-        image=ImageConfig(layers=3, width=96, heads=2, mlp_width=384, patch=16, dropout=0.0, activation="gelu_tanh"),
+        image=ImageConfig(
+            layers=3, width=96, heads=2, mlp_width=384, patch_size=16, dropout=0.0, activation="gelu_tanh"
+        ),
         adaptation=AdaptationConfig(cross_attention=False),
         matching=MatchingConfig(layers=0, width=96, heads=2, mlp_width=384),
-        embedding=96,
+        embedding_dim=96,
     ),
     objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, key=0.1),
     optim=OptimConfig(learning_rate=2e-3, warmup_steps=30, weight_decay=0.05),

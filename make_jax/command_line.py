@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import re
 import runpy
 import sys
@@ -16,10 +17,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from make_jax.config import Config, check
+from make_jax.config import REMOVED, RENAMED, Config, check, renamed
 from make_jax.errors import InputError
 
 Options = TypeVar("Options")
+_OLD_KEYWORD = re.compile(r"got an unexpected keyword argument '(\w+)'")
 
 _RECIPE_HELP = (
     "--config FILE.py is read first: a recipe, that is a Python file which defines `config`. "
@@ -134,6 +136,7 @@ def parse(argv: Sequence[str], description: str) -> Config:
     except argparse.ArgumentError as error:
         expected = "steps such as 10:15" if error.argument_name == "--profile" else "a recipe such as configs/demo.py"
         raise InputError(f"{error.argument_name}: {error.message}, {expected}") from None
+    _refuse_renamed(rest)
     rest += [] if known.profile is None else ["--train.profile", known.profile]
     default = Config() if known.config is None else load_recipe(known.config)
     config = _parse(
@@ -145,6 +148,16 @@ def parse(argv: Sequence[str], description: str) -> Config:
     )
     check(config)
     return config
+
+
+def _refuse_renamed(argv: Sequence[str]) -> None:
+    """Raises InputError for an option, or a value of one, that was renamed or removed, with what replaces it."""
+    for word, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--"):
+            path = flag[2:].replace("-", "_").replace(".no_", ".")
+            if gone := renamed(path, value if equals else following):
+                raise InputError(gone)
 
 
 def parse_evaluation(argv: Sequence[str], description: str) -> EvalOptions:
@@ -188,6 +201,8 @@ def load_recipe(path: str) -> Config:
     try:
         names = runpy.run_path(path)
     except (Exception, SystemExit) as error:  # a recipe is the user's code and may raise anything
+        if (old := _OLD_KEYWORD.search(str(error))) and (gone := _renamed_keyword(old[1])):
+            raise InputError(f"{_line_of(error, path)}: {gone}") from None
         message = error.msg if isinstance(error, SyntaxError) else str(error)
         raise InputError(f"{_line_of(error, path)}: {type(error).__name__}: {message}") from None
     config = names.get("config")
@@ -195,6 +210,12 @@ def load_recipe(path: str) -> Config:
         found = f"`config` is of type {type(config).__name__}" if "config" in names else "`config` is not defined"
         raise InputError(f"{path}: {found}, expected `config = Config(...)` of make_jax.config")
     return config
+
+
+def _renamed_keyword(name: str) -> str | None:
+    """What became of a keyword argument of a dataclass of settings; None where it never was one."""
+    old = next((path for path in (*RENAMED, *REMOVED) if path.rpartition(".")[2] == name), None)
+    return None if old is None else renamed(old)
 
 
 def _line_of(error: BaseException, path: str) -> str:

@@ -33,7 +33,7 @@ class DataConfig:
 class AugmentConfig:
     """What training does to a picture. Evaluation does none of it."""
 
-    crop_area: float = 0.7  # least share of the picture that a random crop keeps; 1 does not crop
+    min_crop_area: float = 0.7  # least share of the picture that a random crop keeps; 1 does not crop
     flip: bool = True  # mirror left to right, half of the time
     brightness: float = 0.1  # largest relative change
     contrast: float = 0.1  # largest relative change
@@ -45,18 +45,18 @@ class InputsConfig:
     """What the model sees. Travels with the checkpoint: evaluation uses the same."""
 
     tokenizer: str = ""  # local Hugging Face tokenizer folder; "": that of init_from, else a WordPiece of the catalog
-    vocabulary: int = 8192  # most word pieces of a trained tokenizer
+    vocab_size: int = 8192  # most word pieces of a trained tokenizer
     new_characters: int = 0  # most pieces added to the WordPiece of init_from for characters that it lacks
-    query_tokens: int = 16  # longest query, in tokens, special tokens included
-    title_tokens: int = 32  # longest title, in tokens, special tokens included
+    max_query_tokens: int = 16  # longest query, in tokens, special tokens included
+    max_title_tokens: int = 32  # longest title, in tokens, special tokens included
     image_height: int = 64  # pixels
     image_width: int = 64  # pixels
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # subtracted, per channel, of values in [0, 1]
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)  # divided by, per channel
-    keywords: int = 4096  # most keywords that are mined from the catalog; 0 mines none
+    max_keywords: int = 4096  # most keywords that are mined from the catalog; 0 mines none
     keyword_attributes: bool = True  # mine the attributes that the catalog names; False: titles and clicks alone
-    masked_tokens: float = 0.15  # share of a text's tokens that MLM hides
-    masked_patches: float = 0.4  # share of a picture's patches that MPM hides
+    mlm_ratio: float = 0.15  # share of a text's tokens that MLM hides
+    mpm_ratio: float = 0.4  # share of a picture's patches that MPM hides
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
@@ -69,7 +69,7 @@ class TextConfig:
     heads: int = 4
     mlp_width: int = 640
     dropout: float = 0.1  # share of activations dropped in training
-    eps: float = 1e-12  # layer norm
+    layer_norm_eps: float = 1e-12  # layer norm
     activation: Literal["gelu", "gelu_tanh"] = "gelu"  # gelu_tanh is faster on CPU
     init_from: str = ""  # what convert.py import reads, or what it wrote; "" starts at random
 
@@ -82,9 +82,9 @@ class ImageConfig:
     width: int = 160
     heads: int = 4
     mlp_width: int = 640
-    patch: int = 8  # pixels a side
+    patch_size: int = 8  # pixels a side
     dropout: float = 0.0  # share of activations dropped in training
-    eps: float = 1e-12  # layer norm
+    layer_norm_eps: float = 1e-12  # layer norm
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"  # gelu_tanh is faster on CPU; quick_gelu: CLIP's
     class_tokens: int = 1  # learnt tokens in front of the patches: 1 in ViT, 2 in DeiT, 0 in SigLIP
     embedding_norm: bool = False  # a layer norm before the first layer, as in CLIP
@@ -96,7 +96,7 @@ class AdaptationConfig:
     """Modal Adaptation: how title and image become one product vector."""
 
     modalities: Literal["both", "title", "image"] = "both"  # which encoders exist
-    weights: Literal["confidence", "gate", "mean"] = "confidence"  # of title and image: model/modal_adaptation.py
+    weights: Literal["per_keyword", "gate", "mean"] = "per_keyword"  # of title and image: model/modal_adaptation.py
     cross_attention: bool = True  # title attends to image and image to title before pooling
     single_stream: bool = False  # one encoder over [title; image] instead of all of the above
     gate_width: int = 160  # hidden units of the gate
@@ -125,13 +125,13 @@ class ModelConfig:
     mlm: bool = False  # the heads that predict hidden tokens exist, for objectives.mlm
     mpm: Literal["none", "contrastive", "regression"] = "none"  # the head that predicts hidden patches
     enrichment: bool = True  # the query predicts keywords, and their expected embedding joins it
-    evidence: int = 512  # most dimensions that are added to vectors for keywords, one each, the most frequent first
-    evidence_scale: float = 4.0  # what they count beside the rest; a run that is over may be given another
+    keyword_dims: int = 512  # most dimensions that are added to vectors for keywords, one each, the most frequent first
+    keyword_scale: float = 4.0  # what they count beside the rest; a run that is over may be given another
     shared_text: bool = False  # query and title share one encoder, with the settings of `query`
     pooling: Literal["mean", "cls"] = "mean"  # of token states and of patch states
-    normalise: bool = True  # query and product vectors have unit length; without it begin with initial_scale 1
-    embedding: int = 160  # width of query and product vectors, without evidence
-    initial_scale: float = 14.0  # logit scale at step 0
+    l2_normalize: bool = True  # query and product vectors have unit length; without it begin with initial_logit_scale 1
+    embedding_dim: int = 160  # width of query and product vectors, without evidence
+    initial_logit_scale: float = 14.0  # logit scale at step 0
     dtype: Literal["float32", "bfloat16"] = "float32"  # of matrix products; parameters and statistics stay float32
     remat: bool = False  # recompute each encoder layer in the backward pass: less memory, a third more work
 
@@ -141,9 +141,11 @@ class ObjectivesConfig:
     """What is minimised: each float named after an objective is its weight, and 0 leaves it out."""
 
     qic: float = 1.0  # query-item contrast over the global batch
-    kind: Literal["softmax", "sigmoid"] = "softmax"  # of every contrast of queries and products
+    loss_type: Literal["softmax", "sigmoid"] = "softmax"  # of every contrast of queries and products
     margin: float = 0.0  # AM-Softmax: subtracted from the positive's cosine
-    form: Literal["gather", "ring"] = "gather"  # of the contrasts; ring: memory grows with the batch, not its square
+    implementation: Literal["gather", "ring"] = (
+        "gather"  # of the contrasts; ring: memory grows with the batch, not its square
+    )
     tile: int = 256  # queries of a device that the ring form treats at once
     keyword_masking: bool = True  # a product that has all keywords of a query is none of its negatives
     keyword_swaps: bool = True  # a query with one keyword replaced is a negative of its product
@@ -163,15 +165,17 @@ class OptimConfig:
 
     learning_rate: float = 1e-3  # at the end of the warm-up
     warmup_steps: int = 50
-    final_learning_rate: float = 0.0  # at the last step, as a share of learning_rate
+    final_lr_ratio: float = 0.0  # at the last step, as a share of learning_rate
     weight_decay: float = 0.05  # on matrices; never on norms, biases, scale
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-8
     clip_norm: float = 1.0  # largest global gradient norm; 0 does not clip
-    largest_scale: float = 100.0  # the step clamps the logit scale to this after the update
+    max_logit_scale: float = 100.0  # the step clamps the logit scale to this after the update
     ema_decay: float = 0.0  # of the averaged parameters that evaluation uses; 0 keeps none
-    rules: tuple[tuple[str, float], ...] = ()  # (regex of parameter path, learning rate factor; 0 freezes); first match
+    lr_multipliers: tuple[
+        tuple[str, float], ...
+    ] = ()  # (regex of parameter path, learning rate factor; 0 freezes); first match
 
 
 @dataclass(frozen=True)
@@ -185,21 +189,23 @@ class TrainConfig:
     eval_every: int = 200  # steps; 0 evaluates at the end only
     eval_batch_size: int = 256  # products embedded at once
     save_every: int = 200  # steps; 0 saves at the end only
-    micro_batch: int = 0  # rows that a device encodes at once, the rest of its batch waiting; 0: all of them
-    keep: int = 2  # newest checkpoints kept on the disk, beside the best one
+    micro_batch_size: int = 0  # rows that a device encodes at once, the rest of its batch waiting; 0: all of them
+    max_to_keep: int = 2  # newest checkpoints kept on the disk, beside the best one
     init_from: str = ""  # run or checkpoint folder whose weights a new run begins with; "" draws them from the seed
     fsdp: int = 1  # devices over which the large matrices are split: the mesh's fsdp axis; the rest is data
     profile: str = ""  # FIRST:LAST step to trace into RUN/profile, such as 10:15; "" traces none
 
 
 @dataclass(frozen=True)
-class ProcessesConfig:
+class DistributedConfig:
     """The processes of a run, where the environment does not tell (docs/scaling.md); nothing that it learns from."""
 
-    coordinator: str = ""  # HOST:PORT of process 0, PORT free there; "" asks SLURM, Open MPI, Kubernetes, a TPU pod
-    count: int = 0  # processes; 0 asks the environment, 1 is alone whatever the environment says
-    index: int = -1  # of this process, from 0; -1 asks the environment
-    start_timeout: int = 300  # seconds in which all have to come
+    coordinator_address: str = (
+        ""  # HOST:PORT of process 0, PORT free there; "" asks SLURM, Open MPI, Kubernetes, a TPU pod
+    )
+    num_processes: int = 0  # processes; 0 asks the environment, 1 is alone whatever the environment says
+    process_id: int = -1  # of this process, from 0; -1 asks the environment
+    initialization_timeout: int = 300  # seconds in which all have to come
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,56 @@ class Config:
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    processes: ProcessesConfig = field(default_factory=ProcessesConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+
+
+# Names of settings that older runs and recipes have. None is accepted: an error names the new one, or why it is gone.
+RENAMED = {
+    "inputs.vocabulary": "inputs.vocab_size",
+    "inputs.query_tokens": "inputs.max_query_tokens",
+    "inputs.title_tokens": "inputs.max_title_tokens",
+    "inputs.keywords": "inputs.max_keywords",
+    "inputs.masked_tokens": "inputs.mlm_ratio",
+    "inputs.masked_patches": "inputs.mpm_ratio",
+    "inputs.augment.crop_area": "inputs.augment.min_crop_area",
+    "model.query.eps": "model.query.layer_norm_eps",
+    "model.title.eps": "model.title.layer_norm_eps",
+    "model.image.eps": "model.image.layer_norm_eps",
+    "model.image.patch": "model.image.patch_size",
+    "model.evidence": "model.keyword_dims",
+    "model.evidence_scale": "model.keyword_scale",
+    "model.normalise": "model.l2_normalize",
+    "model.embedding": "model.embedding_dim",
+    "model.initial_scale": "model.initial_logit_scale",
+    "model.adaptation.weights=confidence": "per_keyword",
+    "objectives.kind": "objectives.loss_type",
+    "objectives.form": "objectives.implementation",
+    "optim.final_learning_rate": "optim.final_lr_ratio",
+    "optim.largest_scale": "optim.max_logit_scale",
+    "optim.rules": "optim.lr_multipliers",
+    "train.keep": "train.max_to_keep",
+    "train.micro_batch": "train.micro_batch_size",
+    "processes": "distributed",
+    "processes.coordinator": "distributed.coordinator_address",
+    "processes.count": "distributed.num_processes",
+    "processes.index": "distributed.process_id",
+    "processes.start_timeout": "distributed.initialization_timeout",
+}
+REMOVED = {"objectives.bank": "it lowered validation nDCG@10 by 0.11"}
+
+
+def renamed(path: str, value: object = None) -> str | None:
+    """Returns what became of an old setting, or of an old `value` of a setting, as a sentence; None for a current one.
+
+    `path` is dotted, such as "objectives.form".
+    """
+    if path in RENAMED:
+        return f"{path} was renamed to {RENAMED[path]}"
+    if path in REMOVED:
+        return f"{path} was removed: {REMOVED[path]}"
+    if f"{path}={value}" in RENAMED:
+        return f"{path} {value!r} was renamed to {RENAMED[f'{path}={value}']!r}"
+    return None
 
 
 def to_json(config: Config) -> str:
@@ -240,7 +295,7 @@ def check(config: Config) -> None:
     _read(Config, dataclasses.asdict(config), "", "config")  # a recipe is plain Python: its types are checked here
     problems = [*_data_problems(config), *_model_problems(config)]
     problems += [*_objectives_problems(config), *_training_problems(config), *_profile_problems(config.train)]
-    problems += _processes_problems(config.processes)
+    problems += _processes_problems(config.distributed)
     if problems:
         raise InputError("; ".join(problems))
 
@@ -252,6 +307,8 @@ def _read(kind: Any, value: Any, path: str, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal and any(value == choice and type(value) is type(choice) for choice in arguments):
         return value
+    if origin is Literal and (gone := renamed(path, value)):
+        raise InputError(f"{where}: {gone}")
     if origin is tuple and isinstance(value, list | tuple):
         if arguments[-1] is Ellipsis:
             arguments = (arguments[0],) * len(value)
@@ -271,6 +328,8 @@ def _read_dataclass(kind: Any, value: Any, path: str, where: str) -> Any:
     types = typing.get_type_hints(kind)
     for key in value:
         if key not in types:
+            if gone := renamed(_join(path, key)):
+                raise InputError(f"{where}: {gone}")
             nearest = difflib.get_close_matches(key, types, n=1, cutoff=0.0)[0]
             raise InputError(f"{where}: unknown key {_join(path, key)}; did you mean {_join(path, nearest)}?")
     return kind(**{key: _read(types[key], item, _join(path, key), where) for key, item in value.items()})
@@ -308,23 +367,23 @@ def _outside(config: Config, bounds: str, *paths: str) -> Iterator[str]:
 
 def _data_problems(config: Config) -> Iterator[str]:
     jitter = ("brightness", "contrast", "saturation")
-    inputs, adaptation, patch = config.inputs, config.model.adaptation, config.model.image.patch
+    inputs, adaptation, patch = config.inputs, config.model.adaptation, config.model.image.patch_size
     if not config.run:
         yield "run is empty, expected a folder"
     yield from _outside(config, "[0, )", "data.workers")
     yield from _outside(config, "[1, )", "data.prefetch", "inputs.image_height", "inputs.image_width")
-    yield from _outside(config, "[6, )", "inputs.vocabulary")  # five special tokens and one piece
-    yield from _outside(config, "[3, )", "inputs.query_tokens", "inputs.title_tokens")  # start, one piece, end
-    yield from _outside(config, "[0, )", "inputs.keywords")
-    yield from _outside(config, "(0, 1)", "inputs.masked_tokens", "inputs.masked_patches")
-    yield from _outside(config, "(0, 1]", "inputs.augment.crop_area")
+    yield from _outside(config, "[6, )", "inputs.vocab_size")  # five special tokens and one piece
+    yield from _outside(config, "[3, )", "inputs.max_query_tokens", "inputs.max_title_tokens")  # start, one piece, end
+    yield from _outside(config, "[0, )", "inputs.max_keywords")
+    yield from _outside(config, "(0, 1)", "inputs.mlm_ratio", "inputs.mpm_ratio")
+    yield from _outside(config, "(0, 1]", "inputs.augment.min_crop_area")
     yield from _outside(config, "[0, 1)", *(f"inputs.augment.{name}" for name in jitter))
     if min(inputs.image_std) <= 0:
         yield f"inputs.image_std is {inputs.image_std}, expected each more than 0"
     for name in ("image_height", "image_width"):
         size = getattr(inputs, name)
         if adaptation.modalities != "title" and patch >= 1 and size % patch:
-            yield f"inputs.{name} is {size}, expected a multiple of model.image.patch {patch}"
+            yield f"inputs.{name} is {size}, expected a multiple of model.image.patch_size {patch}"
 
 
 def _model_problems(config: Config) -> Iterator[str]:
@@ -334,12 +393,12 @@ def _model_problems(config: Config) -> Iterator[str]:
         yield from _outside(config, "[1, )", *(f"{path}.{size}" for size in ("layers", "width", "heads", "mlp_width")))
         yield from _outside(config, "[0, 1)", f"{path}.dropout")
         if name != "matching":
-            yield from _outside(config, "(0, )", f"{path}.eps")
+            yield from _outside(config, "(0, )", f"{path}.layer_norm_eps")
         if encoder.heads >= 1 and encoder.width % encoder.heads:
             yield f"{path}.width is {encoder.width}, expected a multiple of {path}.heads {encoder.heads}"
-    yield from _outside(config, "[0, )", "model.evidence", "model.evidence_scale")
-    yield from _outside(config, "[1, )", "model.image.patch", "model.embedding", "model.adaptation.gate_width")
-    yield from _outside(config, f"(0, {config.optim.largest_scale}]", "model.initial_scale")
+    yield from _outside(config, "[0, )", "model.keyword_dims", "model.keyword_scale")
+    yield from _outside(config, "[1, )", "model.image.patch_size", "model.embedding_dim", "model.adaptation.gate_width")
+    yield from _outside(config, f"(0, {config.optim.max_logit_scale}]", "model.initial_logit_scale")
     yield from _outside(config, "[0, )", "model.matching.layers", "model.image.class_tokens")
     adaptation = config.model.adaptation
     yield from _unused_weights(config)
@@ -351,9 +410,9 @@ def _model_problems(config: Config) -> Iterator[str]:
         expected = "expected 'both' with model.adaptation.single_stream"
         yield f"model.adaptation.modalities is {adaptation.modalities!r}, {expected}"
     two = adaptation.modalities == "both" and not adaptation.single_stream
-    if two and adaptation.weights == "confidence" and not (config.model.evidence and config.inputs.keywords):
-        expected = "expected 'gate' or 'mean' without model.evidence and inputs.keywords"
-        yield f"model.adaptation.weights is 'confidence', {expected}"
+    if two and adaptation.weights == "per_keyword" and not (config.model.keyword_dims and config.inputs.max_keywords):
+        expected = "expected 'gate' or 'mean' without model.keyword_dims and inputs.max_keywords"
+        yield f"model.adaptation.weights is 'per_keyword', {expected}"
 
 
 def _unused_weights(config: Config) -> Iterator[str]:
@@ -377,7 +436,7 @@ def _objectives_problems(config: Config) -> Iterator[str]:
     if not any(getattr(objectives, name) for name in named):
         yield f"objectives: every weight is 0, expected one of {', '.join(named)} to be more"
     needs = {
-        "key": ("model.enrichment", config.model.enrichment and config.inputs.keywords > 0),
+        "key": ("model.enrichment", config.model.enrichment and config.inputs.max_keywords > 0),
         "qim": ("model.matching.layers", config.model.matching.layers > 0),
         "qim2": (
             "model.matching.layers and an image encoder",
@@ -393,7 +452,7 @@ def _objectives_problems(config: Config) -> Iterator[str]:
         if getattr(objectives, name) and not there:
             yield f"objectives.{name} is {getattr(objectives, name)}, expected 0 without {what}"
     group = objectives.matching_group
-    for name in ("batch_size", "micro_batch"):
+    for name in ("batch_size", "micro_batch_size"):
         size = getattr(config.train, name)
         if (objectives.qim or objectives.qim2) and group >= 2 and size % group:
             near = f"{size // group * group} or {-(-size // group) * group}" if size > group else f"{group}"
@@ -420,41 +479,42 @@ def _profile_problems(train: TrainConfig) -> Iterator[str]:
         yield f"train.profile is {train.profile!r}, expected steps up to train.steps {train.steps}"
 
 
-def _processes_problems(processes: ProcessesConfig) -> Iterator[str]:
-    address, count, index = processes.coordinator, processes.count, processes.index
-    if processes.start_timeout < 1:
-        yield f"processes.start_timeout is {processes.start_timeout}, expected at least 1"
+def _processes_problems(processes: DistributedConfig) -> Iterator[str]:
+    address, count, index = processes.coordinator_address, processes.num_processes, processes.process_id
+    if processes.initialization_timeout < 1:
+        yield f"distributed.initialization_timeout is {processes.initialization_timeout}, expected at least 1"
     if not address:
+        needs = "expected HOST:PORT in distributed.coordinator_address with it"
         if count not in (0, 1):
-            yield f"processes.count is {count}, expected HOST:PORT in processes.coordinator with it (or 0 or 1)"
+            yield f"distributed.num_processes is {count}, {needs} (or 0 or 1)"
         if index != -1:
-            yield f"processes.index is {index}, expected HOST:PORT in processes.coordinator with it (or -1)"
+            yield f"distributed.process_id is {index}, {needs} (or -1)"
         return
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal() and 0 < int(port) < 65536):
-        yield f"processes.coordinator is {address!r}, expected HOST:PORT"
+        yield f"distributed.coordinator_address is {address!r}, expected HOST:PORT"
     if count < 1:
-        yield f"processes.count is {count}, expected at least 1 with processes.coordinator"
+        yield f"distributed.num_processes is {count}, expected at least 1 with distributed.coordinator_address"
     elif not 0 <= index < count:
-        yield f"processes.index is {index}, expected 0 to {count - 1}, for processes.count is {count}"
+        yield f"distributed.process_id is {index}, expected 0 to {count - 1}, for distributed.num_processes is {count}"
 
 
 def _training_problems(config: Config) -> Iterator[str]:
     optim = config.optim
-    counts = ("steps", "batch_size", "log_every", "eval_batch_size", "fsdp", "keep")
-    yield from _outside(config, "(0, )", "optim.learning_rate", "optim.eps", "optim.largest_scale")
+    counts = ("steps", "batch_size", "log_every", "eval_batch_size", "fsdp", "max_to_keep")
+    yield from _outside(config, "(0, )", "optim.learning_rate", "optim.eps", "optim.max_logit_scale")
     yield from _outside(config, "[0, )", "optim.warmup_steps", "optim.weight_decay", "optim.clip_norm")
-    yield from _outside(config, "[0, 1]", "optim.final_learning_rate")
+    yield from _outside(config, "[0, 1]", "optim.final_lr_ratio")
     yield from _outside(config, "[0, 1)", "optim.beta1", "optim.beta2", "optim.ema_decay")
     yield from _outside(config, "[1, )", *(f"train.{name}" for name in counts))
-    yield from _outside(config, "[0, )", "train.eval_every", "train.save_every", "train.micro_batch")
+    yield from _outside(config, "[0, )", "train.eval_every", "train.save_every", "train.micro_batch_size")
     yield from _outside(config, "[0, 4294967295]", "train.seed")  # NumPy and Grain take 32 bits
     if optim.warmup_steps >= config.train.steps >= 1:
         yield f"optim.warmup_steps is {optim.warmup_steps}, expected less than train.steps {config.train.steps}"
-    for i, (pattern, factor) in enumerate(optim.rules):
+    for i, (pattern, factor) in enumerate(optim.lr_multipliers):
         if factor < 0:
-            yield f"optim.rules[{i}] has the factor {factor}, expected at least 0"
+            yield f"optim.lr_multipliers[{i}] has the factor {factor}, expected at least 0"
         try:
             re.compile(pattern)
         except re.error as error:
-            yield f"optim.rules[{i}] is not a regular expression: {pattern!r} ({error})"
+            yield f"optim.lr_multipliers[{i}] is not a regular expression: {pattern!r} ({error})"

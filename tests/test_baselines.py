@@ -35,7 +35,7 @@ def test_every_recipe_is_valid_and_sees_as_many_examples_as_make(baselines: Modu
                 config = parse(["--config", recipe, *baselines._options(candidate.changes)], "")
                 assert (config.train.steps, config.train.batch_size) == (make.steps, make.batch_size)
                 if not row.ours:
-                    assert config.objectives.key == 0 and not config.model.enrichment and config.model.evidence == 0
+                    assert config.objectives.key == 0 and not config.model.enrichment and config.model.keyword_dims == 0
                     assert config.model.adaptation.weights == "mean"
     assert [row.name for row in baselines.ROWS if row.ours] == ["make"]
 

@@ -22,7 +22,7 @@ RECIPE = '''
 """A recipe."""
 from make_jax.config import Config, OptimConfig, TrainConfig
 
-config = Config(train=TrainConfig(steps=7), optim=OptimConfig(warmup_steps=2, rules=(("title", 0.0),)))
+config = Config(train=TrainConfig(steps=7), optim=OptimConfig(warmup_steps=2, lr_multipliers=(("title", 0.0),)))
 '''
 
 
@@ -54,20 +54,46 @@ def test_options_change_single_settings():
     assert (config.data.catalog, config.optim.learning_rate, config.model.remat) == ("A B.zip", 3e-4, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--objectives.form", "ring"], "objectives.form was renamed to objectives.implementation"),
+        (["--optim.largest_scale=50"], "optim.largest_scale was renamed to optim.max_logit_scale"),
+        (["--model.no-normalise"], "model.normalise was renamed to model.l2_normalize"),
+        (["--processes.count", "2"], "processes.count was renamed to distributed.num_processes"),
+        (
+            ["--model.adaptation.weights", "confidence"],
+            "model.adaptation.weights 'confidence' was renamed to 'per_keyword'",
+        ),
+    ],
+)
+def test_renamed_options_are_refused_by_their_new_name(words, expected):
+    assert error_of(*words) == expected
+
+
+def test_a_recipe_with_a_renamed_setting_is_refused_by_its_new_name(recipe):
+    path = recipe("from make_jax.config import *\n\nconfig = Config(train=TrainConfig(keep=3))\n")
+    assert error_of("--config", path) == f"{path}, line 3: train.keep was renamed to train.max_to_keep"
+
+
 def test_underscores_are_read_as_dashes():
     assert parse(["--train.batch_size", "8"], "Trains.").train.batch_size == 8
 
 
 def test_rules_and_tuples_can_be_set():
-    config = parse(["--optim.rules", "query/.*", "0.5", "gate", "0", "--inputs.image-mean", "0", "1", "0.5"], "Trains.")
-    assert config.optim.rules == (("query/.*", 0.5), ("gate", 0.0))
+    config = parse(
+        ["--optim.lr-multipliers", "query/.*", "0.5", "gate", "0", "--inputs.image-mean", "0", "1", "0.5"], "Trains."
+    )
+    assert config.optim.lr_multipliers == (("query/.*", 0.5), ("gate", 0.0))
     assert config.inputs.image_mean == (0.0, 1.0, 0.5)
 
 
 def test_recipe_is_parsed_first_and_options_change_it(recipe):
     config = parse(["--train.seed", "5", "--config", recipe()], "Trains.")
-    assert (config.train.steps, config.train.seed, config.optim.rules) == (7, 5, (("title", 0.0),))
-    assert parse([f"--config={recipe()}", "--optim.rules", "a", "1"], "Trains.").optim.rules == (("a", 1.0),)
+    assert (config.train.steps, config.train.seed, config.optim.lr_multipliers) == (7, 5, (("title", 0.0),))
+    assert parse([f"--config={recipe()}", "--optim.lr-multipliers", "a", "1"], "Trains.").optim.lr_multipliers == (
+        ("a", 1.0),
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +122,7 @@ def test_stray_word_is_named():
         (["--train.steps"], ["--train.steps"]),
         (["--config"], ["--config"]),
         (["--inputs.image-mean", "1"], ["--inputs.image-mean"]),
-        (["--optim.rules", "a"], ["--optim.rules"]),
+        (["--optim.lr-multipliers", "a"], ["--optim.lr-multipliers"]),
     ],
 )
 def test_wrong_value_is_one_line_without_a_box(argv, parts):

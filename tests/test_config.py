@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from make_jax.config import Config, OptimConfig, TrainConfig, check, from_json, to_json
+from make_jax.config import RENAMED, Config, OptimConfig, TrainConfig, check, from_json, to_json
 from make_jax.errors import InputError
 
 
@@ -34,8 +34,16 @@ def read_with(path: str, value: Any) -> Config:
     return from_json(json.dumps(tree), "config.json")
 
 
+def default_of(path: str) -> Any:
+    """The default of a dotted setting, as JSON."""
+    value = json.loads(to_json(Config()))
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
 def test_from_json_gives_back_an_equal_config():
-    config = Config(run="läufe/1", optim=OptimConfig(rules=(("title/.*", 0.0), ("gate", 0.5))))
+    config = Config(run="läufe/1", optim=OptimConfig(lr_multipliers=(("title/.*", 0.0), ("gate", 0.5))))
     assert from_json(to_json(config), "config.json") == config
 
 
@@ -46,6 +54,26 @@ def test_a_setting_that_the_text_lacks_keeps_its_default():
 def test_a_whole_number_is_read_as_float_where_a_float_is_expected():
     value = read_with("optim.learning_rate", 1).optim.learning_rate
     assert value == 1.0 and isinstance(value, float)
+
+
+@pytest.mark.parametrize(("path", "new"), [item for item in RENAMED.items() if "=" not in item[0]])
+def test_a_renamed_setting_is_refused_by_its_new_name(path, new):
+    tree = {}
+    node = tree
+    *parents, last = path.split(".")
+    for name in parents:
+        node = node.setdefault(name, {})
+    node[last] = 1
+    where, sentence = ("processes", "distributed") if path.startswith("processes") else (path, new)
+    with pytest.raises(InputError, match=rf"^config.json: .*{where} was renamed to {sentence}"):
+        from_json(json.dumps(tree), "config.json")
+    assert read_with(new, default_of(new)) == Config()  # and the new name exists
+
+
+def test_a_renamed_value_is_refused_by_its_new_name():
+    expected = "config.json: model.adaptation.weights 'confidence' was renamed to 'per_keyword'"
+    with pytest.raises(InputError, match=f"^{expected}$"):
+        read_with("model.adaptation.weights", "confidence")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +97,7 @@ def test_unknown_key_is_named_with_its_path_and_the_nearest_name(path, nearest):
         ("data.catalog", None, "a text"),
         ("model.dtype", "float16", "one of 'float32', 'bfloat16'"),
         ("inputs.image_mean", [0.5, 0.5], "a list of 3"),
-        ("optim.rules", "a", "a list, each item a list of 2"),
+        ("optim.lr_multipliers", "a", "a list, each item a list of 2"),
         ("model", 3, "an object of settings"),
     ],
 )
@@ -80,8 +108,8 @@ def test_wrong_type_is_named_with_its_path(path, value, expected):
 
 
 def test_wrong_type_inside_a_tuple_is_named_with_its_position():
-    with pytest.raises(InputError, match=r"optim.rules\[0\]\[1\] is 'x', expected a finite number"):
-        read_with("optim.rules", [["a", "x"]])
+    with pytest.raises(InputError, match=r"optim.lr_multipliers\[0\]\[1\] is 'x', expected a finite number"):
+        read_with("optim.lr_multipliers", [["a", "x"]])
 
 
 def test_broken_json_is_named_with_its_line():
@@ -99,17 +127,25 @@ def test_check_accepts_the_default():
         ("run", "", "run is empty"),
         ("data.workers", -1, "data.workers is -1, expected at least 0"),
         ("data.prefetch", 0, "data.prefetch is 0, expected at least 1"),
-        ("inputs.query_tokens", 2, "inputs.query_tokens is 2, expected at least 3"),
-        ("inputs.image_height", 60, "inputs.image_height is 60, expected a multiple of model.image.patch 8"),
+        ("inputs.max_query_tokens", 2, "inputs.max_query_tokens is 2, expected at least 3"),
+        ("inputs.image_height", 60, "inputs.image_height is 60, expected a multiple of model.image.patch_size 8"),
         ("inputs.image_std", (0.5, 0.0, 0.5), "inputs.image_std is"),
-        ("inputs.augment.crop_area", 0.0, "inputs.augment.crop_area is 0.0, expected more than 0 and at most 1"),
+        (
+            "inputs.augment.min_crop_area",
+            0.0,
+            "inputs.augment.min_crop_area is 0.0, expected more than 0 and at most 1",
+        ),
         ("inputs.augment.saturation", 1.0, "inputs.augment.saturation is 1.0, expected at least 0 and less than 1"),
         ("model.query.width", 161, "model.query.width is 161, expected a multiple of model.query.heads 4"),
         ("model.title.dropout", 1.0, "model.title.dropout is 1.0, expected at least 0 and less than 1"),
         ("model.image.heads", 0, "model.image.heads is 0, expected at least 1"),
-        ("model.image.patch", 0, "model.image.patch is 0, expected at least 1"),
-        ("model.evidence", 0, "model.adaptation.weights is 'confidence', expected 'gate' or 'mean' without"),
-        ("model.initial_scale", 101.0, "model.initial_scale is 101.0, expected more than 0 and at most 100.0"),
+        ("model.image.patch_size", 0, "model.image.patch_size is 0, expected at least 1"),
+        ("model.keyword_dims", 0, "model.adaptation.weights is 'per_keyword', expected 'gate' or 'mean' without"),
+        (
+            "model.initial_logit_scale",
+            101.0,
+            "model.initial_logit_scale is 101.0, expected more than 0 and at most 100.0",
+        ),
         ("objectives.margin", -0.1, "objectives.margin is -0.1, expected at least 0"),
         ("objectives.tile", 0, "objectives.tile is 0, expected at least 1"),
         ("objectives.mlm", 0.5, "objectives.mlm is 0.5, expected 0 without model.mlm"),
@@ -117,8 +153,8 @@ def test_check_accepts_the_default():
         ("optim.learning_rate", 0.0, "optim.learning_rate is 0.0, expected more than 0"),
         ("optim.warmup_steps", 700, "optim.warmup_steps is 700, expected less than train.steps 700"),
         ("optim.ema_decay", 1.0, "optim.ema_decay is 1.0"),
-        ("optim.rules", (("(", 1.0),), r"optim.rules[0] is not a regular expression: '('"),
-        ("optim.rules", (("a", -1.0),), r"optim.rules[0] has the factor -1.0"),
+        ("optim.lr_multipliers", (("(", 1.0),), r"optim.lr_multipliers[0] is not a regular expression: '('"),
+        ("optim.lr_multipliers", (("a", -1.0),), r"optim.lr_multipliers[0] has the factor -1.0"),
         ("train.batch_size", 0, "train.batch_size is 0, expected at least 1"),
         ("train.steps", 0, "train.steps is 0, expected at least 1"),
         ("train.seed", 2**32, "train.seed is 4294967296"),

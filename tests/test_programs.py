@@ -80,7 +80,7 @@ def test_train_then_eval_writes_the_whole_report(monkeypatch, tmp_path, recipe, 
         (["--train.batch-size", "12"], "train.batch_size is 12, which 8 devices do not divide; set it to 8 or 16"),
         (["--optim.lerning-rate", "1"], "--optim.learning-rate"),
         (["--train.steps", "many"], "train.steps"),
-        (["--optim.rules", "nowhere", "0"], "optim.rules: 'nowhere' matches no parameter"),
+        (["--optim.lr-multipliers", "nowhere", "0"], "optim.lr_multipliers: 'nowhere' matches no parameter"),
     ],
 )
 def test_bad_settings_of_train_end_with_exit_code_2_and_one_line(monkeypatch, capsys, recipe, arguments, expected):

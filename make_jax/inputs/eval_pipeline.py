@@ -50,7 +50,7 @@ def product_batches(
         for start in range(0, len(titles), batch_size):
             chunk = titles[start : start + batch_size]
             ids = np.arange(start, start + len(chunk), dtype=np.int32)
-            tokens, mask = tokenizer.encode(chunk, inputs.title_tokens)
+            tokens, mask = tokenizer.encode(chunk, inputs.max_title_tokens)
             has_title = np.array([bool(title.strip()) for title in chunk], bool)
             decoded = list(pool.map(load, ids.tolist()))
             batch = product_arrays(tokens, mask, has_title, decoded, inputs.image_height, inputs.image_width)
@@ -68,7 +68,7 @@ def query_batches(
     """Yields the queries in order, in batches of `batch_size` rows; the last is padded with rows of weight 0."""
     for start in range(0, len(texts), batch_size):
         chunk = texts[start : start + batch_size]
-        tokens, mask = tokenizer.encode(chunk, inputs.query_tokens)
+        tokens, mask = tokenizer.encode(chunk, inputs.max_query_tokens)
         rows = {
             "query_tokens": tokens,
             "query_mask": mask,

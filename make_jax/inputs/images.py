@@ -47,15 +47,15 @@ def augment_image(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Returns the image randomly cropped, flipped and changed in color, at the same size.
 
-    The crop keeps the aspect ratio and between `crop_area` and all of the area, and is resized to the full size. The
-    color change is one linear map of RGB per image: saturation, then brightness, then contrast around the mean luma.
-    Seven numbers are drawn with any settings, so that a setting does not change the draws of the others. With crop_area
-    1, no flip and all changes 0 the image is returned unchanged.
+    The crop keeps the aspect ratio and between `min_crop_area` and all of the area, and is resized to the full size.
+    The color change is one linear map of RGB per image: saturation, then brightness, then contrast around the mean
+    luma. Seven numbers are drawn with any settings, so that a setting does not change the draws of the others. With
+    min_crop_area 1, no flip and all changes 0 the image is returned unchanged.
     """
     area, left, top, flip, *changes = rng.random(7)
     picture = Image.fromarray(image)
-    if config.crop_area < 1:
-        picture = _crop(picture, config.crop_area + (1 - config.crop_area) * area, left, top)
+    if config.min_crop_area < 1:
+        picture = _crop(picture, config.min_crop_area + (1 - config.min_crop_area) * area, left, top)
     if config.flip and flip < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     max_changes = (config.brightness, config.contrast, config.saturation)

@@ -3,7 +3,7 @@
 Of n text tokens floor(ratio n + u) are predicted, u uniform in [0, 1), and at least one: `ratio` of them on average.
 80 % of these become the mask token, 10 % a random token, 10 % stay (Devlin et al., arXiv 1810.04805). Of the P patches
 of an image round(ratio P) are hidden, at least one, chosen at random (He et al., arXiv 2111.06377). The ratios are
-`inputs.masked_tokens` and `inputs.masked_patches`.
+`inputs.mlm_ratio` and `inputs.mpm_ratio`.
 """
 
 import math
@@ -23,12 +23,12 @@ _MASK_TOKEN_BELOW, _RANDOM_TOKEN_BELOW = 0.8, 0.9
 
 def max_masked_tokens(inputs: InputsConfig, length: int) -> int:
     """Returns the largest number of predicted tokens in a text of `length` tokens."""
-    return max(1, math.ceil(inputs.masked_tokens * length))
+    return max(1, math.ceil(inputs.mlm_ratio * length))
 
 
 def num_masked_patches(inputs: InputsConfig, patches: int) -> int:
     """Returns how many of an image's patches are masked."""
-    return max(1, round(inputs.masked_patches * patches))
+    return max(1, round(inputs.mpm_ratio * patches))
 
 
 class Masker:
@@ -54,7 +54,7 @@ class Masker:
 
     def draw(self, rng: np.random.Generator) -> Float[np.ndarray, " numbers"]:
         """Returns all random numbers of a row, from one call: query, title (always), then patches."""
-        lengths = self._inputs.query_tokens, self._inputs.title_tokens
+        lengths = self._inputs.max_query_tokens, self._inputs.max_title_tokens
         return rng.random(sum(map(_numbers_per_text, lengths)) + self._patches)
 
     def mask(self, batch: Batch, drawn: Float[np.ndarray, "B numbers"]) -> Batch:
@@ -79,7 +79,7 @@ class Masker:
         assert self._mask_id is not None
         order, action, replacement = np.split(drawn[:, 1:], 3, axis=1)
         is_text = mask & self._is_text[tokens]
-        count = np.floor(self._inputs.masked_tokens * is_text.sum(axis=1) + drawn[:, 0])
+        count = np.floor(self._inputs.mlm_ratio * is_text.sum(axis=1) + drawn[:, 0])
         count = np.clip(count, 1, max_masked_tokens(self._inputs, tokens.shape[1]))
         chosen = is_text & (_ranks(np.where(is_text, order, 1.0)) < count[:, None])
         random = self._text_ids[(replacement * len(self._text_ids)).astype(np.int32)]

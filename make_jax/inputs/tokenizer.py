@@ -74,7 +74,7 @@ class Tokenizer:
             if length <= self._num_special:
                 raise InputError(
                     f"{length} tokens leave no room for text next to the {self._num_special} special tokens; "
-                    "raise inputs.query_tokens or inputs.title_tokens"
+                    "raise inputs.max_query_tokens or inputs.max_title_tokens"
                 )
             tokenizer = _parse(self.definition)
             tokenizer.enable_truncation(length)
@@ -112,7 +112,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         InputError: no text, or a vocabulary that is too small.
     """
     if vocab_size < 4 * len(SPECIAL_TOKENS):
-        raise InputError(f"inputs.vocabulary: found {vocab_size}, expected at least {4 * len(SPECIAL_TOKENS)}")
+        raise InputError(f"inputs.vocab_size: found {vocab_size}, expected at least {4 * len(SPECIAL_TOKENS)}")
     counts = Counter(texts)
     tokenizer = _untrained(models.WordPiece(unk_token="[UNK]"))
     alphabet, continuing = _characters(tokenizer, counts, (vocab_size - len(SPECIAL_TOKENS)) // 2)

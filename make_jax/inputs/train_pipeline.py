@@ -130,9 +130,9 @@ def _examples(
     queries = list(dict.fromkeys(clicks.queries))
     row_of = {text: row for row, text in enumerate(queries)}
     ids: dict[str, int] = {}
-    query_tokens, query_mask = tokenizer.encode(queries, inputs.query_tokens)
+    query_tokens, query_mask = tokenizer.encode(queries, inputs.max_query_tokens)
     titles = built.titles("train")
-    title_tokens, title_mask = tokenizer.encode(titles, inputs.title_tokens)
+    title_tokens, title_mask = tokenizer.encode(titles, inputs.max_title_tokens)
     product_keywords = [
         vocabulary.tag(title) | vocabulary.attribute_keywords(attributes)
         for title, attributes in zip(titles, built.attributes("train"), strict=True)
@@ -243,7 +243,7 @@ class _Collate:
 
     def _swap_arrays(self, rows: Sequence[_Row]) -> Batch:
         texts = [row.swap or "" for row in rows]
-        tokens, mask = self.tokenizer.encode(texts, self.inputs.query_tokens)
+        tokens, mask = self.tokenizer.encode(texts, self.inputs.max_query_tokens)
         has_swap = np.array([row.swap is not None for row in rows], bool)
         keywords = self.vocabulary.pack([self.vocabulary.tag(text) for text in texts])
         return {"swap_tokens": tokens, "swap_mask": mask & has_swap[:, None], "swap_keywords": keywords}

@@ -42,11 +42,11 @@ class ModelBundle:
     @property
     def dimensions(self) -> int:
         """n, dimensions of the vectors that stand for keywords."""
-        return min(self.config.model.evidence, len(self.keywords))
+        return min(self.config.model.keyword_dims, len(self.keywords))
 
     def queries(self, texts: Sequence[str]) -> Batch:
         """query_tokens [B, Lq] int32, query_mask [B, Lq] bool, query_keywords [B, n] bool."""
-        tokens, mask = self.tokenizer.encode(texts, self.config.inputs.query_tokens)
+        tokens, mask = self.tokenizer.encode(texts, self.config.inputs.max_query_tokens)
         packed = self.keywords.pack([self.keywords.tag(text) for text in texts])
         keywords = unpack_keywords(packed, self.dimensions)
         return {"query_tokens": tokens, "query_mask": mask, "query_keywords": keywords}
@@ -57,7 +57,7 @@ class ModelBundle:
         "" is no title; `images` are files' bytes, None for none. InputError for an unreadable picture.
         """
         i = self.config.inputs
-        tokens, mask = self.tokenizer.encode(titles, i.title_tokens)
+        tokens, mask = self.tokenizer.encode(titles, i.max_title_tokens)
         has_title = np.array([bool(title.strip()) for title in titles], bool)
         pictures = [
             load_image(data, f"image of product number {number}", i.image_height, i.image_width) if data else None
@@ -91,7 +91,7 @@ class ModelBundle:
             },
         }
         texts = {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in files.items()}
-        texts |= tokenizer_files(self.tokenizer, max(i.query_tokens, i.title_tokens))
+        texts |= tokenizer_files(self.tokenizer, max(i.max_query_tokens, i.max_title_tokens))
         texts[KEYWORDS] = self.keywords.to_json()
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")

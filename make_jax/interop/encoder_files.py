@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from make_jax.config import ImageConfig, TextConfig
+from make_jax.config import ImageConfig, TextConfig, renamed
 from make_jax.errors import InputError
 from make_jax.files import folder_atomically
 from make_jax.interop.model_folder import read_json
@@ -85,6 +85,9 @@ def load_encoder(folder: Path, kind: EncoderKind) -> PretrainedEncoder:
     entry = told.part(kind)
     known = {field.name for field in fields(TextConfig if kind == "text" else ImageConfig)}
     settings = entry.part("settings").values
+    place = "model.image" if kind == "image" else "model.query"
+    if gone := [sentence for name in settings if (sentence := renamed(f"{place}.{name}"))]:
+        raise InputError(f"{entry.where}: {'; '.join(gone)}; import it again with convert.py import")
     if not set(settings) <= known:
         raise InputError(f"{entry.where}: settings {sorted(set(settings) - known)} are unknown")
     pixels = None

@@ -21,7 +21,7 @@ from make_jax.model.text import TextEncoder
 
 MOST_PROBLEMS = 12  # tensors that an error lists
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
-_LARGEST = {"layers": 256, "width": 1 << 16, "heads": 1 << 10, "mlp_width": 1 << 18, "patch": 1 << 10}
+_LARGEST = {"layers": 256, "width": 1 << 16, "heads": 1 << 10, "mlp_width": 1 << 18, "patch_size": 1 << 10}
 _PREPROCESSING = "preprocessor_config.json"
 
 
@@ -65,7 +65,7 @@ def read_family(source: ModelFolder, family: EncoderFamily) -> PretrainedEncoder
     if family.kind == "text":
         length = config.whole("max_position_embeddings", 512)
     else:
-        size -= size % settings["patch"]  # pixels that fill no patch are never read
+        size -= size % settings["patch_size"]  # pixels that fill no patch are never read
     expected = expected_shapes(family.kind, settings, size, length)
     arrays = _converted(source, family, settings["layers"], expected)
     if offset:
@@ -122,7 +122,7 @@ def nest(leaves: Mapping[str, Any]) -> Params:
 
 def _check_sizes(settings: Mapping[str, Any], where: str) -> None:
     """InputError for sizes of which there is no encoder."""
-    for name in ("layers", "width", "heads", "mlp_width", "patch"):
+    for name in ("layers", "width", "heads", "mlp_width", "patch_size"):
         if not 1 <= settings.get(name, 1) <= _LARGEST[name]:
             raise InputError(f"{where}: {name} of {settings[name]}, expected 1 to {_LARGEST[name]:,}")
     if settings["width"] % settings["heads"]:

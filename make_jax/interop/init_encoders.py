@@ -107,7 +107,7 @@ def _alike(
     title = query if model.shared_text else title
     if query is None or title is None or query.folder != title.folder:
         return params
-    if model.embedding != model.query.width or model.adaptation.modalities == "image":
+    if model.embedding_dim != model.query.width or model.adaptation.modalities == "image":
         return params
     one = model.adaptation.modalities == "title"
     where = "product_projection/kernel" if one else "adaptation/title_projection/kernel"
@@ -115,7 +115,7 @@ def _alike(
     if where not in flat:  # a single stream has no projection of titles
         return params
     for name in ("query_projection/kernel", where):
-        flat[name] = np.eye(model.embedding, dtype=np.float32)
+        flat[name] = np.eye(model.embedding_dim, dtype=np.float32)
     note(f"projections of query and title begin as the identity, so that they meet as in {query.folder}")
     return nest(flat)
 
@@ -185,14 +185,14 @@ def _positions_of_text(encoder: PretrainedEncoder, length: int, setting: str) ->
     if length > len(table):
         raise InputError(
             f"{setting}.init_from: {encoder.folder} has positions for {len(table)} tokens, the run asks for {length}; "
-            "lower inputs.query_tokens and inputs.title_tokens"
+            "lower inputs.max_query_tokens and inputs.max_title_tokens"
         )
     return table[:length]
 
 
 def _positions_of_image(encoder: PretrainedEncoder, config: Config, note: Callable[[str], None]) -> np.ndarray:
     """Positions for the run's image size; those of class tokens stay."""
-    first, patch = encoder.settings["class_tokens"], encoder.settings["patch"]
+    first, patch = encoder.settings["class_tokens"], encoder.settings["patch_size"]
     table = encoder.arrays["position"]
     grid = (config.inputs.image_height // patch, config.inputs.image_width // patch)
     side = round((len(table) - first) ** 0.5)

@@ -95,7 +95,7 @@ def _what(served: ModelBundle, form: Form) -> str:
     reads = {"both": "title and image", "title": "title", "image": "image"}[m.adaptation.modalities]
     keywords = f", {served.dimensions} of them for keywords" if served.dimensions else ""
     return (
-        f"Texts of queries, and products by {reads}, become vectors of {m.embedding + served.dimensions} numbers"
+        f"Texts of queries, and products by {reads}, become vectors of {m.embedding_dim + served.dimensions} numbers"
         f"{keywords}; their inner product is the score. Form: {form}. Checkpoint: {served.origin['checkpoint']}, step "
         f"{served.origin['step']:,}. Written by make_jax {make_jax.__version__}.\n"
     )
@@ -142,8 +142,8 @@ def _limits(served: ModelBundle, reports: Sequence[dict[str, Any]]) -> str:
     languages = sorted({name[5:] for r in reports for name in r["slices"] if name.startswith("lang:")})
     split = ", ".join(languages) if languages else "none"
     told = [
-        f"Queries are cut behind {i.query_tokens} tokens, titles behind {i.title_tokens}; pictures are brought to "
-        f"{i.image_width} x {i.image_height} pixels.",
+        f"Queries are cut behind {i.max_query_tokens} tokens, titles behind {i.max_title_tokens}; pictures are brought "
+        f"to {i.image_width} x {i.image_height} pixels.",
         f"Languages in which queries were measured: {split}. Others are unknown to these numbers.",
         "Numbers hold for the catalogs named above, their products and their way of asking; other shops differ.",
     ]

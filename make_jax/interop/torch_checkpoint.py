@@ -100,7 +100,7 @@ def tensor_mapping(model: ModelConfig, keywords: int) -> list[ParamMapping]:
         if a.modalities != "title":
             table += _image_encoder(m)
         table += _modal_adaptation(m) if dual_encoder else _dense("product_projection")
-    if min(m.evidence, keywords):
+    if min(m.keyword_dims, keywords):
         table.append(_param("keyword_evidence/known", 1))
         for name in ("title", "image") if dual_encoder else ("product",):
             table += [*_dense(f"keyword_evidence/{name}/hidden"), *_dense(f"keyword_evidence/{name}/predict")]

@@ -85,27 +85,27 @@ class MakeModel(PreTrainedModel):
         self.model, self.inputs = m, i
         modalities, stream = m.adaptation.modalities, m.adaptation.single_stream
         self.two = modalities == "both" and not stream  # each modality has a direction of its own
-        self.n = min(m.evidence, config.keywords)
-        longest = max(i.query_tokens, i.title_tokens) if m.shared_text else i.query_tokens
+        self.n = min(m.keyword_dims, config.keywords)
+        longest = max(i.max_query_tokens, i.max_title_tokens) if m.shared_text else i.max_query_tokens
         self.query_encoder = text_encoder(m.query, config.vocabulary, longest)
-        self.query_projection = nn.Linear(m.query.width, m.embedding)
+        self.query_projection = nn.Linear(m.query.width, m.embedding_dim)
         if m.enrichment and config.keywords:
             self.enhancement = KeywordEnhancement(m.query.width, config.keywords)
         if stream:
             self.product_encoder = SingleStream(m, i, config.vocabulary)
         else:
             if modalities != "image" and not m.shared_text:
-                self.title_encoder = text_encoder(m.title, config.vocabulary, i.title_tokens)
+                self.title_encoder = text_encoder(m.title, config.vocabulary, i.max_title_tokens)
             if modalities != "title":
                 self.image_encoder = image_encoder(m.image, i.image_height, i.image_width)
             if self.two:
                 self.adaptation = ModalAdaptation(m)
             else:
                 width = m.title.width if modalities == "title" else m.image.width
-                self.product_projection = nn.Linear(width, m.embedding)
+                self.product_projection = nn.Linear(width, m.embedding_dim)
         if self.n:
             names = ["title", "image"] if self.two else ["product"]
-            self.keyword_evidence = KeywordEvidence(m.embedding, self.n, names, config)
+            self.keyword_evidence = KeywordEvidence(m.embedding_dim, self.n, names, config)
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(()))  # of the sigmoid loss
         self.post_init()
@@ -150,7 +150,7 @@ class MakeModel(PreTrainedModel):
             directions, present = {"title": read.title, "image": read.image}, {"title": has_title, "image": has_image}
         else:
             directions, present = {"product": read.vectors}, {"product": (read.weights > 0).any(-1)}
-        confident = self.two and self.model.adaptation.weights == "confidence"
+        confident = self.two and self.model.adaptation.weights == "per_keyword"
         fixed = dict(zip(directions, read.weights.T, strict=True)) if self.two and not confident else None
         evidence, shares = self.keyword_evidence(directions, present, fixed)
         weights = torch.stack([shares["title"], shares["image"]], dim=-1) if confident else read.weights
@@ -189,10 +189,10 @@ class MakeModel(PreTrainedModel):
         return Product(vectors, weights.expand(vectors.shape[0], 2))
 
     def _with_evidence(self, directions: Tensor, evidence: Tensor) -> Tensor:
-        return self._unit(torch.cat([unit(directions), self.model.evidence_scale * evidence], dim=-1))
+        return self._unit(torch.cat([unit(directions), self.model.keyword_scale * evidence], dim=-1))
 
     def _unit(self, vectors: Tensor) -> Tensor:
-        return unit(vectors) if self.model.normalise else vectors
+        return unit(vectors) if self.model.l2_normalize else vectors
 
 
 class KeywordEnhancement(nn.Module):
@@ -219,11 +219,11 @@ class ModalAdaptation(nn.Module):
         t, v, a = model.title, model.image, model.adaptation
         self.model = model
         if a.cross_attention:
-            settings = (t.heads, t.mlp_width, t.dropout, v.eps, t.activation)
+            settings = (t.heads, t.mlp_width, t.dropout, v.layer_norm_eps, t.activation)
             self.title_attends_image = CrossBlock(t.width, v.width, *settings)
             self.image_attends_title = CrossBlock(v.width, t.width, *settings)
-        self.title_projection = nn.Linear(t.width, model.embedding)
-        self.image_projection = nn.Linear(v.width, model.embedding)
+        self.title_projection = nn.Linear(t.width, model.embedding_dim)
+        self.image_projection = nn.Linear(v.width, model.embedding_dim)
         if a.weights == "gate":
             if t.width != v.width:
                 self.gate_image = nn.Linear(v.width, t.width)
@@ -250,7 +250,7 @@ class ModalAdaptation(nn.Module):
             logits = self.gate_out(F.gelu(self.gate_in(torch.cat([t, v, t * v], dim=-1)), approximate="tanh"))
             weights = torch.where(torch.stack([has_title, has_image], dim=-1), logits, MASKED).softmax(-1)
         mixed = weights[:, :1] * title + weights[:, 1:] * image
-        return Product(unit(mixed) if m.normalise else mixed, weights, title, image)
+        return Product(unit(mixed) if m.l2_normalize else mixed, weights, title, image)
 
 
 class KeywordEvidence(nn.Module):

@@ -37,7 +37,7 @@ def text_config(c: TextConfig, vocabulary: int, length: int, types: int = 1) -> 
         attention_probs_dropout_prob=c.dropout,
         max_position_embeddings=length,
         type_vocab_size=types,
-        layer_norm_eps=c.eps,
+        layer_norm_eps=c.layer_norm_eps,
         pad_token_id=None,
     )
 
@@ -57,7 +57,7 @@ def image_encoder(c: ImageConfig, height: int, width: int) -> ViTModel:
     first layer, with `PatchEmbeddings` in place of its own."""
     config = ViTConfig(
         image_size=[height, width],
-        patch_size=c.patch,
+        patch_size=c.patch_size,
         hidden_size=c.width,
         num_hidden_layers=c.layers,
         num_attention_heads=c.heads,
@@ -65,7 +65,7 @@ def image_encoder(c: ImageConfig, height: int, width: int) -> ViTModel:
         hidden_act=_ACTIVATIONS[c.activation],
         hidden_dropout_prob=c.dropout,
         attention_probs_dropout_prob=c.dropout,
-        layer_norm_eps=c.eps,
+        layer_norm_eps=c.layer_norm_eps,
     )
     model = ViTModel(config, add_pooling_layer=False)
     if c.class_tokens != 1 or c.embedding_norm:
@@ -132,12 +132,12 @@ class SingleStream(nn.Module):
 
     def __init__(self, model: ModelConfig, inputs: InputsConfig, vocabulary: int) -> None:
         super().__init__()
-        self.size, self.how, self.normalise = model.image.patch, model.pooling, model.normalise
+        self.size, self.how, self.normalise = model.image.patch_size, model.pooling, model.l2_normalize
         count = inputs.image_height * inputs.image_width // self.size**2
-        self.encoder = text_encoder(model.title, vocabulary, inputs.title_tokens + count, types=2)
-        self.length = inputs.title_tokens
+        self.encoder = text_encoder(model.title, vocabulary, inputs.max_title_tokens + count, types=2)
+        self.length = inputs.max_title_tokens
         self.patch = nn.Linear(self.size**2 * 3, model.title.width)
-        self.projection = nn.Linear(model.title.width, model.embedding)
+        self.projection = nn.Linear(model.title.width, model.embedding_dim)
 
     def forward(self, tokens: Tensor, mask: Tensor, pixels: Tensor, has_title: Tensor, has_image: Tensor) -> Product:
         """Products, `pixels` [B, H, W, 3] normalised."""

@@ -47,7 +47,7 @@ class ImageEncoder(nn.Module):
         substitute: Float[Array, "D"] | None = None,
     ) -> Float[Array, "B T D"]:
         c = self.config
-        x = patches(normalise(image, self.mean, self.std, self.dtype), c.patch)
+        x = patches(normalise(image, self.mean, self.std, self.dtype), c.patch_size)
         x = nn.Dense(c.width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="patch")(x)
         if hidden is not None:
             assert substitute is not None
@@ -58,9 +58,11 @@ class ImageEncoder(nn.Module):
         positions = self.param("position", EMBEDDING_INIT, (x.shape[1], c.width), jnp.float32)
         x = x + positions[None].astype(self.dtype)
         if c.embedding_norm:
-            x = layer_norm(c.eps, self.dtype, "embedding_norm")(x)
+            x = layer_norm(c.layer_norm_eps, self.dtype, "embedding_norm")(x)
         x = nn.Dropout(c.dropout)(x, deterministic=not train)
         layer = nn.remat(PreNormLayer, static_argnums=(2,)) if self.remat else PreNormLayer
         for i in range(c.layers):
-            x = layer(c.heads, c.mlp_width, c.dropout, c.eps, c.activation, self.dtype, name=f"layer_{i}")(x, train)
-        return layer_norm(c.eps, self.dtype, "norm")(x)
+            x = layer(c.heads, c.mlp_width, c.dropout, c.layer_norm_eps, c.activation, self.dtype, name=f"layer_{i}")(
+                x, train
+            )
+        return layer_norm(c.layer_norm_eps, self.dtype, "norm")(x)

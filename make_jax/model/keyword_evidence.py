@@ -13,7 +13,7 @@ of logarithms wants all of them, where a cosine of embeddings takes much of one 
 what one missing keyword costs. The title may tell the type of a product and the picture its colour: who is listened to
 is decided for each product and keyword, by how far a modality raises the keyword above what any product has; that it
 lowers one says little, for a title is silent about most that is true. A missing modality has weight 0. Where Modal
-Adaptation has other weights than `confidence`, z takes those.
+Adaptation has other weights than `per_keyword`, z takes those.
 
 The heads are fitted when the encoders are done (`training/keyword_heads.py`). Until then c is the same for all products
 and changes no ranking.

@@ -64,9 +64,9 @@ class Make(nn.Module):
         c, i = self.config, self.inputs
         dtype = jnp.dtype(c.dtype)
         modalities = c.adaptation.modalities
-        longest = max(i.query_tokens, i.title_tokens) if c.shared_text else i.query_tokens
+        longest = max(i.max_query_tokens, i.max_title_tokens) if c.shared_text else i.max_query_tokens
         self.query_encoder = TextEncoder(c.query, self.vocabulary, longest, dtype, c.remat)
-        self.query_projection = nn.Dense(c.embedding, kernel_init=KERNEL_INIT)
+        self.query_projection = nn.Dense(c.embedding_dim, kernel_init=KERNEL_INIT)
         if self.enriched:
             self.enhancement = KeywordEnhancement(self.keywords)
         if self.evidence:
@@ -76,24 +76,28 @@ class Make(nn.Module):
             self.product_encoder = SingleStream(c, i, self.vocabulary)
         else:
             if modalities != "image" and not c.shared_text:
-                self.title_encoder = TextEncoder(c.title, self.vocabulary, i.title_tokens, dtype, c.remat)
+                self.title_encoder = TextEncoder(c.title, self.vocabulary, i.max_title_tokens, dtype, c.remat)
             if modalities != "title":
                 self.image_encoder = ImageEncoder(c.image, i.image_mean, i.image_std, dtype, c.remat)
             if modalities == "both":
                 self.adaptation = ModalAdaptation(c, dtype)
             else:
-                self.product_projection = nn.Dense(c.embedding, kernel_init=KERNEL_INIT)
+                self.product_projection = nn.Dense(c.embedding_dim, kernel_init=KERNEL_INIT)
         if c.matching.layers:
             self.matching = MatchingEncoder(c, dtype)
         if c.mlm:
-            self.query_head = TokenHead(c.query, max_masked_tokens(i, i.query_tokens), c.image.eps, dtype)
+            self.query_head = TokenHead(
+                c.query, max_masked_tokens(i, i.max_query_tokens), c.image.layer_norm_eps, dtype
+            )
             if modalities != "image":
-                self.title_head = TokenHead(c.title, max_masked_tokens(i, i.title_tokens), c.image.eps, dtype)
+                self.title_head = TokenHead(
+                    c.title, max_masked_tokens(i, i.max_title_tokens), c.image.layer_norm_eps, dtype
+                )
         if c.mpm != "none" and modalities != "title" and not c.adaptation.single_stream:
             hidden = num_masked_patches(i, self._patches)
-            self.patch_head = PatchHead(c.mpm, c.image.width, c.image.patch, hidden)
-        self.log_scale = self.param("log_scale", nn.initializers.constant(jnp.log(c.initial_scale)), ())
-        self.bias = self.param("bias", nn.initializers.constant(-c.initial_scale), ())  # of the sigmoid loss
+            self.patch_head = PatchHead(c.mpm, c.image.width, c.image.patch_size, hidden)
+        self.log_scale = self.param("log_scale", nn.initializers.constant(jnp.log(c.initial_logit_scale)), ())
+        self.bias = self.param("bias", nn.initializers.constant(-c.initial_logit_scale), ())  # of the sigmoid loss
 
     @property
     def enriched(self) -> bool:
@@ -103,12 +107,12 @@ class Make(nn.Module):
     @property
     def evidence(self) -> int:
         """n, dimensions of the vectors of search that stand for keywords, the most frequent ones."""
-        return min(self.config.evidence, self.keywords)
+        return min(self.config.keyword_dims, self.keywords)
 
     @property
     def width(self) -> int:
         """E + n, dimensions of the vectors of search."""
-        return self.config.embedding + self.evidence
+        return self.config.embedding_dim + self.evidence
 
     def read_query(self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], train: bool = False) -> EncodedQuery:
         """q = l2(W_q h'), h' = pool(H_q) + g e: query vectors, token states and predicted keywords [ours]."""
@@ -126,7 +130,7 @@ class Make(nn.Module):
         vectors = self.read_query(tokens, mask).vectors
         if not self.evidence:
             return vectors
-        return self._unit(with_evidence(vectors, asked(keywords, self.evidence), self.config.evidence_scale))
+        return self._unit(with_evidence(vectors, asked(keywords, self.evidence), self.config.keyword_scale))
 
     def read_product(
         self,
@@ -176,7 +180,7 @@ class Make(nn.Module):
         if not self.evidence:
             return adapted
         directions = self._directions(adapted, has_title, has_image)
-        confident = self.config.adaptation.weights == "confidence" and "product" not in directions
+        confident = self.config.adaptation.weights == "per_keyword" and "product" not in directions
         weights = adapted.weights
         if confident:
             shown = self.keyword_evidence(directions)
@@ -185,7 +189,7 @@ class Make(nn.Module):
             shown = self.keyword_evidence(directions)
         else:
             shown = self.keyword_evidence(directions, {"title": weights[:, 0], "image": weights[:, 1]})
-        vectors = self._unit(with_evidence(adapted.vectors, shown.evidence, self.config.evidence_scale))
+        vectors = self._unit(with_evidence(adapted.vectors, shown.evidence, self.config.keyword_scale))
         return adapted._replace(vectors=vectors, weights=weights)
 
     def directions(
@@ -299,7 +303,7 @@ class Make(nn.Module):
     @property
     def _patches(self) -> int:
         """P, patches of a picture."""
-        return self.inputs.image_height * self.inputs.image_width // self.config.image.patch**2
+        return self.inputs.image_height * self.inputs.image_width // self.config.image.patch_size**2
 
     def _one_modality(
         self, states: Float[Array, "B L D"], mask: Bool[Array, "B L"], weights: tuple[float, float]
@@ -308,7 +312,7 @@ class Make(nn.Module):
         return Adapted(vectors, jnp.broadcast_to(jnp.asarray(weights, jnp.float32), (vectors.shape[0], 2)))
 
     def _unit(self, vectors: Float[Array, "B E"]) -> Float[Array, "B E"]:
-        return unit(vectors) if self.config.normalise else vectors
+        return unit(vectors) if self.config.l2_normalize else vectors
 
 
 # Calls a method of Make, given with its arguments, with the parameters of a step in training mode.

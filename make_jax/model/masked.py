@@ -74,7 +74,7 @@ class TokenHead(nn.Module):
             x = PreNormLayer(*settings, name="attends_image")(x, train, context, context_mask)
         x = nn.Dense(c.width, dtype=self.dtype, kernel_init=BERT_INIT, name="transform")(x)
         x = nn.gelu(x) if c.activation == "gelu_tanh" else exact_gelu(x)
-        x = layer_norm(c.eps, self.dtype, "norm")(x)
+        x = layer_norm(c.layer_norm_eps, self.dtype, "norm")(x)
         logits = jnp.einsum("bmd,vd->bmv", x, words.astype(self.dtype), preferred_element_type=jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (words.shape[0],), jnp.float32)
         return PredictedTokens(logits + bias[None, None], labels)

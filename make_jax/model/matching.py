@@ -56,10 +56,10 @@ class MatchingEncoder(nn.Module):
         context, context_mask = self._context(product, what)
         x = self._dense("query")(query_states.astype(self.dtype))
         layer = nn.remat(MatchingLayer, static_argnums=(5,)) if c.remat else MatchingLayer
-        settings = (m.heads, m.mlp_width, m.dropout, c.query.eps, c.query.activation, self.dtype)
+        settings = (m.heads, m.mlp_width, m.dropout, c.query.layer_norm_eps, c.query.activation, self.dtype)
         for i in range(m.layers):
             x = layer(*settings, name=f"layer_{i}")(x, query_mask, context, context_mask, train)
-        pooled = masked_mean(layer_norm(c.query.eps, self.dtype, "norm")(x), query_mask)
+        pooled = masked_mean(layer_norm(c.query.layer_norm_eps, self.dtype, "norm")(x), query_mask)
         return nn.Dense(1, kernel_init=KERNEL_INIT, name=f"{what}_head")(pooled)[:, 0]  # float32: it decides the order
 
     def _context(self, product: ProductStates, what: What) -> tuple[Float[Array, "B M D"], Bool[Array, "B M"]]:
@@ -78,7 +78,9 @@ class MatchingEncoder(nn.Module):
             # Cut before anything reads them, so that what is missing neither sends a value nor receives a gradient.
             there = jnp.where(mask[..., None], of.astype(self.dtype), jnp.zeros((), self.dtype))
             states.append(self._dense(name)(there) + kind[None, None])
-        context = layer_norm(self.config.query.eps, self.dtype, "context_norm")(jnp.concatenate(states, axis=1))
+        context = layer_norm(self.config.query.layer_norm_eps, self.dtype, "context_norm")(
+            jnp.concatenate(states, axis=1)
+        )
         return context, jnp.concatenate([mask for _, _, mask, _ in parts], axis=1)
 
     def _dense(self, name: str) -> nn.Dense:

@@ -9,9 +9,9 @@ The weights come in three forms:
 
     gate        (w_t, w_v) = softmax(W2 gelu(W1 [t ; v ; t*v]))
     mean        one half each
-    confidence  one half each here, and one for each keyword of the product in model/keyword_evidence.py
+    per_keyword one half each here, and one for each keyword of the product in model/keyword_evidence.py
 
-By `confidence` the title can tell the type of a product and the picture its colour. The weights see the product only,
+By `per_keyword` the title can tell the type of a product and the picture its colour. The weights see the product only,
 never the query, so product vectors can be computed ahead of time. The two directions have unit length before they are
 weighted, so that the weights mean what they say. A modality that is missing has weight exactly 0, its content cannot
 reach p, and no gradient enters its encoder from that row.
@@ -71,7 +71,7 @@ class ModalAdaptation(nn.Module):
         image_states = jnp.where(image_mask[..., None], image_states, jnp.zeros((), image_states.dtype))
         if a.cross_attention:
             t = c.title
-            settings = (t.heads, t.mlp_width, t.dropout, c.image.eps, t.activation, self.dtype)
+            settings = (t.heads, t.mlp_width, t.dropout, c.image.layer_norm_eps, t.activation, self.dtype)
             title_block = PreNormLayer(*settings, name="title_attends_image")
             image_block = PreNormLayer(*settings, name="image_attends_title")
             title_states, image_states = (
@@ -81,12 +81,12 @@ class ModalAdaptation(nn.Module):
         title = pool(title_states, title_mask, c.pooling)
         patches = slice(c.image.class_tokens if c.pooling == "mean" else 0, None)  # class tokens are no patches
         image = pool(image_states[:, patches], image_mask[:, patches], c.pooling)
-        title_direction = unit(self._dense(c.embedding, "title_projection")(title))
-        image_direction = unit(self._dense(c.embedding, "image_projection")(image))
+        title_direction = unit(self._dense(c.embedding_dim, "title_projection")(title))
+        image_direction = unit(self._dense(c.embedding_dim, "image_projection")(image))
         present = jnp.stack([has_title, has_image], axis=-1)
         weights = self._gate(title, image, present) if a.weights == "gate" else equal_weights(present)
         mixed = weights[:, :1] * title_direction + weights[:, 1:] * image_direction
-        return Adapted(unit(mixed) if c.normalise else mixed, weights, title_direction, image_direction)
+        return Adapted(unit(mixed) if c.l2_normalize else mixed, weights, title_direction, image_direction)
 
     def _gate(
         self, t: Float[Array, "B Dt"], v: Float[Array, "B Dv"], present: Bool[Array, "B 2"]

@@ -35,24 +35,24 @@ class SingleStream(nn.Module):
         words = nn.Embed(self.vocabulary, t.width, embedding_init=EMBEDDING_INIT, dtype=dtype, name="word")(
             title_tokens
         )
-        pieces = patches(normalise(image, i.image_mean, i.image_std, dtype), c.image.patch)
+        pieces = patches(normalise(image, i.image_mean, i.image_std, dtype), c.image.patch_size)
         pieces = nn.Dense(t.width, dtype=dtype, kernel_init=KERNEL_INIT, name="patch")(pieces)
         x = jnp.concatenate([words, pieces], axis=1)
         positions = self.param("position", EMBEDDING_INIT, (x.shape[1], t.width), jnp.float32)
         kinds = self.param("type", EMBEDDING_INIT, (2, t.width), jnp.float32)
         kind = jnp.repeat(kinds, jnp.array([words.shape[1], pieces.shape[1]]), axis=0, total_repeat_length=x.shape[1])
-        x = layer_norm(t.eps, dtype, "norm")(x + (positions + kind).astype(dtype)[None])
+        x = layer_norm(t.layer_norm_eps, dtype, "norm")(x + (positions + kind).astype(dtype)[None])
         x = nn.Dropout(t.dropout)(x, deterministic=not train)
         image_mask = jnp.broadcast_to(has_image[:, None], (x.shape[0], pieces.shape[1]))
         mask = jnp.concatenate([title_mask & has_title[:, None], image_mask], axis=1)
         layer = nn.remat(PostNormLayer, static_argnums=(3,)) if c.remat else PostNormLayer
         for number in range(t.layers):
-            x = layer(t.heads, t.mlp_width, t.dropout, t.eps, t.activation, dtype, name=f"layer_{number}")(
+            x = layer(t.heads, t.mlp_width, t.dropout, t.layer_norm_eps, t.activation, dtype, name=f"layer_{number}")(
                 x, mask, train
             )
-        vectors = nn.Dense(c.embedding, kernel_init=KERNEL_INIT, name="projection")(pool(x, mask, c.pooling))
+        vectors = nn.Dense(c.embedding_dim, kernel_init=KERNEL_INIT, name="projection")(pool(x, mask, c.pooling))
         adapted = Adapted(
-            unit(vectors) if c.normalise else vectors, equal_weights(jnp.stack([has_title, has_image], axis=-1))
+            unit(vectors) if c.l2_normalize else vectors, equal_weights(jnp.stack([has_title, has_image], axis=-1))
         )
         length = words.shape[1]
         return adapted, ProductStates(x[:, :length], mask[:, :length], x[:, length:], image_mask)

@@ -27,11 +27,11 @@ class TextEncoder(nn.Module):
         positions = self.param("position", EMBEDDING_INIT, (self.length, c.width), jnp.float32)
         kind = self.param("type", EMBEDDING_INIT, (1, c.width), jnp.float32)
         x = words + (positions[: tokens.shape[1]] + kind).astype(self.dtype)[None]
-        x = layer_norm(c.eps, self.dtype, "norm")(x)
+        x = layer_norm(c.layer_norm_eps, self.dtype, "norm")(x)
         x = nn.Dropout(c.dropout)(x, deterministic=not train)
         layer = nn.remat(PostNormLayer, static_argnums=(3,)) if self.remat else PostNormLayer
         for i in range(c.layers):
-            x = layer(c.heads, c.mlp_width, c.dropout, c.eps, c.activation, self.dtype, name=f"layer_{i}")(
+            x = layer(c.heads, c.mlp_width, c.dropout, c.layer_norm_eps, c.activation, self.dtype, name=f"layer_{i}")(
                 x, mask, train
             )
         return x

@@ -121,11 +121,11 @@ def _contrasts(
             Rows(products, batch["product_id"], batch["product_keywords"] if known else None),
             log_scale,
             weights=weights,
-            kind=config.kind,
+            kind=config.loss_type,
             bias=bias,
             margin=config.margin,
             swaps=swaps,
-            form=config.form,
+            form=config.implementation,
             tile=config.tile,
             axis=axis,
         )

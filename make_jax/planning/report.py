@@ -20,15 +20,15 @@ def _settings(config: Config, report: DryRunReport) -> Iterator[str]:
     source = "state and batch exact; the rest estimated from the traced step, not compiled"
     if report.compiled is not None:
         source = f"compiled for {report.compiled.target}, not run"
-    micro_batches = f" in micro-batches of {t.micro_batch}" if t.micro_batch else ""
+    micro_batches = f" in micro-batches of {t.micro_batch_size}" if t.micro_batch_size else ""
     yield f"dry run on {report.devices} x {report.device}: {source}"
     yield (
         f"mesh {report.devices // report.fsdp} data x {report.fsdp} fsdp; batch {t.batch_size:,}, "
-        f"{rows:,} rows per device{micro_batches}; {config.objectives.form} implementation of the loss"
+        f"{rows:,} rows per device{micro_batches}; {config.objectives.implementation} implementation of the loss"
     )
     yield (
-        f"largest model of the config: {config.inputs.vocabulary:,} tokens (inputs.vocabulary), "
-        f"{config.inputs.keywords:,} keywords (inputs.keywords); a catalog may give fewer"
+        f"largest model of the config: {config.inputs.vocab_size:,} tokens (inputs.vocab_size), "
+        f"{config.inputs.max_keywords:,} keywords (inputs.max_keywords); a catalog may give fewer"
     )
     yield f"parameters: {report.parameters:,}"
 

@@ -27,7 +27,7 @@ class StepFunctions(NamedTuple):
 
 def largest_model(config: Config) -> Make:
     """Returns the model with the largest vocabularies that the config allows; a catalog may give smaller ones."""
-    return Make(config.model, config.inputs, config.inputs.vocabulary, config.inputs.keywords)
+    return Make(config.model, config.inputs, config.inputs.vocab_size, config.inputs.max_keywords)
 
 
 def state_shapes(model: Make, config: Config, mesh: AnyMesh, functions: StepFunctions) -> TrainState:
@@ -40,7 +40,7 @@ def state_shapes(model: Make, config: Config, mesh: AnyMesh, functions: StepFunc
 def batch_shapes(model: Make, config: Config, mesh: AnyMesh) -> Mapping[str, Shape]:
     """Returns a global batch (`inputs/batch.py`) as sharded shapes, with the fields that the objectives need."""
     i, o, words = config.inputs, config.objectives, -(-model.keywords // 32)
-    patches = i.image_height * i.image_width // config.model.image.patch**2
+    patches = i.image_height * i.image_width // config.model.image.patch_size**2
     row: dict[str, tuple[tuple[int, ...], Any]] = {
         "image": ((i.image_height, i.image_width, 3), jnp.uint8),
         "query_keywords": ((words,), jnp.uint32),
@@ -49,9 +49,9 @@ def batch_shapes(model: Make, config: Config, mesh: AnyMesh) -> Mapping[str, Sha
     }
     row |= dict.fromkeys(("has_image", "has_title"), ((), jnp.bool_))
     row |= dict.fromkeys(("product_id", "query_id"), ((), jnp.int32))
-    texts = {"query": i.query_tokens, "title": i.title_tokens}
+    texts = {"query": i.max_query_tokens, "title": i.max_title_tokens}
     if o.keyword_swaps and model.keywords:
-        texts["swap"] = i.query_tokens
+        texts["swap"] = i.max_query_tokens
         row["swap_keywords"] = ((words,), jnp.uint32)
     for name, length in texts.items():
         row |= {f"{name}_tokens": ((length,), jnp.int32), f"{name}_mask": ((length,), jnp.bool_)}

@@ -36,7 +36,7 @@ def _shape(fsdp: int, devices: int) -> tuple[int, int]:
 def check_batch_config(config: Config, mesh: AnyMesh) -> None:
     """InputError when the config's batch, micro-batches or groups do not fit the devices."""
     check_batch(config.train.batch_size, mesh)
-    check_micro_batch(config.train.batch_size, config.train.micro_batch, mesh)
+    check_micro_batch(config.train.batch_size, config.train.micro_batch_size, mesh)
     if config.objectives.qim or config.objectives.qim2:
         check_matching_groups(config.train.batch_size, config.objectives.matching_group, mesh)
 
@@ -69,7 +69,7 @@ def check_micro_batch(batch_size: int, micro_batch: int, mesh: AnyMesh) -> None:
         divisors = [size for size in range(1, rows + 1) if rows % size == 0]
         below, above = [d for d in divisors if d < micro_batch][-1:], [d for d in divisors if d > micro_batch][:1]
         raise InputError(
-            f"train.micro_batch is {micro_batch}, which does not divide the {rows} rows that each of {mesh.size} "
+            f"train.micro_batch_size is {micro_batch}, which does not divide the {rows} rows that each of {mesh.size} "
             f"devices has of train.batch_size {batch_size}; set it to {' or '.join(map(str, below + above))}"
         )
 

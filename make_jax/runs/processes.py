@@ -1,7 +1,7 @@
 """Several processes, one run: how they find each other, and what they must agree on.
 
 Each process drives its own devices and reads its own rows of each batch; all run the same program and enter the same
-collectives. They are found by explicit settings (`config.ProcessesConfig`) or by what JAX reads of its environment:
+collectives. They are found by explicit settings (`config.DistributedConfig`) or by what JAX reads of its environment:
 SLURM, Open MPI, TPU pods, Kubernetes (docs/scaling.md has a recipe for each). Process 0 is the coordinator and the one
 that writes. What happens when one of them dies stands in `runs/watch.py`.
 """
@@ -22,7 +22,7 @@ import numpy as np
 from jax._src import distributed  # its store has no public name
 from jax.experimental import multihost_utils
 
-from make_jax.config import ProcessesConfig
+from make_jax.config import DistributedConfig
 from make_jax.errors import InputError, Terminated, tell
 from make_jax.runs.watch import GONE, Watch, last_words, reachable
 
@@ -76,7 +76,7 @@ class Processes:
 
 
 @contextmanager
-def init_distributed(settings: ProcessesConfig, newest: Callable[[], int | None]) -> Iterator[Processes]:
+def init_distributed(settings: DistributedConfig, newest: Callable[[], int | None]) -> Iterator[Processes]:
     """The processes of this run, found and watched until the end of the block; before it no device may be in use.
 
     An exception that ends the block before `Processes.finish` ends the process there, as `errors.exit_cleanly` would:
@@ -122,37 +122,43 @@ def init_distributed(settings: ProcessesConfig, newest: Callable[[], int | None]
             watch.leave()
 
 
-def _started(settings: ProcessesConfig) -> bool:
+def _started(settings: DistributedConfig) -> bool:
     """Whether there are several processes, which have found each other."""
-    if not jax.distributed.is_initialized() and settings.count != 1:
-        if settings.coordinator:
+    if not jax.distributed.is_initialized() and settings.num_processes != 1:
+        if settings.coordinator_address:
             _start(settings)
         else:
-            _detect(settings.start_timeout)
+            _detect(settings.initialization_timeout)
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def _start(s: ProcessesConfig) -> None:
+def _start(s: DistributedConfig) -> None:
     """Starts what explicit settings say."""
-    nobody = f"processes.coordinator {s.coordinator}: not reachable within {s.start_timeout} s; is process 0 running?"
-    port = int(s.coordinator.rpartition(":")[2])
-    if s.index == 0 and not _free(port):
-        raise InputError(f"processes.coordinator {s.coordinator}: port {port} is in use here; set another one")
-    until = time.monotonic() + s.start_timeout
-    while s.index and not reachable(s.coordinator, 5.0):
+    address, seconds = f"distributed.coordinator_address {s.coordinator_address}", s.initialization_timeout
+    port = int(s.coordinator_address.rpartition(":")[2])
+    if s.process_id == 0 and not _free(port):
+        raise InputError(f"{address}: port {port} is in use here; set another one")
+    until = time.monotonic() + seconds
+    while s.process_id and not reachable(s.coordinator_address, 5.0):
         if time.monotonic() > until:
-            raise InputError(nobody)
+            raise InputError(f"{address}: not reachable within {seconds} s; is process 0 running?")
         time.sleep(0.2)
-    missing = f"not all {s.count} processes came within {s.start_timeout} s; start each with its own processes.index"
-    with last_words(lambda: (f"processes.coordinator {s.coordinator}: {missing}", 2)):
-        _initialize(s.start_timeout, coordinator_address=s.coordinator, num_processes=s.count, process_id=s.index)
+    missing = f"not all {s.num_processes} processes came within {seconds} s"
+    missing += "; start each with its own distributed.process_id"
+    with last_words(lambda: (f"{address}: {missing}", 2)):
+        _initialize(
+            seconds,
+            coordinator_address=s.coordinator_address,
+            num_processes=s.num_processes,
+            process_id=s.process_id,
+        )
 
 
 def _detect(seconds: int) -> None:
     """Starts what the environment says; one that tells of no other process is no error."""
     told = (
         "the environment (SLURM, Open MPI, Kubernetes, TPU) tells of other processes, and not all came within "
-        f"{seconds} s; start them all (with srun, mpirun), or set processes.count to 1"
+        f"{seconds} s; start them all (with srun, mpirun), or set distributed.num_processes to 1"
     )
     with last_words(lambda: (told, 2)), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Kubernetes without its package: a pod may well be alone

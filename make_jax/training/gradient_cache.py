@@ -56,7 +56,7 @@ def make_gradient(model: Make, config: Config, mesh: AnyMesh, params: Params, fa
     def local(parts: Params, batch: Batch, key: jax.Array) -> Found:
         def loss_of(params: Params) -> tuple[jax.Array, Metrics]:
             params = freeze(params, factors)
-            size = config.train.micro_batch or batch["weight"].shape[0]
+            size = config.train.micro_batch_size or batch["weight"].shape[0]
             vectors, means = encode_rows(encode, params, batch, key, size, jax.lax.axis_index(BATCH_AXES))
             scale = params["log_scale"], params["bias"]
             return total_loss(config.objectives, vectors, means, batch, *scale, BATCH_AXES)

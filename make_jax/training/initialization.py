@@ -51,11 +51,11 @@ class Start:
         return {} if self.own is None else self.own.meta
 
     def ranks_otherwise(self, config: Config) -> bool:
-        """Whether the run is over and was measured with another evidence_scale, which no training depends on."""
+        """Whether the run is over and was measured with another keyword_scale, which no training depends on."""
         if self.own is None or self.step < config.train.steps:
             return False
         before = from_json(self.own.files[CONFIG], f"{self.own.path}/{CONFIG}")
-        return before.model.evidence_scale != config.model.evidence_scale
+        return before.model.keyword_scale != config.model.keyword_scale
 
     @property
     def origin(self) -> Mapping[str, Any] | None:
@@ -153,7 +153,7 @@ def make_tokenizer(
                 f"{setting}.init_from: no tokenizer lies in {encoder.folder}; set inputs.tokenizer to the folder of "
                 "the one that its weights belong to"
             )
-    return train_wordpiece(_texts(catalog), config.inputs.vocabulary)
+    return train_wordpiece(_texts(catalog), config.inputs.vocab_size)
 
 
 def _texts(catalog: Catalog) -> list[str]:
@@ -164,6 +164,6 @@ def _texts(catalog: Catalog) -> list[str]:
 
 def make_keywords(config: Config, catalog: Catalog) -> KeywordVocabulary:
     """The keywords of the training products and clicks, or none where the config asks for none."""
-    if not config.inputs.keywords:
+    if not config.inputs.max_keywords:
         return KeywordVocabulary(())
-    return mine_keywords(catalog, attributes=config.inputs.keyword_attributes, max_keywords=config.inputs.keywords)
+    return mine_keywords(catalog, attributes=config.inputs.keyword_attributes, max_keywords=config.inputs.max_keywords)

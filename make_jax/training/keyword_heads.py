@@ -84,7 +84,7 @@ def fit_keyword_heads(
     for name in sorted(params["keyword_evidence"].keys() - {"known"}):
         directions = [found[name].vectors for found in rows]
         has = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(found[name].present for found in rows)]))
-        given = np.concatenate([np.zeros((0, model.config.embedding), np.float32), *directions])[has]
+        given = np.concatenate([np.zeros((0, model.config.embedding_dim), np.float32), *directions])[has]
         fitted[name] = fit_head(given, packed[read][has], known, mesh, seed, give_way)
     return replicate(fitted, mesh)
 

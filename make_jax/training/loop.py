@@ -60,8 +60,8 @@ def train(config: Config) -> Path:
     Ctrl-C and SIGTERM save and raise KeyboardInterrupt and Terminated.
     """
     check(config)
-    checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.keep)
-    with init_distributed(config.processes, checkpoints.newest) as processes, closing(checkpoints):
+    checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.max_to_keep)
+    with init_distributed(config.distributed, checkpoints.newest) as processes, closing(checkpoints):
         return _train(config, checkpoints, processes)
 
 
@@ -143,7 +143,7 @@ def _batches(
         config.data,
         keyword_swaps=config.objectives.keyword_swaps and len(keywords) > 0,
         mlm=config.objectives.mlm > 0,
-        mpm_patch_size=config.model.image.patch if config.objectives.mpm else 0,
+        mpm_patch_size=config.model.image.patch_size if config.objectives.mpm else 0,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
         start_step=start,

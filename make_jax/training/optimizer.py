@@ -12,13 +12,13 @@ from make_jax.runs.state import Params
 
 
 def learning_rate_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up to `learning_rate_schedule`, then a cosine to its `final_learning_rate` share at step `steps`."""
+    """Linear warm-up to `learning_rate_schedule`, then a cosine to its `final_lr_ratio` share at step `steps`."""
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
         warmup_steps=config.warmup_steps,
         decay_steps=steps,
-        end_value=config.learning_rate * config.final_learning_rate,
+        end_value=config.learning_rate * config.final_lr_ratio,
     )
 
 
@@ -52,17 +52,17 @@ def make_optimizer(config: OptimConfig, steps: int, params: Params) -> optax.Gra
 def lr_multipliers(config: OptimConfig, params: Params) -> Params:
     """The learning rate factor of every parameter: of the first rule whose regex is found in its path, else 1."""
     paths = [path for path, _ in named_leaves(params)]
-    unmatched = {pattern for pattern, _ in config.rules}
+    unmatched = {pattern for pattern, _ in config.lr_multipliers}
     found: dict[str, float] = {}
     for path in paths:
-        for pattern, factor in config.rules:
+        for pattern, factor in config.lr_multipliers:
             if re.search(pattern, path):
                 unmatched.discard(pattern)
                 found.setdefault(path, factor)
     if unmatched:
         near = ", ".join(paths[:5])
         raise InputError(
-            f"optim.rules: {sorted(unmatched)[0]!r} matches no parameter; parameters have names like {near}"
+            f"optim.lr_multipliers: {sorted(unmatched)[0]!r} matches no parameter; parameters have names like {near}"
         )
     return jax.tree_util.tree_map_with_path(lambda path, _: found.get(path_name(path), 1.0), params)
 

@@ -9,14 +9,14 @@ from make_jax.runs.checkpoints import CheckpointInfo
 from make_jax.runs.run_folder import CONFIG
 
 # Settings that change where a run reads, how fast it goes, what it tells or how it ranks, and not what it learns.
-# Another micro_batch drops other activations, as another count of devices does.
+# Another micro_batch_size drops other activations, as another count of devices does.
 _FREE_IN_TRAIN = (
-    *("log_every", "eval_every", "save_every", "eval_batch_size", "keep"),
-    *("micro_batch", "fsdp", "profile"),
+    *("log_every", "eval_every", "save_every", "eval_batch_size", "max_to_keep"),
+    *("micro_batch_size", "fsdp", "profile"),
 )
 _FREE_ELSEWHERE = (
-    *("run", "data", "processes"),
-    *("model.remat", "model.evidence_scale", "objectives.form", "objectives.tile"),
+    *("run", "data", "distributed"),
+    *("model.remat", "model.keyword_scale", "objectives.implementation", "objectives.tile"),
 )
 CHANGEABLE_ON_RESUME = (*_FREE_ELSEWHERE, *(f"train.{name}" for name in _FREE_IN_TRAIN))
 
@@ -41,7 +41,7 @@ def check_resumable(config: Config, digest: str, found: CheckpointInfo) -> None:
 def values_to_agree_on(config: Config, digest: str) -> dict[str, str]:
     """What all processes of a run must have alike, by name; the paths of a catalog and its cache may differ."""
     settings = dataclasses.asdict(config)
-    del settings["processes"], settings["data"]["catalog"], settings["data"]["cache"]
+    del settings["distributed"], settings["data"]["catalog"], settings["data"]["cache"]
     return {"the catalog": digest, "the settings": repr(settings)}
 
 

@@ -25,10 +25,10 @@ def init_params(model: Make, seed: int) -> Params:
     """Fresh parameters, a function of the seed alone: shapes come from the model's own settings."""
     i = model.inputs
     batch = {
-        "query_tokens": jnp.zeros((1, i.query_tokens), jnp.int32),
-        "query_mask": jnp.ones((1, i.query_tokens), bool),
-        "title_tokens": jnp.zeros((1, i.title_tokens), jnp.int32),
-        "title_mask": jnp.ones((1, i.title_tokens), bool),
+        "query_tokens": jnp.zeros((1, i.max_query_tokens), jnp.int32),
+        "query_mask": jnp.ones((1, i.max_query_tokens), bool),
+        "title_tokens": jnp.zeros((1, i.max_title_tokens), jnp.int32),
+        "title_mask": jnp.ones((1, i.max_title_tokens), bool),
         "image": jnp.zeros((1, i.image_height, i.image_width, 3), jnp.uint8),
         "has_title": jnp.ones(1, bool),
         "has_image": jnp.ones(1, bool),
@@ -65,7 +65,7 @@ def make_step(model: Make, config: Config, mesh: AnyMesh, params: Params) -> Ste
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         loss, metrics, gradients = gradient(state.params, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        new = clamp_logit_scale(optax.apply_updates(state.params, updates), config.optim.largest_scale)
+        new = clamp_logit_scale(optax.apply_updates(state.params, updates), config.optim.max_logit_scale)
         ema = None if state.ema is None else update_ema(state.ema, new, state.step, config.optim.ema_decay)
         metrics = {
             "loss": loss,

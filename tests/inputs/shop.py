@@ -16,7 +16,7 @@ from make_jax.inputs.batch import Batch
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.inputs.train_pipeline import train_batches
 
-INPUTS = InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=12)
+INPUTS = InputsConfig(max_query_tokens=6, max_title_tokens=8, image_height=16, image_width=12)
 
 
 @dataclasses.dataclass

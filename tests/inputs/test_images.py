@@ -11,7 +11,7 @@ from make_jax.config import AugmentConfig
 from make_jax.errors import InputError
 from make_jax.inputs.images import augment_image, load_image
 
-OFF = AugmentConfig(crop_area=1.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
+OFF = AugmentConfig(min_crop_area=1.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
 
 
 def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
@@ -86,7 +86,7 @@ def test_augment_keeps_size_and_does_not_touch_its_input() -> None:
 
 def test_flip_mirrors_half_of_the_time() -> None:
     pixels = noise(8, 8)
-    config = AugmentConfig(crop_area=1.0, flip=True, brightness=0.0, contrast=0.0, saturation=0.0)
+    config = AugmentConfig(min_crop_area=1.0, flip=True, brightness=0.0, contrast=0.0, saturation=0.0)
     mirrored = 0
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -100,7 +100,7 @@ def test_crop_keeps_the_aspect_and_at_least_its_share_of_the_area() -> None:
     # A picture whose red tells the column and green the row: the crop can be read off its corners.
     rows, columns = np.indices((64, 48))
     pixels = np.stack([columns * 5, rows * 4, 0 * rows], axis=-1).astype(np.uint8)
-    config = AugmentConfig(crop_area=0.5, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
+    config = AugmentConfig(min_crop_area=0.5, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
     rng = np.random.default_rng(0)
     areas = []
     for _ in range(100):
@@ -134,7 +134,7 @@ def test_colour_changes_stay_within_their_largest_and_in_range(name: str) -> Non
 
 
 def test_colour_changes_clip_instead_of_wrapping() -> None:
-    config = AugmentConfig(crop_area=1.0, flip=False, brightness=0.9, contrast=0.9, saturation=0.9)
+    config = AugmentConfig(min_crop_area=1.0, flip=False, brightness=0.9, contrast=0.9, saturation=0.9)
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:4] = 255
     for seed in range(20):

@@ -20,7 +20,7 @@ from make_jax.inputs.tokenizer import SPECIAL_TOKENS, Tokenizer, train_wordpiece
 from make_jax.inputs.train_pipeline import train_batches
 from tests.tiny_catalog import write_catalog
 
-INPUTS = InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=24)
+INPUTS = InputsConfig(max_query_tokens=6, max_title_tokens=8, image_height=16, image_width=24)
 MASK = SPECIAL_TOKENS.index("[MASK]")
 
 

@@ -20,7 +20,7 @@ from tests.inputs.shop import INPUTS, Shop
 from tests.tiny_catalog import write_catalog, write_lines
 
 PLAIN = dataclasses.replace(
-    INPUTS, augment=AugmentConfig(crop_area=1.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
+    INPUTS, augment=AugmentConfig(min_crop_area=1.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
 )
 ALWAYS = {"query_tokens", "query_mask", "title_tokens", "title_mask", "image", "has_image", "has_title"}
 
@@ -140,7 +140,7 @@ def test_equal_query_texts_have_equal_ids(shop: Shop, tmp_path: Path) -> None:
 
 
 def test_keywords_of_query_and_product_are_packed_as_the_vocabulary_says(shop: Shop) -> None:
-    batch = together(shop.batches(4, dataclasses.replace(INPUTS, query_tokens=20)))  # whole texts
+    batch = together(shop.batches(4, dataclasses.replace(INPUTS, max_query_tokens=20)))  # whole texts
     products = [shop.catalog.products[i] for i in batch["product_id"]]
     held = [shop.keywords.tag(p.title) | shop.keywords.attribute_keywords(p.attributes) for p in products]
     np.testing.assert_array_equal(batch["product_keywords"], shop.keywords.pack(held))

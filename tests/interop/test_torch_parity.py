@@ -95,7 +95,7 @@ def started(folder: Path, kind: str, settings: Any, inputs: InputsConfig, tokeni
     """The encoder that a run would begin with: its parameters, by the way that training takes."""
     encoder = read_encoder(str(folder), kind, "init_from")
     model = ModelConfig(**{"query" if kind == "text" else "image": settings})
-    length = inputs.query_tokens if kind == "text" else 0
+    length = inputs.max_query_tokens if kind == "text" else 0
     name, place = ("query_encoder", "model.query") if kind == "text" else ("image_encoder", "model.image")
     if kind == "text":
         shapes = expected_shapes(kind, encoder.settings, tiny.VOCABULARY, length)
@@ -128,7 +128,7 @@ def test_every_layer_of_a_text_encoder_equals_pytorch_with_padding_and_odd_lengt
     encoder = read_encoder(str(tmp_path), "text", "init_from")
     settings = TextConfig(**encoder.settings)
     length = 7
-    params, _ = started(tmp_path, "text", settings, InputsConfig(query_tokens=length), tokenizer)
+    params, _ = started(tmp_path, "text", settings, InputsConfig(max_query_tokens=length), tokenizer)
     rng = np.random.default_rng(1)
     mask = np.arange(length)[None] < np.array([7, 5, 3, 1])[:, None]
     tokens = np.where(mask, rng.integers(PAD + 1, tiny.VOCABULARY, mask.shape), PAD)

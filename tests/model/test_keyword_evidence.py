@@ -91,22 +91,22 @@ def test_vectors_of_search_are_direction_and_evidence(form):
     directions = {name: directions[name] for name in (["product"] if single else ["title", "image"])}
     weights = np.asarray(read.weights) if form in ("full", "no cross-attention", "mean") else None
     evidence, shares = by_hand(jax.tree.map(np.asarray, params["keyword_evidence"]), directions, weights)
-    expected = np.concatenate([read.vectors, TINY.evidence_scale * evidence], axis=1)
+    expected = np.concatenate([read.vectors, TINY.keyword_scale * evidence], axis=1)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert model.width == TINY.embedding + V
+    assert model.width == TINY.embedding_dim + V
     np.testing.assert_allclose(product.vectors, expected, rtol=2e-3, atol=1e-5)
     np.testing.assert_allclose(product.weights, read.weights if single else shares, rtol=2e-3, atol=1e-5)
 
 
 def test_queries_ask_for_the_keywords_they_hold():
-    model, params = made("confidence")
+    model, params = made("per_keyword")
     rows = batch()
     given = (rows["query_tokens"], rows["query_mask"])
     vectors = jax.jit(lambda *a: model.apply({"params": params}, *a, method=Make.encode_query))(*given, PACKED)
     plain = jax.jit(lambda *a: model.apply({"params": params}, *a, method=Make.read_query))(*given).vectors
     held = np.array([[k in keywords for k in range(V)] for keywords in SETS], np.float64)
     held /= np.maximum(1, np.linalg.norm(held, axis=1, keepdims=True))
-    expected = np.concatenate([plain, TINY.evidence_scale * held], axis=1)
+    expected = np.concatenate([plain, TINY.keyword_scale * held], axis=1)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
@@ -141,13 +141,13 @@ def test_a_keyword_counts_less_beside_a_stronger_rival_and_no_less_beside_anothe
 
 
 def test_heads_that_were_not_fitted_change_no_ranking():
-    model = Make(replace(TINY, adaptation=FORMS["confidence"]), INPUTS, VOCABULARY, V)
+    model = Make(replace(TINY, adaptation=FORMS["per_keyword"]), INPUTS, VOCABULARY, V)
     params = jax.jit(model.init)(jax.random.key(0), batch())["params"]
-    _, read, product = program("confidence")(params, batch())
-    added = np.asarray(product.vectors)[:, TINY.embedding :]
+    _, read, product = program("per_keyword")(params, batch())
+    added = np.asarray(product.vectors)[:, TINY.embedding_dim :]
     assert (added == added[0, 0]).all()
     np.testing.assert_allclose(
-        product.vectors[:, : TINY.embedding] / product.vectors[0, 0],
+        product.vectors[:, : TINY.embedding_dim] / product.vectors[0, 0],
         read.vectors / read.vectors[0, 0],
         rtol=1e-4,
         atol=1e-5,
@@ -164,7 +164,7 @@ def test_without_cross_attention_a_modality_speaks_for_itself():
 
 @pytest.mark.parametrize(("evidence", "keywords", "width"), [(0, V, 16), (3, V, 19), (512, V, 16 + V), (512, 0, 16)])
 def test_width_follows_what_is_asked_and_what_there_is(evidence, keywords, width):
-    model = Make(replace(TINY, evidence=evidence), INPUTS, VOCABULARY, keywords)
+    model = Make(replace(TINY, keyword_dims=evidence), INPUTS, VOCABULARY, keywords)
 
     def both() -> Any:
         rows = batch()

@@ -16,14 +16,14 @@ from make_jax.model.transformer import unit
 B, VOCABULARY = 4, 50
 TEXT = TextConfig(layers=1, width=16, heads=2, mlp_width=32)
 TINY = ModelConfig(
-    query=TEXT, title=TEXT, image=ImageConfig(layers=1, width=16, heads=2, mlp_width=32), embedding=16,
+    query=TEXT, title=TEXT, image=ImageConfig(layers=1, width=16, heads=2, mlp_width=32), embedding_dim=16,
     adaptation=AdaptationConfig(gate_width=8),
 )  # fmt: skip
-INPUTS = InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=24)
+INPUTS = InputsConfig(max_query_tokens=6, max_title_tokens=8, image_height=16, image_width=24)
 FORMS = {
     "full": AdaptationConfig(gate_width=8, weights="gate"),
     "no cross-attention": AdaptationConfig(gate_width=8, weights="gate", cross_attention=False),
-    "confidence": AdaptationConfig(),
+    "per_keyword": AdaptationConfig(),
     "mean": AdaptationConfig(weights="mean"),
     "single stream": AdaptationConfig(single_stream=True),
     "title": AdaptationConfig(modalities="title"),
@@ -80,7 +80,7 @@ def test_vectors_have_unit_length_and_weights_sum_to_1(form):
     np.testing.assert_allclose(out.product.weights.sum(-1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["full", "no cross-attention", "confidence", "mean", "single stream"])
+@pytest.mark.parametrize("form", ["full", "no cross-attention", "per_keyword", "mean", "single stream"])
 def test_missing_modality_has_weight_exactly_0(form):
     weights = np.asarray(products(form).weights)
     assert weights[1].tolist() == [0, 1]
@@ -88,7 +88,7 @@ def test_missing_modality_has_weight_exactly_0(form):
     assert 0 < weights[0, 0] < 1
 
 
-@pytest.mark.parametrize("form", ["full", "no cross-attention", "confidence", "mean", "single stream"])
+@pytest.mark.parametrize("form", ["full", "no cross-attention", "per_keyword", "mean", "single stream"])
 def test_output_is_independent_of_pixels_and_tokens_that_are_missing(form):
     before = products(form)
     after = products(
@@ -103,7 +103,7 @@ def test_output_is_independent_of_pixels_and_tokens_that_are_missing(form):
     assert not np.array_equal(before.vectors[0], changed.vectors[0])
 
 
-@pytest.mark.parametrize("form", ["full", "no cross-attention", "confidence", "mean"])
+@pytest.mark.parametrize("form", ["full", "no cross-attention", "per_keyword", "mean"])
 @pytest.mark.parametrize(("row", "tower"), [(2, "image_encoder"), (1, "title_encoder")])
 def test_no_gradient_enters_the_tower_of_a_missing_modality(form, row, tower):
     _, params = made(form)

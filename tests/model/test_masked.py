@@ -17,10 +17,13 @@ from make_jax.model.transformer import PreNormLayer
 B, VOCABULARY, PATCH = 4, 50, 4
 TEXT = TextConfig(layers=1, width=16, heads=2, mlp_width=32)
 TINY = ModelConfig(
-    query=TEXT, title=TEXT, image=ImageConfig(layers=1, width=24, heads=2, mlp_width=32, patch=PATCH), embedding=16,
+    query=TEXT, title=TEXT, image=ImageConfig(layers=1, width=24, heads=2, mlp_width=32, patch_size=PATCH),
+    embedding_dim=16,
     adaptation=AdaptationConfig(gate_width=8, cross_attention=False), mlm=True, mpm="contrastive",
 )  # fmt: skip
-INPUTS = InputsConfig(query_tokens=6, title_tokens=16, image_height=8, image_width=12)  # 6 patches, 2 of them hidden
+INPUTS = InputsConfig(
+    max_query_tokens=6, max_title_tokens=16, image_height=8, image_width=12
+)  # 6 patches, 2 of them hidden
 HEADS = {"query_head", "title_head", "patch_head"}
 FORMS = {
     "full": (TINY, HEADS),
@@ -125,14 +128,16 @@ def test_heads_change_neither_other_parameters_nor_what_the_model_computes():
 
 
 def test_logits_are_those_of_the_formula_at_every_token_picked_at_the_hidden_ones():
-    block = PreNormLayer(TEXT.heads, TEXT.mlp_width, TEXT.dropout, TINY.image.eps, TEXT.activation, jnp.float32)
+    block = PreNormLayer(
+        TEXT.heads, TEXT.mlp_width, TEXT.dropout, TINY.image.layer_norm_eps, TEXT.activation, jnp.float32
+    )
     attend = jax.jit(lambda p, *x: block.apply({"params": p}, x[0], False, *x[1:]))
     found, s, b = said(), said().out.states, batch()
     given = attend(params()["title_head"]["attends_image"], s.title, s.image, s.image_mask)
     for name, states, most in (("title", given, 3), ("query", found.out.query.states, 1)):
         head = jax.device_get(params()[f"{name}_head"])
         x = np.asarray(jax.nn.gelu(states @ head["transform"]["kernel"] + head["transform"]["bias"][None, None], False))
-        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + TEXT.eps)
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + TEXT.layer_norm_eps)
         x = x * head["norm"]["scale"] + head["norm"]["bias"]
         logits = x @ params()[f"{name}_encoder"]["word"]["embedding"].T + head["bias"]
         predicted: PredictedTokens = getattr(found, name)

@@ -120,10 +120,10 @@ B, VOCABULARY = 128, 30
 TEXT = TextConfig(layers=0, width=8, heads=1, mlp_width=8)  # the heads are what is looked at
 MODEL = Make(
     ModelConfig(
-        query=TEXT, title=TEXT, image=ImageConfig(layers=0, width=8, heads=1, mlp_width=8), embedding=8,
+        query=TEXT, title=TEXT, image=ImageConfig(layers=0, width=8, heads=1, mlp_width=8), embedding_dim=8,
         adaptation=AdaptationConfig(gate_width=8, cross_attention=False), mlm=True, mpm="contrastive",
     ),
-    InputsConfig(query_tokens=5, title_tokens=7, image_height=16, image_width=24),
+    InputsConfig(max_query_tokens=5, max_title_tokens=7, image_height=16, image_width=24),
     VOCABULARY,
 )  # fmt: skip
 OBJECTIVES = ObjectivesConfig(qic=0.0, mlm=1.0, mpm=0.5)

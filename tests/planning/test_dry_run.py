@@ -32,9 +32,9 @@ TEXT = TextConfig(layers=2, width=128, heads=2, mlp_width=512, dropout=0.1)
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Wide enough that matrix products dominate, with few tokens; fsdp 2."""
     c = tiny_config(tmp_path_factory.mktemp("dry"), batch_size=128, fsdp=2)
-    image = ImageConfig(layers=2, width=128, heads=2, mlp_width=512, patch=4)
-    model = replace(c.model, query=TEXT, title=TEXT, image=image, embedding=64)
-    inputs = replace(c.inputs, keywords=256)
+    image = ImageConfig(layers=2, width=128, heads=2, mlp_width=512, patch_size=4)
+    model = replace(c.model, query=TEXT, title=TEXT, image=image, embedding_dim=64)
+    inputs = replace(c.inputs, max_keywords=256)
     return replace(c, model=model, inputs=inputs, objectives=ObjectivesConfig(key=0.1, keyword_swaps=False))
 
 
@@ -132,7 +132,7 @@ def test_the_text_contains_the_reports_numbers(config, report, h100):
     assert f"parameters: {report.parameters:,}" in text
     for name, size in report.resident.items():
         assert f"  {name:30} {size / MIB:12,.1f}" in text
-    assert "estimate" in text and "\nfits\n" in text and "200 tokens (inputs.vocabulary)" in text
+    assert "estimate" in text and "\nfits\n" in text and "200 tokens (inputs.vocab_size)" in text
     assert "step time: unknown" in text
     text = format_report(config, h100[0])
     assert "estimate" in text and "step time at datasheet peaks" in text
@@ -168,7 +168,7 @@ def test_batch_shapes_equal_those_of_real_batches(tmp_path):
         c.data,
         keyword_swaps=True,
         mlm=True,
-        mpm_patch_size=c.model.image.patch,
+        mpm_patch_size=c.model.image.patch_size,
         batch_size=c.train.batch_size,
         seed=0,
     )

@@ -54,14 +54,14 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 @pytest.fixture(scope="module")
 def retriever(catalog: Catalog) -> Retriever:
     """A model that was never trained, with parameters large enough to tell pairs apart."""
-    inputs = InputsConfig(vocabulary=100, query_tokens=6, title_tokens=8, image_height=16, image_width=16)
+    inputs = InputsConfig(vocab_size=100, max_query_tokens=6, max_title_tokens=8, image_height=16, image_width=16)
     image = ImageConfig(layers=1, width=16, heads=2, mlp_width=16)
     adaptation = AdaptationConfig(cross_attention=False, weights="mean")
     config = ModelConfig(
-        query=TEXT, title=TEXT, image=image, adaptation=adaptation, embedding=16,
+        query=TEXT, title=TEXT, image=image, adaptation=adaptation, embedding_dim=16,
         matching=MatchingConfig(layers=1, width=8, heads=2, mlp_width=16),
     )  # fmt: skip
-    tokenizer = train_wordpiece([product.title for product in catalog.products], inputs.vocabulary)
+    tokenizer = train_wordpiece([product.title for product in catalog.products], inputs.vocab_size)
     model = Make(config, inputs, tokenizer.vocab_size)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch_of(inputs)))["params"]
     rng = np.random.default_rng(0)
@@ -73,10 +73,10 @@ def retriever(catalog: Catalog) -> Retriever:
 
 def batch_of(inputs: InputsConfig) -> dict[str, Any]:
     return {
-        "query_tokens": jnp.zeros((1, inputs.query_tokens), jnp.int32),
-        "query_mask": jnp.ones((1, inputs.query_tokens), bool),
-        "title_tokens": jnp.zeros((1, inputs.title_tokens), jnp.int32),
-        "title_mask": jnp.ones((1, inputs.title_tokens), bool),
+        "query_tokens": jnp.zeros((1, inputs.max_query_tokens), jnp.int32),
+        "query_mask": jnp.ones((1, inputs.max_query_tokens), bool),
+        "title_tokens": jnp.zeros((1, inputs.max_title_tokens), jnp.int32),
+        "title_mask": jnp.ones((1, inputs.max_title_tokens), bool),
         "image": jnp.zeros((1, inputs.image_height, inputs.image_width, 3), jnp.uint8),
         "has_title": jnp.ones(1, bool),
         "has_image": jnp.ones(1, bool),

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.local_processes import free_port
-from make_jax.config import Config, ProcessesConfig, check
+from make_jax.config import Config, DistributedConfig, check
 from make_jax.errors import InputError
 from make_jax.runs import watch as module
 from make_jax.runs.processes import Processes, init_distributed
@@ -19,11 +19,11 @@ from tests.conftest import ROOT
 
 PROGRAM = """
 import sys
-from make_jax.config import ProcessesConfig
+from make_jax.config import DistributedConfig
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.runs.processes import init_distributed
 def main():
-    with init_distributed(ProcessesConfig({settings}), lambda: None) as processes:
+    with init_distributed(DistributedConfig({settings}), lambda: None) as processes:
         print(processes.index, processes.count, processes.broadcast({{"a": 0.1 + processes.index}}))
         {then}
 exit_cleanly(main)
@@ -91,8 +91,8 @@ def test_a_coordinator_that_waits_in_vain_ends_with_one_line_in_the_end():
     [(code, _, error)] = run(f"'{address}', 2, 0, 2", 1)
     assert code == 2
     assert error.splitlines()[-1] == (
-        f"error: processes.coordinator {address}: not all 2 processes came within 2 s; start each with its own "
-        "processes.index"
+        f"error: distributed.coordinator_address {address}: not all 2 processes came within 2 s; start each with its "
+        "own distributed.process_id"
     )
 
 
@@ -102,13 +102,13 @@ def test_coordinator_that_is_not_there_and_port_in_use_are_errors():
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"127.0.0.1:{port}: port {port} is in use here; set another one"):
-            init_distributed(ProcessesConfig(f"127.0.0.1:{port}", 2, 0, 1), lambda: None).__enter__()
+            init_distributed(DistributedConfig(f"127.0.0.1:{port}", 2, 0, 1), lambda: None).__enter__()
     with pytest.raises(InputError, match=r"not reachable within 1 s; is process 0 running\?"):
-        init_distributed(ProcessesConfig(f"127.0.0.1:{port}", 2, 1, 1), lambda: None).__enter__()
+        init_distributed(DistributedConfig(f"127.0.0.1:{port}", 2, 1, 1), lambda: None).__enter__()
 
 
 def test_alone_everything_answers_at_once():
-    with init_distributed(ProcessesConfig(count=1), lambda: None) as processes:
+    with init_distributed(DistributedConfig(num_processes=1), lambda: None) as processes:
         assert (processes.index, processes.count, processes.is_coordinator) == (0, 1, True)
         assert processes.broadcast({"a": 0.1}) == {"a": 0.1}
         processes.check_equal({"the settings": "x"})
@@ -117,18 +117,33 @@ def test_alone_everything_answers_at_once():
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (ProcessesConfig("host:1234", 2, 2), "processes.index is 2, expected 0 to 1, for processes.count is 2"),
-        (ProcessesConfig("host:1234", 2), "processes.index is -1, expected 0 to 1, for processes.count is 2"),
-        (ProcessesConfig("host:1234"), "processes.count is 0, expected at least 1 with processes.coordinator"),
-        (ProcessesConfig("host", 2, 0), "processes.coordinator is 'host', expected HOST:PORT"),
-        (ProcessesConfig(count=2), "processes.count is 2, expected HOST:PORT in processes.coordinator with it"),
-        (ProcessesConfig(index=0), "processes.index is 0, expected HOST:PORT in processes.coordinator with it"),
-        (ProcessesConfig(start_timeout=0), "processes.start_timeout is 0, expected at least 1"),
+        (
+            DistributedConfig("host:1234", 2, 2),
+            "distributed.process_id is 2, expected 0 to 1, for distributed.num_processes is 2",
+        ),
+        (
+            DistributedConfig("host:1234", 2),
+            "distributed.process_id is -1, expected 0 to 1, for distributed.num_processes is 2",
+        ),
+        (
+            DistributedConfig("host:1234"),
+            "distributed.num_processes is 0, expected at least 1 with distributed.coordinator_address",
+        ),
+        (DistributedConfig("host", 2, 0), "distributed.coordinator_address is 'host', expected HOST:PORT"),
+        (
+            DistributedConfig(num_processes=2),
+            "distributed.num_processes is 2, expected HOST:PORT in distributed.coordinator_address with it",
+        ),
+        (
+            DistributedConfig(process_id=0),
+            "distributed.process_id is 0, expected HOST:PORT in distributed.coordinator_address with it",
+        ),
+        (DistributedConfig(initialization_timeout=0), "distributed.initialization_timeout is 0, expected at least 1"),
     ],
 )
 def test_contradicting_settings_are_named(settings, expected):
     with pytest.raises(InputError, match=f"^{expected.replace('(', '.').replace(')', '.')}"):
-        check(replace(Config(), processes=settings))
+        check(replace(Config(), distributed=settings))
 
 
 class Store:

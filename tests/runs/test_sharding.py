@@ -31,7 +31,7 @@ VOCABULARY, KEYWORDS = 39, 40  # 39: no device count divides it
 WHOLE = PartitionSpec()
 TEXT = TextConfig(layers=1, width=16, heads=2, mlp_width=32)
 CONFIG = Config(
-    inputs=InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=16),
+    inputs=InputsConfig(max_query_tokens=6, max_title_tokens=8, image_height=16, image_width=16),
     model=ModelConfig(
         query=TEXT,
         title=TEXT,
@@ -40,9 +40,9 @@ CONFIG = Config(
         matching=MatchingConfig(layers=1, width=16, heads=2, mlp_width=32),
         mlm=True,
         mpm="contrastive",
-        embedding=16,
+        embedding_dim=16,
     ),
-    optim=OptimConfig(ema_decay=0.9, rules=(("image_encoder", 0.0), ("query", 0.5))),
+    optim=OptimConfig(ema_decay=0.9, lr_multipliers=(("image_encoder", 0.0), ("query", 0.5))),
 )
 
 

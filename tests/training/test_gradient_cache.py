@@ -38,7 +38,7 @@ from tests.training.tiny_batch import random_batch
 VOCABULARY, KEYWORDS, B, GROUP = 44, 40, 32, 4
 TEXT = TextConfig(layers=0, width=16, heads=2, mlp_width=32, dropout=0.3)
 CONFIG = Config(
-    inputs=InputsConfig(query_tokens=6, title_tokens=8, image_height=16, image_width=24),
+    inputs=InputsConfig(max_query_tokens=6, max_title_tokens=8, image_height=16, image_width=24),
     model=ModelConfig(
         query=TEXT,
         title=TEXT,
@@ -46,7 +46,7 @@ CONFIG = Config(
         matching=MatchingConfig(layers=1, width=16, heads=2, mlp_width=24, dropout=0.3),
         mlm=True,
         mpm="contrastive",
-        embedding=16,
+        embedding_dim=16,
     ),
     objectives=ObjectivesConfig(
         title_contrast=0.5, image_contrast=0.5, key=0.1, qim=0.7, qim2=0.3, mlm=0.4, mpm=0.6,
@@ -128,7 +128,7 @@ def program(devices: int, fsdp: int, size: int, config: Config = CONFIG) -> Any:
     model = Make(config.model, config.inputs, VOCABULARY, KEYWORDS)
     start = params() if config == CONFIG else jax.device_get(init_params(model, 0))
     mesh = make_mesh(fsdp, jax.devices()[:devices])
-    config = replace(config, train=replace(config.train, micro_batch=size))
+    config = replace(config, train=replace(config.train, micro_batch_size=size))
     gradient = make_gradient(model, config, mesh, start, jax.tree.map(lambda _: 1.0, start))
     split = jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), partition_specs(start, mesh))
     places = (split, batch_sharding(mesh), replicated_sharding(mesh))
@@ -184,7 +184,9 @@ def test_bfloat16_remat_and_split_parameters_by_ring_equal_all_rows_at_once():
     model = replace(CONFIG.model, query=text, title=text, image=image, matching=MatchingConfig(), mlm=False, mpm="none")
     objectives = ObjectivesConfig(title_contrast=0.5, key=0.1)
     plain = replace(CONFIG, model=replace(model, dtype="bfloat16"), objectives=objectives)
-    cached = replace(plain, model=replace(plain.model, remat=True), objectives=replace(objectives, form="ring", tile=3))
+    cached = replace(
+        plain, model=replace(plain.model, remat=True), objectives=replace(objectives, implementation="ring", tile=3)
+    )
     ours, theirs = found(4, 2, 4, cached), found(1, 1, 0, plain)
     exact = found(1, 1, 0, replace(plain, model=replace(plain.model, dtype="float32")))
     # The mean of cosines of either sign is near 0 here: what it may differ by is told by their size.
@@ -236,8 +238,8 @@ def test_split_gradients_are_scattered_once_and_split_parameters_gathered_once()
 
 def test_memory_does_not_grow_with_the_batch_but_for_vectors():
     """Temporary buffers of a device: the loss takes them by the ring, so that its matrix does not hide the rest."""
-    objectives = ObjectivesConfig(form="ring", tile=16)
-    config = replace(CONFIG, objectives=objectives, train=replace(CONFIG.train, micro_batch=16))
+    objectives = ObjectivesConfig(implementation="ring", tile=16)
+    config = replace(CONFIG, objectives=objectives, train=replace(CONFIG.train, micro_batch_size=16))
     model, mesh = Make(CONFIG.model, CONFIG.inputs, VOCABULARY, KEYWORDS), make_mesh(devices=jax.devices()[:1])
     gradient = make_gradient(model, config, mesh, params(), jax.tree.map(lambda _: 1.0, params()))
 
@@ -257,10 +259,10 @@ def test_micro_batches_that_do_not_divide_a_devices_rows_are_an_error():
     with pytest.raises(InputError) as told:
         check_micro_batch(256, 12, mesh)
     assert str(told.value) == (
-        "train.micro_batch is 12, which does not divide the 32 rows that each of 8 devices has of train.batch_size "
-        "256; set it to 8 or 16"
+        "train.micro_batch_size is 12, which does not divide the 32 rows that each of 8 devices has of "
+        "train.batch_size 256; set it to 8 or 16"
     )
     with pytest.raises(InputError, match=r"set it to 32$"):
         check_micro_batch(256, 64, mesh)
     with pytest.raises(InputError, match=r"micro_batch is 6, expected a multiple of .*matching_group 4, like 4 or 8"):
-        check(replace(CONFIG, train=replace(CONFIG.train, micro_batch=6)))
+        check(replace(CONFIG, train=replace(CONFIG.train, micro_batch_size=6)))

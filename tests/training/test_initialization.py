@@ -102,7 +102,7 @@ def test_the_runs_own_checkpoint_goes_before_init_from(source, tmp_path):
 
 def test_mismatching_weights_are_listed_in_one_error(source, tmp_path):
     config = asking(source, tmp_path)
-    model = replace(config.model, query=replace(config.model.query, layers=2), embedding=24)
+    model = replace(config.model, query=replace(config.model.query, layers=2), embedding_dim=24)
     with pytest.raises(
         InputError, match=r"best/000006: lacks .*; has .* instead of .*; expected the parameters of this"
     ):

@@ -100,12 +100,12 @@ def test_run_that_is_over_goes_no_further_and_keeps_its_numbers(whole):
 def test_run_that_is_over_takes_another_evidence_scale_and_is_measured_with_it(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     config = tiny_config(tmp_path)
-    train(replace(config, model=replace(config.model, evidence_scale=0.5)))
+    train(replace(config, model=replace(config.model, keyword_scale=0.5)))
     assert told(tmp_path / "run") == told(whole)  # no step was taken
     for kind in ("best", "last"):
         params, meta, files = read_checkpoint(tmp_path / "run", kind)
         there, _, _ = read_checkpoint(whole, "last")
-        assert json.loads(files["config.json"])["model"]["evidence_scale"] == 0.5 and meta["evaluated"] == 6
+        assert json.loads(files["config.json"])["model"]["keyword_scale"] == 0.5 and meta["evaluated"] == 6
         jax.tree.map(np.testing.assert_array_equal, params, there)
     written = [line["val_ndcg@10"] for line in read_metrics(tmp_path / "run/metrics.jsonl") if "val_ndcg@10" in line]
     assert written[-1] == meta["metrics"]["val_ndcg@10"] == meta["best"]

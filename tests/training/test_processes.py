@@ -38,7 +38,7 @@ def dying(*arguments):
         return step(state, batch)
     return one
 
-if (folder / "die").exists() and "--processes.index=1" in sys.argv:
+if (folder / "die").exists() and "--distributed.process-id=1" in sys.argv:
     loop.make_step = dying
 """
 

@@ -32,14 +32,16 @@ def test_all_that_differs_is_said_field_by_field_in_one_error():
 
 def test_free_settings_exist_and_may_differ():
     data = replace(CONFIG_THERE.data, catalog="elsewhere", workers=3)
-    train = replace(CONFIG_THERE.train, log_every=1, eval_every=2, save_every=3, eval_batch_size=4, fsdp=5, keep=6)
-    train = replace(train, micro_batch=7, profile="1:2")
-    model = replace(CONFIG_THERE.model, remat=True, evidence_scale=2.0)
-    objectives = replace(CONFIG_THERE.objectives, form="ring", tile=8)
-    processes = replace(CONFIG_THERE.processes, start_timeout=9)
-    config = Config(run="elsewhere", data=data, train=train, model=model, objectives=objectives, processes=processes)
+    train = replace(
+        CONFIG_THERE.train, log_every=1, eval_every=2, save_every=3, eval_batch_size=4, fsdp=5, max_to_keep=6
+    )
+    train = replace(train, micro_batch_size=7, profile="1:2")
+    model = replace(CONFIG_THERE.model, remat=True, keyword_scale=2.0)
+    objectives = replace(CONFIG_THERE.objectives, implementation="ring", tile=8)
+    processes = replace(CONFIG_THERE.distributed, initialization_timeout=9)
+    config = Config(run="elsewhere", data=data, train=train, model=model, objectives=objectives, distributed=processes)
     changed = {name for name, _, _ in config_differences(config, CONFIG_THERE)}
-    whole = ("data", "processes")
-    parts = {"data.catalog", "data.workers", "processes.start_timeout"}
+    whole = ("data", "distributed")
+    parts = {"data.catalog", "data.workers", "distributed.initialization_timeout"}
     assert changed == parts | {name for name in CHANGEABLE_ON_RESUME if name not in whole}
     check_resumable(config, "d", FOUND)

@@ -28,15 +28,15 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="module")
 def settings(everything: Config) -> Config:
     """As little as compiles fast: what is tested with it does not depend on the objectives."""
-    model = replace(everything.model, enrichment=False, evidence=0)
+    model = replace(everything.model, enrichment=False, keyword_dims=0)
     return replace(everything, model=model, objectives=ObjectivesConfig(keyword_swaps=False))
 
 
 @pytest.fixture(scope="module")
 def three_steps(everything: Config) -> tuple[list[dict[str, float]], Any]:
     """What three steps on two devices told, and the state after them."""
-    optim = replace(everything.optim, largest_scale=13.0, ema_decay=0.9)
-    return run(replace(everything, optim=optim, model=replace(everything.model, initial_scale=13.0)), 2, 3)
+    optim = replace(everything.optim, max_logit_scale=13.0, ema_decay=0.9)
+    return run(replace(everything, optim=optim, model=replace(everything.model, initial_logit_scale=13.0)), 2, 3)
 
 
 def batches(c: Config, count: int) -> list[dict[str, np.ndarray]]:
@@ -44,10 +44,10 @@ def batches(c: Config, count: int) -> list[dict[str, np.ndarray]]:
     b, i = c.train.batch_size, c.inputs
     made = [
         {
-            "query_tokens": rng.integers(0, VOCABULARY, (b, i.query_tokens)).astype(np.int32),
-            "query_mask": np.arange(i.query_tokens)[None] < rng.integers(1, 7, b)[:, None],
-            "title_tokens": rng.integers(0, VOCABULARY, (b, i.title_tokens)).astype(np.int32),
-            "title_mask": np.arange(i.title_tokens)[None] < rng.integers(1, 9, b)[:, None],
+            "query_tokens": rng.integers(0, VOCABULARY, (b, i.max_query_tokens)).astype(np.int32),
+            "query_mask": np.arange(i.max_query_tokens)[None] < rng.integers(1, 7, b)[:, None],
+            "title_tokens": rng.integers(0, VOCABULARY, (b, i.max_title_tokens)).astype(np.int32),
+            "title_mask": np.arange(i.max_title_tokens)[None] < rng.integers(1, 9, b)[:, None],
             "image": rng.integers(0, 256, (b, i.image_height, i.image_width, 3)).astype(np.uint8),
             "has_title": np.arange(b) % 5 != 0,
             "has_image": np.arange(b) % 5 != 1,
@@ -55,8 +55,8 @@ def batches(c: Config, count: int) -> list[dict[str, np.ndarray]]:
             "product_id": rng.integers(0, 12, b).astype(np.int32),
             "query_keywords": rng.integers(0, 4, (b, 2)).astype(np.uint32),
             "product_keywords": rng.integers(0, 8, (b, 2)).astype(np.uint32),
-            "swap_tokens": rng.integers(0, VOCABULARY, (b, i.query_tokens)).astype(np.int32),
-            "swap_mask": np.arange(i.query_tokens)[None] < rng.integers(0, 7, b)[:, None],
+            "swap_tokens": rng.integers(0, VOCABULARY, (b, i.max_query_tokens)).astype(np.int32),
+            "swap_mask": np.arange(i.max_query_tokens)[None] < rng.integers(0, 7, b)[:, None],
             "weight": (np.arange(b) != 3).astype(np.float32),
         }
         for _ in range(count)
@@ -88,7 +88,9 @@ def test_training_gives_the_same_losses_on_any_device_count(everything):
 
 
 def test_frozen_parameters_stay_and_others_move(settings):
-    c = replace(settings, optim=replace(settings.optim, rules=(("title_encoder/layer", 0.0), ("title_encoder", 0.1))))
+    c = replace(
+        settings, optim=replace(settings.optim, lr_multipliers=(("title_encoder/layer", 0.0), ("title_encoder", 0.1)))
+    )
     model = Make(c.model, c.inputs, VOCABULARY, KEYWORDS)
     before = dict(named_leaves(init_params(model, c.train.seed)))
     after = dict(named_leaves(run(c, 1, 2)[1].params))
@@ -103,12 +105,12 @@ def test_frozen_parameters_stay_and_others_move(settings):
 def test_a_rule_that_matches_nothing_is_an_error_and_the_first_match_counts(settings):
     params = init_params(Make(settings.model, settings.inputs, VOCABULARY, KEYWORDS), 0)
     rules = (("layer_0/attention", 0.0), ("query_encoder", 0.5))
-    factors = dict(named_leaves(lr_multipliers(replace(settings.optim, rules=rules), params)))
+    factors = dict(named_leaves(lr_multipliers(replace(settings.optim, lr_multipliers=rules), params)))
     assert factors["query_encoder/layer_0/attention/out/bias"] == 0.0
     assert factors["query_encoder/layer_0/mlp/in/kernel"] == 0.5
     assert factors["image_encoder/patch/kernel"] == 1.0
-    with pytest.raises(InputError, match=r"optim.rules: 'nowhere' matches no parameter"):
-        lr_multipliers(replace(settings.optim, rules=(("nowhere", 0.0),)), params)
+    with pytest.raises(InputError, match=r"optim.lr_multipliers: 'nowhere' matches no parameter"):
+        lr_multipliers(replace(settings.optim, lr_multipliers=(("nowhere", 0.0),)), params)
 
 
 def test_no_decay_on_norms_biases_scale_and_positions(settings):

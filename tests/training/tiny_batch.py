@@ -13,7 +13,7 @@ def random_batch(c: Config, vocabulary: int, keywords: int, seed: int = 0) -> di
     rng = np.random.default_rng(seed)
     b, i = c.train.batch_size, c.inputs
     words = -(-keywords // 32)
-    patches = i.image_height * i.image_width // c.model.image.patch**2
+    patches = i.image_height * i.image_width // c.model.image.patch_size**2
     batch: dict[str, Any] = {
         "image": rng.integers(0, 256, (b, i.image_height, i.image_width, 3)).astype(np.uint8),
         "has_title": np.arange(b) % 5 != 0,
@@ -24,7 +24,7 @@ def random_batch(c: Config, vocabulary: int, keywords: int, seed: int = 0) -> di
         "product_keywords": rng.integers(0, 8, (b, words)).astype(np.uint32),
         "weight": np.where(np.arange(b) % 7 == 3, 0, rng.uniform(0.5, 2, b)).astype(np.float32),
     }
-    for name, length in (("query", i.query_tokens), ("title", i.title_tokens), ("swap", i.query_tokens)):
+    for name, length in (("query", i.max_query_tokens), ("title", i.max_title_tokens), ("swap", i.max_query_tokens)):
         least = 0 if name == "swap" else 1
         batch[f"{name}_tokens"] = rng.integers(5, vocabulary, (b, length)).astype(np.int32)
         batch[f"{name}_mask"] = np.arange(length)[None] < rng.integers(least, length + 1, b)[:, None]

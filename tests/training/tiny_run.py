@@ -28,13 +28,13 @@ def tiny_config(folder: Path, **train: Any) -> Config:
     return Config(
         run=str(folder / "run"),
         data=DataConfig(catalog=str(folder / "tiny"), cache=str(folder / "cache")),
-        inputs=InputsConfig(vocabulary=200, query_tokens=6, title_tokens=8, image_height=16, image_width=16),
+        inputs=InputsConfig(vocab_size=200, max_query_tokens=6, max_title_tokens=8, image_height=16, image_width=16),
         model=ModelConfig(
             query=TEXT,
             title=TEXT,
             image=ImageConfig(layers=1, width=16, heads=2, mlp_width=32),
             adaptation=AdaptationConfig(gate_width=8),
-            embedding=16,
+            embedding_dim=16,
         ),
         objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, key=0.1),
         optim=OptimConfig(warmup_steps=2, ema_decay=0.9),

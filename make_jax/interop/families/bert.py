@@ -16,7 +16,7 @@ def settings(config: JsonObject) -> dict[str, Any]:
         "width": config.whole("hidden_size", 768),
         "heads": config.whole("num_attention_heads", 12),
         "mlp_width": config.whole("intermediate_size", 3072),
-        "eps": config.number("layer_norm_eps", 1e-12),
+        "layer_norm_eps": config.number("layer_norm_eps", 1e-12),
         "activation": activation(config, "gelu", ("gelu", "gelu_tanh")),
     }
 

@@ -20,8 +20,8 @@ def settings(config: JsonObject) -> dict[str, Any]:
     return {
         **given,
         "mlp_width": int(given["width"] * config.number("mlp_ratio", 4.0)),
-        "patch": config.whole("patch_size", 14),
-        "eps": config.number("layer_norm_eps", 1e-6),
+        "patch_size": config.whole("patch_size", 14),
+        "layer_norm_eps": config.number("layer_norm_eps", 1e-6),
     }
 
 

@@ -20,8 +20,8 @@ def settings(config: JsonObject) -> dict[str, Any]:
     """What config.json says of an ImageConfig."""
     return {
         **clip_settings(config),
-        "patch": config.whole("patch_size", 16),
-        "eps": config.number("layer_norm_eps", 1e-6),
+        "patch_size": config.whole("patch_size", 16),
+        "layer_norm_eps": config.number("layer_norm_eps", 1e-6),
         "activation": activation(config, "gelu_pytorch_tanh", ACTIVATIONS),
         "class_tokens": 0,
         "embedding_norm": False,
