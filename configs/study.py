@@ -1,6 +1,6 @@
-"""MAKE, small enough that two cores train it in minutes: what `benchmarks/ablations.py` changes row by row.
+"""MAKE, small enough that two cores train it in minutes: what `benchmarks/study/ablations.py` changes row by row.
 
-Command:  python benchmarks/ablations.py run --catalog fashion-sparse-mini.zip
+Command:  python benchmarks/study/ablations.py run --catalog fashion-sparse-mini.zip
 Machine:  two cores of an AMD EPYC, one for each of two runs at a time
 """
 

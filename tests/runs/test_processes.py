@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.local_processes import free_port
+from benchmarks.common.processes import free_port
 from make_jax.config import Config, DistributedConfig, check
 from make_jax.errors import InputError
 from make_jax.runs import watch as module

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.local_processes import said_by, start, wait
+from benchmarks.common.processes import said_by, start, wait
 from make_jax.config import to_json
 from make_jax.runs.watch import GONE
 from make_jax.training import keyword_heads

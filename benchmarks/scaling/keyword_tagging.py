@@ -1,0 +1,58 @@
+"""How fast titles are tagged with keywords, on one core.
+
+    python benchmarks/scaling/keyword_tagging.py --catalog PATH [--titles 1000000]
+                                                 [--out docs/results/keyword-tagging.json]
+
+The titles of a catalog, repeated up to `--titles`, each tagged and packed with the vocabulary that is mined from it.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository root
+
+from benchmarks import RESULTS
+from make_jax.catalog.mining import mine_keywords
+from make_jax.catalog.reader import Catalog
+from make_jax.errors import exit_cleanly
+from make_jax.files import write_atomically
+from make_jax.runs.provenance import metadata
+
+ROUNDS = 3
+CHUNK = 10_000  # titles that are packed at once
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--catalog", required=True, help="a catalog folder or .zip")
+    parser.add_argument("--titles", type=int, default=1_000_000)
+    parser.add_argument("--out", type=Path, default=RESULTS / "keyword-tagging.json")
+    asked = parser.parse_args()
+    catalog = Catalog.load(asked.catalog)
+    keywords = mine_keywords(catalog)
+    every = itertools.cycle(product.title for product in catalog.products)
+    titles = list(itertools.islice(every, asked.titles))
+    seconds = []
+    for _ in range(ROUNDS):
+        start = time.process_time()  # of this process alone, whatever else the machine does
+        for first in range(0, len(titles), CHUNK):
+            keywords.pack([keywords.tag(title) for title in titles[first : first + CHUNK]])
+        seconds.append(time.process_time() - start)
+    made = {
+        "about": metadata(catalog, seed=0),
+        "titles": len(titles),
+        "keywords": len(keywords),
+        "cpu_seconds": [round(second, 2) for second in seconds],
+    }
+    write_atomically(asked.out, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    print(f"{len(titles):,} titles, {len(keywords)} keywords: {statistics.median(seconds):.1f} s of one core")
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

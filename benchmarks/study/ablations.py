@@ -1,0 +1,164 @@
+"""The studies: what each part of MAKE is worth, and what batch a catalog wants; on one catalog, at equal examples.
+
+    python benchmarks/study/ablations.py run --catalog PATH [--study parts|batch] [--rows full no-ke ...] [--jobs 2]
+    python benchmarks/study/ablations.py table --catalog PATH [--study parts|batch]
+
+`run` trains every row of `ablation_rows.py` (or `batch_rows.py`) with each of its seeds and measures it; what is done
+already is left out, and a run that was cut short goes on from its checkpoint. Each writes a file
+docs/results/ablations/CATALOG/ROW-SEED.json (or docs/results/batch-sizes/...); `table` makes CATALOG.md from these
+files and prints it.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository root
+
+from benchmarks import RESULTS, ROOT
+from benchmarks.study.batch_rows import BATCH_ROWS
+from benchmarks.study.batch_table import write_batch_table
+from benchmarks.study.rows import ROWS, Row
+from benchmarks.study.table import write_table
+from make_jax.config import Config, check
+from make_jax.errors import InputError, exit_cleanly
+from make_jax.files import write_atomically
+
+RECIPE = ROOT / "configs" / "study.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Rows, where their results go, and what makes a table of them."""
+
+    rows: tuple[Row, ...]
+    results: str
+    table: Callable[[Path], None]
+
+    def folder(self, catalog: str) -> Path:
+        """Where the files of a catalog's runs lie."""
+        return RESULTS / self.results / Path(catalog).stem
+
+
+STUDIES = {
+    "parts": Study(ROWS, "ablations", write_table),
+    "batch": Study(BATCH_ROWS, "batch-sizes", write_batch_table),
+}
+
+
+def config_of(row: Row, seed: int, catalog: str, runs: Path) -> Config:
+    """The settings of one run. InputError when a row names a setting that does not exist."""
+    config: Config = runpy.run_path(str(RECIPE))["config"]
+    changes = {"run": str(runs / f"{row.name}-{seed}"), "data.catalog": catalog, "train.seed": seed}
+    for path, value in (row.changes | changes).items():
+        config = _changed(config, path.split("."), value)
+    check(config)
+    return config
+
+
+def _changed(config: Any, path: list[str], value: Any) -> Any:
+    name, *rest = path
+    if not hasattr(config, name):
+        raise InputError(f"ablation_rows.py: no setting {name!r} in {type(config).__name__}")
+    inner = _changed(getattr(config, name), rest, value) if rest else value
+    return dataclasses.replace(config, **{name: inner})
+
+
+def run_all(study: str, catalog: str, names: list[str], jobs: int, runs: Path, keep: bool) -> None:
+    """Runs what is not done, `jobs` at a time, each on its share of the cores."""
+    folder = STUDIES[study].folder(catalog)
+    wanted = [(row, seed) for row in STUDIES[study].rows for seed in row.seeds if not names or row.name in names]
+    missing = [(row, seed) for row, seed in wanted if not (folder / f"{row.name}-{seed}.json").exists()]
+    missing.sort(key=lambda pair: (pair[1], len(pair[0].seeds) == 1))  # claims first, a seed of all before the next
+    print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are done")
+    for row, seed in missing:
+        config_of(row, seed, catalog, runs)  # a wrong row is found now and not after hours
+    shares: SimpleQueue[list[int]] = SimpleQueue()
+    cores = sorted(os.sched_getaffinity(0))
+    for job in range(jobs):
+        shares.put(cores[job::jobs])
+
+    def work(pair: tuple[Row, int]) -> str | None:
+        row, seed = pair
+        share = shares.get()
+        try:
+            return _in_a_process(study, row, seed, catalog, runs, keep, share)
+        finally:
+            shares.put(share)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [message for message in pool.map(work, missing) if message]
+    if failed:
+        raise InputError("; ".join(failed))
+
+
+def _in_a_process(
+    study: str, row: Row, seed: int, catalog: str, runs: Path, keep: bool, cores: list[int]
+) -> str | None:
+    """Trains and measures one run on some cores; gives back what went wrong."""
+    command = [sys.executable, __file__, "one", row.name, str(seed)]
+    command += ["--study", study, "--catalog", catalog, "--runs", str(runs)]
+    log = runs / f"{row.name}-{seed}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    if len(cores) == 1:  # threads that share a core only take turns
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
+    with log.open("a") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        os.sched_setaffinity(process.pid, cores)
+        code = process.wait()
+    print(f"{row.name}-{seed}: {'done' if code == 0 else f'exit code {code}, see {log}'}", flush=True)
+    if code == 0 and not keep:
+        shutil.rmtree(runs / f"{row.name}-{seed}")
+    return None if code == 0 else f"{row.name}-{seed} ended with exit code {code}, see {log}"
+
+
+def run_one(study: str, catalog: str, row: Row, seed: int, runs: Path) -> None:
+    """Trains one run, or the rest of it, measures it and writes its file."""
+    from benchmarks.study.measures import measure
+    from make_jax.training.loop import train
+
+    folder = train(config_of(row, seed, catalog, runs))
+    made: Mapping[str, Any] = {"row": row.name, "changes": row.changes, "seed": seed} | measure(folder, catalog, seed)
+    target = STUDIES[study].folder(catalog) / f"{row.name}-{seed}.json"
+    write_atomically(target, json.dumps(made, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def main() -> None:
+    """Parses the command and does it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["run", "one", "table"])
+    parser.add_argument("row", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("seed", nargs="?", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--study", choices=list(STUDIES), default="parts")
+    parser.add_argument("--catalog", required=True, help="a catalog folder or .zip")
+    parser.add_argument("--rows", nargs="*", default=[], help="only these rows")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its share of the cores")
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="folder for the runs themselves")
+    parser.add_argument("--keep", action="store_true", help="keep each run's folder after it was measured")
+    asked = parser.parse_args()
+    study = STUDIES[asked.study]
+    rows = {row.name: row for row in study.rows}
+    unknown = [name for name in [*asked.rows, *([asked.row] if asked.row else [])] if name not in rows]
+    if unknown:
+        raise InputError(f"no row {unknown[0]!r}; rows are {', '.join(rows)}")
+    if asked.command == "run":
+        run_all(asked.study, asked.catalog, asked.rows, asked.jobs, asked.runs, asked.keep)
+    elif asked.command == "one":
+        run_one(asked.study, asked.catalog, rows[asked.row], asked.seed, asked.runs)
+    if asked.command != "one":
+        study.table(study.folder(asked.catalog))
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,121 @@
+"""What the leaderboard keeps of a report: one system's numbers, and its nDCG@10 of every query for paired tests."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from make_jax.errors import InputError
+from make_jax.evaluation.compare import ReadReport, read_report
+from make_jax.files import write_atomically
+
+METRIC = "nDCG@10"
+FORMAT = 1
+_DIGITS = 4
+
+
+class Row(NamedTuple):
+    """A model on a benchmark."""
+
+    path: Path
+    kept: dict[str, Any]
+    values: np.ndarray  # [Q] METRIC of each query
+    members: dict[str, np.ndarray]  # slice -> [Q] which queries
+
+
+def keep(report: Path, target: Path, label: str, *, system: str = "", ours: bool = False, **more: Any) -> None:
+    """Writes the numbers of one system of a report, the main one for "", to `target`; `more` is added to them.
+
+    `label` is what tables call the model, and `ours` says that it is MAKE. InputError for what is no report.
+    """
+    read = read_report(report, system)
+    whole = read.report
+    shown = [name for name in whole["slices"] if is_shown(name)]
+    column = whole["metrics"].index(METRIC)
+    kept = {
+        "format": FORMAT,
+        "label": label,
+        "ours": ours,
+        "model": whole["about"].get("model", {}),
+        "system": read.system,
+        "benchmark": whole["about"]["catalog"]["name"],
+        **{
+            key: whole[key] for key in ("split", "pool", "queries", "products", "relevant_grade", "parameters", "notes")
+        },
+        "cost": whole["cost"] if read.system == whole["main"] else {},
+        "slices": {
+            name: {
+                "queries": whole["slices"][name]["queries"],
+                "metrics": whole["slices"][name]["systems"][read.system],
+            }
+            for name in shown
+        },
+        "macro": {"groups": whole["macro"]["groups"], "metrics": whole["macro"]["systems"][read.system]},
+        "asked": _digest(read.queries),
+        "per_query": [round(value * 10**_DIGITS) for value in _sorted(read)[:, column].tolist()],
+        "members": {name: _packed(read, name) for name in shown},
+    }
+    kept = _rounded(kept) | more | {"about": whole["about"]}  # a learning rate of 2e-5 is not rounded to 0
+    write_atomically(target, json.dumps(kept, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def load(folder: Path) -> list[Row]:
+    """Every kept result of a folder, by benchmark and label. InputError for a file that is none."""
+    rows = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            kept = json.loads(path.read_text("utf-8"))
+            if kept["format"] != FORMAT:
+                raise InputError(f"{path}: format {kept['format']}, expected {FORMAT}; keep it again")
+            values = np.array(kept["per_query"], np.float64) / 10**_DIGITS
+            members = {
+                name: np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[: len(values)].astype(bool)
+                for name, bits in kept["members"].items()
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            command = "scripts/leaderboard/leaderboard.py keep"
+            raise InputError(f"{path}: no kept result ({error!r}); write it with {command}") from None
+        rows.append(Row(path, kept, values, members))
+    return rows
+
+
+def check_comparable(rows: Sequence[Row]) -> None:
+    """InputError when results of one benchmark are not over the same catalog, split, pool and queries."""
+    first = rows[0]
+    for row in rows[1:]:
+        for key in ("split", "pool", "asked"):
+            if row.kept[key] != first.kept[key]:
+                raise InputError(f"{row.path}: {key} differs from that of {first.path}; evaluate both alike")
+        if row.kept["about"]["catalog"]["digest"] != first.kept["about"]["catalog"]["digest"]:
+            raise InputError(f"{row.path}: another version of the catalog than {first.path}; evaluate both on one")
+
+
+def is_shown(name: str) -> bool:
+    """Whether the leaderboard shows a slice: all but the whole kinds, of which there are many."""
+    return not name.startswith("kind:") or name.count(":") == (2 if " lang:" in name else 1)
+
+
+def _sorted(read: ReadReport) -> np.ndarray:
+    """The values in the order of query ids, which is that of every file."""
+    return read.values[np.argsort(np.array(read.queries, object))]
+
+
+def _packed(read: ReadReport, name: str) -> str:
+    mask = np.zeros(len(read.queries), bool)
+    mask[read.slices[name]] = True
+    return np.packbits(mask[np.argsort(np.array(read.queries, object))]).tobytes().hex()
+
+
+def _digest(queries: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(queries)).encode("utf-8")).hexdigest()
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, _DIGITS)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
