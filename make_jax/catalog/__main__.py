@@ -25,7 +25,7 @@ def _check(path: str) -> int:
     from make_jax.catalog.check import check, counts
 
     catalog, problems = check(path)
-    for text in problems.texts:
+    for text in problems.messages:
         print(text)
     print(counts(catalog))
     print(f"{catalog.path}: {problems.count or 'no'} problem{'' if problems.count == 1 else 's'}")

@@ -22,9 +22,8 @@ from jaxtyping import Int32
 
 from make_jax.catalog import cache as cached
 from make_jax.catalog.check import check_images
-from make_jax.catalog.problems import Problems
-from make_jax.catalog.progress import track
 from make_jax.catalog.reader import Catalog
+from make_jax.catalog.reporting import Problems, track
 from make_jax.catalog.schema import SPLITS, Product, Split
 from make_jax.errors import InputError
 from make_jax.files import folder_atomically

@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from make_jax.catalog import images, jsonl
-from make_jax.catalog.problems import Problems
-from make_jax.catalog.progress import track
 from make_jax.catalog.reader import Catalog, packaged_path, read
+from make_jax.catalog.reporting import Problems, track
 from make_jax.catalog.schema import SPLITS, Product
 from make_jax.catalog.source import open_source
 from make_jax.errors import InputError
@@ -20,7 +19,7 @@ _PART = 64  # products that one thread takes at a time
 def check(path: str | Path = "") -> tuple[Catalog, Problems]:
     """The catalog, as much of it as is sound, and every problem with file and line. InputError for a damaged zip."""
     source = open_source(path or packaged_path())
-    problems = Problems(source.path, keep=None)
+    problems = Problems(source.path, max_kept=None)
     catalog, numbers = read(source, problems)
     places = [f"{jsonl.PRODUCTS}:{number}" for number in numbers]
     check_images(catalog, catalog.products, places, problems)

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from make_jax.catalog import images
 from make_jax.catalog.check import counts
-from make_jax.catalog.problems import SHOWN, Problems
 from make_jax.catalog.reader import Catalog
+from make_jax.catalog.reporting import MAX_LISTED, Problems
 from make_jax.catalog.schema import SPLITS, Product, Query
 from make_jax.errors import InputError
 from make_jax.files import write_atomically
@@ -27,7 +27,7 @@ def describe(catalog: Catalog, problems: Problems) -> str:
     Both arguments come from `check`; of a catalog with problems the sound part is described.
     """
     info = catalog.info
-    bad = [text for text in problems.texts if ": image: " in text]
+    bad = [text for text in problems.messages if ": image: " in text]
     others = problems.count - len(bad)
     blocks = [
         [counts(catalog), f"  title: {info.title or '-'}", f"  licence: {info.licence or '-'}"],
@@ -39,11 +39,11 @@ def describe(catalog: Catalog, problems: Problems) -> str:
             "                                  count      min   median      95%      max   none",
             *_query_rows(catalog),
         ],
-        [f"missing or unreadable images: {len(bad)}", *(f"  {text}" for text in bad[:SHOWN])],
+        [f"missing or unreadable images: {len(bad)}", *(f"  {text}" for text in bad[:MAX_LISTED])],
     ]
     if info.hide_title:
         blocks.append(["titles are labels and hidden (hide_title): the encoders see images only"])
-    if len(bad) > SHOWN or others:
+    if len(bad) > MAX_LISTED or others:
         blocks.append([f"other problems: {others}; `check` lists all {problems.count}"])
     return "\n\n".join("\n".join(block) for block in blocks)
 

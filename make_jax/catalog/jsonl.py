@@ -1,220 +1,238 @@
-"""Lines of JSON as records of the schema; whatever is wrong goes to `Problems`, with file, line and key."""
+"""Typed models of a catalog's JSON lines, and pydantic's errors as problems with file, line, key and expected value."""
 
 import difflib
 import json
-import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
 
-from make_jax.catalog.problems import Problems, shown
-from make_jax.catalog.schema import POOLS, SPLITS, CatalogInfo, Click, Pool, Product, Query, Split
-from make_jax.catalog.source import READ_ERRORS, Source, unreadable, unsafe_name
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from make_jax.catalog.reporting import Problems, preview
+from make_jax.catalog.schema import POOLS, SPLITS, CatalogInfo, Pool, Split
+from make_jax.catalog.source import READ_ERRORS, Source, unreadable
 
 PRODUCTS, QUERIES, CLICKS, INFO = "products.jsonl", "queries.jsonl", "clicks.jsonl", "catalog.json"
 NEVER_ATTRIBUTES = ("id", "title", "image", "split", "group", "tier", "sensitive", "dropped")
-_INFO_KEYS = ("name", "title", "licence", "attributes", "gains", "relevant", "hide_title", "pool")
 _MAX_INFO_BYTES = 1 << 20
 _DECODER = json.JSONDecoder()
+_PLACEHOLDERS = {"id": "-", "qid": "-", "split": "train", "text": "-", "query": "-", "product": "-", "rel": {}}
 
 
-class Row:
-    """One JSON object and its place. Each getter notes what is wrong and then returns an empty value."""
-
-    __slots__ = ("place", "problems", "sound", "values")
-
-    def __init__(self, place: str, values: dict[str, Any], problems: Problems) -> None:
-        self.place = place
-        self.values = values
-        self.problems = problems
-        self.sound = True  # nothing wrong so far
-
-    def wrong(self, key: str, found: str, expected: str) -> None:
-        """Notes one problem of this row."""
-        self.sound = False
-        self.problems.add(self.place, f"{key}: {found}, expected {expected}")
-
-    def text(self, key: str) -> str:
-        """The string at `key` without white space around it; "" when absent or null."""
-        value = self.values.get(key)
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            self.wrong(key, f"found {shown(value)}", "a string")
-            return ""
-        if not _encodable(value):
-            self.wrong(key, "half of a surrogate pair", "valid Unicode")
-            return ""
-        return value.strip()
-
-    def name(self, key: str) -> str:
-        """The id at `key`: not empty, and without white space, because TREC files separate by it. "" when wrong."""
-        value = self.values.get(key)
-        if isinstance(value, str) and value.split() == [value] and _encodable(value):
-            return value
-        found = f"found {shown(value)}" if key in self.values else "missing"
-        self.wrong(key, found, "a string, not empty, without white space")
-        return ""
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """The list of strings at `key`; () when absent or null."""
-        value = self.values.get(key)
-        if value is None:
-            return ()
-        if isinstance(value, list) and all(isinstance(item, str) and _encodable(item) for item in value):
-            return tuple(value)
-        self.wrong(key, f"found {shown(value)}", "a list of strings")
-        return ()
-
-    def flag(self, key: str) -> bool:
-        """The truth value at `key`; False when absent or null."""
-        value = self.values.get(key)
-        if value is None or isinstance(value, bool):
-            return bool(value)
-        self.wrong(key, f"found {shown(value)}", "true or false")
-        return False
-
-    def split(self) -> Split:
-        """The split; "train" when wrong."""
-        value = self.values.get("split")
-        for split in SPLITS:
-            if value == split:
-                return split
-        found = f"found {shown(value)}" if "split" in self.values else "missing"
-        self.wrong("split", found, "one of " + ", ".join(f'"{split}"' for split in SPLITS))
-        return "train"
+def _encodable(text: str) -> str:
+    """The text. Raises UnicodeEncodeError, a ValueError, for half of a surrogate pair, which JSON can express."""
+    if not text.isascii():
+        text.encode("utf-8")
+    return text
 
 
-def rows(source: Source, name: str, problems: Problems) -> Iterator[tuple[int, Row | None]]:
-    """The line number (from 1) and the object of each line, None for a broken one; empty lines are passed over."""
+def _null(default: Any) -> BeforeValidator:
+    """Reads null as `default`."""
+    return BeforeValidator(lambda value: default if value is None else value)
+
+
+def _choices(values: tuple[str, ...]) -> str:
+    return "one of " + ", ".join(f'"{value}"' for value in values)
+
+
+# The description of a field is what an error message states as expected.
+_Unicode = Annotated[str, AfterValidator(_encodable)]
+_Stripped = Annotated[_Unicode, AfterValidator(str.strip)]
+Id = Annotated[  # TREC files separate by white space
+    _Unicode, Field(pattern=r"^[^\s\x1c-\x1f]+$", description="a string, not empty, without white space")
+]
+RequiredText = Annotated[_Stripped, Field(min_length=1, description="a string that is not empty")]
+Text = Annotated[_Stripped, _null(""), Field(description="a string")]
+Texts = Annotated[tuple[_Unicode, ...], Strict(False), _null(()), Field(description="a list of strings")]
+Flag = Annotated[bool, _null(False), Field(description="true or false")]
+SplitName = Annotated[Split, Field(description=_choices(SPLITS))]
+Grade = Annotated[int, Field(ge=0, lt=2**31)]
+_GradeKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+_Gain = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Line(BaseModel):
+    """One JSON object. Keys that the model does not declare are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class ProductLine(_Line):
+    """A line of products.jsonl; `model_extra` has the undeclared keys, some of which are attributes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: Id
+    split: SplitName
+    title: Text = ""
+    image: Text = ""
+    category: Texts = ()
+    group: Text = ""
+    dropped: Texts = ()
+    sensitive: Flag = False
+
+
+class QueryLine(_Line):
+    """A line of queries.jsonl."""
+
+    qid: Id
+    text: RequiredText
+    split: SplitName
+    rel: Annotated[dict[str, Grade], Field(description="an object {product id: grade}, grades integers >= 0")]
+    kind: Text = ""
+    lang: Text = ""
+    heldout_combo: Flag = False
+
+
+class ClickLine(_Line):
+    """A line of clicks.jsonl."""
+
+    query: RequiredText
+    product: Id
+    lang: Text = ""
+
+
+class InfoFile(_Line):
+    """The content of catalog.json."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Text = ""
+    title: Text = ""
+    licence: Text = ""
+    attributes: Texts = ()
+    gains: Annotated[
+        dict[_GradeKey, _Gain],
+        _null({}),
+        Field(description="an object {grade: gain}, grades integers >= 0, gains numbers >= 0"),
+    ] = {}
+    relevant: Annotated[int, Field(ge=1, lt=2**31, description="an integer >= 1")] = 3
+    hide_title: Flag = False
+    pool: Annotated[Pool, Field(description=_choices(POOLS))] = "split"
+
+
+_ATTRIBUTE: TypeAdapter[str] = TypeAdapter(Text, config=ConfigDict(strict=True))
+
+Model = TypeVar("Model", bound=_Line)
+
+
+@dataclass(slots=True)
+class Parsed(Generic[Model]):
+    """A line and the keys whose values are wrong. Wrong values are replaced by defaults or placeholders, so that
+    checks of the other keys still run."""
+
+    line: Model
+    wrong: frozenset[str]
+
+
+def read_lines(
+    model: type[Model], source: Source, name: str, problems: Problems
+) -> Iterator[tuple[int, Parsed[Model] | None]]:
+    """The line number (from 1) and the parsed object of each line, None for invalid JSON; skips blank lines."""
     if name not in source.sizes:
         return
     try:
         with source.open(name) as file:
             for number, line in enumerate(file, start=1):
-                if line.isspace():
-                    continue
-                place = f"{name}:{number}"
-                values, wrong = _parsed(line)
-                if wrong:
-                    problems.add(place, wrong)
-                yield number, None if wrong else Row(place, values, problems)
+                if not line.isspace():
+                    yield number, _parse(model, line, f"{name}:{number}", problems)
     except READ_ERRORS as error:
         raise unreadable(source.path, name, error) from None
 
 
 def read_info(source: Source, problems: Problems) -> CatalogInfo:
-    """What catalog.json says; the defaults, with the catalog's file name as its name, when there is none."""
-    default = source.path.resolve().name.removesuffix(".zip")
+    """The content of catalog.json; defaults if there is none. The default name is the file name of the catalog."""
+    default_name = source.path.resolve().name.removesuffix(".zip")
     if INFO not in source.sizes:
-        return CatalogInfo(name=default)
-    values, wrong = _parsed(source.read(INFO, _MAX_INFO_BYTES))
-    if wrong:
-        problems.add(INFO, wrong)
-        return CatalogInfo(name=default)
-    row = Row(INFO, values, problems)
-    for key in values:
-        if key not in _INFO_KEYS:
-            near = difflib.get_close_matches(key, _INFO_KEYS, 1)
-            row.wrong(key, "unknown key", f'"{near[0]}"' if near else "one of " + ", ".join(_INFO_KEYS))
-    attributes = row.texts("attributes")
-    for key in attributes:
+        return CatalogInfo(name=default_name)
+    parsed = _parse(InfoFile, source.read(INFO, _MAX_INFO_BYTES), INFO, problems)
+    if parsed is None:
+        return CatalogInfo(name=default_name)
+    line = parsed.line
+    for key in line.attributes:
         if key in NEVER_ATTRIBUTES:
-            row.wrong("attributes", f'"{key}" never is an attribute', "keys that describe the product")
-    relevant = values.get("relevant", 3)
-    if not _is_grade(relevant) or relevant < 1:
-        row.wrong("relevant", f"found {shown(relevant)}", "an integer >= 1")
-        relevant = 3
+            problems.add(INFO, f'attributes: "{key}" cannot be an attribute, expected keys that describe the product')
     return CatalogInfo(
-        name=row.text("name") or default,
-        title=row.text("title"),
-        licence=row.text("licence"),
-        attributes=attributes,
-        gains=_gains(row),
-        relevant=relevant,
-        hide_title=row.flag("hide_title"),
-        pool=_pool(row),
+        name=line.name or default_name,
+        title=line.title,
+        licence=line.licence,
+        attributes=line.attributes,
+        gains={int(grade): gain for grade, gain in line.gains.items()},
+        relevant=line.relevant,
+        hide_title=line.hide_title,
+        pool=line.pool,
     )
 
 
-def product(row: Row, info: CatalogInfo, source: Source) -> Product:
-    """The product of one row, as much of it as is sound."""
-    identity = row.name("id")
-    split = row.split()
-    title = row.text("title")
-    image = row.text("image") or None
-    if image is not None:
-        _check_image(row, image, source)
-    if info.hide_title:
-        if image is None:
-            row.wrong("image", "missing", 'an image, because catalog.json has "hide_title"')
-        title = ""
-    elif image is None and not title:
-        row.wrong("title", "neither title nor image", "at least one of them")
-    category = row.texts("category")
-    return Product(
-        id=identity,
-        title=title,
-        image=image,
-        split=split,
-        category=category,
-        group=row.text("group") or None,
-        attributes=_attributes(row, info, category) if split == "train" else {},
-        dropped=row.texts("dropped"),
-        sensitive=row.flag("sensitive"),
-    )
+def attributes(line: ProductLine, info: CatalogInfo, place: str, problems: Problems) -> dict[str, str]:
+    """The attribute values of a product that are not empty; "category" is its most specific level."""
+    values: dict[str, str] = {}
+    for key in info.attributes:
+        value = (line.model_extra or {}).get(key)
+        if key == "category":
+            value = line.category[-1] if line.category else ""
+        try:
+            text = _ATTRIBUTE.validate_python(value)
+        except ValidationError as error:
+            problems.add(place, f"{key}: {_message(error.errors()[0], value, 'a string')}")
+        else:
+            values |= {key: text} if text else {}
+    return values
 
 
-def query(row: Row, known: dict[str, int] | None) -> Query:
-    """The judged query of one row. `known` holds all product ids; None leaves that test out."""
-    grades = row.values.get("rel")
-    if not isinstance(grades, dict):
-        found = f"found {shown(grades)}" if "rel" in row.values else "missing"
-        row.wrong("rel", found, "an object {product id: grade}")
-        grades = {}
-    for identity, grade in grades.items():
-        if not _is_grade(grade):
-            row.wrong("rel", f"grade {shown(grade)} of product {shown(identity)}", "an integer >= 0")
-            grades = {}
-            break
-    if known is not None:
-        unknown = [identity for identity in grades if identity not in known]
-        if unknown:
-            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            row.wrong("rel", f"judges the unknown product {shown(unknown[0])}{more}", f"ids that stand in {PRODUCTS}")
-    text = row.text("text")
-    if not text:
-        row.wrong("text", "empty or missing", "what was asked")
-    return Query(
-        id=row.name("qid"),
-        text=text,
-        split=row.split(),
-        rel=grades,
-        kind=row.text("kind"),
-        lang=row.text("lang"),
-        heldout=row.flag("heldout_combo"),
-    )
-
-
-def click(row: Row, products: list[Product], known: dict[str, int] | None) -> Click:
-    """The click of one row. `known` holds all product ids; None leaves the test of the product out."""
-    text = row.text("query")
-    if not text:
-        row.wrong("query", "empty or missing", "what was asked")
-    identity = row.name("product")
-    if identity and known is not None:
-        at = known.get(identity)
-        if at is None:
-            row.wrong("product", f"found the unknown product {shown(identity)}", f"an id that stands in {PRODUCTS}")
-        elif products[at].split != "train":
-            found = f"product {shown(identity)} is in the split {shown(products[at].split)}"
-            row.wrong("product", found, 'a product of the split "train"')
-    return Click(query=text, product=identity, lang=row.text("lang"))
-
-
-def _parsed(line: bytes) -> tuple[dict[str, Any], str]:
-    """The object of a line, and what is wrong with it ("" when nothing is)."""
+def _parse(model: type[Model], data: bytes, place: str, problems: Problems) -> Parsed[Model] | None:
     try:
-        values = _DECODER.decode(line.decode("utf-8").removeprefix("\ufeff"))
+        return Parsed(model.model_validate_json(data), frozenset())
+    except ValidationError:
+        pass
+    # json accepts what pydantic's parser rejects (surrogates, a byte order mark, deep nesting), and names the column.
+    values, fault = _json_object(data)
+    if fault:
+        problems.add(place, fault)
+        return None
+    try:
+        return Parsed(model.model_validate(values), frozenset())
+    except ValidationError as error:
+        messages = _messages(model, error, values)
+    for key, message in messages.items():
+        problems.add(place, f"{key}: {message}")
+    kept = {key: value for key, value in values.items() if key not in messages}
+    missing = {key for key, field in model.model_fields.items() if field.is_required() and key not in kept}
+    line = model.model_validate({**{key: _PLACEHOLDERS[key] for key in missing}, **kept})
+    return Parsed(line, frozenset(messages))
+
+
+def _messages(model: type[_Line], error: ValidationError, values: dict[str, Any]) -> dict[str, str]:
+    """One message for each wrong key."""
+    messages: dict[str, str] = {}
+    for detail in error.errors(include_url=False):
+        key = str(detail["loc"][0])
+        if detail["type"] == "extra_forbidden":
+            nearest = difflib.get_close_matches(key, model.model_fields, 1)
+            expected = f'"{nearest[0]}"' if nearest else "one of " + ", ".join(model.model_fields)
+            messages[key] = f"unknown key, expected {expected}"
+        elif key not in messages:
+            messages[key] = _message(detail, values.get(key), model.model_fields[key].description or "")
+    return messages
+
+
+def _message(detail: ErrorDetails, value: Any, expected: str) -> str:
+    """What was found and what was expected; of an object, the first wrong entry only."""
+    if detail["type"] == "missing":
+        return f"missing, expected {expected}"
+    if detail["type"] == "value_error":
+        return "half of a surrogate pair, expected valid Unicode"
+    if isinstance(value, dict) and len(detail["loc"]) > 1:
+        entry = detail["loc"][1]
+        value = {entry: value.get(str(entry))}
+    return f"found {preview(value)}, expected {expected}"
+
+
+def _json_object(data: bytes) -> tuple[dict[str, Any], str]:
+    """The JSON object in `data` and what is wrong with it ("" if nothing is)."""
+    try:
+        values = _DECODER.decode(data.decode("utf-8").removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
         return {}, f"not UTF-8 at byte {error.start + 1}, expected UTF-8"
     except json.JSONDecodeError as error:
@@ -224,67 +242,5 @@ def _parsed(line: bytes) -> tuple[dict[str, Any], str]:
     except ValueError as error:  # an integer of thousands of digits
         return {}, f"not readable ({error}), expected one object"
     if not isinstance(values, dict):
-        return {}, f"found {shown(values)}, expected one object"
+        return {}, f"found {preview(values)}, expected one object"
     return values, ""
-
-
-def _check_image(row: Row, image: str, source: Source) -> None:
-    if reason := unsafe_name(image):
-        row.wrong("image", f"{shown(image)} {reason}", "a path inside the catalog")
-    elif image not in source.sizes:
-        parts = image.split("/")
-        linked = any("/".join(parts[:end]) in source.links for end in range(1, len(parts) + 1))
-        found = "goes through a symbolic link" if linked else "is not in the catalog"
-        row.wrong("image", f"{shown(image)} {found}", "a file inside the catalog")
-    elif source.sizes[image] == 0:
-        row.wrong("image", f"{shown(image)} is an empty file", "a JPEG, PNG or WebP file")
-
-
-def _attributes(row: Row, info: CatalogInfo, category: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key in info.attributes:
-        value = (category[-1].strip() if category else "") if key == "category" else row.text(key)
-        if value:
-            found[key] = value
-    return found
-
-
-def _pool(row: Row) -> Pool:
-    value = row.values.get("pool", "split")
-    for pool in POOLS:
-        if value == pool:
-            return pool
-    row.wrong("pool", f"found {shown(value)}", "one of " + ", ".join(f'"{pool}"' for pool in POOLS))
-    return "split"
-
-
-def _gains(row: Row) -> dict[int, float]:
-    value = row.values.get("gains")
-    if value is None:
-        return {}
-    gains: dict[int, float] = {}
-    expected = "an object {grade: gain}, grades integers >= 0, gains numbers >= 0"
-    if not isinstance(value, dict):
-        row.wrong("gains", f"found {shown(value)}", expected)
-        return {}
-    for grade, gain in value.items():
-        number = isinstance(gain, int | float) and not isinstance(gain, bool)
-        if grade.isascii() and grade.isdecimal() and len(grade) < 10 and number and 0 <= gain < math.inf:
-            gains[int(grade)] = float(gain)
-        else:
-            row.wrong("gains", f"found {shown({grade: gain})}", expected)
-    return gains
-
-
-def _is_grade(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-
-
-def _encodable(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

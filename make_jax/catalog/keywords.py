@@ -16,7 +16,7 @@ import numpy as np
 from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
 from jaxtyping import UInt32
 
-from make_jax.catalog.problems import shown
+from make_jax.catalog.reporting import preview
 from make_jax.errors import InputError
 
 FORMAT = 1
@@ -158,12 +158,12 @@ class KeywordVocabulary:
             ) from None
         if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("keywords"), list):
             value = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise InputError(f'{where}: found {shown(value)}, expected {{"format": {FORMAT}, "keywords": [...]}}')
+            raise InputError(f'{where}: found {preview(value)}, expected {{"format": {FORMAT}, "keywords": [...]}}')
         keywords = tuple(_keyword(row, f"{where}: keywords[{number}]") for number, row in enumerate(data["keywords"]))
         first: dict[tuple[str, str], int] = {}
         for number, keyword in enumerate(keywords):
             if first.setdefault((keyword.kind, normalize_text(keyword.name)), number) != number:
-                raise InputError(f"{where}: keywords[{number}]: duplicate {shown(str(keyword))}, expected it once")
+                raise InputError(f"{where}: keywords[{number}]: duplicate {preview(str(keyword))}, expected it once")
         return cls(keywords)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -197,14 +197,16 @@ class KeywordVocabulary:
 def _keyword(row: Any, where: str) -> Keyword:
     """The validated keyword of one entry of the JSON list."""
     if not isinstance(row, dict) or set(row) != _KEYS:
-        raise InputError(f"{where}: found {shown(row)}, expected an object with the keys {', '.join(sorted(_KEYS))}")
+        raise InputError(f"{where}: found {preview(row)}, expected an object with the keys {', '.join(sorted(_KEYS))}")
     kind, name, names, products = row["kind"], row["name"], row["names"], row["products"]
     if not (isinstance(kind, str) and kind and isinstance(name, str) and normalize_text(name)):
-        raise InputError(f"{where}: kind {shown(kind)}, name {shown(name)}, expected two texts with a letter or digit")
+        raise InputError(
+            f"{where}: kind {preview(kind)}, name {preview(name)}, expected two texts with a letter or digit"
+        )
     if not isinstance(names, list) or not all(isinstance(n, str) and n and normalize_text(n) == n for n in names):
         raise InputError(
-            f"{where}: names {shown(names)}, expected a list of texts in lower case, one space between words"
+            f"{where}: names {preview(names)}, expected a list of texts in lower case, one space between words"
         )
     if not isinstance(products, int) or isinstance(products, bool) or products < 0:
-        raise InputError(f"{where}: products {shown(products)}, expected a count")
+        raise InputError(f"{where}: products {preview(products)}, expected a count")
     return Keyword(kind, name, tuple(names), products)

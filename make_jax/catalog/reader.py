@@ -8,9 +8,9 @@ from pathlib import Path
 
 from make_jax.catalog import jsonl
 from make_jax.catalog.images import MAX_BYTES
-from make_jax.catalog.problems import Problems
+from make_jax.catalog.reporting import Problems, preview
 from make_jax.catalog.schema import CatalogInfo, Click, Product, Query, Split
-from make_jax.catalog.source import Source, open_source
+from make_jax.catalog.source import Source, open_source, unsafe_name
 from make_jax.errors import InputError
 
 PACKAGED = "openclipart.zip"
@@ -80,7 +80,7 @@ class Catalog:
 
 
 def packaged_path() -> Path:
-    """Where the catalog inside the package lies. InputError when the installation has none."""
+    """Path of the catalog inside the package. Raises InputError if the installation lacks it."""
     path = Path(str(importlib.resources.files("make_jax.catalog").joinpath(PACKAGED)))
     if not path.exists():
         raise InputError(f"{path}: not found, expected the packaged catalog; reinstall make_jax or set data.catalog")
@@ -88,56 +88,109 @@ def packaged_path() -> Path:
 
 
 def read(source: Source, problems: Problems) -> tuple[Catalog, list[int]]:
-    """The catalog, as much of it as is sound, and the line number of each product. `problems` receives the rest."""
+    """The valid part of a catalog and the line number of each product. The rest is added to `problems`."""
     info = jsonl.read_info(source, problems)
+    products, numbers, complete = _products(source, info, problems)
+    # If a product line is invalid, its id may be unknown for that reason only: references are not checked.
+    known = {product.id: product.split for product in products} if complete else None
+    queries = _queries(source, known, problems)
+    clicks = _clicks(source, known, problems)
+    return Catalog(source.path, info, tuple(products), tuple(queries), tuple(clicks), source), numbers
+
+
+def _products(source: Source, info: CatalogInfo, problems: Problems) -> tuple[list[Product], list[int], bool]:
+    """The products, their line numbers, and whether every line gave one."""
     products: list[Product] = []
     numbers: list[int] = []
-    index: dict[str, int] = {}
+    first: dict[str, int] = {}
+    lines = 0
     if jsonl.PRODUCTS not in source.sizes:
         problems.add(jsonl.PRODUCTS, "not found, expected one product a line")
-    found = 0
-    for number, row in jsonl.rows(source, jsonl.PRODUCTS, problems):
-        found += 1
-        if row is None:
+    for number, parsed in jsonl.read_lines(jsonl.ProductLine, source, jsonl.PRODUCTS, problems):
+        lines += 1
+        if parsed is None:
             continue
-        product = jsonl.product(row, info, source)
-        if product.id in index:
-            row.wrong("id", f'"{product.id}" stands in line {numbers[index[product.id]]} too', "each id once")
-        elif product.id:
-            index[product.id] = len(products)
-            products.append(product)
-            numbers.append(number)
-    if not found and jsonl.PRODUCTS in source.sizes:
+        place = f"{jsonl.PRODUCTS}:{number}"
+        product = _product(parsed.line, info, source, place, problems)
+        if "id" in parsed.wrong:
+            continue
+        if product.id in first:
+            problems.add(place, f'id: "{product.id}" is the id of line {first[product.id]} too, expected unique ids')
+            continue
+        first[product.id] = number
+        products.append(product)
+        numbers.append(number)
+    if not lines and jsonl.PRODUCTS in source.sizes:
         problems.add(jsonl.PRODUCTS, "no product, expected one product a line")
-    whole = 0 < found == len(products)  # else an id may be unknown because its own line is broken
-    queries = _queries(source, problems, index if whole else None)
-    clicks = _clicks(source, problems, products, index if whole else None)
-    catalog = Catalog(source.path, info, tuple(products), tuple(queries), tuple(clicks), source)
-    return catalog, numbers
+    return products, numbers, 0 < lines == len(products)
 
 
-def _queries(source: Source, problems: Problems, known: dict[str, int] | None) -> list[Query]:
+def _product(line: jsonl.ProductLine, info: CatalogInfo, source: Source, place: str, problems: Problems) -> Product:
+    if line.image and (fault := _image_fault(line.image, source)):
+        problems.add(place, f"image: {preview(line.image)} {fault}")
+    if info.hide_title and not line.image:
+        problems.add(place, 'image: missing, expected an image, because catalog.json has "hide_title"')
+    elif not line.image and not line.title:
+        problems.add(place, "title: neither title nor image, expected at least one of them")
+    return Product(
+        id=line.id,
+        title="" if info.hide_title else line.title,
+        image=line.image or None,
+        split=line.split,
+        category=line.category,
+        group=line.group or None,
+        attributes=jsonl.attributes(line, info, place, problems) if line.split == "train" else {},
+        dropped=line.dropped,
+        sensitive=line.sensitive,
+    )
+
+
+def _image_fault(image: str, source: Source) -> str:
+    """What is wrong with the path of an image, and what was expected; "" if nothing is."""
+    if reason := unsafe_name(image):
+        return f"{reason}, expected a path inside the catalog"
+    if image not in source.sizes:
+        parts = image.split("/")
+        linked = any("/".join(parts[:end]) in source.links for end in range(1, len(parts) + 1))
+        found = "goes through a symbolic link" if linked else "is not in the catalog"
+        return f"{found}, expected a file inside the catalog"
+    return "is an empty file, expected a JPEG, PNG or WebP file" if source.sizes[image] == 0 else ""
+
+
+def _queries(source: Source, known: dict[str, Split] | None, problems: Problems) -> list[Query]:
     queries: list[Query] = []
     first: dict[str, int] = {}
-    for number, row in jsonl.rows(source, jsonl.QUERIES, problems):
-        if row is None:
+    for number, parsed in jsonl.read_lines(jsonl.QueryLine, source, jsonl.QUERIES, problems):
+        if parsed is None:
             continue
-        query = jsonl.query(row, known)
-        if query.id in first:
-            row.wrong("qid", f'"{query.id}" stands in line {first[query.id]} too', "each qid once")
-        elif query.id:
-            first[query.id] = number
-        if row.sound:
-            queries.append(query)
+        line, valid = parsed.line, not parsed.wrong
+        place = f"{jsonl.QUERIES}:{number}"
+        unknown = [id for id in line.rel if id not in known] if known is not None else []
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            found = f"judges the unknown product {preview(unknown[0])}{more}"
+            problems.add(place, f"rel: {found}, expected ids of {jsonl.PRODUCTS}")
+        duplicate = "qid" not in parsed.wrong and first.setdefault(line.qid, number) != number
+        if duplicate:
+            problems.add(place, f'qid: "{line.qid}" is the qid of line {first[line.qid]} too, expected unique qids')
+        if valid and not unknown and not duplicate:
+            heldout = line.heldout_combo
+            queries.append(Query(line.qid, line.text, line.split, line.rel, line.kind, line.lang, heldout))
     return queries
 
 
-def _clicks(source: Source, problems: Problems, products: list[Product], known: dict[str, int] | None) -> list[Click]:
+def _clicks(source: Source, known: dict[str, Split] | None, problems: Problems) -> list[Click]:
     clicks: list[Click] = []
-    for _, row in jsonl.rows(source, jsonl.CLICKS, problems):
-        if row is None:
+    for number, parsed in jsonl.read_lines(jsonl.ClickLine, source, jsonl.CLICKS, problems):
+        if parsed is None:
             continue
-        click = jsonl.click(row, products, known)
-        if row.sound:
-            clicks.append(click)
+        line, fault = parsed.line, ""
+        if known is not None and "product" not in parsed.wrong and known.get(line.product) != "train":
+            id, split = preview(line.product), known.get(line.product)
+            fault = f"found the unknown product {id}, expected an id of {jsonl.PRODUCTS}"
+            if split is not None:
+                fault = f'product {id} is in the split "{split}", expected a product of the split "train"'
+            problems.add(f"{jsonl.CLICKS}:{number}", f"product: {fault}")
+        if not parsed.wrong and not fault:
+            clicks.append(Click(line.query, line.product, line.lang))
     return clicks

@@ -1,4 +1,4 @@
-"""`Catalog.load`: what it reads, what it refuses, and how it says so."""
+"""`Catalog.load`: what it reads, what it rejects, and the error messages."""
 
 import dataclasses
 import json
@@ -40,23 +40,23 @@ def test_reads_a_folder_in_the_order_of_its_files(tmp_path: Path) -> None:
     assert [product.id for product in catalog.split_products("val")] == ["p3", "p8", "p13", "p18", "p23"]
     assert {query.split for query in catalog.split_queries("test")} == {"test"}
     assert catalog.index["p7"] == 7
-    first, untitled, unpictured = catalog.products[0], catalog.products[3], catalog.products[6]
+    first, untitled, without_image = catalog.products[0], catalog.products[3], catalog.products[6]
     assert (first.title, first.image, first.category) == ("red circle number 0", "images/p0.png", ("shapes", "circle"))
-    assert untitled.title == "" and unpictured.image is None
+    assert untitled.title == "" and without_image.image is None
     assert catalog.image_bytes(first) == (folder / "images/p0.png").read_bytes()
-    assert catalog.image_bytes(unpictured) is None
+    assert catalog.image_bytes(without_image) is None
     assert catalog.queries[0].rel == lines(folder, "queries.jsonl")[0]["rel"]
 
 
 @pytest.mark.parametrize("inside", ["", "mine/"])
-def test_a_zip_reads_as_its_folder_does(tmp_path: Path, inside: str) -> None:
+def test_a_zip_reads_like_its_folder(tmp_path: Path, inside: str) -> None:
     folder = write_catalog(tmp_path / "a" / inside / "tiny" if inside else tmp_path / "tiny")
     archive = zip_folder(folder.parent if inside else folder)
     of_folder, of_zip = Catalog.load(folder), Catalog.load(archive)
     assert of_zip.products == of_folder.products
     assert of_zip.queries == of_folder.queries and of_zip.clicks == of_folder.clicks
     assert of_zip.image_bytes(of_zip.products[1]) == of_folder.image_bytes(of_folder.products[1])
-    assert of_zip.digest == of_folder.digest  # "the same for a folder and a .zip of it"
+    assert of_zip.digest == of_folder.digest  # as the docstring states
 
 
 def test_products_alone_are_a_catalog(tmp_path: Path) -> None:
@@ -85,20 +85,20 @@ def test_attributes_are_the_named_keys_of_training_products_only(tmp_path: Path)
 
 
 @pytest.mark.parametrize("key", ["dropped", "tier", "sensitive", "group", "split", "title"])
-def test_some_keys_never_are_attributes(tmp_path: Path, key: str) -> None:
+def test_reserved_keys_cannot_be_attributes(tmp_path: Path, key: str) -> None:
     folder = write_catalog(tmp_path / "tiny")
     set_info(folder, attributes=["colour", key])
-    assert f'catalog.json: attributes: "{key}" never is an attribute' in message(folder)
+    assert f'catalog.json: attributes: "{key}" cannot be an attribute' in message(folder)
 
 
-def test_hide_title_leaves_no_title_anywhere(tmp_path: Path) -> None:
+def test_hide_title_removes_every_title(tmp_path: Path) -> None:
     folder = write_catalog(tmp_path / "tiny", missing=False)
     set_info(folder, hide_title=True)
     catalog = Catalog.load(folder)
     assert catalog.info.hide_title and {product.title for product in catalog.products} == {""}
 
 
-def test_hide_title_asks_for_an_image_of_every_product(tmp_path: Path) -> None:
+def test_hide_title_requires_an_image_for_every_product(tmp_path: Path) -> None:
     folder = write_catalog(tmp_path / "tiny", products=8)
     set_info(folder, hide_title=True)
     assert "products.jsonl:7: image: missing" in message(folder)
@@ -110,7 +110,7 @@ BAD_LINES = {
     "no split": ("products.jsonl", 2, {"split": ...}, 'split: missing, expected one of "train"'),
     "id is a number": ("products.jsonl", 3, {"id": 17}, "id: found 17, expected a string"),
     "id with a space": ("products.jsonl", 3, {"id": "a b"}, 'id: found "a b", expected a string'),
-    "id twice": ("products.jsonl", 5, {"id": "p0"}, 'id: "p0" stands in line 1 too, expected each id once'),
+    "id twice": ("products.jsonl", 5, {"id": "p0"}, 'id: "p0" is the id of line 1 too, expected unique ids'),
     "title is a list": ("products.jsonl", 1, {"title": ["red"]}, 'title: found ["red"], expected a string'),
     "title is half a pair": ("products.jsonl", 1, {"title": "\ud83d"}, "title: half of a surrogate pair"),
     "category is a string": ("products.jsonl", 1, {"category": "shoes"}, "category: found"),
@@ -123,23 +123,33 @@ BAD_LINES = {
         {"image": "images/no.png"},
         'image: "images/no.png" is not in the catalog',
     ),
-    "image leads out": (
+    "image outside the catalog": (
         "products.jsonl",
         1,
         {"image": "../p0.png"},
         "image: \"../p0.png\" has an empty, '.' or '..' part",
     ),
     "image is absolute": ("products.jsonl", 1, {"image": "/etc/passwd"}, 'image: "/etc/passwd" is absolute'),
-    "qid twice": ("queries.jsonl", 2, {"qid": "q0"}, 'qid: "q0" stands in line 1 too, expected each qid once'),
-    "query without text": ("queries.jsonl", 1, {"text": ""}, "text: empty or missing"),
+    "qid twice": ("queries.jsonl", 2, {"qid": "q0"}, 'qid: "q0" is the qid of line 1 too, expected unique qids'),
+    "query without text": ("queries.jsonl", 1, {"text": ""}, 'text: found "", expected a string that is not empty'),
     "unknown product": ("queries.jsonl", 1, {"rel": {"x": 3, "y": 1}}, 'judges the unknown product "x" and 1 more'),
-    "grade is a fraction": ("queries.jsonl", 1, {"rel": {"p4": 2.5}}, 'grade 2.5 of product "p4", expected an integer'),
-    "grade is negative": ("queries.jsonl", 1, {"rel": {"p4": -1}}, "grade -1 of product"),
-    "grade is true": ("queries.jsonl", 1, {"rel": {"p4": True}}, "grade true of product"),
+    "grade is a fraction": (
+        "queries.jsonl",
+        1,
+        {"rel": {"p4": 2.5}},
+        'rel: found {"p4": 2.5}, expected an object {product id: grade}, grades',
+    ),
+    "grade is negative": ("queries.jsonl", 1, {"rel": {"p4": -1}}, 'rel: found {"p4": -1}, expected an object'),
+    "grade is true": ("queries.jsonl", 1, {"rel": {"p4": True}}, 'rel: found {"p4": true}, expected an object'),
     "no judgements": ("queries.jsonl", 1, {"rel": ...}, "rel: missing, expected an object {product id: grade}"),
-    "click of nothing": ("clicks.jsonl", 1, {"product": "x"}, 'product: found the unknown product "x"'),
+    "click on an unknown product": ("clicks.jsonl", 1, {"product": "x"}, 'product: found the unknown product "x"'),
     "click on test": ("clicks.jsonl", 1, {"product": "p4"}, 'product "p4" is in the split "test"'),
-    "click without query": ("clicks.jsonl", 1, {"query": None}, "query: empty or missing"),
+    "click without query": (
+        "clicks.jsonl",
+        1,
+        {"query": None},
+        "query: found null, expected a string that is not empty",
+    ),
 }
 
 
@@ -147,7 +157,7 @@ BAD_LINES = {
 def test_one_problem_is_one_line_with_file_line_and_key(tmp_path: Path, case: str) -> None:
     name, number, change, expected = BAD_LINES[case]
     folder = write_catalog(tmp_path / "tiny")
-    (folder / "queries.jsonl").write_text("") if name == "products.jsonl" else None  # so that nothing follows from it
+    (folder / "queries.jsonl").write_text("") if name == "products.jsonl" else None  # the only problem
     (folder / "clicks.jsonl").write_text("") if name == "products.jsonl" else None
     rows = lines(folder, name)
     row = {**rows[number - 1], **change}
@@ -168,7 +178,7 @@ def test_one_problem_is_one_line_with_file_line_and_key(tmp_path: Path, case: st
         (b'{"qid": ' + b"1" * 5000 + b"}", "queries.jsonl:17: not readable"),
     ],
 )
-def test_a_broken_line_is_named_by_its_number(tmp_path: Path, line: bytes, expected: str) -> None:
+def test_an_invalid_line_is_reported_with_its_number(tmp_path: Path, line: bytes, expected: str) -> None:
     folder = write_catalog(tmp_path / "tiny", queries=20)
     rows = (folder / "queries.jsonl").read_bytes().splitlines()
     rows[16] = line
@@ -199,7 +209,7 @@ def test_all_problems_are_reported_together_up_to_a_limit(tmp_path: Path) -> Non
     rows = lines(folder, "clicks.jsonl")
     for row in rows[:25]:
         row["query"] = ""
-    rows[30]["product"] = "nobody"
+    rows[30]["product"] = "unknown"
     write_lines(folder / "clicks.jsonl", rows)
     text = message(folder).splitlines()
     assert text[0] == f"{folder}: 26 problems; the first 20:"
@@ -207,14 +217,14 @@ def test_all_problems_are_reported_together_up_to_a_limit(tmp_path: Path) -> Non
     assert text[20].strip().startswith("clicks.jsonl:20: query: ")
 
 
-def test_a_broken_product_line_does_not_make_its_judgements_wrong(tmp_path: Path) -> None:
+def test_an_invalid_product_line_does_not_invalidate_its_judgments(tmp_path: Path) -> None:
     folder = write_catalog(tmp_path / "tiny")
     rows = (folder / "products.jsonl").read_text().splitlines()
     (folder / "products.jsonl").write_text("\n".join([*rows[:4], "{", *rows[5:]]))
     assert message(folder).startswith(f"{folder}: products.jsonl:5: not JSON")
 
 
-def test_no_catalog_there(tmp_path: Path) -> None:
+def test_missing_catalogs(tmp_path: Path) -> None:
     assert "not found, expected a catalog folder or .zip" in message(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "products.jsonl: not found" in message(tmp_path / "empty")
@@ -223,7 +233,7 @@ def test_no_catalog_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_the_digest_changes_when_a_line_or_a_picture_does(tmp_path: Path, zipped: bool) -> None:
+def test_the_digest_changes_when_a_line_or_an_image_does(tmp_path: Path, zipped: bool) -> None:
     folder = write_catalog(tmp_path / "tiny")
 
     def digest() -> str:
@@ -231,10 +241,10 @@ def test_the_digest_changes_when_a_line_or_a_picture_does(tmp_path: Path, zipped
 
     before = digest()
     assert digest() == before
-    picture = folder / "images/p0.png"
-    data = bytearray(picture.read_bytes())
+    image = folder / "images/p0.png"
+    data = bytearray(image.read_bytes())
     data[-20] ^= 1  # same size, same time stamps or not
-    picture.write_bytes(bytes(data))
+    image.write_bytes(bytes(data))
     changed = digest()
     rows = (folder / "clicks.jsonl").read_text()
     (folder / "clicks.jsonl").write_text(rows.replace("red", "Red", 1))
@@ -242,7 +252,7 @@ def test_the_digest_changes_when_a_line_or_a_picture_does(tmp_path: Path, zipped
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_may_be_used_from_several_threads_and_pickled_into_other_processes(tmp_path: Path, zipped: bool) -> None:
+def test_may_be_used_by_several_threads_and_pickled_to_other_processes(tmp_path: Path, zipped: bool) -> None:
     path = write_catalog(tmp_path / "tiny", products=60, zipped=zipped)
     catalog = Catalog.load(path)
     expected = [catalog.image_bytes(product) for product in catalog.products]
@@ -257,11 +267,25 @@ def test_may_be_used_from_several_threads_and_pickled_into_other_processes(tmp_p
     assert int(child.stdout) == sum(len(data or b"") for data in expected)
 
 
-def test_a_forked_process_opens_the_zip_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_process_opens_its_own_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = Catalog.load(write_catalog(tmp_path / "tiny", zipped=True))
-    ours = catalog.source._archive()  # type: ignore[attr-defined]
-    assert catalog.source._archive() is ours  # type: ignore[attr-defined]
+    archive = catalog.source._archive()  # type: ignore[attr-defined]
+    assert catalog.source._archive() is archive  # type: ignore[attr-defined]
     monkeypatch.setattr(source_module.os, "getpid", lambda: -1)
-    assert catalog.source._archive() is not ours  # type: ignore[attr-defined]
-    ours.close()
+    assert catalog.source._archive() is not archive  # type: ignore[attr-defined]
+    archive.close()
     catalog.source._archive().close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("extra", ['"\\ud83d"', "[" * 300 + "]" * 300, "NaN"])
+def test_values_of_undeclared_keys_may_be_any_json(tmp_path: Path, extra: str) -> None:
+    write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": "shoe", "split": "test"}])
+    line = (tmp_path / "products.jsonl").read_text()
+    (tmp_path / "products.jsonl").write_text("\ufeff" + line.replace("}", f', "extra": {extra}}}'), encoding="utf-8")
+    assert Catalog.load(tmp_path).products[0].title == "shoe"
+
+
+def test_messages_can_always_be_printed(tmp_path: Path) -> None:
+    write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": "shoe", "split": "test"}])
+    set_info(tmp_path, gains=["\ud83d"])
+    assert "gains: found" in message(tmp_path).encode().decode()

@@ -25,7 +25,7 @@ from make_jax import __version__
 from make_jax.catalog import images, jsonl
 from make_jax.catalog.importers.rows import BadRow, Row
 from make_jax.catalog.importers.tables import Table
-from make_jax.catalog.progress import track
+from make_jax.catalog.reporting import track
 from make_jax.catalog.schema import Pool, Split
 from make_jax.errors import InputError
 from make_jax.files import sync_folder, write_durably

@@ -11,5 +11,5 @@ def imported(out: Path, name: str, source: Path, *options: str | Path) -> Catalo
     """The catalog that an import makes; it has no problem, pictures included."""
     assert main(["import", name, "--source", str(source), str(out), *map(str, options)]) == 0
     _, problems = check(out)
-    assert problems.texts == []
+    assert problems.messages == []
     return Catalog.load(out)

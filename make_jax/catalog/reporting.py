@@ -1,0 +1,62 @@
+"""What catalog commands report: the problems of a catalog, collected into one error, and a progress bar."""
+
+import json
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from make_jax.errors import InputError
+
+MAX_LISTED = 20  # problems that one error message lists
+
+T = TypeVar("T")
+
+
+class Problems:
+    """The problems of one catalog, in the order of detection.
+
+    `count` counts all of them; `messages` keeps the first `max_kept` (None: all): "file:line: key: found, expected".
+    """
+
+    def __init__(self, path: Path, max_kept: int | None = MAX_LISTED) -> None:
+        self.path = path
+        self.max_kept = max_kept
+        self.count = 0
+        self.messages: list[str] = []
+
+    def add(self, place: str, text: str) -> None:
+        """Adds one problem at `place` ("products.jsonl:17")."""
+        self.count += 1
+        if self.max_kept is None or len(self.messages) < self.max_kept:
+            self.messages.append(f"{place}: {text}")
+
+    def raise_if_any(self) -> None:
+        """Raises InputError: one line for one problem, otherwise a summary line and one line a problem."""
+        if self.count == 0:
+            return
+        if self.count == 1:
+            raise InputError(f"{self.path}: {self.messages[0]}")
+        first = f"; the first {len(self.messages)}" if len(self.messages) < self.count else ""
+        raise InputError("\n  ".join([f"{self.path}: {self.count} problems{first}:", *self.messages]))
+
+
+def preview(value: Any) -> str:
+    """A value as JSON, cut to a length that fits into a message; half of a surrogate pair is escaped."""
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def track(items: Iterable[T], total: int | None, description: str) -> Generator[T, None, None]:
+    """Yields the items and shows a progress bar on stderr; `total` is None if unknown.
+
+    rich.progress.track shows no count of items while the total is unknown, hence the columns here.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)
