@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from make_jax.objectives.contrastive import contrastive_loss
-from make_jax.objectives.pairs import Rows
+from make_jax.objectives.false_negatives import ContrastiveInputs
 from make_jax.runs.mesh import BATCH_AXES
 
 WIDTH = 512
@@ -28,7 +28,7 @@ def specs(batch: int, keywords: int, mesh: Mesh | None = None) -> Arrays:
     vectors = {name: spec(jnp.float32, batch, WIDTH) for name in ("queries", "products")}
     ids = {name: spec(jnp.int32, batch) for name in ("query_ids", "product_ids")}
     bits = {name: spec(jnp.uint32, batch, words) for name in ("asked", "held") if words}
-    return {**vectors, **ids, **bits, "weights": spec(jnp.float32, batch), "log_scale": spec(jnp.float32)}
+    return {**vectors, **ids, **bits, "weights": spec(jnp.float32, batch), "log_logit_scale": spec(jnp.float32)}
 
 
 def arrays(batch: int, keywords: int) -> Arrays:
@@ -51,9 +51,9 @@ def arrays(batch: int, keywords: int) -> Arrays:
     return {name: jnp.asarray(value) for name, value in made.items()}
 
 
-def clip_loss(queries: Any, products: Any, log_scale: Any) -> Any:
+def clip_loss(queries: Any, products: Any, log_logit_scale: Any) -> Any:
     """The form of open_clip's ClipLoss with local_loss and gather_with_grad, written in JAX: a matrix a direction."""
-    scale, rows = jnp.exp(log_scale), queries.shape[0]
+    scale, rows = jnp.exp(log_logit_scale), queries.shape[0]
     here = jax.lax.axis_index(BATCH_AXES) * rows + jnp.arange(rows)
 
     def one_way(mine: Any, others: Any) -> Any:
@@ -64,16 +64,23 @@ def clip_loss(queries: Any, products: Any, log_scale: Any) -> Any:
 
 
 def value_and_gradient(form: Any, tile: int, mesh: Mesh | None = None, margin: float = MARGIN) -> Any:
-    """A jitted function of `arrays`: ((loss, metrics), gradients by queries, products and log_scale)."""
+    """A jitted function of `arrays`: ((loss, metrics), gradients by queries, products and log_logit_scale)."""
     axis = None if mesh is None else BATCH_AXES
 
     def local(a: Arrays) -> Any:
         if form == "open_clip":
-            return clip_loss(a["queries"], a["products"], a["log_scale"]), {}
-        queries = Rows(a["queries"], a["query_ids"], a.get("asked"))
-        products = Rows(a["products"], a["product_ids"], a.get("held"))
+            return clip_loss(a["queries"], a["products"], a["log_logit_scale"]), {}
+        queries = ContrastiveInputs(a["queries"], a["query_ids"], a.get("asked"))
+        products = ContrastiveInputs(a["products"], a["product_ids"], a.get("held"))
         return contrastive_loss(
-            queries, products, a["log_scale"], weights=a["weights"], margin=margin, form=form, tile=tile, axis=axis
+            queries,
+            products,
+            a["log_logit_scale"],
+            weights=a["weights"],
+            margin=margin,
+            form=form,
+            tile=tile,
+            axis=axis,
         )
 
     def loss(learnt: Arrays, told: Arrays) -> Any:
@@ -81,11 +88,11 @@ def value_and_gradient(form: Any, tile: int, mesh: Mesh | None = None, margin: f
         if mesh is None:
             return local(a)
         rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
-        split = {name: whole if name == "log_scale" else rows for name in a}
+        split = {name: whole if name == "log_logit_scale" else rows for name in a}
         return jax.shard_map(local, mesh=mesh, in_specs=(split,), out_specs=whole, check_vma=True)(a)
 
     def function(a: Arrays) -> Any:
-        learnt = {name: a[name] for name in ("queries", "products", "log_scale")}
+        learnt = {name: a[name] for name in ("queries", "products", "log_logit_scale")}
         told = {name: value for name, value in a.items() if name not in learnt}
         return jax.value_and_grad(loss, has_aux=True)(learnt, told)
 

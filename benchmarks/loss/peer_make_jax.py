@@ -31,12 +31,12 @@ def main() -> None:
     rows = batch // processes
     numbers = np.arange(rank * rows, (rank + 1) * rows, dtype=np.int32)
     local = {"queries": queries, "products": products, "query_ids": numbers, "product_ids": numbers}
-    local |= {"weights": np.ones(rows, np.float32), "log_scale": np.float32(np.log(20.0))}
+    local |= {"weights": np.ones(rows, np.float32), "log_logit_scale": np.float32(np.log(20.0))}
 
     def place(name: str, x: Any) -> Any:
         if mesh is None:
             return jax.numpy.asarray(x)
-        sharding = replicated_sharding(mesh) if name == "log_scale" else batch_sharding(mesh)
+        sharding = replicated_sharding(mesh) if name == "log_logit_scale" else batch_sharding(mesh)
         return jax.make_array_from_process_local_data(sharding, x)
 
     arrays = {name: place(name, x) for name, x in local.items()}

@@ -183,7 +183,7 @@ def compare_gradients(rows: int = 512, micro: int = 16, dropout: float = 0.1) ->
         vectors = jax.tree.map(lambda x: x.reshape(rows, -1), vectors)
         means = jax.tree.map(lambda x: x.sum(axis=0), means)
         placed = jax.tree.map(jax.numpy.asarray, batch)
-        return total_loss(plain, vectors, means, placed, None, params["log_scale"], params["bias"], None)[0]
+        return total_loss(plain, vectors, means, placed, params["log_logit_scale"], params["logit_bias"], None)[0]
 
     expected_loss, expected = jax.device_get(jax.jit(jax.value_and_grad(loss_of))(params))
     gradient = make_gradient(model, config, mesh, params, jax.tree.map(lambda _: 1.0, params))

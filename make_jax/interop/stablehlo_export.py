@@ -39,10 +39,10 @@ def write(folder: Path, params: Params, served: ModelBundle) -> None:
 
     def query(query_tokens: jax.Array, query_mask: jax.Array, query_keywords: jax.Array) -> Any:
         packed = _pack(query_keywords, words)
-        return make.apply(variables, query_tokens, query_mask, packed, method=Make.encode_query)
+        return make.apply(variables, query_tokens, query_mask, packed, method=Make.query_embedding)
 
     def product(*inputs: jax.Array) -> Any:
-        made: Any = make.apply(variables, *inputs, method=Make.encode_product)
+        made: Any = make.apply(variables, *inputs, method=Make.product_embedding)
         return made.vectors, made.weights
 
     queries, products = served.queries([""]), served.products([""], [None])

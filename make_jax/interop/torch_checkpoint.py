@@ -104,7 +104,7 @@ def tensor_mapping(model: ModelConfig, keywords: int) -> list[ParamMapping]:
         table.append(_param("keyword_evidence/known", 1))
         for name in ("title", "image") if dual_encoder else ("product",):
             table += [*_dense(f"keyword_evidence/{name}/hidden"), *_dense(f"keyword_evidence/{name}/predict")]
-    return [*table, _param("log_scale", 0), _param("bias", 0)]
+    return [*table, _param("log_logit_scale", 0), _param("logit_bias", 0)]
 
 
 def to_tensors(table: list[ParamMapping], read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:

@@ -106,15 +106,15 @@ class MakeModel(PreTrainedModel):
         if self.n:
             names = ["title", "image"] if self.two else ["product"]
             self.keyword_evidence = KeywordEvidence(m.embedding_dim, self.n, names, config)
-        self.log_scale = nn.Parameter(torch.zeros(()))
-        self.bias = nn.Parameter(torch.zeros(()))  # of the sigmoid loss
+        self.log_logit_scale = nn.Parameter(torch.zeros(()))
+        self.logit_bias = nn.Parameter(torch.zeros(()))  # of the sigmoid loss
         self.post_init()
 
     def forward(self, query: Mapping[str, Tensor], product: Mapping[str, Tensor]) -> Tensor:
         """Logits [B, B] of every query with every product, as the contrast of training reads them: scale * cosine,
         without keyword evidence, whose heads are fitted when the encoders are done."""
         q = self.read_query(query["query_tokens"], query["query_mask"])
-        return self.log_scale.exp() * q @ self.read_product(**product).vectors.T
+        return self.log_logit_scale.exp() * q @ self.read_product(**product).vectors.T
 
     def encode_query(self, query_tokens: Tensor, query_mask: Tensor, query_keywords: Tensor | None = None) -> Tensor:
         """Query vectors for search [B, E + n].

@@ -9,7 +9,7 @@ from make_jax.config import ImageConfig
 from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, PreNormLayer, layer_norm
 
 
-def normalise(
+def normalize_pixels(
     image: UInt8[Array, "B H W 3"], mean: tuple[float, ...], std: tuple[float, ...], dtype: DTypeLike
 ) -> Float[Array, "B H W 3"]:
     """Pixels as (value / 255 - mean) / std: done on device, so that a quarter of the bytes cross to it."""
@@ -47,7 +47,7 @@ class ImageEncoder(nn.Module):
         substitute: Float[Array, "D"] | None = None,
     ) -> Float[Array, "B T D"]:
         c = self.config
-        x = patches(normalise(image, self.mean, self.std, self.dtype), c.patch_size)
+        x = patches(normalize_pixels(image, self.mean, self.std, self.dtype), c.patch_size)
         x = nn.Dense(c.width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="patch")(x)
         if hidden is not None:
             assert substitute is not None

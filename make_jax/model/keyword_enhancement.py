@@ -22,7 +22,7 @@ from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT
 RARE = -4.0  # first bias of the logits: a product has few of all keywords
 
 
-class Enhanced(NamedTuple):
+class EnhancedQuery(NamedTuple):
     """A query after enrichment."""
 
     pooled: Float[Array, "B D"]  # h'
@@ -36,7 +36,7 @@ class KeywordEnhancement(nn.Module):
     keywords: int
 
     @nn.compact
-    def __call__(self, pooled: Float[Array, "B D"]) -> Enhanced:
+    def __call__(self, pooled: Float[Array, "B D"]) -> EnhancedQuery:
         rare = nn.initializers.constant(RARE)
         logits = nn.Dense(self.keywords, kernel_init=KERNEL_INIT, bias_init=rare, name="predict")(pooled)
         probabilities = jax.nn.sigmoid(logits)
@@ -44,4 +44,4 @@ class KeywordEnhancement(nn.Module):
         expected = probabilities @ embeddings / jnp.maximum(jnp.sum(probabilities, axis=-1, keepdims=True), 1.0)
         gate = nn.Dense(1, kernel_init=KERNEL_INIT, name="gate")(jnp.concatenate([pooled, expected], axis=-1))
         gate = jax.nn.sigmoid(gate)
-        return Enhanced(pooled + gate * expected, logits, gate[:, 0])
+        return EnhancedQuery(pooled + gate * expected, logits, gate[:, 0])

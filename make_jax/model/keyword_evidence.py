@@ -28,21 +28,21 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, UInt32
 
-from make_jax.model.transformer import KERNEL_INIT, unit
+from make_jax.model.transformer import KERNEL_INIT, l2_normalize
 
 EPS = 0.01
 RIVAL = 0.25  # as LENGTH and s, chosen on validation: docs/study.md
 LENGTH = 9.0
 
 
-class Direction(NamedTuple):
+class ModalityEmbedding(NamedTuple):
     """What a head reads."""
 
     vectors: Float[Array, "B E"]
     present: Bool[Array, "B"]  # whether the product has the modality
 
 
-class Shown(NamedTuple):
+class KeywordScores(NamedTuple):
     """What a product shows of keywords."""
 
     evidence: Float[Array, "B n"]  # c / LENGTH
@@ -58,7 +58,7 @@ class KeywordHead(nn.Module):
     def __call__(self, direction: Float[Array, "B E"]) -> Float[Array, "B n"]:
         width = direction.shape[-1]
         # A direction's numbers are about 1/sqrt(E); dense layers start for numbers about 1.
-        x = nn.gelu(nn.Dense(2 * width, kernel_init=KERNEL_INIT, name="hidden")(unit(direction) * width**0.5))
+        x = nn.gelu(nn.Dense(2 * width, kernel_init=KERNEL_INIT, name="hidden")(l2_normalize(direction) * width**0.5))
         return nn.Dense(self.keywords, kernel_init=nn.initializers.zeros, name="predict")(x)
 
 
@@ -70,8 +70,8 @@ class KeywordEvidence(nn.Module):
 
     @nn.compact
     def __call__(
-        self, directions: Mapping[str, Direction], weights: Mapping[str, Float[Array, "B"]] | None = None
-    ) -> Shown:
+        self, directions: Mapping[str, ModalityEmbedding], weights: Mapping[str, Float[Array, "B"]] | None = None
+    ) -> KeywordScores:
         """`directions` by name of their modality. With `weights` those are taken for every keyword."""
         known = self.param("known", nn.initializers.zeros, (self.keywords,))[None]  # z_0
         logits, says = {}, {}
@@ -87,7 +87,9 @@ class KeywordEvidence(nn.Module):
         likely = jax.nn.sigmoid(self._beside_rivals(jnp.where(total > 0, joined, known), known))
         evidence = jnp.log1p(likely / EPS) / float(np.log1p(1 / EPS) * LENGTH)
         expected = jnp.sum(likely, axis=-1)
-        return Shown(evidence, {name: jnp.sum(share * likely, axis=-1) / expected for name, share in shares.items()})
+        return KeywordScores(
+            evidence, {name: jnp.sum(share * likely, axis=-1) / expected for name, share in shares.items()}
+        )
 
     def _beside_rivals(self, logits: Float[Array, "B n"], known: Float[Array, "1 n"]) -> Float[Array, "B n"]:
         """z' from z. A product of which nothing is known has z_0 before and after."""
@@ -97,18 +99,20 @@ class KeywordEvidence(nn.Module):
         return logits - RIVAL * (strongest - raised).T
 
 
-def asked(keywords: UInt32[Array, "B words"], count: int) -> Float[Array, "B n"]:
+def query_keyword_vector(keywords: UInt32[Array, "B words"], count: int) -> Float[Array, "B n"]:
     """a / max(1, |a|) of packed sets: the same for each keyword that the query holds."""
-    sets = unpack(keywords, count)
+    sets = unpack_keywords(keywords, count)
     return sets * jax.lax.rsqrt(jnp.maximum(jnp.sum(sets, axis=-1, keepdims=True), 1.0))
 
 
-def with_evidence(direction: Float[Array, "B E"], evidence: Float[Array, "B n"], scale: float) -> Float[Array, "B Z"]:
+def concat_keyword_scores(
+    direction: Float[Array, "B E"], evidence: Float[Array, "B n"], scale: float
+) -> Float[Array, "B Z"]:
     """[l2(direction) ; scale * evidence], Z = E + n dimensions, not of unit length."""
-    return jnp.concatenate([unit(direction), scale * evidence], axis=-1)
+    return jnp.concatenate([l2_normalize(direction), scale * evidence], axis=-1)
 
 
-def unpack(keywords: UInt32[Array, "B words"], count: int) -> Float[Array, "B count"]:
+def unpack_keywords(keywords: UInt32[Array, "B words"], count: int) -> Float[Array, "B count"]:
     """The first `count` keywords of packed sets (`catalog/keywords.py`) as zeros and ones."""
     number = jnp.arange(count)
     bits = jax.lax.shift_right_logical(keywords[:, number // 32], (number % 32).astype(jnp.uint32)[None, :])

@@ -26,16 +26,21 @@ from make_jax.config import InputsConfig, ModelConfig
 from make_jax.inputs.masking import max_masked_tokens, num_masked_patches
 from make_jax.model.image import ImageEncoder
 from make_jax.model.keyword_enhancement import KeywordEnhancement
-from make_jax.model.keyword_evidence import Direction, KeywordEvidence, asked, with_evidence
+from make_jax.model.keyword_evidence import (
+    KeywordEvidence,
+    ModalityEmbedding,
+    concat_keyword_scores,
+    query_keyword_vector,
+)
 from make_jax.model.masked import PatchHead, PredictedPatches, PredictedTokens, TokenHead, word_table
-from make_jax.model.matching import MatchingEncoder, What
-from make_jax.model.modal_adaptation import Adapted, ModalAdaptation, ProductStates
+from make_jax.model.matching import MatchingEncoder, MatchTarget
+from make_jax.model.modal_adaptation import FusedProduct, ModalAdaptation, ProductStates
 from make_jax.model.single_stream import SingleStream
 from make_jax.model.text import TextEncoder
-from make_jax.model.transformer import KERNEL_INIT, pool, unit
+from make_jax.model.transformer import KERNEL_INIT, l2_normalize, pool
 
 
-class EncodedQuery(NamedTuple):
+class QueryOutputs(NamedTuple):
     """A query, and what else reading it gave."""
 
     vectors: Float[Array, "B E"]
@@ -47,9 +52,9 @@ class EncodedQuery(NamedTuple):
 class Make(nn.Module):
     """The whole model as a Flax Linen module: `init` and `apply` on plain parameter trees.
 
-    `apply(variables, batch)` gives what training needs; `encode_query` and `encode_product` (with `method=`) give
-    vectors for search, `read_query` and `read_product` all else that reading them gives; `match` says of the states of
-    both whether they match; `predict_query`, `predict_title` and `predict_patches` what masked modelling asks for.
+    `apply(variables, batch)` returns the training outputs. With `method=`: `query_embedding` and `product_embedding`
+    return search embeddings, `query_outputs` and `product_outputs` the encoders' outputs, `match` matching logits,
+    `predict_query`, `predict_title` and `predict_patches` the predictions of masked modeling.
     """
 
     config: ModelConfig
@@ -96,8 +101,10 @@ class Make(nn.Module):
         if c.mpm != "none" and modalities != "title" and not c.adaptation.single_stream:
             hidden = num_masked_patches(i, self._patches)
             self.patch_head = PatchHead(c.mpm, c.image.width, c.image.patch_size, hidden)
-        self.log_scale = self.param("log_scale", nn.initializers.constant(jnp.log(c.initial_logit_scale)), ())
-        self.bias = self.param("bias", nn.initializers.constant(-c.initial_logit_scale), ())  # of the sigmoid loss
+        self.log_logit_scale = self.param("log_logit_scale", nn.initializers.constant(jnp.log(c.initial_logit_scale)), ())
+        self.logit_bias = self.param(
+            "logit_bias", nn.initializers.constant(-c.initial_logit_scale), ()
+        )  # of the sigmoid loss
 
     @property
     def enriched(self) -> bool:
@@ -114,25 +121,27 @@ class Make(nn.Module):
         """E + n, dimensions of the vectors of search."""
         return self.config.embedding_dim + self.evidence
 
-    def read_query(self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], train: bool = False) -> EncodedQuery:
+    def query_outputs(self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], train: bool = False) -> QueryOutputs:
         """q = l2(W_q h'), h' = pool(H_q) + g e: query vectors, token states and predicted keywords [ours]."""
         states = self.query_encoder(tokens, mask, train)
         pooled = pool(states, mask, self.config.pooling)
         logits = gate = None
         if self.enriched:
             pooled, logits, gate = self.enhancement(pooled)
-        return EncodedQuery(self._unit(self.query_projection(pooled)), states, logits, gate)
+        return QueryOutputs(self._normalized(self.query_projection(pooled)), states, logits, gate)
 
-    def encode_query(
+    def query_embedding(
         self, tokens: Int[Array, "B Lq"], mask: Bool[Array, "B Lq"], keywords: UInt32[Array, "B words"]
     ) -> Float[Array, "B width"]:
-        """Query vectors for search, of unit length unless the config says otherwise; `keywords`: its own, packed."""
-        vectors = self.read_query(tokens, mask).vectors
+        """Search embeddings of queries, of unit length by default; `keywords`: those of the query, packed."""
+        vectors = self.query_outputs(tokens, mask).vectors
         if not self.evidence:
             return vectors
-        return self._unit(with_evidence(vectors, asked(keywords, self.evidence), self.config.keyword_scale))
+        return self._normalized(
+            concat_keyword_scores(vectors, query_keyword_vector(keywords, self.evidence), self.config.keyword_scale)
+        )
 
-    def read_product(
+    def product_outputs(
         self,
         title_tokens: Int[Array, "B Lt"],
         title_mask: Bool[Array, "B Lt"],
@@ -140,7 +149,7 @@ class Make(nn.Module):
         has_title: Bool[Array, "B"],
         has_image: Bool[Array, "B"],
         train: bool = False,
-    ) -> tuple[Adapted, ProductStates]:
+    ) -> tuple[FusedProduct, ProductStates]:
         """Product vectors with the weight of title and image in each, and the states of tokens and patches."""
         modalities = self.config.adaptation.modalities
         if self.config.adaptation.single_stream:
@@ -148,7 +157,7 @@ class Make(nn.Module):
             return adapted, states
         title = image_states = None
         if modalities != "image":
-            title = self.read_title(title_tokens, title_mask, train)
+            title = self.title_states(title_tokens, title_mask, train)
         if modalities != "title":
             image_states = self.image_encoder(image, train)
         states = ProductStates(
@@ -167,19 +176,19 @@ class Make(nn.Module):
             return self._one_modality(image_states[:, start:], there, (0.0, 1.0)), states
         return self.adaptation(title, title_mask, image_states, has_title, has_image, train), states
 
-    def encode_product(
+    def product_embedding(
         self,
         title_tokens: Int[Array, "B Lt"],
         title_mask: Bool[Array, "B Lt"],
         image: UInt8[Array, "B H W 3"],
         has_title: Bool[Array, "B"],
         has_image: Bool[Array, "B"],
-    ) -> Adapted:
-        """Product vectors for search, of unit length unless the config says otherwise, and the modal weights."""
-        adapted, _ = self.read_product(title_tokens, title_mask, image, has_title, has_image)
+    ) -> FusedProduct:
+        """Search embeddings of products, of unit length by default, and the weights of title and image."""
+        adapted, _ = self.product_outputs(title_tokens, title_mask, image, has_title, has_image)
         if not self.evidence:
             return adapted
-        directions = self._directions(adapted, has_title, has_image)
+        directions = self._modality_embeddings(adapted, has_title, has_image)
         confident = self.config.adaptation.weights == "per_keyword" and "product" not in directions
         weights = adapted.weights
         if confident:
@@ -189,33 +198,33 @@ class Make(nn.Module):
             shown = self.keyword_evidence(directions)
         else:
             shown = self.keyword_evidence(directions, {"title": weights[:, 0], "image": weights[:, 1]})
-        vectors = self._unit(with_evidence(adapted.vectors, shown.evidence, self.config.keyword_scale))
+        vectors = self._normalized(concat_keyword_scores(adapted.vectors, shown.evidence, self.config.keyword_scale))
         return adapted._replace(vectors=vectors, weights=weights)
 
-    def directions(
+    def modality_embeddings(
         self,
         title_tokens: Int[Array, "B Lt"],
         title_mask: Bool[Array, "B Lt"],
         image: UInt8[Array, "B H W 3"],
         has_title: Bool[Array, "B"],
         has_image: Bool[Array, "B"],
-    ) -> dict[str, Direction]:
+    ) -> dict[str, ModalityEmbedding]:
         """What keyword evidence reads, by name of the modality."""
-        adapted, _ = self.read_product(title_tokens, title_mask, image, has_title, has_image)
-        return self._directions(adapted, has_title, has_image)
+        adapted, _ = self.product_outputs(title_tokens, title_mask, image, has_title, has_image)
+        return self._modality_embeddings(adapted, has_title, has_image)
 
     def match(
         self,
         query_states: Float[Array, "B Lq D"],
         query_mask: Bool[Array, "B Lq"],
         product: ProductStates,
-        what: What,
+        what: MatchTarget,
         train: bool = False,
     ) -> Float[Array, "B"]:
         """Logits that query i matches product i, or its image alone, from the states that `read_*` gave of both."""
         return self.matching(query_states, query_mask, product, what, train)
 
-    def read_title(
+    def title_states(
         self, tokens: Int[Array, "B Lt"], mask: Bool[Array, "B Lt"], train: bool = False
     ) -> Float[Array, "B Lt D"]:
         """Title token states, by the title's encoder or by the one that it shares with the query."""
@@ -238,7 +247,7 @@ class Make(nn.Module):
         states: ProductStates,
         train: bool = False,
     ) -> PredictedTokens:
-        """What stands at the hidden tokens of titles, given the picture [blog]; `states`: those of `read_product`."""
+        """Logits of the masked title tokens, given the image [blog]; `states`: those of `product_outputs`."""
         if self.config.adaptation.single_stream:  # reads titles and pictures together in any case
             _, masked = self.product_encoder(tokens, mask, image, has_title, has_image, train)
             assert masked.title is not None
@@ -255,8 +264,8 @@ class Make(nn.Module):
 
     def __call__(self, batch: Mapping[str, Array], train: bool = False) -> "Outputs":
         """What the objectives read, of a batch as `inputs/batch.py` describes it."""
-        query = self.read_query(batch["query_tokens"], batch["query_mask"], train)
-        product, states = self.read_product(
+        query = self.query_outputs(batch["query_tokens"], batch["query_mask"], train)
+        product, states = self.product_outputs(
             batch["title_tokens"],
             batch["title_mask"],
             batch["image"],
@@ -266,17 +275,17 @@ class Make(nn.Module):
         )
         swap = None
         if "swap_tokens" in batch:
-            swap = self.read_query(batch["swap_tokens"], batch["swap_mask"], train)
+            swap = self.query_outputs(batch["swap_tokens"], batch["swap_mask"], train)
         if self.is_initializing():
-            self._make_heads(batch, query, product, states)
-        return Outputs(query, swap, product, states, self.log_scale, self.bias)
+            self._initialize_heads(batch, query, product, states)
+        return Outputs(query, swap, product, states, self.log_logit_scale, self.logit_bias)
 
-    def _make_heads(
-        self, batch: Mapping[str, Array], query: EncodedQuery, product: Adapted, states: ProductStates
+    def _initialize_heads(
+        self, batch: Mapping[str, Array], query: QueryOutputs, product: FusedProduct, states: ProductStates
     ) -> None:
         """Calls what only search and some objectives call, so that it gets parameters."""
         if self.evidence:
-            self.keyword_evidence(self._directions(product, batch["has_title"], batch["has_image"]))
+            self.keyword_evidence(self._modality_embeddings(product, batch["has_title"], batch["has_image"]))
         c, title = self.config, (batch["title_tokens"], batch["title_mask"], batch["title_tokens"])
         if c.mlm:
             self.predict_query(batch["query_tokens"], batch["query_mask"], batch["query_tokens"])
@@ -289,12 +298,15 @@ class Make(nn.Module):
         if hasattr(self, "patch_head"):
             self.predict_patches(batch["image"], states.image_mask)
 
-    def _directions(
-        self, adapted: Adapted, has_title: Bool[Array, "B"], has_image: Bool[Array, "B"]
-    ) -> dict[str, Direction]:
+    def _modality_embeddings(
+        self, adapted: FusedProduct, has_title: Bool[Array, "B"], has_image: Bool[Array, "B"]
+    ) -> dict[str, ModalityEmbedding]:
         if adapted.title is None or adapted.image is None:
-            return {"product": Direction(adapted.vectors, jnp.any(adapted.weights > 0, axis=-1))}
-        return {"title": Direction(adapted.title, has_title), "image": Direction(adapted.image, has_image)}
+            return {"product": ModalityEmbedding(adapted.vectors, jnp.any(adapted.weights > 0, axis=-1))}
+        return {
+            "title": ModalityEmbedding(adapted.title, has_title),
+            "image": ModalityEmbedding(adapted.image, has_image),
+        }
 
     @property
     def _title_encoder(self) -> TextEncoder:
@@ -307,12 +319,12 @@ class Make(nn.Module):
 
     def _one_modality(
         self, states: Float[Array, "B L D"], mask: Bool[Array, "B L"], weights: tuple[float, float]
-    ) -> Adapted:
-        vectors = self._unit(self.product_projection(pool(states, mask, self.config.pooling)))
-        return Adapted(vectors, jnp.broadcast_to(jnp.asarray(weights, jnp.float32), (vectors.shape[0], 2)))
+    ) -> FusedProduct:
+        vectors = self._normalized(self.product_projection(pool(states, mask, self.config.pooling)))
+        return FusedProduct(vectors, jnp.broadcast_to(jnp.asarray(weights, jnp.float32), (vectors.shape[0], 2)))
 
-    def _unit(self, vectors: Float[Array, "B E"]) -> Float[Array, "B E"]:
-        return unit(vectors) if self.config.l2_normalize else vectors
+    def _normalized(self, vectors: Float[Array, "B E"]) -> Float[Array, "B E"]:
+        return l2_normalize(vectors) if self.config.l2_normalize else vectors
 
 
 # Calls a method of Make, given with its arguments, with the parameters of a step in training mode.
@@ -322,9 +334,9 @@ Apply = Callable[..., Any]
 class Outputs(NamedTuple):
     """What a training batch becomes: all that the objectives read."""
 
-    query: EncodedQuery
-    swap: EncodedQuery | None  # the queries with one keyword replaced, where the batch has them
-    product: Adapted
+    query: QueryOutputs
+    swap: QueryOutputs | None  # the queries with one keyword replaced, where the batch has them
+    product: FusedProduct
     states: ProductStates
-    log_scale: Float[Array, ""]
-    bias: Float[Array, ""]
+    log_logit_scale: Float[Array, ""]
+    logit_bias: Float[Array, ""]

@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from make_jax.config import TextConfig
 from make_jax.model.gelu import exact_gelu
 from make_jax.model.image import patches
-from make_jax.model.transformer import BERT_INIT, EMBEDDING_INIT, KERNEL_INIT, PreNormLayer, layer_norm, unit
+from make_jax.model.transformer import BERT_INIT, EMBEDDING_INIT, KERNEL_INIT, PreNormLayer, l2_normalize, layer_norm
 
 FLAT = 0.02  # a patch whose pixels deviate less than this share of their range shows nothing: white background
 
@@ -109,7 +109,7 @@ class PatchHead(nn.Module):
         predictions = self.predict(at(states, places).astype(jnp.float32))
         if self.kind == "regression":
             return PredictedPatches(predictions, None, pixels, there)
-        return PredictedPatches(unit(predictions), unit(self.target(pixels)), pixels, there)
+        return PredictedPatches(l2_normalize(predictions), l2_normalize(self.target(pixels)), pixels, there)
 
 
 def first_true(mask: Bool[Array, "B L"], count: int) -> Int[Array, "B m"]:

@@ -34,7 +34,7 @@ from make_jax.model.transformer import (
     masked_mean,
 )
 
-What = Literal["item", "image"]  # which of the two questions is asked: does the product match, does its image?
+MatchTarget = Literal["item", "image"]  # which of the two questions is asked: does the product match, does its image?
 
 
 class MatchingEncoder(nn.Module):
@@ -49,7 +49,7 @@ class MatchingEncoder(nn.Module):
         query_states: Float[Array, "B Lq Dq"],
         query_mask: Bool[Array, "B Lq"],
         product: ProductStates,
-        what: What = "item",
+        what: MatchTarget = "item",
         train: bool = False,
     ) -> Float[Array, "B"]:
         c, m = self.config, self.config.matching
@@ -62,7 +62,7 @@ class MatchingEncoder(nn.Module):
         pooled = masked_mean(layer_norm(c.query.layer_norm_eps, self.dtype, "norm")(x), query_mask)
         return nn.Dense(1, kernel_init=KERNEL_INIT, name=f"{what}_head")(pooled)[:, 0]  # float32: it decides the order
 
-    def _context(self, product: ProductStates, what: What) -> tuple[Float[Array, "B M D"], Bool[Array, "B M"]]:
+    def _context(self, product: ProductStates, what: MatchTarget) -> tuple[Float[Array, "B M D"], Bool[Array, "B M"]]:
         """C and its mask."""
         width = self.config.matching.width
         kinds = self.param("type", EMBEDDING_INIT, (2, width), jnp.float32).astype(self.dtype)

@@ -12,9 +12,9 @@ The weights come in three forms:
     per_keyword one half each here, and one for each keyword of the product in model/keyword_evidence.py
 
 By `per_keyword` the title can tell the type of a product and the picture its colour. The weights see the product only,
-never the query, so product vectors can be computed ahead of time. The two directions have unit length before they are
-weighted, so that the weights mean what they say. A modality that is missing has weight exactly 0, its content cannot
-reach p, and no gradient enters its encoder from that row.
+never the query, so product vectors can be computed ahead of time. The two directions have unit length before they
+are weighted. A modality that is missing has weight exactly 0, its content cannot reach p, and no gradient enters its
+encoder from that row.
 """
 
 from typing import NamedTuple
@@ -26,13 +26,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from make_jax.config import ModelConfig
-from make_jax.model.transformer import KERNEL_INIT, MASKED, PreNormLayer, pool, unit
+from make_jax.model.transformer import KERNEL_INIT, MASKED, PreNormLayer, l2_normalize, pool
 
 
-class Adapted(NamedTuple):
+class FusedProduct(NamedTuple):
     """A product after Modal Adaptation."""
 
-    vectors: Float[Array, "B E"]  # p, unit length
+    vectors: Float[Array, "B E"]  # p, l2_normalize length
     weights: Float[Array, "B 2"]  # (w_t, w_v), sum 1; a missing modality has 0
     title: Float[Array, "B E"] | None = None  # l2(W_t t), where the two modalities have a direction each
     image: Float[Array, "B E"] | None = None  # l2(W_v v)
@@ -62,7 +62,7 @@ class ModalAdaptation(nn.Module):
         has_title: Bool[Array, "B"],
         has_image: Bool[Array, "B"],
         train: bool = False,
-    ) -> Adapted:
+    ) -> FusedProduct:
         c, a = self.config, self.config.adaptation
         title_mask = title_mask & has_title[:, None]
         image_mask = jnp.broadcast_to(has_image[:, None], image_states.shape[:2])
@@ -81,12 +81,12 @@ class ModalAdaptation(nn.Module):
         title = pool(title_states, title_mask, c.pooling)
         patches = slice(c.image.class_tokens if c.pooling == "mean" else 0, None)  # class tokens are no patches
         image = pool(image_states[:, patches], image_mask[:, patches], c.pooling)
-        title_direction = unit(self._dense(c.embedding_dim, "title_projection")(title))
-        image_direction = unit(self._dense(c.embedding_dim, "image_projection")(image))
+        title_direction = l2_normalize(self._dense(c.embedding_dim, "title_projection")(title))
+        image_direction = l2_normalize(self._dense(c.embedding_dim, "image_projection")(image))
         present = jnp.stack([has_title, has_image], axis=-1)
         weights = self._gate(title, image, present) if a.weights == "gate" else equal_weights(present)
         mixed = weights[:, :1] * title_direction + weights[:, 1:] * image_direction
-        return Adapted(unit(mixed) if c.l2_normalize else mixed, weights, title_direction, image_direction)
+        return FusedProduct(l2_normalize(mixed) if c.l2_normalize else mixed, weights, title_direction, image_direction)
 
     def _gate(
         self, t: Float[Array, "B Dt"], v: Float[Array, "B Dv"], present: Bool[Array, "B 2"]

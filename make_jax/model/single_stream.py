@@ -5,9 +5,9 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Int, UInt8
 
 from make_jax.config import InputsConfig, ModelConfig
-from make_jax.model.image import normalise, patches
-from make_jax.model.modal_adaptation import Adapted, ProductStates, equal_weights
-from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, PostNormLayer, layer_norm, pool, unit
+from make_jax.model.image import normalize_pixels, patches
+from make_jax.model.modal_adaptation import FusedProduct, ProductStates, equal_weights
+from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, PostNormLayer, l2_normalize, layer_norm, pool
 
 
 class SingleStream(nn.Module):
@@ -29,13 +29,13 @@ class SingleStream(nn.Module):
         has_title: Bool[Array, "B"],
         has_image: Bool[Array, "B"],
         train: bool = False,
-    ) -> tuple[Adapted, ProductStates]:
+    ) -> tuple[FusedProduct, ProductStates]:
         c, i, t = self.config, self.inputs, self.config.title
         dtype = jnp.dtype(c.dtype)
         words = nn.Embed(self.vocabulary, t.width, embedding_init=EMBEDDING_INIT, dtype=dtype, name="word")(
             title_tokens
         )
-        pieces = patches(normalise(image, i.image_mean, i.image_std, dtype), c.image.patch_size)
+        pieces = patches(normalize_pixels(image, i.image_mean, i.image_std, dtype), c.image.patch_size)
         pieces = nn.Dense(t.width, dtype=dtype, kernel_init=KERNEL_INIT, name="patch")(pieces)
         x = jnp.concatenate([words, pieces], axis=1)
         positions = self.param("position", EMBEDDING_INIT, (x.shape[1], t.width), jnp.float32)
@@ -51,8 +51,8 @@ class SingleStream(nn.Module):
                 x, mask, train
             )
         vectors = nn.Dense(c.embedding_dim, kernel_init=KERNEL_INIT, name="projection")(pool(x, mask, c.pooling))
-        adapted = Adapted(
-            unit(vectors) if c.l2_normalize else vectors, equal_weights(jnp.stack([has_title, has_image], axis=-1))
+        adapted = FusedProduct(
+            l2_normalize(vectors) if c.l2_normalize else vectors, equal_weights(jnp.stack([has_title, has_image], axis=-1))
         )
         length = words.shape[1]
         return adapted, ProductStates(x[:, :length], mask[:, :length], x[:, length:], image_mask)

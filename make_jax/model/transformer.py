@@ -146,7 +146,7 @@ def pool(states: Float[Array, "B L D"], mask: Bool[Array, "B L"], how: Literal["
     return states[:, 0].astype(jnp.float32) * jnp.any(mask, axis=1)[:, None]
 
 
-def unit(vectors: Float[Array, "*n D"], eps: float = 1e-6) -> Float[Array, "*n D"]:
+def l2_normalize(vectors: Float[Array, "*n D"], eps: float = 1e-6) -> Float[Array, "*n D"]:
     """Vectors of length 1; a zero vector stays 0 and its gradient is finite."""
     squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(squares, eps * eps))

@@ -11,7 +11,7 @@ With S_ij = scale * (q_i . p_j - margin * [i = j]) and E_ij = 1 where pair (i, j
     l_q(i) = sum_j E_ij L_ij, l_p(j) = sum_i E_ij L_ij
 
 E_ij is 1 on the diagonal; off it, 0 when query ids are equal, product ids are equal, either row has weight 0, or
-product j has all of the keywords of query i, which has some (`pairs.py`) [ours].
+product j has all of the keywords of query i, which has some (`false_negatives.py`) [ours].
 
     swaps   query i with one keyword replaced by one that product i has not: one more term of l_p(i), never of l_q
 
@@ -39,20 +39,20 @@ from jaxtyping import Array, Float
 
 from make_jax.objectives.contrastive_gather import gather_statistics
 from make_jax.objectives.contrastive_ring import Inputs, Setting, ring_statistics
-from make_jax.objectives.pairs import EXCLUDED, Rows
+from make_jax.objectives.false_negatives import EXCLUDED, ContrastiveInputs
 from make_jax.objectives.statistics import Axis
 
 
 def contrastive_loss(
-    queries: Rows,
-    products: Rows,
-    log_scale: Float[Array, ""],
+    queries: ContrastiveInputs,
+    products: ContrastiveInputs,
+    log_logit_scale: Float[Array, ""],
     *,
     weights: Float[Array, "b"],
     kind: Literal["softmax", "sigmoid"] = "softmax",
-    bias: Float[Array, ""] | None = None,
+    logit_bias: Float[Array, ""] | None = None,
     margin: float = 0.0,
-    swaps: Rows | None = None,
+    swaps: ContrastiveInputs | None = None,
     form: Literal["gather", "ring"] = "gather",
     tile: int = 256,
     axis: Axis = None,
@@ -67,12 +67,12 @@ def contrastive_loss(
     mean cosine of the positives, and `masked`, the weighted share of the other rows that are no negatives of a query.
     None has a gradient. Raises ValueError when `kind="sigmoid"` has no `bias`, and when `tile` is less than 1.
     """
-    if kind == "sigmoid" and bias is None:
-        raise ValueError("the sigmoid loss needs a bias")
+    if kind == "sigmoid" and logit_bias is None:
+        raise ValueError("the sigmoid loss needs a logit_bias")
     if tile < 1:
         raise ValueError(f"tile is {tile}, expected at least 1 row")
-    scale = jnp.exp(log_scale.astype(jnp.float32))
-    offset = jnp.zeros((), jnp.float32) if kind == "softmax" or bias is None else bias.astype(jnp.float32)
+    scale = jnp.exp(log_logit_scale.astype(jnp.float32))
+    offset = jnp.zeros((), jnp.float32) if kind == "softmax" or logit_bias is None else logit_bias.astype(jnp.float32)
     if form == "ring":
         inputs = Inputs(scale, offset, queries, products, weights)
         found = ring_statistics(Setting(kind, tile, axis), inputs)
@@ -101,9 +101,9 @@ def contrastive_loss(
     return mean(losses) / 2.0, {name: mean(jax.lax.stop_gradient(values)) for name, values in metrics.items()}
 
 
-def _cosine(mine: Rows, others: Rows) -> Float[Array, "b"]:
+def _cosine(mine: ContrastiveInputs, others: ContrastiveInputs) -> Float[Array, "b"]:
     """Row against the same row."""
-    return jnp.einsum("id,id->i", mine.vectors, others.vectors, preferred_element_type=jnp.float32)
+    return jnp.einsum("id,id->i", mine.embeddings, others.embeddings, preferred_element_type=jnp.float32)
 
 
 def _sum(x: Array, axis: Axis) -> Array:

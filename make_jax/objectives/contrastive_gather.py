@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from make_jax.objectives.pairs import EXCLUDED, Rows, cosines, false_negatives
+from make_jax.objectives.false_negatives import EXCLUDED, ContrastiveInputs, cosines, false_negatives
 from make_jax.objectives.statistics import Axis, Statistics
 
 
@@ -15,8 +15,8 @@ def gather_statistics(
     axis: Axis,
     scale: Float[Array, ""],
     offset: Float[Array, ""],
-    queries: Rows,
-    products: Rows,
+    queries: ContrastiveInputs,
+    products: ContrastiveInputs,
     weights: Float[Array, "b"],
 ) -> Statistics:
     """One block of logits [b, B] serves both directions; autodiff keeps it for the way back.
@@ -32,7 +32,7 @@ def gather_statistics(
     live = (weights > 0)[:, None] & (all_weights > 0)[None, :]
     negative = live & ~false & ~positive
 
-    dots = cosines(queries.vectors, others.vectors)
+    dots = cosines(queries.embeddings, others.embeddings)
     logits = jnp.where(negative, scale * dots + offset, EXCLUDED)
     by_query, by_product = (_softmax if kind == "softmax" else _sigmoid)(logits, here, axis)
     best = jnp.argmax(jnp.where(negative | positive, dots, EXCLUDED), axis=1) == here

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from make_jax.objectives.pairs import EXCLUDED, Rows, cosines, false_negatives
+from make_jax.objectives.false_negatives import EXCLUDED, ContrastiveInputs, cosines, false_negatives
 from make_jax.objectives.statistics import Axis, Statistics
 
 
@@ -44,15 +44,15 @@ class Inputs(NamedTuple):
 
     scale: Float[Array, ""]
     offset: Float[Array, ""]
-    queries: Rows
-    products: Rows
+    queries: ContrastiveInputs
+    products: ContrastiveInputs
     weights: Float[Array, "b"]
 
 
 class Anchors(NamedTuple):
     """A tile of local queries; rows that only fill the last tile are not live."""
 
-    queries: Rows
+    queries: ContrastiveInputs
     product_ids: Int[Array, "tile"]  # of their positives
     live: Bool[Array, "tile"]  # weight above 0
     place: Int[Array, "tile"]  # number of the local row
@@ -61,7 +61,7 @@ class Anchors(NamedTuple):
 class Guests(NamedTuple):
     """What travels unchanged: one device's products, and what tells which of them are no negatives."""
 
-    products: Rows
+    products: ContrastiveInputs
     query_ids: Int[Array, "b"]
     live: Bool[Array, "b"]
 
@@ -117,7 +117,7 @@ def _forward(setting: Setting, inputs: Inputs) -> tuple[Statistics, tuple[Inputs
         anchors, found = tile
         dots, logits = _meet_products(inputs, anchors, guests, hops)
         sums = _add(setting, found.sums, logits, 1)
-        # Rows past the last fill the tile; whose cosine they take for their own does not matter.
+        # ContrastiveInputs past the last fill the tile; whose cosine they take for their own does not matter.
         diagonal = jnp.take_along_axis(dots, jnp.minimum(anchors.place, b - 1)[:, None], axis=1)
         own = jnp.where(hops == 0, diagonal[:, 0], found.own)
         negative = logits > EXCLUDED
@@ -156,21 +156,21 @@ def _backward(setting: Setting, kept: tuple[Inputs, Statistics], cotangents: Sta
         columns, for_products = moving
         _, logits = _meet_products(inputs, anchors, guests, hops)
         by_pair = _slopes(setting, logits, row, columns)
-        slopes = _pass(setting, slopes, by_pair, guests.products.vectors)
-        narrow = by_pair.astype(queries.vectors.dtype)
-        for_products += jnp.einsum("ij,id->jd", narrow, anchors.queries.vectors, preferred_element_type=jnp.float32)
+        slopes = _pass(setting, slopes, by_pair, guests.products.embeddings)
+        narrow = by_pair.astype(queries.embeddings.dtype)
+        for_products += jnp.einsum("ij,id->jd", narrow, anchors.queries.embeddings, preferred_element_type=jnp.float32)
         return (columns, for_products), slopes
 
-    start = Slopes(_zeros(anchors.queries.vectors.shape, axis), _zeros(anchors.place.shape, axis))
-    moving = columns, _zeros(products.vectors.shape, axis)
+    start = Slopes(_zeros(anchors.queries.embeddings.shape, axis), _zeros(anchors.place.shape, axis))
+    moving = columns, _zeros(products.embeddings.shape, axis)
     (_, for_products), slopes = _journey(axis, meet, _guests(inputs), moving, (anchors, rows), start)
     for_queries = _join(b, slopes.queries)
     none: Any = None  # has no gradient
     gradients = Inputs(
-        scale=jnp.sum(queries.vectors.astype(jnp.float32) * for_queries),
+        scale=jnp.sum(queries.embeddings.astype(jnp.float32) * for_queries),
         offset=jnp.sum(slopes.offset),
-        queries=Rows((inputs.scale * for_queries).astype(queries.vectors.dtype), none),
-        products=Rows((inputs.scale * for_products).astype(products.vectors.dtype), none),
+        queries=ContrastiveInputs((inputs.scale * for_queries).astype(queries.embeddings.dtype), none),
+        products=ContrastiveInputs((inputs.scale * for_products).astype(products.embeddings.dtype), none),
         weights=none,
     )
     return (gradients,)
@@ -207,11 +207,11 @@ def _meet_products(
     inputs: Inputs, anchors: Anchors, guests: Guests, hops: Array
 ) -> tuple[Float[Array, "tile b"], Float[Array, "tile b"]]:
     """Cosines and logits of a tile; EXCLUDED is the logit of what is no negative, the positive among them."""
-    positives = Rows(anchors.queries.vectors, anchors.product_ids)
+    positives = ContrastiveInputs(anchors.queries.embeddings, anchors.product_ids)
     out = false_negatives(anchors.queries, positives, guests.query_ids, guests.products)
     out |= (hops == 0) & (anchors.place[:, None] == jnp.arange(guests.live.shape[0])[None, :])
     out |= ~(anchors.live[:, None] & guests.live[None, :])
-    dots = cosines(anchors.queries.vectors, guests.products.vectors)
+    dots = cosines(anchors.queries.embeddings, guests.products.embeddings)
     return dots, jnp.where(out, EXCLUDED, inputs.scale * dots + inputs.offset)
 
 

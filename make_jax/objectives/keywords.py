@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, UInt32
 
-from make_jax.model.keyword_evidence import unpack
+from make_jax.model.keyword_evidence import unpack_keywords
 from make_jax.objectives.means import Mean, mean
 
 
 def keyword_loss(logits: Float[Array, "B V"], keywords: UInt32[Array, "B words"], weights: Float[Array, "B"]) -> Mean:
     """The weighted mean over rows."""
-    losses = jnp.sum(optax.sigmoid_binary_cross_entropy(logits, unpack(keywords, logits.shape[-1])), axis=-1)
+    losses = jnp.sum(optax.sigmoid_binary_cross_entropy(logits, unpack_keywords(keywords, logits.shape[-1])), axis=-1)
     return mean(losses, weights)

@@ -25,9 +25,9 @@ from jaxtyping import Array, Bool, Float
 
 from make_jax.model.make import Apply, Make, Outputs
 from make_jax.model.masked import PredictedPatches, PredictedTokens
-from make_jax.model.transformer import unit
+from make_jax.model.transformer import l2_normalize
+from make_jax.objectives.false_negatives import EXCLUDED
 from make_jax.objectives.means import Mean, mean
-from make_jax.objectives.pairs import EXCLUDED
 
 Found = tuple[Mean, dict[str, Mean]]  # the loss and its metrics
 
@@ -92,5 +92,5 @@ def patch_loss(said: PredictedPatches, weights: Float[Array, "B"]) -> Found:
 
 def _negatives(pixels: Float[Array, "g n E"], there: Bool[Array, "g n"]) -> Bool[Array, "g n n"]:
     """Where patch j is a negative of patch i: it is there and does not look the same."""
-    shape = unit(pixels)
+    shape = l2_normalize(pixels)
     return there[:, None, :] & (jnp.einsum("gie,gje->gij", shape, shape) <= ALIKE)

@@ -28,8 +28,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import Apply, Make, Outputs
+from make_jax.objectives.false_negatives import EXCLUDED, ContrastiveInputs, false_negatives
 from make_jax.objectives.means import Mean, mean
-from make_jax.objectives.pairs import EXCLUDED, Rows, false_negatives
 
 
 class Drawn(NamedTuple):
@@ -86,9 +86,9 @@ def make_pairs(
     """The pairs of a batch: three a row, four where the batch has swapped queries."""
     known, group = config.keyword_masking, config.matching_group
     weights, has_image = batch["weight"], batch["has_image"]
-    queries = Rows(out.query.vectors, batch["query_id"], batch["query_keywords"] if known else None)
-    products = Rows(out.product.vectors, batch["product_id"], batch["product_keywords"] if known else None)
-    drawn = draw(queries, products, out.log_scale, weights=weights, group=group, key=key, first=first)
+    queries = ContrastiveInputs(out.query.vectors, batch["query_id"], batch["query_keywords"] if known else None)
+    products = ContrastiveInputs(out.product.vectors, batch["product_id"], batch["product_keywords"] if known else None)
+    drawn = draw(queries, products, out.log_logit_scale, weights=weights, group=group, key=key, first=first)
 
     own = (out.query.states, batch["query_mask"])
     asked = [own, own, take(own, drawn.queries, group)]
@@ -112,9 +112,9 @@ def make_pairs(
 
 
 def draw(
-    queries: Rows,
-    products: Rows,
-    log_scale: Float[Array, ""],
+    queries: ContrastiveInputs,
+    products: ContrastiveInputs,
+    log_logit_scale: Float[Array, ""],
     *,
     weights: Float[Array, "B"],
     group: int,
@@ -127,10 +127,12 @@ def draw(
     its own, told by its number in the global batch, of which `first` is that of the first group here.
     """
     queries, products, weights = jax.lax.stop_gradient((queries, products, weights))
-    scale = jnp.exp(jax.lax.stop_gradient(log_scale).astype(jnp.float32))
+    scale = jnp.exp(jax.lax.stop_gradient(log_logit_scale).astype(jnp.float32))
 
-    def scores(queries: Rows, products: Rows, weights: Float[Array, "g"]) -> Float[Array, "g g"]:
-        cosines = jnp.einsum("id,jd->ij", queries.vectors, products.vectors, preferred_element_type=jnp.float32)
+    def scores(
+        queries: ContrastiveInputs, products: ContrastiveInputs, weights: Float[Array, "g"]
+    ) -> Float[Array, "g g"]:
+        cosines = jnp.einsum("id,jd->ij", queries.embeddings, products.embeddings, preferred_element_type=jnp.float32)
         live = (weights > 0)[:, None] & (weights > 0)[None, :]
         negative = live & ~false_negatives(queries, products, queries.ids, products) & ~jnp.eye(group, dtype=bool)
         return jnp.where(negative, scale * cosines, EXCLUDED)

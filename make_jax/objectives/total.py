@@ -22,11 +22,11 @@ from jaxtyping import Array, Float, Int, Key
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import Apply, Outputs
 from make_jax.objectives.contrastive import contrastive_loss
+from make_jax.objectives.false_negatives import ContrastiveInputs
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.objectives.masked import mlm, mpm
 from make_jax.objectives.matching import matching_losses
 from make_jax.objectives.means import Mean
-from make_jax.objectives.pairs import Rows
 from make_jax.objectives.statistics import Axis
 
 Batch = Mapping[str, jax.Array]
@@ -34,7 +34,7 @@ Metrics = dict[str, jax.Array]
 OBJECTIVES = ("qic", "title_contrast", "image_contrast", "key", "qim", "qim2", "mlm", "mpm")
 
 
-class Vectors(NamedTuple):
+class Embeddings(NamedTuple):
     """All that the contrasts need of rows; None where the model or the batch has none."""
 
     query: Float[Array, "b E"]
@@ -44,12 +44,12 @@ class Vectors(NamedTuple):
     image: Float[Array, "b E"] | None
 
 
-def vectors_of(config: ObjectivesConfig, out: Outputs) -> Vectors:
+def contrast_embeddings(config: ObjectivesConfig, out: Outputs) -> Embeddings:
     """The vectors that the objectives ask for."""
     swap = out.swap.vectors if out.swap is not None and config.qic else None
     title = out.product.title if config.title_contrast else None
     image = out.product.image if config.image_contrast else None
-    return Vectors(out.query.vectors, swap, out.product.vectors, title, image)
+    return Embeddings(out.query.vectors, swap, out.product.vectors, title, image)
 
 
 def local_means(
@@ -83,11 +83,11 @@ def local_means(
 
 def total_loss(
     config: ObjectivesConfig,
-    vectors: Vectors,
+    vectors: Embeddings,
     means: Mapping[str, Mean],
     batch: Batch,
-    log_scale: Float[Array, ""],
-    bias: Float[Array, ""],
+    log_logit_scale: Float[Array, ""],
+    logit_bias: Float[Array, ""],
     axis: Axis,
 ) -> tuple[Float[Array, ""], Metrics]:
     """The loss over the global batch, and metrics: every objective by its name, unweighted; both replicated.
@@ -95,7 +95,7 @@ def total_loss(
     Called on a device's rows, with the sums of their `local_means`, inside `jax.shard_map(..., check_vma=True)` over
     `axis`; `axis=None` is one device.
     """
-    found, metrics = _contrasts(config, vectors, batch, log_scale, bias, axis)
+    found, metrics = _contrasts(config, vectors, batch, log_logit_scale, logit_bias, axis)
     summed = means if axis is None else jax.lax.psum(means, axis)
     found |= {name: each.value for name, each in summed.items()}
     total = sum((getattr(config, name) * found[name] for name in OBJECTIVES if name in found), jnp.zeros(()))
@@ -104,25 +104,25 @@ def total_loss(
 
 def _contrasts(
     config: ObjectivesConfig,
-    vectors: Vectors,
+    vectors: Embeddings,
     batch: Batch,
-    log_scale: Float[Array, ""],
-    bias: Float[Array, ""],
+    log_logit_scale: Float[Array, ""],
+    logit_bias: Float[Array, ""],
     axis: Axis,
 ) -> tuple[Metrics, Metrics]:
     """The contrasts by name, and the metrics of QIC."""
     known = config.keyword_masking
 
     def contrast(
-        products: Float[Array, "b E"], weights: Float[Array, "b"], swaps: Rows | None
+        products: Float[Array, "b E"], weights: Float[Array, "b"], swaps: ContrastiveInputs | None
     ) -> tuple[Float[Array, ""], Metrics]:
         return contrastive_loss(
-            Rows(vectors.query, batch["query_id"], batch["query_keywords"] if known else None),
-            Rows(products, batch["product_id"], batch["product_keywords"] if known else None),
-            log_scale,
+            ContrastiveInputs(vectors.query, batch["query_id"], batch["query_keywords"] if known else None),
+            ContrastiveInputs(products, batch["product_id"], batch["product_keywords"] if known else None),
+            log_logit_scale,
             weights=weights,
             kind=config.loss_type,
-            bias=bias,
+            logit_bias=logit_bias,
             margin=config.margin,
             swaps=swaps,
             form=config.implementation,
@@ -136,7 +136,7 @@ def _contrasts(
     if config.qic:
         swaps = None
         if vectors.swap is not None:  # a row that has no token has none
-            swaps = Rows(vectors.swap, jnp.where(jnp.any(batch["swap_mask"], axis=1), 0, -1))
+            swaps = ContrastiveInputs(vectors.swap, jnp.where(jnp.any(batch["swap_mask"], axis=1), 0, -1))
         found["qic"], metrics = contrast(vectors.product, weights, swaps)
     for name, direction in (("title", vectors.title), ("image", vectors.image)):
         if direction is not None:

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 from make_jax.config import Config, check
 from make_jax.model.make import Make
-from make_jax.objectives.total import Vectors, total_loss
+from make_jax.objectives.total import Embeddings, total_loss
 from make_jax.planning.compile import CompiledStep, check_libtpu, compile_for_tpu, compile_step
 from make_jax.planning.hardware import Machine, find_machine, machine_name
 from make_jax.planning.roofline import StepTimeBounds, step_time_bounds
@@ -113,7 +113,7 @@ def loss_costs(model: Make, config: Config, mesh: AnyMesh, functions: StepFuncti
     rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.train.batch_size, *x.shape[1:]), x.dtype), embeddings)
     scalar, split, replicated = jax.ShapeDtypeStruct((), jnp.float32), PartitionSpec(BATCH_AXES), PartitionSpec()
 
-    def local_loss(embeddings: Vectors, log_logit_scale: Any, logit_bias: Any, batch: Any) -> Any:
+    def local_loss(embeddings: Embeddings, log_logit_scale: Any, logit_bias: Any, batch: Any) -> Any:
         return total_loss(config.objectives, embeddings, {}, batch, log_logit_scale, logit_bias, BATCH_AXES)[0]
 
     loss = jax.shard_map(

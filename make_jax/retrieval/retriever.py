@@ -237,7 +237,7 @@ class Retriever:
     @property
     def logit_scale(self) -> float:
         """What a cosine is multiplied with in the model's contrast."""
-        return float(np.exp(np.asarray(self._params["log_scale"])))
+        return float(np.exp(np.asarray(self._params["log_logit_scale"])))
 
     def matching_logits(
         self,
@@ -287,12 +287,12 @@ class Retriever:
 def _encode_query(
     model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array, query_keywords: jax.Array
 ) -> Any:
-    return model.apply({"params": params}, query_tokens, query_mask, query_keywords, method=Make.encode_query)
+    return model.apply({"params": params}, query_tokens, query_mask, query_keywords, method=Make.query_embedding)
 
 
 @partial(jax.jit, static_argnums=0)
 def _read_query(model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array) -> Any:
-    return model.apply({"params": params}, query_tokens, query_mask, method=Make.read_query)
+    return model.apply({"params": params}, query_tokens, query_mask, method=Make.query_outputs)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -306,13 +306,13 @@ def _encode_product(
     has_image: jax.Array,
 ) -> Any:
     rows = (title_tokens, title_mask, image, has_title, has_image)
-    adapted: Any = model.apply({"params": params}, *rows, method=Make.encode_product)
+    adapted: Any = model.apply({"params": params}, *rows, method=Make.product_embedding)
     return adapted._replace(title=None, image=None)  # nobody reads them here
 
 
 @partial(jax.jit, static_argnums=0)
 def _read_product(model: Make, params: Params, batch: dict[str, jax.Array]) -> Any:
-    return model.apply({"params": params}, *(batch[name] for name in PRODUCT_INPUTS), method=Make.read_product)[1]
+    return model.apply({"params": params}, *(batch[name] for name in PRODUCT_INPUTS), method=Make.product_outputs)[1]
 
 
 @partial(jax.jit, static_argnums=0)

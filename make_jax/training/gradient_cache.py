@@ -30,7 +30,7 @@ from jax.sharding import PartitionSpec
 from make_jax.config import Config
 from make_jax.model.make import Make, Outputs
 from make_jax.objectives.means import Mean, mean
-from make_jax.objectives.total import Vectors, local_means, total_loss, vectors_of
+from make_jax.objectives.total import Embeddings, contrast_embeddings, local_means, total_loss
 from make_jax.runs.mesh import BATCH_AXES, AnyMesh
 from make_jax.runs.sharding import all_gather_params, partition_specs, reduce_scatter_grads
 from make_jax.runs.state import Params
@@ -40,7 +40,7 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 Found = tuple[jax.Array, Metrics, Params]
 Gradient = Callable[[Params, Batch, jax.Array], Found]
-Encode = Callable[[Params, Batch, jax.Array, jax.Array], tuple[Vectors, dict[str, Mean]]]
+Encode = Callable[[Params, Batch, jax.Array, jax.Array], tuple[Embeddings, dict[str, Mean]]]
 
 
 def make_gradient(model: Make, config: Config, mesh: AnyMesh, params: Params, factors: Params) -> Gradient:
@@ -58,7 +58,7 @@ def make_gradient(model: Make, config: Config, mesh: AnyMesh, params: Params, fa
             params = freeze(params, factors)
             size = config.train.micro_batch_size or batch["weight"].shape[0]
             vectors, means = encode_rows(encode, params, batch, key, size, jax.lax.axis_index(BATCH_AXES))
-            scale = params["log_scale"], params["bias"]
+            scale = params["log_logit_scale"], params["logit_bias"]
             return total_loss(config.objectives, vectors, means, batch, *scale, BATCH_AXES)
 
         params = all_gather_params(parts, specs, config.model.dtype)
@@ -80,7 +80,7 @@ def make_encode(model: Make, config: Config) -> Encode:
     It gives what the loss needs of rows: their vectors, and the sums of all objectives that need no other rows.
     """
 
-    def encode(params: Params, batch: Batch, key: jax.Array, number: jax.Array) -> tuple[Vectors, dict[str, Mean]]:
+    def encode(params: Params, batch: Batch, key: jax.Array, number: jax.Array) -> tuple[Embeddings, dict[str, Mean]]:
         drawing, dropping = jax.random.split(key)
         reading, again = jax.random.split(jax.random.fold_in(dropping, number))
         variables = {"params": params}
@@ -92,20 +92,20 @@ def make_encode(model: Make, config: Config) -> Encode:
         means = local_means(config.objectives, out, batch, apply, drawing, number)
         both = (batch["has_title"] & batch["has_image"]).astype(jnp.float32) * batch["weight"]
         means["title_weight"] = mean(out.product.weights[:, 0], both)
-        return vectors_of(config.objectives, out), means
+        return contrast_embeddings(config.objectives, out), means
 
     return encode
 
 
 def encode_rows(
     encode: Encode, params: Params, batch: Batch, key: jax.Array, size: int, device: jax.Array
-) -> tuple[Vectors, dict[str, Mean]]:
+) -> tuple[Embeddings, dict[str, Mean]]:
     """`encode` of all rows of a device, `size` at once, without their activations if that takes several turns."""
     count = batch["weight"].shape[0] // size
     if count == 1:
         return encode(params, batch, key, device)
 
-    def turn(_: None, micro: tuple[Batch, jax.Array]) -> tuple[None, tuple[Vectors, dict[str, Mean]]]:
+    def turn(_: None, micro: tuple[Batch, jax.Array]) -> tuple[None, tuple[Embeddings, dict[str, Mean]]]:
         rows, i = micro
         # A scan runs its turns in order, so nothing can merge the second reading with the first.
         again = jax.checkpoint(encode, prevent_cse=False)

@@ -23,7 +23,7 @@ from make_jax.errors import InputError
 from make_jax.inputs.batch import PRODUCT_INPUTS
 from make_jax.inputs.eval_pipeline import product_batches
 from make_jax.inputs.tokenizer import Tokenizer
-from make_jax.model.keyword_evidence import Direction, KeywordHead
+from make_jax.model.keyword_evidence import KeywordHead, ModalityEmbedding
 from make_jax.model.make import Make
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.retrieval.embed import read_products
@@ -64,7 +64,7 @@ def fit_keyword_heads(
         share[k] += 1 / len(held)
     known = np.log((share + NEVER) / (1 + NEVER - share)).astype(np.float32)
     size = -(-batch_size // mesh.size) * mesh.size
-    rows: list[dict[str, Direction]] = []
+    rows: list[dict[str, ModalityEmbedding]] = []
     read: list[int] = []  # positions of products
     for start in range(0, len(products), size):
         give_way()
@@ -78,7 +78,7 @@ def fit_keyword_heads(
             continue
         placed = shard_rows({name: batch[name] for name in PRODUCT_INPUTS}, mesh)
         found, n = jax.device_get(_directions(mesh, model, params, placed)), len(some)
-        rows.append({name: Direction(of.vectors[:n], of.present[:n]) for name, of in found.items()})
+        rows.append({name: ModalityEmbedding(of.vectors[:n], of.present[:n]) for name, of in found.items()})
         read += range(start, start + n)
     fitted: dict[str, Any] = {"known": known}
     for name in sorted(params["keyword_evidence"].keys() - {"known"}):
@@ -141,5 +141,5 @@ def fit_head(
 def _directions(mesh: Mesh, model: Make, params: Params, batch: dict[str, jax.Array]) -> Any:
     """On every device whole, so that each process can read them."""
     rows = (batch[name] for name in PRODUCT_INPUTS)
-    found = model.apply({"params": params}, *rows, method=Make.directions)
+    found = model.apply({"params": params}, *rows, method=Make.modality_embeddings)
     return jax.lax.with_sharding_constraint(found, replicated_sharding(mesh))

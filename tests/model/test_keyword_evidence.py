@@ -13,11 +13,11 @@ from make_jax.model.keyword_evidence import (
     EPS,
     LENGTH,
     RIVAL,
-    Direction,
     KeywordEvidence,
+    ModalityEmbedding,
     asked,
-    unpack,
-    with_evidence,
+    concat_keyword_scores,
+    unpack_keywords,
 )
 from make_jax.model.make import Make
 from tests.model.test_make import FORMS, INPUTS, TINY, VOCABULARY, batch
@@ -51,9 +51,9 @@ def program(form: str) -> Any:
     def run(params: Any, rows: Any) -> Any:
         p = {"params": params}
         return (
-            model.apply(p, *(rows[n] for n in ROWS), method=Make.directions),
-            model.apply(p, *(rows[n] for n in ROWS), method=Make.read_product)[0],
-            model.apply(p, *(rows[n] for n in ROWS), method=Make.encode_product),
+            model.apply(p, *(rows[n] for n in ROWS), method=Make.modality_embeddings),
+            model.apply(p, *(rows[n] for n in ROWS), method=Make.product_outputs)[0],
+            model.apply(p, *(rows[n] for n in ROWS), method=Make.product_embedding),
         )
 
     return run
@@ -102,8 +102,8 @@ def test_queries_ask_for_the_keywords_they_hold():
     model, params = made("per_keyword")
     rows = batch()
     given = (rows["query_tokens"], rows["query_mask"])
-    vectors = jax.jit(lambda *a: model.apply({"params": params}, *a, method=Make.encode_query))(*given, PACKED)
-    plain = jax.jit(lambda *a: model.apply({"params": params}, *a, method=Make.read_query))(*given).vectors
+    vectors = jax.jit(lambda *a: model.apply({"params": params}, *a, method=Make.query_embedding))(*given, PACKED)
+    plain = jax.jit(lambda *a: model.apply({"params": params}, *a, method=Make.query_outputs))(*given).vectors
     held = np.array([[k in keywords for k in range(V)] for keywords in SETS], np.float64)
     held /= np.maximum(1, np.linalg.norm(held, axis=1, keepdims=True))
     expected = np.concatenate([plain, TINY.keyword_scale * held], axis=1)
@@ -120,9 +120,11 @@ def test_a_product_with_both_keywords_beats_one_that_is_surer_of_one():
     for p in ([0.5, 0.5], [0.99, 0.01]):
         bias = jnp.log(jnp.array(p)) - jnp.log1p(-jnp.array(p))
         params = {"known": jnp.zeros(2), "product": head | {"predict": {"kernel": jnp.zeros((8, 2)), "bias": bias}}}
-        shown = KeywordEvidence(2, (0, 1)).apply({"params": params}, {"product": Direction(nothing, jnp.ones(1, bool))})
-        vector = with_evidence(nothing, shown.evidence, 1.0)
-        scores.append(float((with_evidence(nothing, query, 1.0) @ vector.T)[0, 0]))
+        shown = KeywordEvidence(2, (0, 1)).apply(
+            {"params": params}, {"product": ModalityEmbedding(nothing, jnp.ones(1, bool))}
+        )
+        vector = concat_keyword_scores(nothing, shown.evidence, 1.0)
+        scores.append(float((concat_keyword_scores(nothing, query, 1.0) @ vector.T)[0, 0]))
     assert scores[0] > 1.4 * scores[1]
 
 
@@ -131,7 +133,7 @@ def test_a_keyword_counts_less_beside_a_stronger_rival_and_no_less_beside_anothe
     head = {"hidden": {"kernel": jnp.zeros((4, 8)), "bias": jnp.zeros(8)}}
     bias = jnp.array([3.0, 1.0, 1.0])
     params = {"known": jnp.zeros(3), "product": head | {"predict": {"kernel": jnp.zeros((8, 3)), "bias": bias}}}
-    product = {"product": Direction(jnp.zeros((1, 4)), jnp.ones(1, bool))}
+    product = {"product": ModalityEmbedding(jnp.zeros((1, 4)), jnp.ones(1, bool))}
     apart = KeywordEvidence(3, (0, 1, 2)).apply({"params": params}, product).evidence[0]
     rivals = KeywordEvidence(3, (0, 0, 1)).apply({"params": params}, product).evidence[0]
     assert apart[0] == rivals[0] and apart[2] == rivals[2]
@@ -171,8 +173,8 @@ def test_width_follows_what_is_asked_and_what_there_is(evidence, keywords, width
         params = model.init(jax.random.key(0), rows)
         asked = jnp.zeros((4, -(-keywords // 32)), jnp.uint32)
         return (
-            model.apply(params, rows["query_tokens"], rows["query_mask"], asked, method=Make.encode_query),
-            model.apply(params, *(rows[n] for n in ROWS), method=Make.encode_product).vectors,
+            model.apply(params, rows["query_tokens"], rows["query_mask"], asked, method=Make.query_embedding),
+            model.apply(params, *(rows[n] for n in ROWS), method=Make.product_embedding).vectors,
         )
 
     query, product = jax.eval_shape(both)
@@ -181,5 +183,5 @@ def test_width_follows_what_is_asked_and_what_there_is(evidence, keywords, width
 
 def test_sets_are_unpacked_in_the_order_of_the_vocabulary():
     held = [[float(k in keywords) for k in range(V)] for keywords in SETS]
-    np.testing.assert_array_equal(unpack(PACKED, V), held)
-    np.testing.assert_array_equal(unpack(PACKED, 3), np.array(held)[:, :3])
+    np.testing.assert_array_equal(unpack_keywords(PACKED, V), held)
+    np.testing.assert_array_equal(unpack_keywords(PACKED, 3), np.array(held)[:, :3])

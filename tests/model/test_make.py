@@ -11,7 +11,7 @@ import pytest
 
 from make_jax.config import AdaptationConfig, ImageConfig, InputsConfig, ModelConfig, TextConfig
 from make_jax.model.make import Make
-from make_jax.model.transformer import unit
+from make_jax.model.transformer import l2_normalize
 
 B, VOCABULARY = 4, 50
 TEXT = TextConfig(layers=1, width=16, heads=2, mlp_width=32)
@@ -61,7 +61,7 @@ def made(form: str = "full") -> tuple[Make, Any]:
 def program(form: str) -> Any:
     """Product vectors of (parameters, rows), compiled once a form."""
     model, _ = made(form)
-    return jax.jit(lambda params, rows: model.apply({"params": params}, **rows, method=Make.encode_product))
+    return jax.jit(lambda params, rows: model.apply({"params": params}, **rows, method=Make.product_embedding))
 
 
 def products(form: str = "full", params: Any = None, **changed: Any):
@@ -134,7 +134,7 @@ def test_padding_tokens_change_nothing():
     def encode(tokens: jax.Array, mask: jax.Array) -> jax.Array:
         return apply(tokens, mask, nothing[: len(tokens)])
 
-    apply = jax.jit(lambda *rows: model.apply({"params": params}, *rows, method=Make.encode_query))
+    apply = jax.jit(lambda *rows: model.apply({"params": params}, *rows, method=Make.query_embedding))
     tokens, mask = batch()["query_tokens"], batch()["query_mask"]
     other = jnp.where(mask, tokens, 9)
     np.testing.assert_allclose(encode(tokens, mask), encode(other, mask), atol=1e-6)
@@ -168,5 +168,5 @@ def test_remat_gives_the_same_gradients():
 
 
 def test_unit_of_a_zero_vector_is_0_with_finite_gradient():
-    gradient = jax.jit(jax.grad(lambda x: unit(x).sum()))(jnp.zeros((1, 4)))
+    gradient = jax.jit(jax.grad(lambda x: l2_normalize(x).sum()))(jnp.zeros((1, 4)))
     assert np.isfinite(gradient).all()

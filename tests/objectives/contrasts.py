@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
 from make_jax.objectives.contrastive import contrastive_loss
-from make_jax.objectives.pairs import Rows
+from make_jax.objectives.false_negatives import ContrastiveInputs
 
 B, D, V = 24, 8, 40  # 24 rows: on 8 devices 3 each, which tiles of 2 do not divide
 AXES = ("data", "fsdp")
@@ -71,14 +71,14 @@ def loss_of(form: str, devices: int, kind: str = "softmax", margin: float = MARG
 
     def local(q, p, swap, w, s, b):
         if bare:
-            q, p, swap = Rows(q.vectors, q.ids), Rows(p.vectors, p.ids), None
+            q, p, swap = ContrastiveInputs(q.embeddings, q.ids), ContrastiveInputs(p.embeddings, p.ids), None
         return contrastive_loss(
             q,
             p,
             s,
             weights=w,
             kind=kind,
-            bias=b,
+            logit_bias=b,
             margin=margin,
             swaps=swap,
             form=form,
@@ -93,9 +93,9 @@ def loss_of(form: str, devices: int, kind: str = "softmax", margin: float = MARG
 
     def loss(a, e):
         return local(
-            Rows(a["q"], e["qid"], e["qk"]),
-            Rows(a["p"], e["pid"], e["pk"]),
-            Rows(a["swap"], e["sid"]),
+            ContrastiveInputs(a["q"], e["qid"], e["qk"]),
+            ContrastiveInputs(a["p"], e["pid"], e["pk"]),
+            ContrastiveInputs(a["swap"], e["sid"]),
             e["w"],
             a["s"],
             a["b"],

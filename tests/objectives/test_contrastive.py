@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from make_jax.objectives.contrastive import contrastive_loss
-from make_jax.objectives.pairs import Rows
+from make_jax.objectives.false_negatives import ContrastiveInputs
 from tests.objectives.contrasts import B, agree, formula, loss_of, negatives, options, plain_example, together
 
 PLAIN = ("gather", 0)
@@ -109,7 +109,7 @@ def test_metrics_are_told_of_what_the_loss_sees():
 
 def test_impossible_settings_are_refused():
     e = plain_example()
-    queries, products = Rows(e["q"], e["qid"]), Rows(e["p"], e["pid"])
+    queries, products = ContrastiveInputs(e["q"], e["qid"]), ContrastiveInputs(e["p"], e["pid"])
     with pytest.raises(ValueError, match="bias"):
         contrastive_loss(queries, products, e["s"], weights=e["w"], kind="sigmoid")
     with pytest.raises(ValueError, match="tile is 0"):

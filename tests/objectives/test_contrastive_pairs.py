@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
-from make_jax.objectives.pairs import Rows, answered
+from make_jax.objectives.false_negatives import ContrastiveInputs, has_query_keywords
 from tests.objectives.contrasts import (
     AXES,
     B,
@@ -34,10 +34,12 @@ def masked_on():
 
         def local(queries, products):
             everything = jax.tree.map(lambda x: jax.lax.all_gather(x, AXES, tiled=True), products)
-            return answered(queries, everything)
+            return has_query_keywords(queries, everything)
 
         mapped = jax.jit(jax.shard_map(local, mesh=mesh_of(devices), in_specs=(rows, rows), out_specs=rows))
-        return lambda e: mapped(Rows(e["q"], e["qid"], e["qk"]), Rows(e["p"], e["pid"], e["pk"]))
+        return lambda e: mapped(
+            ContrastiveInputs(e["q"], e["qid"], e["qk"]), ContrastiveInputs(e["p"], e["pid"], e["pk"])
+        )
 
     return {devices: function(devices) for devices in (1, 8)}
 

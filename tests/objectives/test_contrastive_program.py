@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from make_jax.objectives.contrastive import contrastive_loss
-from make_jax.objectives.pairs import Rows
+from make_jax.objectives.false_negatives import ContrastiveInputs
 from tests.objectives.contrasts import AXES, mesh_of
 
 DEVICES, TILE, WIDTH, WORDS = 8, 32, 16, 64
@@ -21,14 +21,14 @@ def compiled(form: str, batch: int):
     mesh = mesh_of(DEVICES)
     rows, whole = PartitionSpec(AXES), PartitionSpec()
 
-    def local(queries, products, weights, log_scale):
+    def local(queries, products, weights, log_logit_scale):
         loss = partial(contrastive_loss, weights=weights, margin=0.1, form=form, tile=TILE, axis=AXES)
-        return loss(queries, products, log_scale)[0]
+        return loss(queries, products, log_logit_scale)[0]
 
     sharded = jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, rows, whole), out_specs=whole, check_vma=True)
 
     def loss(q, p, s, ids, bits, weights):
-        return sharded(Rows(q, ids, bits), Rows(p, ids, bits), weights, s)
+        return sharded(ContrastiveInputs(q, ids, bits), ContrastiveInputs(p, ids, bits), weights, s)
 
     def spec(dtype, *shape):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, rows if shape else whole))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from make_jax.model.keyword_evidence import unpack
+from make_jax.model.keyword_evidence import unpack_keywords
 from make_jax.objectives.keywords import keyword_loss
 
 V = 40
@@ -14,7 +14,9 @@ PACKED = jnp.asarray(
 
 
 def test_unpacked_sets_hold_a_one_for_each_member():
-    np.testing.assert_array_equal(unpack(PACKED, V), [[float(k in keywords) for k in range(V)] for keywords in SETS])
+    np.testing.assert_array_equal(
+        unpack_keywords(PACKED, V), [[float(k in keywords) for k in range(V)] for keywords in SETS]
+    )
 
 
 def test_loss_is_the_weighted_mean_of_summed_cross_entropies():

@@ -12,7 +12,7 @@ from make_jax.config import AdaptationConfig, ImageConfig, InputsConfig, ModelCo
 from make_jax.model.make import Make
 from make_jax.model.masked import PredictedPatches, PredictedTokens, at, first_true
 from make_jax.objectives.masked import patch_loss, token_loss
-from make_jax.objectives.total import local_means, total_loss, vectors_of
+from make_jax.objectives.total import contrast_embeddings, local_means, total_loss
 from make_jax.runs.mesh import make_mesh, shard_batch
 from tests.objectives.contrasts import agree
 
@@ -167,8 +167,8 @@ def program(devices: int) -> Any:
 
         out = MODEL.apply({"params": params}, rows)
         means = local_means(OBJECTIVES, out, rows, apply, jax.random.key(0), jnp.zeros((), jnp.int32))
-        vectors = vectors_of(OBJECTIVES, out)
-        return total_loss(OBJECTIVES, vectors, means, rows, None, out.log_scale, out.bias, None)
+        vectors = contrast_embeddings(OBJECTIVES, out)
+        return total_loss(OBJECTIVES, vectors, means, rows, out.log_logit_scale, out.logit_bias, None)
 
     compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(params(), shard_batch(batch(), mesh)).compile()
     return compiled, mesh

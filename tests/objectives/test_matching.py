@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from make_jax.config import ObjectivesConfig
-from make_jax.model.make import EncodedQuery, Make, Outputs
-from make_jax.model.modal_adaptation import Adapted, ProductStates
+from make_jax.model.make import Make, Outputs, QueryOutputs
+from make_jax.model.modal_adaptation import FusedProduct, ProductStates
+from make_jax.objectives.false_negatives import ContrastiveInputs
 from make_jax.objectives.matching import draw, matching_losses
 from make_jax.objectives.means import Mean
-from make_jax.objectives.pairs import Rows
 from make_jax.objectives.total import local_means
 from make_jax.runs.mesh import batch_sharding, make_mesh, replicated_sharding
 
@@ -85,8 +85,8 @@ def on(devices: int, function: Any) -> Any:
 
 
 def drawn(e: dict[str, Any], key: Any) -> Any:
-    queries = Rows(e["q"], e["query_id"], e["query_keywords"])
-    products = Rows(e["p"], e["product_id"], e["product_keywords"])
+    queries = ContrastiveInputs(e["q"], e["query_id"], e["query_keywords"])
+    products = ContrastiveInputs(e["p"], e["product_id"], e["product_keywords"])
     return draw(queries, products, jnp.asarray(SCALE), weights=e["weight"], group=G, key=key, first=FIRST)
 
 
@@ -105,8 +105,8 @@ def apply(method: Any, query: Any, mask: Any, product: ProductStates, what: str)
 def outputs(e: dict[str, Any]) -> Outputs:
     patches = jnp.broadcast_to(e["has_image"][:, None], (B, 5))
     states = ProductStates(e["title"], e["title_mask"], e["image"], patches)
-    query, swap = (EncodedQuery(e["q"], e[f"{name}_states"], None, None) for name in ("query", "swap"))
-    return Outputs(query, swap, Adapted(e["p"], jnp.ones((B, 2))), states, jnp.asarray(SCALE), jnp.zeros(()))
+    query, swap = (QueryOutputs(e["q"], e[f"{name}_states"], None, None) for name in ("query", "swap"))
+    return Outputs(query, swap, FusedProduct(e["p"], jnp.ones((B, 2))), states, jnp.asarray(SCALE), jnp.zeros(()))
 
 
 def losses(e: dict[str, Any], key: Any) -> Any:
@@ -147,7 +147,7 @@ def test_draws_are_as_frequent_as_exp_of_the_score():
     rng, times = np.random.default_rng(1), 4000
     q, p = rng.normal(size=(2, 4, D)).astype(np.float32) / 3
     ids = jnp.tile(jnp.arange(4), times)
-    rows = [Rows(jnp.tile(jnp.asarray(x), (times, 1)), ids) for x in (q, p)]
+    rows = [ContrastiveInputs(jnp.tile(jnp.asarray(x), (times, 1)), ids) for x in (q, p)]
     weights = jnp.ones(4 * times)
     key, scale = jax.random.key(0), jnp.asarray(SCALE)
     found = jax.jit(lambda: draw(*rows, scale, weights=weights, group=4, key=key, first=FIRST))()

@@ -91,8 +91,8 @@ def one_by_one(retriever: Retriever, catalog: Catalog) -> Any:
     @jax.jit
     def program(query: Any, product: Any) -> jax.Array:
         variables = {"params": retriever._params}
-        asked = model.apply(variables, *query, method=Make.read_query).states
-        _, states = model.apply(variables, *product, method=Make.read_product)
+        asked = model.apply(variables, *query, method=Make.query_outputs).states
+        _, states = model.apply(variables, *product, method=Make.product_outputs)
         return model.apply(variables, asked, query[1], states, "item", method=Make.match)
 
     def logit(text: str, identity: str) -> float:

@@ -86,7 +86,7 @@ def test_large_matrices_of_every_tower_are_split_and_small_ones_whole():
         "keyword_evidence/title/predict/kernel",
         "patch_head/target/kernel",
         "matching/item_head/kernel",
-        "log_scale",
+        "log_logit_scale",
     ):
         assert found[name] == WHOLE, name
 

@@ -23,7 +23,7 @@ from make_jax.config import (
 )
 from make_jax.errors import InputError
 from make_jax.model.make import Make, Outputs
-from make_jax.objectives.contrastive import Rows, contrastive_loss
+from make_jax.objectives.contrastive import ContrastiveInputs, contrastive_loss
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.objectives.masked import mlm, patch_loss
 from make_jax.objectives.matching import matching_losses
@@ -69,7 +69,7 @@ def params() -> Any:
     rng = np.random.default_rng(2)
     start = jax.device_get(init_params(MODEL, 0))
     moved = jax.tree.map(lambda x: x + rng.normal(0, 0.05, x.shape).astype(np.float32), start)
-    return {**moved, "log_scale": np.float32(np.log(9.0))}
+    return {**moved, "log_logit_scale": np.float32(np.log(9.0))}
 
 
 @cache
@@ -87,8 +87,8 @@ def reference(size: int) -> Any:
             return model.apply({"params": params}, *arguments, train=True, rngs={"dropout": key}, **named)
 
         out: Outputs = jax.vmap(lambda key, rows: call(key, (rows,)))(keys[:, 0], split(rows))
-        out = joined(out._replace(log_scale=out.log_scale[:, None], bias=out.bias[:, None]))
-        out = out._replace(log_scale=out.log_scale[0], bias=out.bias[0])
+        out = joined(out._replace(log_logit_scale=out.log_logit_scale[:, None], logit_bias=out.logit_bias[:, None]))
+        out = out._replace(log_logit_scale=out.log_logit_scale[0], logit_bias=out.logit_bias[0])
 
         def apply(method: Any, *arguments: Any) -> Any:
             words = tuple(x for x in arguments if isinstance(x, str))
@@ -96,12 +96,12 @@ def reference(size: int) -> Any:
             return joined(jax.vmap(lambda key, some: call(key, (*some, *words), method=method))(keys[:, 1], arrays))
 
         def contrast(vectors: Any, weights: Any, **more: Any) -> Any:
-            queries = Rows(out.query.vectors, rows["query_id"], rows["query_keywords"])
-            products = Rows(vectors, rows["product_id"], rows["product_keywords"])
-            return contrastive_loss(queries, products, out.log_scale, weights=weights, margin=o.margin, **more)
+            queries = ContrastiveInputs(out.query.vectors, rows["query_id"], rows["query_keywords"])
+            products = ContrastiveInputs(vectors, rows["product_id"], rows["product_keywords"])
+            return contrastive_loss(queries, products, out.log_logit_scale, weights=weights, margin=o.margin, **more)
 
         w = rows["weight"]
-        swaps = Rows(out.swap.vectors, jnp.where(rows["swap_mask"].any(1), 0, -1))
+        swaps = ContrastiveInputs(out.swap.vectors, jnp.where(rows["swap_mask"].any(1), 0, -1))
         told: dict[str, Any] = {}
         told["qic"], metrics = contrast(out.product.vectors, w, swaps=swaps)
         told |= metrics

@@ -121,7 +121,7 @@ def test_no_decay_on_norms_biases_scale_and_positions(settings):
 
 def test_scale_is_clamped_after_the_update(three_steps):
     told, state = three_steps
-    assert np.exp(state.params["log_scale"]) <= 13.0 * (1 + 1e-6)
+    assert np.exp(state.params["log_logit_scale"]) <= 13.0 * (1 + 1e-6)
     assert any(abs(step["logit_scale"] - 13.0) < 1e-4 for step in told)  # the bound was met
 
 

@@ -13,23 +13,25 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 EXCLUDED = -1e30  # the logit of a pair that stands in no denominator: finite, so that differences of two are 0, not nan
 
 
-class Rows(NamedTuple):
+class ContrastiveInputs(NamedTuple):
     """Vectors with what tells which pairs are no negatives."""
 
-    vectors: Float[Array, "r D"]
+    embeddings: Float[Array, "r D"]
     ids: Int[Array, "r"]  # -1: absent, equal to nothing
     keywords: UInt32[Array, "r words"] | None = None  # bit k % 32 of word k // 32 is keyword k; None: nothing is known
 
 
-def false_negatives(queries: Rows, products: Rows, query_ids: Int[Array, "m"], others: Rows) -> Bool[Array, "b m"]:
+def false_negatives(
+    queries: ContrastiveInputs, products: ContrastiveInputs, query_ids: Int[Array, "m"], others: ContrastiveInputs
+) -> Bool[Array, "b m"]:
     """Where product j of `others` is no negative of query i, by ids and keywords; the diagonal is told by ids alone.
 
     Row i of `products` is the positive of query i, row j of `others` that of the query with id `query_ids[j]`.
     """
-    return equal(queries.ids, query_ids) | equal(products.ids, others.ids) | answered(queries, others)
+    return equal(queries.ids, query_ids) | equal(products.ids, others.ids) | has_query_keywords(queries, others)
 
 
-def answered(queries: Rows, products: Rows) -> Bool[Array, "b m"]:
+def has_query_keywords(queries: ContrastiveInputs, products: ContrastiveInputs) -> Bool[Array, "b m"]:
     """Where a product has all keywords of a query that has some. No array [b, m, words].
 
     A loop over the words of bits in which a query has a keyword, as many as the query has that fills most: queries
