@@ -124,7 +124,7 @@ BAD = {
         lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
         "pytorch_model.bin is a pickle, which can run any code and is never read",
     ),
-    "a tensor less": (lambda f: tensors(f, lambda t: t.pop("log_scale")), "log_scale is missing"),
+    "a tensor less": (lambda f: tensors(f, lambda t: t.pop("log_logit_scale")), "log_logit_scale is missing"),
     "a tensor more": (lambda f: tensors(f, lambda t: t.update(x=np.zeros(2))), r"x \[2\] is unknown"),
     "another width": (
         lambda f: tensors(f, lambda t: t.update({"query_projection.weight": np.zeros((8, 4), np.float32)})),
