@@ -15,8 +15,8 @@ from make_jax.model.keyword_evidence import (
     RIVAL,
     KeywordEvidence,
     ModalityEmbedding,
-    asked,
     concat_keyword_scores,
+    query_keyword_vector,
     unpack_keywords,
 )
 from make_jax.model.make import Make
@@ -113,7 +113,7 @@ def test_queries_ask_for_the_keywords_they_hold():
 
 def test_a_product_with_both_keywords_beats_one_that_is_surer_of_one():
     """What a sum of logarithms is for: with probabilities themselves the two products would tie."""
-    query = asked(jnp.array([[3]], jnp.uint32), 2)
+    query = query_keyword_vector(jnp.array([[3]], jnp.uint32), 2)
     nothing = jnp.zeros((1, 4))
     head = {"hidden": {"kernel": jnp.zeros((4, 8)), "bias": jnp.zeros(8)}}
     scores = []
