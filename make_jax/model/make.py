@@ -101,7 +101,9 @@ class Make(nn.Module):
         if c.mpm != "none" and modalities != "title" and not c.adaptation.single_stream:
             hidden = num_masked_patches(i, self._patches)
             self.patch_head = PatchHead(c.mpm, c.image.width, c.image.patch_size, hidden)
-        self.log_logit_scale = self.param("log_logit_scale", nn.initializers.constant(jnp.log(c.initial_logit_scale)), ())
+        self.log_logit_scale = self.param(
+            "log_logit_scale", nn.initializers.constant(jnp.log(c.initial_logit_scale)), ()
+        )
         self.logit_bias = self.param(
             "logit_bias", nn.initializers.constant(-c.initial_logit_scale), ()
         )  # of the sigmoid loss

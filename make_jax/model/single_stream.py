@@ -52,7 +52,8 @@ class SingleStream(nn.Module):
             )
         vectors = nn.Dense(c.embedding_dim, kernel_init=KERNEL_INIT, name="projection")(pool(x, mask, c.pooling))
         adapted = FusedProduct(
-            l2_normalize(vectors) if c.l2_normalize else vectors, equal_weights(jnp.stack([has_title, has_image], axis=-1))
+            l2_normalize(vectors) if c.l2_normalize else vectors,
+            equal_weights(jnp.stack([has_title, has_image], axis=-1)),
         )
         length = words.shape[1]
         return adapted, ProductStates(x[:, :length], mask[:, :length], x[:, length:], image_mask)
