@@ -1,218 +1,234 @@
-"""Every setting of a run, as frozen dataclasses: one comment a field, with its unit. Imports no jax.
+"""All settings of a run: frozen dataclasses whose types and ranges pydantic validates. Imports no jax.
 
-A recipe in `configs/` is a Python file that defines `config = Config(...)`. It names no data path. A run stores its
-resolved config as JSON (`to_json`), and evaluation and conversion read that (`from_json`): they never execute Python
+A recipe in `configs/` is a Python file that defines `config = Config(...)`. It contains no data path. A run stores its
+resolved config as JSON (`to_json`); evaluation and conversion read that file (`from_json`) and never execute Python
 from a run.
+
+The dataclasses are plain, so that recipes, `dataclasses.replace` and `dataclasses.asdict` work without validation;
+`check` and `from_json` validate a complete config and report all problems together, which validation in each
+constructor could not.
 """
 
 import dataclasses
 import difflib
 import json
-import math
-import operator
-import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from make_jax import config_checks
 from make_jax.errors import InputError
+
+AtLeast0 = Annotated[int, Field(ge=0)]
+AtLeast1 = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]  # 0 to below 1
+Ratio = Annotated[float, Field(gt=0, lt=1)]  # between 0 and 1
+RGB = Annotated[tuple[float, float, float], Field(description="a list of 3 finite numbers")]
+Multipliers = Annotated[
+    tuple[tuple[str, float], ...], Field(description="a list, each item a list of 2: a text, a finite number")
+]
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where examples come from and how they are read."""
+    """The catalog and the data loader."""
 
-    catalog: str = ""  # folder or .zip in the catalog format; "" is the catalog inside the package
-    cache: str = ""  # folder for built ArrayRecord shards; "" is $XDG_CACHE_HOME/make_jax or ~/.cache/make_jax
-    workers: int = 0  # Grain worker processes; 0 reads with threads in the training process
-    prefetch: int = 2  # batches made ready ahead of the step, per process
+    catalog: str = ""  # folder or .zip in the catalog format; "" uses the packaged catalog
+    cache: str = ""  # folder of built ArrayRecord shards; "" uses $XDG_CACHE_HOME/make_jax or ~/.cache/make_jax
+    workers: AtLeast0 = 0  # Grain worker processes; 0 reads with threads in the training process
+    prefetch: AtLeast1 = 2  # batches prefetched per process
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What training does to a picture. Evaluation does none of it."""
+    """Image augmentation, used in training only."""
 
-    min_crop_area: float = 0.7  # least share of the picture that a random crop keeps; 1 does not crop
-    flip: bool = True  # mirror left to right, half of the time
-    brightness: float = 0.1  # largest relative change
-    contrast: float = 0.1  # largest relative change
-    saturation: float = 0.1  # largest relative change; colour words depend on it, so keep it small
+    min_crop_area: Annotated[float, Field(gt=0, le=1)] = 0.7  # least share of the area in a random crop; 1: no crop
+    flip: bool = True  # random horizontal flip, probability 0.5
+    brightness: Fraction = 0.1  # max relative change
+    contrast: Fraction = 0.1  # max relative change
+    saturation: Fraction = 0.1  # max relative change; color words depend on it, so keep it small
 
 
 @dataclass(frozen=True)
 class InputsConfig:
-    """What the model sees. Travels with the checkpoint: evaluation uses the same."""
+    """Tokenization, image preprocessing and keywords. Stored in the checkpoint and used by evaluation too."""
 
-    tokenizer: str = ""  # local Hugging Face tokenizer folder; "": that of init_from, else a WordPiece of the catalog
-    vocab_size: int = 8192  # most word pieces of a trained tokenizer
-    new_characters: int = 0  # most pieces added to the WordPiece of init_from for characters that it lacks
-    max_query_tokens: int = 16  # longest query, in tokens, special tokens included
-    max_title_tokens: int = 32  # longest title, in tokens, special tokens included
-    image_height: int = 64  # pixels
-    image_width: int = 64  # pixels
-    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # subtracted, per channel, of values in [0, 1]
-    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)  # divided by, per channel
-    max_keywords: int = 4096  # most keywords that are mined from the catalog; 0 mines none
-    keyword_attributes: bool = True  # mine the attributes that the catalog names; False: titles and clicks alone
-    mlm_ratio: float = 0.15  # share of a text's tokens that MLM hides
-    mpm_ratio: float = 0.4  # share of a picture's patches that MPM hides
+    tokenizer: str = ""  # Hugging Face tokenizer folder; "": that of init_from, else a WordPiece trained on the catalog
+    vocab_size: Annotated[int, Field(ge=6)] = 8192  # max tokens of a trained tokenizer: 5 special ones and word pieces
+    new_characters: int = 0  # max tokens added to the WordPiece of init_from for characters that it lacks
+    max_query_tokens: Annotated[int, Field(ge=3)] = 16  # tokens per query, 2 special ones included; longer are cut
+    max_title_tokens: Annotated[int, Field(ge=3)] = 32  # tokens per title, 2 special ones included; longer are cut
+    image_height: AtLeast1 = 64  # pixels
+    image_width: AtLeast1 = 64  # pixels
+    image_mean: RGB = (0.5, 0.5, 0.5)  # per-channel mean, of values in [0, 1]
+    image_std: RGB = (0.5, 0.5, 0.5)  # per-channel standard deviation, of values in [0, 1]
+    max_keywords: AtLeast0 = 4096  # max keywords mined from the catalog; 0 mines none
+    keyword_attributes: bool = True  # mine the catalog's attributes; False mines titles and clicks only
+    mlm_ratio: Ratio = 0.15  # share of a text's tokens masked for MLM
+    mpm_ratio: Ratio = 0.4  # share of an image's patches masked for MPM
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """A BERT-shaped encoder."""
+    """A BERT text encoder."""
 
-    layers: int = 3
-    width: int = 160
-    heads: int = 4
-    mlp_width: int = 640
-    dropout: float = 0.1  # share of activations dropped in training
-    layer_norm_eps: float = 1e-12  # layer norm
+    layers: AtLeast1 = 3  # transformer layers
+    width: AtLeast1 = 160  # hidden size
+    heads: AtLeast1 = 4  # attention heads
+    mlp_width: AtLeast1 = 640  # hidden size of the MLPs
+    dropout: Fraction = 0.1  # probability
+    layer_norm_eps: Positive = 1e-12  # epsilon of the layer norms
     activation: Literal["gelu", "gelu_tanh"] = "gelu"  # gelu_tanh is faster on CPU
-    init_from: str = ""  # what convert.py import reads, or what it wrote; "" starts at random
+    init_from: str = ""  # Hugging Face folder or hub id, or what convert.py import wrote; "" initializes randomly
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """A ViT-shaped encoder."""
+    """A ViT image encoder."""
 
-    layers: int = 4
-    width: int = 160
-    heads: int = 4
-    mlp_width: int = 640
-    patch_size: int = 8  # pixels a side
-    dropout: float = 0.0  # share of activations dropped in training
-    layer_norm_eps: float = 1e-12  # layer norm
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"  # gelu_tanh is faster on CPU; quick_gelu: CLIP's
-    class_tokens: int = 1  # learnt tokens in front of the patches: 1 in ViT, 2 in DeiT, 0 in SigLIP
-    embedding_norm: bool = False  # a layer norm before the first layer, as in CLIP
-    init_from: str = ""  # what convert.py import reads, or what it wrote; "" starts at random
+    layers: AtLeast1 = 4  # transformer layers
+    width: AtLeast1 = 160  # hidden size
+    heads: AtLeast1 = 4  # attention heads
+    mlp_width: AtLeast1 = 640  # hidden size of the MLPs
+    patch_size: AtLeast1 = 8  # pixels per side
+    dropout: Fraction = 0.0  # probability
+    layer_norm_eps: Positive = 1e-12  # epsilon of the layer norms
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"  # gelu_tanh is faster on CPU; CLIP has quick_gelu
+    class_tokens: AtLeast0 = 1  # learned tokens before the patches: 1 in ViT, 2 in DeiT, 0 in SigLIP
+    embedding_norm: bool = False  # layer norm before the first layer, as in CLIP
+    init_from: str = ""  # Hugging Face folder or hub id, or what convert.py import wrote; "" initializes randomly
 
 
 @dataclass(frozen=True)
 class AdaptationConfig:
-    """Modal Adaptation: how title and image become one product vector."""
+    """Modal Adaptation: fuses title and image into one product embedding."""
 
-    modalities: Literal["both", "title", "image"] = "both"  # which encoders exist
+    modalities: Literal["both", "title", "image"] = "both"  # product encoders of the model
     weights: Literal["per_keyword", "gate", "mean"] = "per_keyword"  # of title and image: model/modal_adaptation.py
-    cross_attention: bool = True  # title attends to image and image to title before pooling
-    single_stream: bool = False  # one encoder over [title; image] instead of all of the above
-    gate_width: int = 160  # hidden units of the gate
+    cross_attention: bool = True  # title and image attend to each other before pooling
+    single_stream: bool = False  # one encoder over [title; image] replaces all of the above
+    gate_width: AtLeast1 = 160  # hidden size of the gate's MLP
 
 
 @dataclass(frozen=True)
 class MatchingConfig:
-    """The cross-modal encoder that says whether a query and a product match: for QIM, QIM2 and re-ranking."""
+    """The cross-modal matching encoder of QIM, QIM2 and re-ranking."""
 
-    layers: int = 0  # 0: the model has none
-    width: int = 160
-    heads: int = 4
-    mlp_width: int = 640
-    dropout: float = 0.0  # share of activations dropped in training
+    layers: AtLeast0 = 0  # transformer layers; 0: no matching encoder
+    width: AtLeast1 = 160  # hidden size
+    heads: AtLeast1 = 4  # attention heads
+    mlp_width: AtLeast1 = 640  # hidden size of the MLPs
+    dropout: Fraction = 0.0  # probability
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The encoders and what joins them."""
+    """The encoders, Modal Adaptation and Keyword Enhancement."""
 
     query: TextConfig = field(default_factory=TextConfig)
     title: TextConfig = field(default_factory=TextConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     matching: MatchingConfig = field(default_factory=MatchingConfig)
-    mlm: bool = False  # the heads that predict hidden tokens exist, for objectives.mlm
-    mpm: Literal["none", "contrastive", "regression"] = "none"  # the head that predicts hidden patches
-    enrichment: bool = True  # the query predicts keywords, and their expected embedding joins it
-    keyword_dims: int = 512  # most dimensions that are added to vectors for keywords, one each, the most frequent first
-    keyword_scale: float = 4.0  # what they count beside the rest; a run that is over may be given another
+    mlm: bool = False  # has the masked-token heads of objectives.mlm
+    mpm: Literal["none", "contrastive", "regression"] = "none"  # masked-patch head of objectives.mpm
+    enrichment: bool = True  # the query predicts keywords and adds their expected embedding
+    keyword_dims: AtLeast0 = 512  # max keyword dimensions appended to the embeddings, most frequent keywords first
+    keyword_scale: NonNegative = 4.0  # factor of the keyword dimensions; can be changed after training
     shared_text: bool = False  # query and title share one encoder, with the settings of `query`
-    pooling: Literal["mean", "cls"] = "mean"  # of token states and of patch states
-    l2_normalize: bool = True  # query and product vectors have unit length; without it begin with initial_logit_scale 1
-    embedding_dim: int = 160  # width of query and product vectors, without evidence
-    initial_logit_scale: float = 14.0  # logit scale at step 0
+    pooling: Literal["mean", "cls"] = "mean"  # of token states and patch states
+    l2_normalize: bool = True  # embeddings have unit length; if False, set initial_logit_scale to 1
+    embedding_dim: AtLeast1 = 160  # size of query and product embeddings, without keyword dimensions
+    initial_logit_scale: float = 14.0  # logit scale (inverse temperature) at step 0
     dtype: Literal["float32", "bfloat16"] = "float32"  # of matrix products; parameters and statistics stay float32
-    remat: bool = False  # recompute each encoder layer in the backward pass: less memory, a third more work
+    remat: bool = False  # rematerialize encoder layers in the backward pass: less memory, a third more compute
 
 
 @dataclass(frozen=True)
 class ObjectivesConfig:
-    """What is minimised: each float named after an objective is its weight, and 0 leaves it out."""
+    """The training loss: each float named after an objective is its weight; 0 disables it."""
 
-    qic: float = 1.0  # query-item contrast over the global batch
-    loss_type: Literal["softmax", "sigmoid"] = "softmax"  # of every contrast of queries and products
-    margin: float = 0.0  # AM-Softmax: subtracted from the positive's cosine
-    implementation: Literal["gather", "ring"] = (
-        "gather"  # of the contrasts; ring: memory grows with the batch, not its square
-    )
-    tile: int = 256  # queries of a device that the ring form treats at once
-    keyword_masking: bool = True  # a product that has all keywords of a query is none of its negatives
-    keyword_swaps: bool = True  # a query with one keyword replaced is a negative of its product
-    title_contrast: float = 0.0  # the same loss on query and title direction alone
-    image_contrast: float = 0.0  # the same loss on query and image direction alone
-    key: float = 0.0  # the query predicts the keywords of its product
-    qim: float = 0.0  # query-item matching: does this product answer this query?
-    qim2: float = 0.0  # query-image matching
-    matching_group: int = 64  # rows among which QIM and QIM2 draw their negatives
-    mlm: float = 0.0  # hidden tokens of the title, given the image, and of the query
-    mpm: float = 0.0  # hidden patches of the picture; model.mpm says how they are predicted
+    qic: NonNegative = 1.0  # query-item contrastive loss over the global batch
+    loss_type: Literal["softmax", "sigmoid"] = "softmax"  # of all contrastive losses
+    margin: Annotated[float, Field(ge=0, lt=2)] = 0.0  # AM-Softmax: subtracted from the positive's cosine, at most 2
+    implementation: Literal["gather", "ring"] = "gather"  # ring: memory linear, not quadratic, in the batch size
+    tile: AtLeast1 = 256  # queries per tile of the ring implementation, per device
+    keyword_masking: bool = True  # mask false negatives: products that have all keywords of a query
+    keyword_swaps: bool = True  # add hard negatives: the query with one keyword replaced
+    title_contrast: NonNegative = 0.0  # contrastive loss of query and title embeddings alone
+    image_contrast: NonNegative = 0.0  # contrastive loss of query and image embeddings alone
+    key: NonNegative = 0.0  # the query predicts the keywords of its product
+    qim: NonNegative = 0.0  # query-item matching: binary classification by the matching encoder
+    qim2: NonNegative = 0.0  # query-image matching
+    matching_group: Annotated[int, Field(ge=2)] = 64  # rows per group from which QIM and QIM2 draw negatives
+    mlm: NonNegative = 0.0  # masked language modeling of the title, given the image, and of the query
+    mpm: NonNegative = 0.0  # masked patch modeling of the image; model.mpm selects the variant
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with warm-up and cosine decay."""
+    """AdamW with linear warm-up and cosine decay."""
 
-    learning_rate: float = 1e-3  # at the end of the warm-up
-    warmup_steps: int = 50
-    final_lr_ratio: float = 0.0  # at the last step, as a share of learning_rate
-    weight_decay: float = 0.05  # on matrices; never on norms, biases, scale
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-8
-    clip_norm: float = 1.0  # largest global gradient norm; 0 does not clip
-    max_logit_scale: float = 100.0  # the step clamps the logit scale to this after the update
-    ema_decay: float = 0.0  # of the averaged parameters that evaluation uses; 0 keeps none
-    lr_multipliers: tuple[
-        tuple[str, float], ...
-    ] = ()  # (regex of parameter path, learning rate factor; 0 freezes); first match
+    learning_rate: Positive = 1e-3  # peak, at the end of the warm-up
+    warmup_steps: AtLeast0 = 50  # steps of linear warm-up
+    final_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0  # learning rate of the last step / learning_rate
+    weight_decay: NonNegative = 0.05  # on matrices; never on norms, biases and the logit scale
+    beta1: Fraction = 0.9  # decay of the first moment
+    beta2: Fraction = 0.98  # decay of the second moment
+    eps: Positive = 1e-8  # added to the denominator
+    clip_norm: NonNegative = 1.0  # max global gradient norm; 0 disables clipping
+    max_logit_scale: Positive = 100.0  # the step clamps the logit scale to this after the update
+    ema_decay: Fraction = 0.0  # exponential moving average of the parameters, used by evaluation; 0 disables it
+    lr_multipliers: Multipliers = ()  # (regex of parameter path, factor; 0 freezes); the first match applies
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The loop."""
+    """The training loop."""
 
-    steps: int = 700
-    batch_size: int = 256  # examples a step over all devices and processes
-    seed: int = 0
-    log_every: int = 10  # steps
-    eval_every: int = 200  # steps; 0 evaluates at the end only
-    eval_batch_size: int = 256  # products embedded at once
-    save_every: int = 200  # steps; 0 saves at the end only
-    micro_batch_size: int = 0  # rows that a device encodes at once, the rest of its batch waiting; 0: all of them
-    max_to_keep: int = 2  # newest checkpoints kept on the disk, beside the best one
-    init_from: str = ""  # run or checkpoint folder whose weights a new run begins with; "" draws them from the seed
-    fsdp: int = 1  # devices over which the large matrices are split: the mesh's fsdp axis; the rest is data
-    profile: str = ""  # FIRST:LAST step to trace into RUN/profile, such as 10:15; "" traces none
+    steps: AtLeast1 = 700  # optimizer steps
+    batch_size: AtLeast1 = 256  # global: examples per step over all devices and processes
+    seed: Annotated[int, Field(ge=0, le=4294967295)] = 0  # of initialization, data order and dropout; 32 bits
+    log_every: AtLeast1 = 10  # steps between log lines
+    eval_every: AtLeast0 = 200  # steps between validations; 0 evaluates at the end only
+    eval_batch_size: AtLeast1 = 256  # products per batch of validation
+    save_every: AtLeast0 = 200  # steps between checkpoints; 0 saves at the end only
+    micro_batch_size: AtLeast0 = 0  # rows per device encoded at once (gradient cache); 0: all of them
+    max_to_keep: AtLeast1 = 2  # newest checkpoints kept on disk, besides the best one
+    init_from: str = ""  # run or checkpoint folder whose weights a new run starts from; "" initializes from the seed
+    fsdp: AtLeast1 = 1  # devices over which large matrices are sharded: the mesh's fsdp axis
+    profile: str = ""  # FIRST:LAST steps traced into RUN/profile, such as 10:15; "" disables profiling
 
 
 @dataclass(frozen=True)
 class DistributedConfig:
-    """The processes of a run, where the environment does not tell (docs/scaling.md); nothing that it learns from."""
+    """`jax.distributed` settings where the environment has none (docs/scaling.md); no effect on the result."""
 
-    coordinator_address: str = (
-        ""  # HOST:PORT of process 0, PORT free there; "" asks SLURM, Open MPI, Kubernetes, a TPU pod
-    )
-    num_processes: int = 0  # processes; 0 asks the environment, 1 is alone whatever the environment says
-    process_id: int = -1  # of this process, from 0; -1 asks the environment
-    initialization_timeout: int = 300  # seconds in which all have to come
+    coordinator_address: str = ""  # HOST:PORT of process 0; "" detects SLURM, Open MPI, Kubernetes or a TPU pod
+    num_processes: AtLeast0 = 0  # 0 detects it; 1 runs alone in any environment
+    process_id: Annotated[int, Field(ge=-1)] = -1  # of this process, starting from 0; -1 detects it
+    initialization_timeout: AtLeast1 = 300  # seconds in which all processes must connect
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """All settings of a run."""
 
-    run: str = "runs/make"  # folder that receives checkpoints, logs, plots, reports
+    # Applies to the sections too.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False, revalidate_instances="always"
+    )
+
+    run: str = "runs/make"  # output folder: checkpoints, logs, plots, reports
     data: DataConfig = field(default_factory=DataConfig)
     inputs: InputsConfig = field(default_factory=InputsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -222,7 +238,9 @@ class Config:
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
 
-# Names of settings that older runs and recipes have. None is accepted: an error names the new one, or why it is gone.
+_ADAPTER = TypeAdapter(Config)
+
+# Settings of older runs and recipes. None is accepted: the error names the new setting, or why it was removed.
 RENAMED = {
     "inputs.vocabulary": "inputs.vocab_size",
     "inputs.query_tokens": "inputs.max_query_tokens",
@@ -258,7 +276,7 @@ REMOVED = {"objectives.bank": "it lowered validation nDCG@10 by 0.11"}
 
 
 def renamed(path: str, value: object = None) -> str | None:
-    """Returns what became of an old setting, or of an old `value` of a setting, as a sentence; None for a current one.
+    """Returns the message for an old setting, or an old `value` of a setting; None for a current one.
 
     `path` is dotted, such as "objectives.form".
     """
@@ -272,249 +290,114 @@ def renamed(path: str, value: object = None) -> str | None:
 
 
 def to_json(config: Config) -> str:
-    """Returns every setting as indented JSON, in the order of the fields; `from_json` gives back an equal Config."""
+    """Returns all settings as indented JSON, in the order of the fields; `from_json` returns an equal Config."""
     return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str, where: str) -> Config:
-    """Returns the Config that `to_json` wrote; `where` names the file in messages.
+    """Returns the Config that `to_json` wrote.
 
-    A setting that the text lacks keeps its default, so that a run can be read after a setting was added. Raises
-    InputError for broken JSON, an unknown key (with the nearest name) and a value of the wrong type (with its path).
+    A missing setting gets its default, so that runs remain readable after a setting is added.
+
+    Args:
+        text: JSON.
+        where: the file name in error messages.
+
+    Raises:
+        InputError: invalid JSON, unknown keys (each with the nearest name), renamed keys (each with the new name), and
+            values of a wrong type or out of range; all together.
     """
     try:
-        value = json.loads(text)
+        json.loads(text)  # only for the line number of a syntax error
+        return _ADAPTER.validate_json(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}, line {error.lineno}: not JSON ({error.msg})") from None
-    config: Config = _read(Config, value, "", where)
-    return config
+    except ValidationError as errors:
+        messages = [f"{where}: {_message(error)}" for error in errors.errors(include_url=False)]
+    raise InputError("; ".join(messages))
 
 
 def check(config: Config) -> None:
-    """Raises InputError that names every setting with a wrong type, out of range, or contradicting another one."""
-    _read(Config, dataclasses.asdict(config), "", "config")  # a recipe is plain Python: its types are checked here
-    problems = [*_data_problems(config), *_model_problems(config)]
-    problems += [*_objectives_problems(config), *_training_problems(config), *_profile_problems(config.train)]
-    problems += _processes_problems(config.distributed)
+    """Raises InputError that lists every setting of a wrong type, out of range, or in conflict with another one."""
+    problems = []
+    try:
+        _ADAPTER.validate_python(config)
+    except ValidationError as errors:
+        details = errors.errors(include_url=False)
+        problems = [_message(error) for error in details]
+        if not {error["type"] for error in details} <= _RANGE_ERRORS.keys():
+            # A recipe is plain Python and may contain any type, which the checks below do not expect.
+            raise InputError("; ".join(f"config: {problem}" for problem in problems)) from None
+    problems += config_checks.problems(config)
     if problems:
         raise InputError("; ".join(problems))
 
 
-def _read(kind: Any, value: Any, path: str, where: str) -> Any:
-    """Returns `value`, parsed from JSON, as a `kind`: a dataclass, tuple, Literal or plain type."""
-    if dataclasses.is_dataclass(kind):
-        return _read_dataclass(kind, value, path, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal and any(value == choice and type(value) is type(choice) for choice in arguments):
-        return value
-    if origin is Literal and (gone := renamed(path, value)):
-        raise InputError(f"{where}: {gone}")
-    if origin is tuple and isinstance(value, list | tuple):
-        if arguments[-1] is Ellipsis:
-            arguments = (arguments[0],) * len(value)
-        if len(value) == len(arguments):
-            pairs = enumerate(zip(arguments, value, strict=True))
-            return tuple(_read(part, item, f"{path}[{i}]", where) for i, (part, item) in pairs)
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if kind in (bool, int, str) and type(value) is kind:
-        return value
-    raise InputError(f"{where}: {path} is {value!r}, expected {_describe(kind)}")
+_RANGE_ERRORS = {
+    "greater_than_equal": (Ge, "at least"),
+    "greater_than": (Gt, "more than"),
+    "less_than_equal": (Le, "at most"),
+    "less_than": (Lt, "less than"),
+}
+_TYPE_ERRORS = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a finite number",
+    "finite_number": "a finite number",
+    "string_type": "a text",
+    "dataclass_type": "an object of settings",
+}
 
 
-def _read_dataclass(kind: Any, value: Any, path: str, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: {path or 'the whole'} is {value!r}, expected an object of settings")
-    types = typing.get_type_hints(kind)
-    for key in value:
-        if key not in types:
-            if gone := renamed(_join(path, key)):
-                raise InputError(f"{where}: {gone}")
-            nearest = difflib.get_close_matches(key, types, n=1, cutoff=0.0)[0]
-            raise InputError(f"{where}: unknown key {_join(path, key)}; did you mean {_join(path, nearest)}?")
-    return kind(**{key: _read(types[key], item, _join(path, key), where) for key, item in value.items()})
+def _message(error: ErrorDetails) -> str:
+    """Returns a pydantic error as one sentence: the setting, its value, what was expected."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).lstrip(".")
+    kind, value = error["type"], error["input"]
+    if kind == "unexpected_keyword_argument":
+        section = path.rpartition(".")[0]
+        siblings = [each for each in _FIELDS if each.rpartition(".")[0] == section]
+        nearest = difflib.get_close_matches(path, siblings, n=1, cutoff=0.0)[0]
+        return renamed(path) or f"unknown key {path}; did you mean {nearest}?"
+    setting = path.partition("[")[0]
+    if kind == "missing":  # too few items: pydantic reports the item, the path of the list helps more
+        path = setting
+    if kind == "literal_error":
+        return renamed(path, value) or f"{path} is {value!r}, expected one of {_choices(setting)}"
+    if kind in _RANGE_ERRORS:
+        return f"{path} is {value}, expected {_range(setting)}"
+    expected = _TYPE_ERRORS.get(kind) or _field_info(setting).description or error["msg"]
+    return f"{path or 'config'} is {value!r}, expected {expected}"
 
 
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+def _range(setting: str) -> str:
+    """Returns the range of a setting in words, such as "at least 0 and less than 1"."""
+    bounds = [
+        f"{words} {getattr(bound, kind.__name__.lower())}"
+        for kind, words in _RANGE_ERRORS.values()
+        for bound in _field_info(setting).metadata
+        if isinstance(bound, kind)
+    ]
+    return " and ".join(bounds)
 
 
-def _describe(kind: Any) -> str:
-    """What a setting expects, in words."""
-    plain = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
-    if kind in plain:
-        return plain[kind]
-    arguments = typing.get_args(kind)
-    if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(repr, arguments))
-    if arguments[-1] is Ellipsis:
-        return f"a list, each item {_describe(arguments[0])}"
-    return f"a list of {len(arguments)}: " + ", ".join(map(_describe, arguments))
+def _choices(setting: str) -> str:
+    return ", ".join(map(repr, typing.get_args(_FIELDS[setting])))
 
 
-def _outside(config: Config, bounds: str, *paths: str) -> Iterator[str]:
-    """Yields a problem for each setting outside `bounds`, written like "[0, 1)"; an empty side is open."""
-    low, high = bounds[1:-1].split(", ")
-    for path in paths:
-        value = operator.attrgetter(path)(config)
-        above = not low or (value >= float(low) if bounds[0] == "[" else value > float(low))
-        below = not high or (value <= float(high) if bounds[-1] == "]" else value < float(high))
-        if not (above and below):
-            limits = [f"{'at least' if bounds[0] == '[' else 'more than'} {low}"] if low else []
-            limits += [f"{'at most' if bounds[-1] == ']' else 'less than'} {high}"] if high else []
-            yield f"{path} is {value}, expected {' and '.join(limits)}"
+def _field_info(setting: str) -> Any:
+    """Returns the pydantic Field in the annotation of a setting."""
+    metadata = getattr(_FIELDS.get(setting), "__metadata__", ())
+    return metadata[0] if metadata else Field()
 
 
-def _data_problems(config: Config) -> Iterator[str]:
-    jitter = ("brightness", "contrast", "saturation")
-    inputs, adaptation, patch = config.inputs, config.model.adaptation, config.model.image.patch_size
-    if not config.run:
-        yield "run is empty, expected a folder"
-    yield from _outside(config, "[0, )", "data.workers")
-    yield from _outside(config, "[1, )", "data.prefetch", "inputs.image_height", "inputs.image_width")
-    yield from _outside(config, "[6, )", "inputs.vocab_size")  # five special tokens and one piece
-    yield from _outside(config, "[3, )", "inputs.max_query_tokens", "inputs.max_title_tokens")  # start, one piece, end
-    yield from _outside(config, "[0, )", "inputs.max_keywords")
-    yield from _outside(config, "(0, 1)", "inputs.mlm_ratio", "inputs.mpm_ratio")
-    yield from _outside(config, "(0, 1]", "inputs.augment.min_crop_area")
-    yield from _outside(config, "[0, 1)", *(f"inputs.augment.{name}" for name in jitter))
-    if min(inputs.image_std) <= 0:
-        yield f"inputs.image_std is {inputs.image_std}, expected each more than 0"
-    for name in ("image_height", "image_width"):
-        size = getattr(inputs, name)
-        if adaptation.modalities != "title" and patch >= 1 and size % patch:
-            yield f"inputs.{name} is {size}, expected a multiple of model.image.patch_size {patch}"
+def _fields(section: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted name and the annotation of every setting and section."""
+    for name, annotation in typing.get_type_hints(section, include_extras=True).items():
+        if name.startswith("__"):
+            continue
+        yield prefix + name, annotation
+        if dataclasses.is_dataclass(annotation):
+            yield from _fields(typing.cast(type, annotation), f"{prefix}{name}.")
 
 
-def _model_problems(config: Config) -> Iterator[str]:
-    for name in ("query", "title", "image", *(["matching"] if config.model.matching.layers else [])):
-        path = f"model.{name}"
-        encoder = getattr(config.model, name)
-        yield from _outside(config, "[1, )", *(f"{path}.{size}" for size in ("layers", "width", "heads", "mlp_width")))
-        yield from _outside(config, "[0, 1)", f"{path}.dropout")
-        if name != "matching":
-            yield from _outside(config, "(0, )", f"{path}.layer_norm_eps")
-        if encoder.heads >= 1 and encoder.width % encoder.heads:
-            yield f"{path}.width is {encoder.width}, expected a multiple of {path}.heads {encoder.heads}"
-    yield from _outside(config, "[0, )", "model.keyword_dims", "model.keyword_scale")
-    yield from _outside(config, "[1, )", "model.image.patch_size", "model.embedding_dim", "model.adaptation.gate_width")
-    yield from _outside(config, f"(0, {config.optim.max_logit_scale}]", "model.initial_logit_scale")
-    yield from _outside(config, "[0, )", "model.matching.layers", "model.image.class_tokens")
-    adaptation = config.model.adaptation
-    yield from _unused_weights(config)
-    if config.model.pooling == "cls" and not config.model.image.class_tokens and adaptation.modalities != "title":
-        yield "model.pooling is 'cls', expected 'mean' with model.image.class_tokens 0"
-    if config.model.shared_text and config.model.query != config.model.title:
-        yield "model.title differs from model.query, expected the same settings with model.shared_text"
-    if adaptation.single_stream and adaptation.modalities != "both":
-        expected = "expected 'both' with model.adaptation.single_stream"
-        yield f"model.adaptation.modalities is {adaptation.modalities!r}, {expected}"
-    two = adaptation.modalities == "both" and not adaptation.single_stream
-    if two and adaptation.weights == "per_keyword" and not (config.model.keyword_dims and config.inputs.max_keywords):
-        expected = "expected 'gate' or 'mean' without model.keyword_dims and inputs.max_keywords"
-        yield f"model.adaptation.weights is 'per_keyword', {expected}"
-
-
-def _unused_weights(config: Config) -> Iterator[str]:
-    """Weights that are named for an encoder which the model does not have."""
-    adaptation = config.model.adaptation
-    needs = {"title": "image", "image": "title"}  # is absent with these modalities
-    for name, other in needs.items():
-        init_from = getattr(config.model, name).init_from
-        if init_from and (adaptation.single_stream or adaptation.modalities == other):
-            what = "model.adaptation.single_stream" if adaptation.single_stream else f"the {other} alone"
-            yield f"model.{name}.init_from is {init_from!r}, expected '' with {what}"
-
-
-def _objectives_problems(config: Config) -> Iterator[str]:
-    objectives, adaptation = config.objectives, config.model.adaptation
-    named = ("qic", "title_contrast", "image_contrast", "key", "qim", "qim2", "mlm", "mpm")
-    yield from _outside(config, "[0, )", *(f"objectives.{name}" for name in named))
-    yield from _outside(config, "[0, 2)", "objectives.margin")  # cosines are at most 2 apart
-    yield from _outside(config, "[1, )", "objectives.tile")
-    yield from _outside(config, "[2, )", "objectives.matching_group")
-    if not any(getattr(objectives, name) for name in named):
-        yield f"objectives: every weight is 0, expected one of {', '.join(named)} to be more"
-    needs = {
-        "key": ("model.enrichment", config.model.enrichment and config.inputs.max_keywords > 0),
-        "qim": ("model.matching.layers", config.model.matching.layers > 0),
-        "qim2": (
-            "model.matching.layers and an image encoder",
-            config.model.matching.layers > 0 and adaptation.modalities != "title",
-        ),
-        "mlm": ("model.mlm", config.model.mlm),
-        "mpm": (
-            "model.mpm and an image encoder",
-            config.model.mpm != "none" and adaptation.modalities != "title" and not adaptation.single_stream,
-        ),
-    }
-    for name, (what, there) in needs.items():
-        if getattr(objectives, name) and not there:
-            yield f"objectives.{name} is {getattr(objectives, name)}, expected 0 without {what}"
-    group = objectives.matching_group
-    for name in ("batch_size", "micro_batch_size"):
-        size = getattr(config.train, name)
-        if (objectives.qim or objectives.qim2) and group >= 2 and size % group:
-            near = f"{size // group * group} or {-(-size // group) * group}" if size > group else f"{group}"
-            yield f"train.{name} is {size}, expected a multiple of objectives.matching_group {group}, like {near}"
-
-
-def profiled_steps(text: str) -> tuple[int, int] | None:
-    """The first and the last step that `train.profile` names; None for none. ValueError for anything else."""
-    if not text:
-        return None
-    found = re.fullmatch(r"(\d+):(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise ValueError(text)
-    return int(found[1]), int(found[2])
-
-
-def _profile_problems(train: TrainConfig) -> Iterator[str]:
-    try:
-        steps = profiled_steps(train.profile)
-    except ValueError:
-        yield f"train.profile is {train.profile!r}, expected FIRST:LAST step, such as 10:15, the first step being 1"
-        return
-    if steps is not None and steps[1] > train.steps:
-        yield f"train.profile is {train.profile!r}, expected steps up to train.steps {train.steps}"
-
-
-def _processes_problems(processes: DistributedConfig) -> Iterator[str]:
-    address, count, index = processes.coordinator_address, processes.num_processes, processes.process_id
-    if processes.initialization_timeout < 1:
-        yield f"distributed.initialization_timeout is {processes.initialization_timeout}, expected at least 1"
-    if not address:
-        needs = "expected HOST:PORT in distributed.coordinator_address with it"
-        if count not in (0, 1):
-            yield f"distributed.num_processes is {count}, {needs} (or 0 or 1)"
-        if index != -1:
-            yield f"distributed.process_id is {index}, {needs} (or -1)"
-        return
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal() and 0 < int(port) < 65536):
-        yield f"distributed.coordinator_address is {address!r}, expected HOST:PORT"
-    if count < 1:
-        yield f"distributed.num_processes is {count}, expected at least 1 with distributed.coordinator_address"
-    elif not 0 <= index < count:
-        yield f"distributed.process_id is {index}, expected 0 to {count - 1}, for distributed.num_processes is {count}"
-
-
-def _training_problems(config: Config) -> Iterator[str]:
-    optim = config.optim
-    counts = ("steps", "batch_size", "log_every", "eval_batch_size", "fsdp", "max_to_keep")
-    yield from _outside(config, "(0, )", "optim.learning_rate", "optim.eps", "optim.max_logit_scale")
-    yield from _outside(config, "[0, )", "optim.warmup_steps", "optim.weight_decay", "optim.clip_norm")
-    yield from _outside(config, "[0, 1]", "optim.final_lr_ratio")
-    yield from _outside(config, "[0, 1)", "optim.beta1", "optim.beta2", "optim.ema_decay")
-    yield from _outside(config, "[1, )", *(f"train.{name}" for name in counts))
-    yield from _outside(config, "[0, )", "train.eval_every", "train.save_every", "train.micro_batch_size")
-    yield from _outside(config, "[0, 4294967295]", "train.seed")  # NumPy and Grain take 32 bits
-    if optim.warmup_steps >= config.train.steps >= 1:
-        yield f"optim.warmup_steps is {optim.warmup_steps}, expected less than train.steps {config.train.steps}"
-    for i, (pattern, factor) in enumerate(optim.lr_multipliers):
-        if factor < 0:
-            yield f"optim.lr_multipliers[{i}] has the factor {factor}, expected at least 0"
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            yield f"optim.lr_multipliers[{i}] is not a regular expression: {pattern!r} ({error})"
+_FIELDS = dict(_fields(Config))

@@ -172,7 +172,7 @@ def test_help_prints_settings_with_units_and_the_config_option(capsys):
         parse(["--help"], "Trains a model.")
     assert leaving.value.code == 0
     text = capsys.readouterr().out
-    for part in ("Trains a model.", "--config FILE.py", "--train.batch-size", "examples a step over all devices"):
+    for part in ("Trains a model.", "--config FILE.py", "--train.batch-size", "examples per step over all devices"):
         assert part in text
 
 

@@ -70,6 +70,25 @@ def test_a_renamed_setting_is_refused_by_its_new_name(path, new):
     assert read_with(new, default_of(new)) == Config()  # and the new name exists
 
 
+def test_a_removed_setting_is_refused_with_the_reason():
+    with pytest.raises(InputError, match=r"^x: objectives.bank was removed: it lowered validation nDCG@10 by 0.11$"):
+        from_json('{"objectives": {"bank": 8}}', "x")
+
+
+def test_from_json_reports_all_problems_together():
+    text = '{"train": {"steps": "9", "keep": 2, "fsdp": 0}, "objectives": {"form": "ring"}, "model": {"dtype": "f"}}'
+    with pytest.raises(InputError) as caught:
+        from_json(text, "x")
+    for part in (
+        "x: train.steps is '9', expected a whole number",
+        "x: train.keep was renamed to train.max_to_keep",
+        "x: train.fsdp is 0, expected at least 1",
+        "x: objectives.form was renamed to objectives.implementation",
+        "x: model.dtype is 'f', expected one of 'float32', 'bfloat16'",
+    ):
+        assert part in str(caught.value)
+
+
 def test_a_renamed_value_is_refused_by_its_new_name():
     expected = "config.json: model.adaptation.weights 'confidence' was renamed to 'per_keyword'"
     with pytest.raises(InputError, match=f"^{expected}$"):

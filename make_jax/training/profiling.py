@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from make_jax.config import profiled_steps
+from make_jax.config_checks import profiled_steps
 
 
 class StepProfiler:
