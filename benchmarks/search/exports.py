@@ -24,9 +24,9 @@ from benchmarks import RESULTS
 from make_jax.catalog.reader import Catalog
 from make_jax.command_line import ExportOptions, Form
 from make_jax.errors import exit_cleanly
-from make_jax.evaluation.bootstrap import mean_intervals
 from make_jax.evaluation.metrics import judge, score_ranking
 from make_jax.evaluation.models import onnx_run, stablehlo_run, torch_run
+from make_jax.evaluation.significance import mean_intervals
 from make_jax.files import write_atomically
 from make_jax.retrieval.embed import Encoder, embed_products, embed_queries
 from make_jax.retrieval.retriever import Retriever

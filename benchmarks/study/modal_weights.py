@@ -28,8 +28,8 @@ from benchmarks import ROOT
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Split
 from make_jax.errors import InputError, exit_cleanly
-from make_jax.evaluation.bootstrap import mean_intervals
 from make_jax.evaluation.metrics import judge, score_ranking
+from make_jax.evaluation.significance import mean_intervals
 from make_jax.files import write_atomically
 from make_jax.retrieval.embed import Modality, ProductEmbeddings, embed_products, embed_queries
 from make_jax.retrieval.retriever import Retriever

@@ -11,10 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from make_jax.errors import InputError
-from make_jax.evaluation.bootstrap import RESAMPLES as BOOTSTRAP_RESAMPLES
-from make_jax.evaluation.bootstrap import mean_intervals
-from make_jax.evaluation.randomization import RESAMPLES, holm, paired_p_values
 from make_jax.evaluation.report import FORMAT
+from make_jax.evaluation.significance import (
+    BOOTSTRAP_RESAMPLES,
+    RANDOMIZATION_RESAMPLES,
+    holm,
+    mean_intervals,
+    paired_p_values,
+)
 from make_jax.files import folder_atomically, write_atomically
 from make_jax.report_tables import markdown_table, system_name
 
@@ -105,7 +109,7 @@ def compare(a: ReadReport, b: ReadReport, *, seed: int = 0) -> dict[str, Any]:
         "split": a.report["split"],
         "pool": a.report["pool"],
         "metrics": metrics,
-        "test": {"method": "paired randomisation, two-sided", "resamples": RESAMPLES, "seed": seed},
+        "test": {"method": "paired randomization, two-sided", "resamples": RANDOMIZATION_RESAMPLES, "seed": seed},
         "correction": {"method": "Holm", "tests": len(p_values), "level": LEVEL},
         "intervals": {"level": 0.95, "method": "percentile bootstrap over queries", "resamples": BOOTSTRAP_RESAMPLES},
         "slices": slices,

@@ -9,7 +9,7 @@ from jaxtyping import Float32
 
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
-from make_jax.evaluation.baselines import Fusion, TitleBM25
+from make_jax.evaluation.baselines import BM25Fusion, TitleBM25
 from make_jax.evaluation.late_fusion import LateFusion, fuse, fuse_on_disk
 from make_jax.evaluation.search_pool import SearchPool
 from make_jax.retrieval.embed import (
@@ -106,14 +106,14 @@ class EvalSplit:
         """What the model finds by `modality`, or by that of the main system."""
         return self.searched.search(self.queries, self.embeddings(modality), depth)
 
-    def fusion(self) -> Fusion:
+    def fusion(self) -> BM25Fusion:
         """The main system and BM25, to be joined."""
-        return Fusion(self.texts, self.queries, self.embeddings(), self.bm25, self.searched.allowed)
+        return BM25Fusion(self.texts, self.queries, self.embeddings(), self.bm25, self.searched.allowed)
 
     def cost(self) -> dict[str, float | int]:
         """What the main system took: seconds of encoding (compilation included), bytes of a product."""
         if self.model is None or self.main is None:
-            return {"bytes": round(self.bm25.size / max(self.bm25.count, 1))}
+            return {"bytes": round(self.bm25.index_bytes / max(self.bm25.count, 1))}
         late = self.main == "both" and self.title_weight is not None
         parts: tuple[Modality, ...] = self.present if late else (self.main,)
         return {

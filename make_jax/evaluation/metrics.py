@@ -1,13 +1,12 @@
-"""Metrics of rankings, all by trec_eval (through ir-measures and pytrec_eval) and in one order of ties.
+"""Metrics of rankings. To add one, add an entry to `METRICS`; reports, comparisons and TREC commands follow.
 
-ir-measures picks a provider per measure, and providers break ties differently: one report could mix two rules. Here
-every measure goes through pytrec_eval, with scores that have no ties. RR has no cutoff there, so MRR@10 is RR of the
-ten best.
+Values come from trec_eval, through ir-measures and pytrec_eval, with scores that have no ties. ir-measures alone would
+pick a provider per measure, and providers break ties differently.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
@@ -19,55 +18,84 @@ from make_jax.retrieval.search import TopK
 if TYPE_CHECKING:
     from ir_measures.measures import Measure
 
-# Our name -> (name in ir-measures, its cutoff, how deep the ranking is read). recall is the share of the relevant
-# products that were found; hit_rate is whether one was found at all.
-METRICS: dict[str, tuple[str, int | None, int | None]] = {
-    "nDCG@10": ("nDCG", 10, 10),
-    "MRR@10": ("RR", None, 10),
-    "recall@10": ("R", 10, 10),
-    "recall@100": ("R", 100, None),
-    "recall@1000": ("R", 1000, None),
-    "precision@10": ("P", 10, 10),
-    "hit_rate@1": ("Success", 1, 10),
-    "hit_rate@5": ("Success", 5, 10),
-    "hit_rate@10": ("Success", 10, 10),
-    "MAP": ("AP", None, None),
+PRIMARY_METRIC = "nDCG@10"  # tunes parameters on validation queries; shown by slice
+
+
+@runtime_checkable
+class QueryMetric(Protocol):
+    """A metric in Python, for measures that trec_eval does not have."""
+
+    def __call__(self, ranked: Sequence[str], grades: Mapping[str, int], relevant: int) -> float:
+        """Returns the value of one query.
+
+        `ranked` holds product ids, best first; `grades` the judgements of the query by product id, without those of
+        products that are not searched; `relevant` is the least grade that counts as relevant.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is computed and where it is shown. Every metric is in report.json, report.md and `compare`."""
+
+    measure: str | QueryMetric  # the name in ir-measures, such as "nDCG@50" or "P(rel=2)@5", or a function
+    task: str = ""  # "known-item", "graded" or "category": also in the table by task
+    terminal: bool = False  # also in the table that eval.py prints, which has room for eight
+
+
+METRICS: dict[str, Metric] = {
+    "nDCG@10": Metric("nDCG@10", task="graded", terminal=True),
+    "MRR@10": Metric("RR@10", task="known-item", terminal=True),
+    "recall@10": Metric("R@10", terminal=True),  # the share of the relevant products that is found
+    "recall@100": Metric("R@100", terminal=True),
+    "recall@1000": Metric("R@1000", terminal=True),
+    "precision@10": Metric("P@10", task="category"),
+    "hit_rate@1": Metric("Success@1", task="known-item", terminal=True),  # whether any relevant product is found
+    "hit_rate@5": Metric("Success@5"),
+    "hit_rate@10": Metric("Success@10", task="known-item", terminal=True),
+    "MAP": Metric("AP", task="category", terminal=True),
 }
-_QUERIES_AT_ONCE = 256  # rankings are handed over as dictionaries, which are large
+_QUERY_CHUNK = 256  # pytrec_eval takes rankings as dictionaries, which are large
+_SHORT = 10  # metrics with no larger cutoff share a pass over rankings of this depth
 
 
 @dataclass(frozen=True)
 class Judgements:
-    """The judged queries of a split, over its products."""
+    """The judged queries of a split, restricted to the products that are searched."""
 
-    product_ids: tuple[str, ...]  # the products that are searched
-    queries: tuple[Query, ...]  # those with at least one relevant product; metrics are over these
+    product_ids: tuple[str, ...]  # of the products searched
+    queries: tuple[Query, ...]  # with at least one relevant product; metrics are over these
     qrels: dict[str, dict[str, int]]  # of `queries`: query id -> product id -> grade, searched products only
     without_positive: tuple[str, ...]  # ids of queries left out: no relevant product among those searched
-    outside: int  # judgements of products that are not among those searched, left out
+    outside: int  # judgements of products that are not searched, left out
     relevant: int  # least grade that counts as relevant
     gains: dict[int, int] | None  # gain of each grade in nDCG; None: the grade is the gain
 
-    def measure(self, metric: str, *, rescoring: bool = False) -> "Measure":
-        """The measure of ir-measures that is `metric`; with `rescoring`, for a whole run file (RR needs its cutoff)."""
+    def measure(self, metric: str) -> "Measure":
+        """Returns the metric as an ir-measures measure, with the relevant grade and the gains of these judgements."""
         import ir_measures
 
-        base, cutoff, depth = METRICS[metric]
-        made = getattr(ir_measures, base)
-        if base != "nDCG":
-            made = made(rel=self.relevant)
-        elif self.gains is not None:
-            made = made(gains=self.gains)
-        cutoff = cutoff or (depth if rescoring else None)
-        return made if cutoff is None else made @ cutoff
+        name = METRICS[metric].measure
+        if not isinstance(name, str):
+            raise TypeError(f"{metric} is a function, not a measure of ir-measures")
+        measure = ir_measures.parse_measure(name)
+        if "rel" in measure.SUPPORTED_PARAMS and "rel" not in measure.params:
+            measure = measure(rel=self.relevant)
+        if self.gains is not None and "gains" in measure.SUPPORTED_PARAMS and "gains" not in measure.params:
+            measure = measure(gains=self.gains)
+        return measure
 
     def rescore_names(self) -> dict[str, str]:
-        """Metric -> its name for the command line of ir_measures, which splits at spaces."""
-        return {metric: str(self.measure(metric, rescoring=True)).replace(" ", "") for metric in METRICS}
+        """Returns metric -> measure for the command line of ir_measures, which splits at spaces."""
+        return {
+            name: str(self.measure(name)).replace(" ", "")
+            for name, metric in METRICS.items()
+            if isinstance(metric.measure, str)
+        }
 
 
 def judge(queries: Sequence[Query], product_ids: Sequence[str], info: CatalogInfo) -> Judgements:
-    """The judgements that metrics need: of the products searched, of queries that have something to find."""
+    """Returns the judgements of `queries` over the searched products; queries without a relevant one are left out."""
     searched = frozenset(product_ids)
     kept, left_out, qrels, outside = [], [], {}, 0
     for query in queries:
@@ -93,32 +121,63 @@ def judge(queries: Sequence[Query], product_ids: Sequence[str], info: CatalogInf
 def score_ranking(
     ranking: TopK, judgements: Judgements, metrics: Sequence[str] = tuple(METRICS)
 ) -> dict[str, Float64[np.ndarray, "Q"]]:
-    """The value of each metric for each query of `judgements.queries`, which are the rows of `ranking`.
+    """Returns the value of each metric for each query of `judgements.queries`, which are the rows of `ranking`.
 
-    nDCG is linear in the gains, its ideal is over all judged products, found or not. A query that found nothing has 0.
+    nDCG is linear in the gains; the ideal ranking is over all judged products, retrieved or not. An empty ranking
+    scores 0. Raises ValueError when the number of rankings is not that of the queries.
     """
     if len(ranking.indices) != len(judgements.queries):
         raise ValueError(f"{len(ranking.indices)} rankings for {len(judgements.queries)} queries")
     values = {metric: np.zeros(len(judgements.queries)) for metric in metrics}
     ids = np.array(judgements.product_ids, dtype=object)
-    for depth in {METRICS[metric][2] for metric in metrics}:
-        names = {judgements.measure(metric): metric for metric in metrics if METRICS[metric][2] == depth}
-        shallow = TopK(ranking.scores[:, :depth], ranking.indices[:, :depth])
-        for start in range(0, len(judgements.queries), _QUERIES_AT_ONCE):
-            rows = slice(start, start + _QUERIES_AT_ONCE)
-            _score(TopK(shallow.scores[rows], shallow.indices[rows]), ids, judgements, names, start, values)
+    for depth, (measures, functions) in _by_depth(judgements, metrics).items():
+        for start in range(0, len(judgements.queries), _QUERY_CHUNK):
+            rows = slice(start, start + _QUERY_CHUNK)
+            chunk = TopK(ranking.scores[rows, :depth], ranking.indices[rows, :depth])
+            _score_chunk(chunk, ids, judgements, measures, functions, start, values)
     return values
 
 
-def _score(
+def mean_metric(ranking: TopK, judgements: Judgements, metric: str = PRIMARY_METRIC) -> float:
+    """Returns the mean of a metric over the queries."""
+    return float(score_ranking(ranking, judgements, [metric])[metric].mean())
+
+
+_Measures = dict["Measure", str]  # -> name of the metric
+_Functions = dict[str, QueryMetric]
+
+
+def _by_depth(judgements: Judgements, metrics: Sequence[str]) -> dict[int | None, tuple[_Measures, _Functions]]:
+    """Returns the metrics by the depth to which rankings are read for them; None: all of it."""
+    import ir_measures
+
+    groups: dict[int | None, tuple[_Measures, _Functions]] = {}
+    for name in metrics:
+        function = METRICS[name].measure
+        if not isinstance(function, str):
+            groups.setdefault(None, ({}, {}))[1][name] = function
+            continue
+        measure = judgements.measure(name)
+        cutoff = measure.params.get("cutoff")
+        if ir_measures.pytrec_eval.supports(measure):
+            depth = _SHORT if cutoff is not None and cutoff <= _SHORT else None
+        else:  # trec_eval has no RR@k: RR of the ranking cut at k
+            depth = cutoff
+            measure = type(measure)(**{key: value for key, value in measure.params.items() if key != "cutoff"})
+        groups.setdefault(depth, ({}, {}))[0][measure] = name
+    return groups
+
+
+def _score_chunk(
     ranking: TopK,
     ids: np.ndarray,
     judgements: Judgements,
-    names: dict["Measure", str],
+    measures: _Measures,
+    functions: _Functions,
     start: int,
     values: dict[str, np.ndarray],
 ) -> None:
-    """Fills in `values` for the queries whose rankings are given, the first of which stands at `start`."""
+    """Writes the values of a chunk of queries, the first of which is number `start`, into `values`."""
     import ir_measures
 
     queries = judgements.queries[start : start + len(ranking.indices)]
@@ -126,16 +185,20 @@ def _score(
     for query, row, scores in zip(queries, ranking.indices, strictly_decreasing(ranking.scores), strict=True):
         n = int(np.count_nonzero(row >= 0))
         run[query.id] = dict(zip(ids[row[:n]].tolist(), scores[:n].tolist(), strict=True))
-    place = {query.id: start + i for i, query in enumerate(queries)}
+    positions = {query.id: start + i for i, query in enumerate(queries)}
     qrels = {query.id: judgements.qrels[query.id] for query in queries}
-    for one in ir_measures.pytrec_eval.evaluator(list(names), qrels).iter_calc(run):
-        values[names[one.measure]][place[one.query_id]] = one.value
+    if measures:
+        for result in ir_measures.pytrec_eval.evaluator(list(measures), qrels).iter_calc(run):
+            values[measures[result.measure]][positions[result.query_id]] = result.value
+    for name, function in functions.items():
+        for query_id, position in positions.items():
+            values[name][position] = function(list(run[query_id]), qrels[query_id], judgements.relevant)
 
 
 def _integer_gains(gains: dict[int, float]) -> dict[int, int] | None:
-    """Whole numbers in the same ratios, as trec_eval asks, or None when each gain is its grade.
+    """Returns integers in the same ratios, which trec_eval requires, or None when each gain is its grade.
 
-    nDCG is a ratio, so a common factor changes nothing; gains that are not whole are read to three decimals.
+    nDCG is a ratio, so a common factor changes nothing; fractional gains are read to three decimals.
     """
     if all(gain == grade for grade, gain in gains.items()):
         return None

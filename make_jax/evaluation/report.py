@@ -21,11 +21,11 @@ import numpy as np
 
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
-from make_jax.evaluation.bootstrap import RESAMPLES, Interval, macro_intervals, mean_intervals
 from make_jax.evaluation.evaluate import Evaluation
 from make_jax.evaluation.gallery import draw_gallery
 from make_jax.evaluation.metrics import METRICS
 from make_jax.evaluation.render import markdown
+from make_jax.evaluation.significance import BOOTSTRAP_RESAMPLES, Interval, macro_intervals, mean_intervals
 from make_jax.evaluation.slices import family
 from make_jax.evaluation.trec import write_qrels, write_run
 from make_jax.evaluation.weights_plot import draw_weights, weight_groups
@@ -79,7 +79,7 @@ def build_report(evaluation: Evaluation, about: dict[str, Any], *, seed: int = 0
         "intervals": {
             "level": 0.95,
             "method": "percentile bootstrap over queries",
-            "resamples": RESAMPLES,
+            "resamples": BOOTSTRAP_RESAMPLES,
             "seed": seed,
         },
         "parameters": evaluation.parameters,

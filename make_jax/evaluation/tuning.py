@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from make_jax.evaluation.baselines import CHOSEN_BY, Parameters, choose_bm25, choose_weight
+from make_jax.evaluation.baselines import BM25Parameters, tune_bm25, tune_fusion_weight
 from make_jax.evaluation.eval_split import EvalSplit
 from make_jax.evaluation.late_fusion import DEFAULT_WEIGHT as DEFAULT_TITLE_WEIGHT
 from make_jax.evaluation.late_fusion import WEIGHTS as TITLE_WEIGHTS
-from make_jax.evaluation.metrics import score_ranking
+from make_jax.evaluation.metrics import PRIMARY_METRIC, mean_metric
 from make_jax.retrieval.embed import Progress
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT as DEFAULT_MATCHING_WEIGHT
 from make_jax.retrieval.rerank import Candidates, Matcher, choose_matching_weight, match_candidates
@@ -23,16 +23,16 @@ def choose(side: EvalSplit, val: EvalSplit, notes: list[str], progress: Progress
     """
     n = len(val.searched.judgements.queries)
     late = side.main == "both" and side.title_weight is not None
-    chosen: dict[str, Any] = {"chosen_on": {"split": "val", "queries": n, "by": CHOSEN_BY} if n else None}
+    chosen: dict[str, Any] = {"chosen_on": {"split": "val", "queries": n, "by": PRIMARY_METRIC} if n else None}
     if late:
         chosen["late_fusion"] = _best(_by_title_weight(val, progress)) if n else {"weight": DEFAULT_TITLE_WEIGHT}
         side.title_weight = val.title_weight = chosen["late_fusion"]["weight"]
     if side.lexical:
-        found = choose_bm25(val.bm25, val.searched.judgements, progress, val.searched.allowed) if n else Parameters()
-        side.bm25.set(found)
+        found = tune_bm25(val.bm25, val.searched.judgements, progress, val.searched.allowed) if n else BM25Parameters()
+        side.bm25.set_parameters(found)
         chosen["bm25"] = found._asdict()
     if side.lexical and side.model is not None:
-        by_weight = choose_weight(val.fusion(), val.searched.judgements, progress) if n else None
+        by_weight = tune_fusion_weight(val.fusion(), val.searched.judgements, progress) if n else None
         chosen["fusion"] = _best(by_weight) if by_weight else {"weight": DEFAULT_WEIGHT}
     if not late and not side.lexical:
         chosen["chosen_on"] = None
@@ -61,8 +61,8 @@ def choose_rerank(
     if n:
         own = candidates if val is side else match(val, val.search(max(depth, 10)), "re-ranking validation queries")
         chosen |= _best(choose_matching_weight(own, val.searched.judgements))
-        chosen["chosen_on"] = {"split": "val", "queries": n, "by": CHOSEN_BY}
-    how = f"chosen by {CHOSEN_BY} on {n:,} queries of the validation split" if n else "the default"
+        chosen["chosen_on"] = {"split": "val", "queries": n, "by": PRIMARY_METRIC}
+    how = f"chosen by {PRIMARY_METRIC} on {n:,} queries of the validation split" if n else "the default"
     notes.append(
         f"Re-ranked are the best {depth} of each query, by scale * cosine + weight * matching logit with weight "
         f"{chosen['weight']:g}, {how}"
@@ -75,7 +75,7 @@ def _best(by_weight: Mapping[float, float]) -> dict[str, Any]:
     """The weight with the highest value, of equals the smallest, and what there was to choose from."""
     best = max(by_weight, key=lambda weight: (by_weight[weight], -weight))
     values = {f"{weight:g}": value for weight, value in by_weight.items()}
-    return {"weight": best, f"validation {CHOSEN_BY} by weight": values}
+    return {"weight": best, f"validation {PRIMARY_METRIC} by weight": values}
 
 
 def _by_title_weight(val: EvalSplit, progress: Progress) -> dict[float, float]:
@@ -83,7 +83,7 @@ def _by_title_weight(val: EvalSplit, progress: Progress) -> dict[float, float]:
     values = {}
     for done, weight in enumerate(TITLE_WEIGHTS, start=1):
         val.title_weight = weight
-        values[weight] = float(score_ranking(val.search(10), val.searched.judgements, [CHOSEN_BY])[CHOSEN_BY].mean())
+        values[weight] = mean_metric(val.search(10), val.searched.judgements)
         progress("late fusion weights", done, len(TITLE_WEIGHTS))
     return values
 

@@ -18,8 +18,7 @@ from jaxtyping import Float32, Int32, Int64
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
-from make_jax.evaluation.baselines import CHOSEN_BY
-from make_jax.evaluation.metrics import Judgements, score_ranking
+from make_jax.evaluation.metrics import Judgements, mean_metric
 from make_jax.retrieval.embed import Modality, Progress, no_progress, read_products
 from make_jax.retrieval.search import TopK
 
@@ -142,7 +141,4 @@ def match_candidates(
 
 def choose_matching_weight(candidates: Candidates, judgements: Judgements) -> dict[float, float]:
     """Mean nDCG@10 of each weight of the grid WEIGHTS; the best (of equals the smallest) is the one to use."""
-    return {
-        weight: float(score_ranking(candidates.reranked(weight), judgements, [CHOSEN_BY])[CHOSEN_BY].mean())
-        for weight in WEIGHTS
-    }
+    return {weight: mean_metric(candidates.reranked(weight), judgements) for weight in WEIGHTS}

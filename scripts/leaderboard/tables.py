@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from make_jax.evaluation.randomization import RESAMPLES, holm, paired_p_values
+from make_jax.evaluation.significance import RANDOMIZATION_RESAMPLES, holm, paired_p_values
 from scripts.leaderboard.kept_results import METRIC, Row, check_comparable
 from scripts.results.benchmark_tables import markdown
 
@@ -129,8 +129,8 @@ def _how(first: Row, tests: int) -> str:
     if not tests:
         return text + "\n"
     return text + (
-        f" =: not different from {kept['label']} by a paired randomisation test ({RESAMPLES:,} sign vectors), "
-        f"Holm-corrected over the {tests} tests of this table at {LEVEL:g}.\n"
+        f" =: not different from {kept['label']} by a paired randomization test ({RANDOMIZATION_RESAMPLES:,} sign "
+        f"vectors), Holm-corrected over the {tests} tests of this table at {LEVEL:g}.\n"
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository root
 
 from make_jax.errors import InputError, exit_cleanly
-from make_jax.evaluation.bootstrap import mean_intervals
+from make_jax.evaluation.significance import mean_intervals
 from make_jax.files import write_atomically
 from make_jax.report_tables import system_name
 from scripts import RESULTS, ROOT

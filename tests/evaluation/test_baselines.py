@@ -3,17 +3,17 @@ import pytest
 
 from make_jax.catalog.schema import CatalogInfo, Query
 from make_jax.evaluation.baselines import (
-    K1,
-    WEIGHTS,
-    B,
-    Fusion,
-    Parameters,
+    B_GRID,
+    FUSION_WEIGHTS,
+    K1_GRID,
+    BM25Fusion,
+    BM25Parameters,
     TitleBM25,
-    choose_bm25,
-    choose_weight,
-    fused,
+    fuse_scores,
     random_ranking,
-    words,
+    tokenize,
+    tune_bm25,
+    tune_fusion_weight,
 )
 from make_jax.evaluation.metrics import judge
 from make_jax.retrieval import search
@@ -23,15 +23,15 @@ TITLES = ["red shirt", "red red shoes", "", "blue shirt for men"]
 
 
 def test_words_of_english_and_chinese() -> None:
-    assert words("ＲＥＤ T-Shirts, women's!") == ["red", "t", "shirt", "tshirt", "women"]
-    assert words("红色T恤") == ["红", "色", "红色", "t", "恤"]
-    assert words("dresses watches ladies glass bus a_b") == ["dress", "watch", "lady", "glass", "bus", "a", "b"]
-    assert words(" ,. ") == []
+    assert tokenize("ＲＥＤ T-Shirts, women's!") == ["red", "t", "shirt", "tshirt", "women"]
+    assert tokenize("红色T恤") == ["红", "色", "红色", "t", "恤"]
+    assert tokenize("dresses watches ladies glass bus a_b") == ["dress", "watch", "lady", "glass", "bus", "a", "b"]
+    assert tokenize(" ,. ") == []
 
 
 def test_bm25_equals_the_formula_by_hand() -> None:
     bm25 = TitleBM25(TITLES)
-    bm25.set(Parameters(1.2, 0.75))
+    bm25.set_parameters(BM25Parameters(1.2, 0.75))
     idf = np.log(1 + (4 - 2 + 0.5) / (2 + 0.5))  # red, in two of four titles
     lengths = np.array([2, 3, 0, 4])
     times = np.array([1, 2, 0, 0])
@@ -56,8 +56,8 @@ def test_bm25_parameters_are_chosen_from_the_grid_and_set() -> None:
     titles = ["red", "red shirt with a very long title of many words", "shirt"]
     judged = judge([Query("q", "red shirt", "val", {"p1": 3})], ["p0", "p1", "p2"], CatalogInfo("t"))
     bm25 = TitleBM25(titles)
-    chosen = choose_bm25(bm25, judged)
-    assert chosen.k1 in K1 and chosen.b in B
+    chosen = tune_bm25(bm25, judged)
+    assert chosen.k1 in K1_GRID and chosen.b in B_GRID
     assert bm25.search(["red shirt"], 1).indices.tolist() == [[1]]
 
 
@@ -72,20 +72,20 @@ def test_random_ranking_is_of_the_seed_and_each_query_has_its_own_order() -> Non
 def test_fused_adds_a_share_of_the_best_bm25_score() -> None:
     model = np.array([[0.5, 0.1], [0.3, 0.2]], np.float32)
     bm25 = np.array([[2.0, 8.0], [0.0, 0.0]], np.float32)
-    np.testing.assert_allclose(fused(model, bm25, 0.2), [[0.55, 0.3], [0.3, 0.2]])
+    np.testing.assert_allclose(fuse_scores(model, bm25, 0.2), [[0.55, 0.3], [0.3, 0.2]])
 
 
-def fusion(products: np.ndarray, absent: list[bool]) -> Fusion:
+def fusion(products: np.ndarray, absent: list[bool]) -> BM25Fusion:
     queries = np.array([[1, 0]], np.float32)
     weights = np.where(np.array(absent)[:, None], np.float32(0), np.float32(0.5)).repeat(2, axis=1)
-    return Fusion(["shoes"], queries, ProductEmbeddings(products, weights), TitleBM25(["red shoes", "hat", "red"]))
+    return BM25Fusion(["shoes"], queries, ProductEmbeddings(products, weights), TitleBM25(["red shoes", "hat", "red"]))
 
 
 def test_fusion_weight_is_the_one_with_the_best_validation_value() -> None:
     split = fusion(np.array([[0.1, 0.9], [0.6, 0.8], [0.5, 0]], np.float32), [False] * 3)
     judged = judge([Query("q", "shoes", "val", {"p0": 3})], ["p0", "p1", "p2"], CatalogInfo("t"))
-    values = choose_weight(split, judged)
-    assert list(values) == list(WEIGHTS)
+    values = tune_fusion_weight(split, judged)
+    assert list(values) == list(FUSION_WEIGHTS)
     assert values[0.0] == pytest.approx(0.5)  # third without BM25
     assert values[1.0] == 1.0
 

@@ -118,7 +118,7 @@ def rescored(folder: Path, judged: Judgements) -> dict[str, float]:
         check=True,
     )
     values = dict(line.split("\t") for line in done.stdout.splitlines())
-    return {metric: float(values[str(judged.measure(metric, rescoring=True))]) for metric in METRICS}
+    return {metric: float(values[str(judged.measure(metric))]) for metric in METRICS}
 
 
 NEAR = np.float32(0.7)
