@@ -26,7 +26,7 @@ def main() -> None:
 
         import_torch(options.source, options.out, print)
     else:
-        from make_jax.interop.importing import import_encoders
+        from make_jax.interop.import_encoders import import_encoders
 
         import_encoders(options.source, options.out, print)
 

@@ -1,9 +1,9 @@
-"""What lies beside the weights of every export: how texts and pictures become what the model reads. Imports no jax.
+"""The files that accompany the weights of every export: settings, tokenizer, keywords, preprocessing. Imports no jax.
 
-config.json                              settings, sizes, and where the weights come from
-tokenizer.json, tokenizer_config.json    the tokenizer, as transformers reads it too
+config.json                              settings, sizes, and the checkpoint that the weights come from
+tokenizer.json, tokenizer_config.json    the tokenizer, in the format of transformers
 keywords.json                            the keyword vocabulary
-preprocessor_config.json                 how a picture becomes pixels, for people who write that anew
+preprocessor_config.json                 image preprocessing, for reimplementations
 README.md                                the model card
 """
 
@@ -31,42 +31,42 @@ CONFIG, TOKENIZER, KEYWORDS, MODEL_CARD = "config.json", "tokenizer.json", "keyw
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """All that a model has beside its parameters."""
+    """Everything that a model needs for search except its parameters."""
 
-    config: Config  # of its run, without what only training uses and without paths of a machine
+    config: Config  # of the run, as `search_config` returns it
     tokenizer: Tokenizer
     keywords: KeywordVocabulary
     evidence: Mapping[str, float]  # constants of keyword evidence: eps, rival, length
-    origin: Mapping[str, Any]  # of which checkpoint the parameters are
+    origin: Mapping[str, Any]  # the run and checkpoint of the parameters
 
     @property
-    def dimensions(self) -> int:
-        """n, dimensions of the vectors that stand for keywords."""
+    def keyword_dims(self) -> int:
+        """n, the number of vector dimensions that represent keywords."""
         return min(self.config.model.keyword_dims, len(self.keywords))
 
     def queries(self, texts: Sequence[str]) -> Batch:
-        """query_tokens [B, Lq] int32, query_mask [B, Lq] bool, query_keywords [B, n] bool."""
+        """Returns query_tokens [B, Lq] int32, query_mask [B, Lq] bool and query_keywords [B, n] bool."""
         tokens, mask = self.tokenizer.encode(texts, self.config.inputs.max_query_tokens)
         packed = self.keywords.pack([self.keywords.tag(text) for text in texts])
-        keywords = unpack_keywords(packed, self.dimensions)
+        keywords = unpack_keywords(packed, self.keyword_dims)
         return {"query_tokens": tokens, "query_mask": mask, "query_keywords": keywords}
 
     def products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> Batch:
-        """title_tokens [B, Lt] int32, title_mask [B, Lt], image [B, H, W, 3] uint8, has_title [B], has_image [B].
+        """Returns the `PRODUCT_INPUTS` of `inputs/batch.py`.
 
-        "" is no title; `images` are files' bytes, None for none. InputError for an unreadable picture.
+        "" is no title; `images` are encoded image files, None for no image. InputError for an unreadable image.
         """
         i = self.config.inputs
         tokens, mask = self.tokenizer.encode(titles, i.max_title_tokens)
         has_title = np.array([bool(title.strip()) for title in titles], bool)
-        pictures = [
+        decoded = [
             load_image(data, f"image of product number {number}", i.image_height, i.image_width) if data else None
             for number, data in enumerate(images)
         ]
-        return product_arrays(tokens, mask, has_title, pictures, i.image_height, i.image_width)
+        return product_arrays(tokens, mask, has_title, decoded, i.image_height, i.image_width)
 
     def write(self, folder: Path) -> None:
-        """Writes all files but the card into an existing folder."""
+        """Writes all files except the model card into an existing folder."""
         i = self.config.inputs
         files: dict[str, Any] = {
             CONFIG: {
@@ -75,7 +75,7 @@ class ModelBundle:
                 "dtype": "float32",
                 "vocabulary": self.tokenizer.vocab_size,
                 "keywords": len(self.keywords),
-                "rivals": list(self.keywords.exclusion_groups[: self.dimensions]),
+                "rivals": list(self.keywords.exclusion_groups[: self.keyword_dims]),
                 "evidence": dict(self.evidence),
                 "origin": dict(self.origin),
                 "settings": dataclasses.asdict(self.config),
@@ -98,7 +98,7 @@ class ModelBundle:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether the folder says that `write` wrote it; reads nothing else. False for a damaged config.json too."""
+    """Returns whether config.json marks the folder as an export; False for a damaged config.json."""
     try:
         return read_json(folder / CONFIG).values.get("model_type") == MODEL_TYPE
     except InputError:
@@ -106,10 +106,12 @@ def is_bundle(folder: Path) -> bool:
 
 
 def read_bundle(folder: Path) -> ModelBundle:
-    """What `write` wrote. InputError that names the file where it is absent or something else."""
-    told = read_json(folder / CONFIG)
-    if (found := told.text("model_type", "")) != MODEL_TYPE:
-        raise InputError(f"{told.where}: model_type is {found!r}, expected {MODEL_TYPE!r}, as convert.py export writes")
+    """Returns what `ModelBundle.write` wrote. InputError that names a file which is missing or invalid."""
+    header = read_json(folder / CONFIG)
+    if (model_type := header.string("model_type", "")) != MODEL_TYPE:
+        raise InputError(
+            f"{header.where}: model_type is {model_type!r}, expected {MODEL_TYPE!r}, as convert.py export writes"
+        )
     texts = {}
     for name in (TOKENIZER, KEYWORDS):
         if not (folder / name).is_file():
@@ -118,24 +120,22 @@ def read_bundle(folder: Path) -> ModelBundle:
             texts[name] = (folder / name).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{folder / name}: not UTF-8: {error}") from None
-    config = _checked(json.dumps(told.part("settings").values), f"{told.where}: settings")
-    served = ModelBundle(
-        config,
+    bundle = ModelBundle(
+        _read_config(json.dumps(header.section("settings").values), f"{header.where}: settings"),
         Tokenizer(texts[TOKENIZER]),
         KeywordVocabulary.from_json(texts[KEYWORDS], str(folder / KEYWORDS)),
-        {name: told.part("evidence").number(name, 0.0) for name in ("eps", "rival", "length")},
-        told.part("origin").values,
+        {name: header.section("evidence").number(name, 0.0) for name in ("eps", "rival", "length")},
+        header.section("origin").values,
     )
-    sizes = {"vocabulary": served.tokenizer.vocab_size, "keywords": len(served.keywords)}
-    for name, size in sizes.items():
-        if told.whole(name, 0) != size:
-            file = TOKENIZER if name == "vocabulary" else KEYWORDS
-            raise InputError(f"{told.where}: {name} is {told.whole(name, 0)}, {file} has {size}; they belong together")
-    return served
+    sizes = {"vocabulary": (TOKENIZER, bundle.tokenizer.vocab_size), "keywords": (KEYWORDS, len(bundle.keywords))}
+    for name, (file, size) in sizes.items():
+        if (expected := header.integer(name, 0)) != size:
+            raise InputError(f"{header.where}: {name} is {expected}, {file} has {size}; they belong together")
+    return bundle
 
 
-def _checked(settings: str, where: str) -> Config:
-    """The settings, once a model can be made of them; what was minimised is only told."""
+def _read_config(settings: str, where: str) -> Config:
+    """The settings, checked for the model; the objectives are informative and not checked."""
     config = from_json(settings, where)
     try:
         check(replace(config, objectives=ObjectivesConfig()))
@@ -145,7 +145,7 @@ def _checked(settings: str, where: str) -> Config:
 
 
 def search_config(config: Config) -> Config:
-    """The settings of an export: the model without what only training and re-ranking use, and no paths of a machine."""
+    """Returns the settings of an export: search parts only, absolute paths cut to their last part."""
     m = config.model
     model = replace(
         m,
@@ -167,36 +167,36 @@ def search_config(config: Config) -> Config:
 
 
 def omitted_parts(model: ModelConfig) -> list[str]:
-    """What `search_config` leaves out of a model, in words."""
-    there = {"matching encoder": model.matching.layers, "heads of masked modelling": model.mlm or model.mpm != "none"}
-    return [f"the {name}" for name, has in there.items() if has]
+    """Returns descriptions of the parts of a model that `search_config` drops."""
+    parts = {"matching encoder": model.matching.layers, "heads of masked modeling": model.mlm or model.mpm != "none"}
+    return [f"the {name}" for name, present in parts.items() if present]
 
 
-def tokenizer_files(tokenizer: Tokenizer, longest: int) -> dict[str, str]:
-    """The files by which transformers has the tokenizer: name -> text. `longest` counts tokens."""
+def tokenizer_files(tokenizer: Tokenizer, max_length: int) -> dict[str, str]:
+    """Returns the files from which transformers loads the tokenizer: name -> text. `max_length` counts tokens."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "split_special_tokens": True,  # those that a user types are text to us
-        "model_max_length": longest,
+        "split_special_tokens": True,  # special tokens typed by a user are plain text
+        "model_max_length": max_length,
         **_special_tokens(tokenizer),
     }
     return {TOKENIZER: tokenizer.definition, "tokenizer_config.json": json.dumps(config, indent=2) + "\n"}
 
 
 def unpack_keywords(packed: UInt32[np.ndarray, "B words"], count: int) -> Bool[np.ndarray, "B count"]:
-    """The first `count` keywords of packed sets."""
+    """Returns the first `count` keywords of bit-packed sets."""
     number = np.arange(count)
     bits = packed[:, number // 32] >> (number % 32).astype(np.uint32)
     return (bits & 1).astype(bool)
 
 
 def _name(path: str) -> str:
-    """An absolute path's last part: where somebody's files lie is nobody's business."""
+    """The last part of an absolute path, so that exports reveal no folder names of a machine."""
     return Path(path).name if Path(path).is_absolute() else path
 
 
 def _special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
-    """How transformers calls the special tokens that there are."""
+    """The special tokens of the tokenizer by their names in transformers."""
     names = {
         "pad_token": ("[PAD]", "<pad>"),
         "unk_token": ("[UNK]", "<unk>"),
@@ -204,6 +204,6 @@ def _special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
         "sep_token": ("[SEP]", "</s>"),
         "mask_token": ("[MASK]", "<mask>"),
     }
-    known = json.loads(tokenizer.definition).get("added_tokens", [])
-    special = {token["content"] for token in known if token.get("special")}
-    return {key: name for key, either in names.items() for name in either if name in special}
+    added = json.loads(tokenizer.definition).get("added_tokens", [])
+    special = {token["content"] for token in added if token.get("special")}
+    return {key: name for key, candidates in names.items() for name in candidates if name in special}

@@ -1,8 +1,8 @@
-"""Encoders in our own names: what `convert.py import` writes and init_from reads.
+"""Imported encoders on disk: what `convert.py import` writes and init_from reads.
 
-encoders.json                           settings of each encoder, where it comes from
+encoders.json                           settings and source of each encoder
 text.safetensors, image.safetensors     parameters by path, float32
-tokenizer.json                          of the text encoder, where it has one
+tokenizer.json                          tokenizer of the text encoder, if it has one
 """
 
 import json
@@ -19,8 +19,8 @@ from safetensors.numpy import load_file, save_file
 from make_jax.config import ImageConfig, TextConfig, renamed
 from make_jax.errors import InputError
 from make_jax.files import folder_atomically
-from make_jax.interop.model_folder import read_json
-from make_jax.interop.tensor_names import EncoderKind
+from make_jax.interop.families.family import EncoderKind
+from make_jax.interop.model_folder import JsonObject, read_json
 
 NAME = "encoders.json"
 TOKENIZER = "tokenizer.json"
@@ -28,72 +28,72 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class ImagePreprocessing:
-    """What an image encoder was trained to see."""
+class PixelNormalization:
+    """The pixels that an image encoder was trained on."""
 
-    mean: tuple[float, float, float]  # subtracted, per channel, of values in [0, 1]
-    std: tuple[float, float, float]  # divided by, per channel
-    size: int  # pixels a side
+    mean: tuple[float, float, float]  # subtracted, per channel, from values in [0, 1]
+    std: tuple[float, float, float]  # divisor per channel
+    size: int  # pixels per side
 
 
 @dataclass(frozen=True)
 class PretrainedEncoder:
-    """A public encoder as ours."""
+    """A public encoder in our parameter names."""
 
-    folder: str  # where it lies
+    folder: str  # where it was read from
     family: str
     kind: EncoderKind
     settings: dict[str, Any]  # fields of TextConfig or ImageConfig
-    pooling: str  # "mean" or "cls": how its makers use the states
-    resample: Literal["bicubic", "bilinear"]  # of positions to another image size
-    pixels: ImagePreprocessing | None  # of an image encoder
-    tokenizer: str | None  # definition, of a text encoder that has one
+    pooling: str  # "mean" or "cls": the original pooling
+    resample: Literal["bicubic", "bilinear"]  # how positions adapt to another image size
+    pixels: PixelNormalization | None  # of an image encoder
+    tokenizer: str | None  # definition, of a text encoder that has a tokenizer
     arrays: dict[str, Float32[np.ndarray, "..."]]  # parameters by path
 
 
 def is_encoder_folder(folder: Path) -> bool:
-    """Whether `save` wrote this folder."""
+    """Returns whether `save_encoders` wrote this folder."""
     return (folder / NAME).is_file()
 
 
 def save_encoders(encoders: Sequence[PretrainedEncoder], out: Path) -> None:
-    """Writes one encoder of each kind to the folder `out`, whole or not at all. InputError when `out` exists."""
+    """Writes at most one encoder of each kind to the new folder `out`, completely or not at all.
+
+    Raises:
+        InputError: `out` exists.
+    """
     if out.exists():
         raise InputError(f"{out}: exists; name a folder that does not")
-    told: dict[str, Any] = {"format": FORMAT}
+    header: dict[str, Any] = {"format": FORMAT}
     for encoder in encoders:
         entry = asdict(encoder)
         del entry["arrays"], entry["tokenizer"], entry["kind"]
-        told[encoder.kind] = entry
+        header[encoder.kind] = entry
     with folder_atomically(out) as partial:
         for encoder in encoders:
             path = partial / f"{encoder.kind}.safetensors"
             save_file(encoder.arrays, path)
-            path.chmod(0o644)  # the library writes for its own user alone
+            path.chmod(0o644)  # safetensors creates files with mode 0600
             if encoder.tokenizer is not None:
                 (partial / TOKENIZER).write_text(encoder.tokenizer, encoding="utf-8")
-        (partial / NAME).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (partial / NAME).write_text(json.dumps(header, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_encoder(folder: Path, kind: EncoderKind) -> PretrainedEncoder:
-    """The encoder of `kind` that `save` wrote. InputError when there is none, or a file is not what it wrote."""
-    told = read_json(folder / NAME)
-    if told.whole("format", 0) != FORMAT:
-        raise InputError(f"{folder / NAME}: format {told.values.get('format')!r}, expected {FORMAT}")
-    if kind not in told.values:
+    """Returns the encoder of `kind` that `save_encoders` wrote. InputError if it is missing or a file is damaged."""
+    header = read_json(folder / NAME)
+    if header.integer("format", 0) != FORMAT:
+        raise InputError(f"{folder / NAME}: format {header.values.get('format')!r}, expected {FORMAT}")
+    if kind not in header.values:
         raise InputError(f"{folder}: has no {kind} encoder")
-    entry = told.part(kind)
+    entry = header.section(kind)
     known = {field.name for field in fields(TextConfig if kind == "text" else ImageConfig)}
-    settings = entry.part("settings").values
-    place = "model.image" if kind == "image" else "model.query"
-    if gone := [sentence for name in settings if (sentence := renamed(f"{place}.{name}"))]:
-        raise InputError(f"{entry.where}: {'; '.join(gone)}; import it again with convert.py import")
+    settings = entry.section("settings").values
+    section = "model.image" if kind == "image" else "model.query"
+    if renames := [sentence for name in settings if (sentence := renamed(f"{section}.{name}"))]:
+        raise InputError(f"{entry.where}: {'; '.join(renames)}; import it again with convert.py import")
     if not set(settings) <= known:
         raise InputError(f"{entry.where}: settings {sorted(set(settings) - known)} are unknown")
-    pixels = None
-    if kind == "image":
-        p = entry.part("pixels")
-        pixels = ImagePreprocessing(_three(p.values["mean"]), _three(p.values["std"]), p.whole("size", 0))
     path = folder / f"{kind}.safetensors"
     try:
         arrays = load_file(path)
@@ -102,17 +102,16 @@ def load_encoder(folder: Path, kind: EncoderKind) -> PretrainedEncoder:
     tokenizer = folder / TOKENIZER
     return PretrainedEncoder(
         folder=str(folder),
-        family=entry.text("family", ""),
+        family=entry.string("family", ""),
         kind=kind,
         settings=settings,
-        pooling=entry.text("pooling", "mean"),
-        resample=cast(Literal["bicubic", "bilinear"], entry.text("resample", "bicubic")),
-        pixels=pixels,
+        pooling=entry.string("pooling", "mean"),
+        resample=cast(Literal["bicubic", "bilinear"], entry.string("resample", "bicubic")),
+        pixels=_pixels(entry.section("pixels")) if kind == "image" else None,
         tokenizer=tokenizer.read_text(encoding="utf-8") if kind == "text" and tokenizer.is_file() else None,
         arrays=arrays,
     )
 
 
-def _three(values: list[float]) -> tuple[float, float, float]:
-    first, second, third = map(float, values)
-    return (first, second, third)
+def _pixels(entry: JsonObject) -> PixelNormalization:
+    return PixelNormalization(entry.triple("mean"), entry.triple("std"), entry.integer("size", 0))

@@ -1,4 +1,4 @@
-"""Libraries of extras: not everybody has them."""
+"""Imports of libraries that are optional extras of make_jax."""
 
 import importlib
 from typing import Any
@@ -7,7 +7,7 @@ from make_jax.errors import InputError
 
 
 def import_optional(module: str, extra: str, what: str = "this") -> Any:
-    """The library, imported, for `what` needs it. InputError that says what to install where it is missing."""
+    """Returns the imported module. InputError if it is missing: `what` needs it, and which extra to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,47 +1,50 @@
-"""Position embeddings of a grid of patches, resampled to another grid as PyTorch's `interpolate` does it."""
+"""Resampling of patch position embeddings to another grid, as PyTorch's `interpolate` computes it.
+
+Written in NumPy, because jax.image.resize and Pillow use another cubic kernel (a = -0.5 instead of -0.75).
+"""
 
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32
 
-_CUBIC = -0.75  # PyTorch's free parameter of the cubic kernel; jax.image.resize and Pillow take -0.5
+_CUBIC_A = -0.75  # PyTorch's parameter of the cubic kernel
 
 
 def resample_positions(
-    table: Float32[np.ndarray, "P D"], grid: tuple[int, int], how: Literal["bicubic", "bilinear"]
+    table: Float32[np.ndarray, "P D"], grid: tuple[int, int], method: Literal["bicubic", "bilinear"]
 ) -> Float32[np.ndarray, "Q D"]:
-    """The table of a square grid for `grid`, rows times columns.
+    """Returns the table of a square grid resampled to `grid` (rows, columns); the table itself if nothing changes.
 
-    "bicubic" is without antialiasing, as every family of transformers does it; "bilinear" is with, as SigLIP 2 does.
-    Edges repeat. The grid that the table has gives back the table itself.
+    "bicubic" is without antialiasing, as all families in transformers compute it; "bilinear" is with antialiasing, as
+    SigLIP 2 computes it. Edges repeat.
     """
     side = round(len(table) ** 0.5)
     if grid == (side, side):
         return table
-    weights = _cubic if how == "bicubic" else _triangle
+    weights = _cubic_weights if method == "bicubic" else _linear_weights
     square = table.reshape(side, side, -1).astype(np.float64)
     down, across = weights(side, grid[0]), weights(side, grid[1])
     resampled = np.einsum("yr,xc,rcd->yxd", down, across, square, optimize=True)
     return resampled.reshape(-1, table.shape[1]).astype(np.float32)
 
 
-def _cubic(old: int, new: int) -> Float[np.ndarray, "{new} {old}"]:
-    """Weights of `old` places in each of `new`: Keys' cubic convolution over four neighbours."""
-    centres = (np.arange(new) + 0.5) * old / new - 0.5
+def _cubic_weights(old: int, new: int) -> Float[np.ndarray, "{new} {old}"]:
+    """Weights of `old` positions in each of `new`: Keys' cubic convolution over four neighbors."""
+    centers = (np.arange(new) + 0.5) * old / new - 0.5
     weights = np.zeros((new, old))
     for shift in range(-1, 3):
-        places = np.floor(centres).astype(int) + shift
-        far = np.abs(centres - places)
-        near = ((_CUBIC + 2) * far - (_CUBIC + 3)) * far * far + 1
-        tail = ((_CUBIC * far - 5 * _CUBIC) * far + 8 * _CUBIC) * far - 4 * _CUBIC
-        np.add.at(weights, (np.arange(new), places.clip(0, old - 1)), np.where(far <= 1, near, tail))
+        positions = np.floor(centers).astype(int) + shift
+        distance = np.abs(centers - positions)
+        inner = ((_CUBIC_A + 2) * distance - (_CUBIC_A + 3)) * distance * distance + 1
+        outer = ((_CUBIC_A * distance - 5 * _CUBIC_A) * distance + 8 * _CUBIC_A) * distance - 4 * _CUBIC_A
+        np.add.at(weights, (np.arange(new), positions.clip(0, old - 1)), np.where(distance <= 1, inner, outer))
     return weights
 
 
-def _triangle(old: int, new: int) -> Float[np.ndarray, "{new} {old}"]:
-    """Weights of `old` places in each of `new`: linear, over a support that widens when the grid shrinks."""
+def _linear_weights(old: int, new: int) -> Float[np.ndarray, "{new} {old}"]:
+    """Weights of `old` positions in each of `new`: linear, over a support that widens when the grid shrinks."""
     scale = max(old / new, 1.0)
-    centres = (np.arange(new)[:, None] + 0.5) * old / new
-    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(old)[None] + 0.5 - centres) / scale)
+    centers = (np.arange(new)[:, None] + 0.5) * old / new
+    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(old)[None] + 0.5 - centers) / scale)
     return weights / weights.sum(axis=1, keepdims=True)

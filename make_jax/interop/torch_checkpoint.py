@@ -10,16 +10,26 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
 from make_jax.config import ModelConfig
 from make_jax.errors import InputError
 from make_jax.interop.bundle import CONFIG, ModelBundle, read_bundle
 from make_jax.interop.families.bert import BERT
+from make_jax.interop.families.family import EncoderFamily
 from make_jax.interop.families.vit import VIT
-from make_jax.interop.import_encoders import flatten, listed, nest
 from make_jax.interop.model_folder import WEIGHTS, open_model_folder
-from make_jax.interop.tensor_names import INVERSE, EncoderFamily, ParamMapping, Params, convert, dense, norm, same
+from make_jax.interop.tensor_names import (
+    INVERSE,
+    ParamMapping,
+    Params,
+    convert,
+    dense,
+    identity,
+    join_problems,
+    layer_norm,
+)
 from make_jax.model.keyword_evidence import EPS, LENGTH, RIVAL
 from make_jax.model.make import Make
 
@@ -29,9 +39,9 @@ _TRAINING_ONLY = ("matching", "query_head", "title_head", "patch_head")  # submo
 
 def write(folder: Path, params: Params, bundle: ModelBundle) -> None:
     """Writes model.safetensors and the bundle's files into an existing folder."""
-    leaves = {path: np.asarray(leaf, np.float32) for path, leaf in flatten(search_params(params)).items()}
+    leaves = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(search_params(params), sep="/").items()}
     table = tensor_mapping(bundle.config.model, len(bundle.keywords))
-    assert {row.ours for row in table} == leaves.keys()
+    assert {row.param for row in table} == leaves.keys()
     save_file(to_tensors(table, leaves.__getitem__), folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)  # safetensors creates files with mode 0600
     bundle.write(folder)
@@ -50,12 +60,12 @@ def read(folder: Path) -> tuple[Params, ModelBundle]:
     source = open_model_folder(folder)
     table = tensor_mapping(bundle.config.model, len(bundle.keywords))
     shapes = {name: source.shape(name) for name in source.tensors}
-    known = {row.theirs[0] for row in table}
+    known = {row.tensors[0] for row in table}
     converted = convert(table, param_shapes(bundle), shapes, source.read)
     unknown = [f"{name} {list(shape)} is unknown" for name, shape in shapes.items() if name not in known]
     if problems := [*converted.problems, *unknown]:
-        raise InputError(f"{folder}: the tensors are not those of its {CONFIG}: {listed(problems)}")
-    return nest(converted.arrays), bundle
+        raise InputError(f"{folder}: the tensors are not those of its {CONFIG}: {join_problems(problems)}")
+    return unflatten_dict(converted.arrays, sep="/"), bundle
 
 
 def make_module(bundle: ModelBundle) -> Make:
@@ -80,7 +90,7 @@ def param_shapes(bundle: ModelBundle) -> dict[str, tuple[int, ...]]:
     row = bundle.queries([""]) | bundle.products([""], [None])
     batch = {name: jnp.zeros(array.shape, array.dtype) for name, array in row.items() if name != "query_keywords"}
     tree = jax.eval_shape(make_module(bundle).init, jax.random.key(0), batch)
-    return {path: leaf.shape for path, leaf in flatten(tree["params"]).items()}
+    return {path: leaf.shape for path, leaf in flatten_dict(tree["params"], sep="/").items()}
 
 
 def tensor_mapping(model: ModelConfig, keywords: int) -> list[ParamMapping]:
@@ -92,7 +102,8 @@ def tensor_mapping(model: ModelConfig, keywords: int) -> list[ParamMapping]:
         table += [*_dense("enhancement/predict"), *_dense("enhancement/gate"), _param("enhancement/embedding", 2)]
     if a.single_stream:
         stream = _encoder(BERT, m.title.layers, "product_encoder", "product_encoder.encoder")
-        table += [row._replace(rule=same) if row.ours.endswith("/type") else row for row in stream]  # both token types
+        # A single stream uses both token types, a text encoder only the first.
+        table += [row._replace(transform=identity) if row.param.endswith("/type") else row for row in stream]
         table += [*_dense("product_encoder/patch"), *_dense("product_encoder/projection")]
     else:
         if a.modalities != "image" and not m.shared_text:
@@ -109,23 +120,23 @@ def tensor_mapping(model: ModelConfig, keywords: int) -> list[ParamMapping]:
 
 def to_tensors(table: list[ParamMapping], read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the tensors that `table` makes of our parameters; `read` returns a parameter by its path."""
-    return {row.theirs[0]: np.array(INVERSE[row.rule](read(row.ours)), order="C") for row in table}
+    return {row.tensors[0]: np.array(INVERSE[row.transform](read(row.param)), order="C") for row in table}
 
 
-def _encoder(family: EncoderFamily, layers: int, ours: str, theirs: str = "") -> list[ParamMapping]:
+def _encoder(family: EncoderFamily, layers: int, params: str, tensors: str = "") -> list[ParamMapping]:
     """An encoder's table with the encoder's own name in front of every name."""
     return [
-        ParamMapping(f"{ours}/{row.ours}", tuple(f"{theirs or ours}.{name}" for name in row.theirs), *row[2:])
-        for row in family.rows(layers)
+        ParamMapping(f"{params}/{row.param}", tuple(f"{tensors or params}.{name}" for name in row.tensors), *row[2:])
+        for row in family.table(layers)
     ]
 
 
 def _image_encoder(model: ModelConfig) -> list[ParamMapping]:
     table = _encoder(VIT, model.image.layers, "image_encoder")
     if not model.image.class_tokens:
-        table = [row for row in table if row.ours != "image_encoder/class"]
+        table = [row for row in table if row.param != "image_encoder/class"]
     if model.image.embedding_norm:
-        table += norm("image_encoder.embeddings.norm", "image_encoder/embedding_norm")
+        table += layer_norm("image_encoder.embeddings.norm", "image_encoder/embedding_norm")
     return table
 
 
@@ -139,11 +150,11 @@ def _modal_adaptation(model: ModelConfig) -> list[ParamMapping]:
     if a.cross_attention:
         for block in ("adaptation/title_attends_image", "adaptation/image_attends_title"):
             for part in ("attention_norm", "mlp_norm"):
-                table += norm(f"{block}/{part}".replace("/", "."), f"{block}/{part}")
+                table += layer_norm(f"{block}/{part}".replace("/", "."), f"{block}/{part}")
             for part in ("query", "key", "value", "out"):
                 table += _dense(f"{block}/attention/{part}")
-            for theirs, ours in (("first", "in"), ("second", "out")):  # "in" is a Python keyword
-                table += dense(f"{block}/mlp/{theirs}".replace("/", "."), f"{block}/mlp/{ours}")
+            for tensor, param in (("first", "in"), ("second", "out")):  # "in" is a Python keyword
+                table += dense(f"{block}/mlp/{tensor}".replace("/", "."), f"{block}/mlp/{param}")
     return table
 
 
@@ -154,4 +165,4 @@ def _dense(path: str) -> tuple[ParamMapping, ParamMapping]:
 
 def _param(path: str, rank: int) -> ParamMapping:
     """A bare parameter under its own path."""
-    return ParamMapping(path, (path.replace("/", "."),), same, (rank,))
+    return ParamMapping(path, (path.replace("/", "."),), identity, (rank,))

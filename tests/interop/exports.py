@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from PIL import Image
 
 from make_jax.catalog.keywords import Keyword, KeywordVocabulary
@@ -17,7 +18,6 @@ from make_jax.inputs.batch import PRODUCT_INPUTS
 from make_jax.inputs.tokenizer import train_wordpiece
 from make_jax.interop import torch_checkpoint
 from make_jax.interop.bundle import ModelBundle, search_config
-from make_jax.interop.import_encoders import nest
 from make_jax.model.make import Make
 from make_jax.runs.convert import import_torch
 
@@ -79,7 +79,9 @@ def random_params(beside: ModelBundle) -> Any:
     """Parameters that no initialiser would give."""
     rng = np.random.default_rng(0)
     shapes = torch_checkpoint.param_shapes(beside)
-    return nest({path: (SPREAD * rng.normal(size=shape)).astype(np.float32) for path, shape in shapes.items()})
+    return unflatten_dict(
+        {path: (SPREAD * rng.normal(size=shape)).astype(np.float32) for path, shape in shapes.items()}, sep="/"
+    )
 
 
 def random_run(folder: Path, model: ModelConfig = MODELS["fashion"]) -> Path:

@@ -134,7 +134,7 @@ def test_what_a_config_leaves_out_has_the_default_of_transformers(family):
     left_out, written = JsonObject({}, "config.json"), JsonObject(whole, "config.json")
     assert family.settings(left_out) == family.settings(written)
     assert family.size(left_out) == family.size(written)
-    assert family.offset(left_out) == family.offset(written)
+    assert family.position_offset(left_out) == family.position_offset(written)
 
 
 @pytest.mark.parametrize(

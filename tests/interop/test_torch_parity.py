@@ -10,14 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from make_jax.config import Config, ImageConfig, InputsConfig, ModelConfig, TextConfig
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.interop.families.bert import BERT
+from make_jax.interop.families.family import EncoderFamily
 from make_jax.interop.families.vit import VIT
-from make_jax.interop.import_encoders import expected_shapes, flatten, nest, read_encoder
+from make_jax.interop.import_encoders import expected_shapes, read_encoder
 from make_jax.interop.init_encoders import init_from_encoders
-from make_jax.interop.tensor_names import EncoderFamily, convert
+from make_jax.interop.tensor_names import convert
 from make_jax.model.image import ImageEncoder
 from make_jax.model.text import TextEncoder
 from tests.interop import tiny_checkpoints as tiny
@@ -103,8 +105,8 @@ def started(folder: Path, kind: str, settings: Any, inputs: InputsConfig, tokeni
         image = ImageEncoder(settings, inputs.image_mean, inputs.image_std)
         pixels = jax.ShapeDtypeStruct((1, inputs.image_height, inputs.image_width, 3), jnp.uint8)
         tree = jax.eval_shape(image.init, jax.random.key(0), pixels)
-        shapes = {path: leaf.shape for path, leaf in flatten(tree["params"]).items()}
-    fresh = {name: nest({path: np.zeros(shape, np.float32) for path, shape in shapes.items()})}
+        shapes = {path: leaf.shape for path, leaf in flatten_dict(tree["params"], sep="/").items()}
+    fresh = {name: unflatten_dict({path: np.zeros(shape, np.float32) for path, shape in shapes.items()}, sep="/")}
     told: list[str] = []
     new = init_from_encoders(fresh, {place: encoder}, Config(model=model, inputs=inputs), tokenizer, told.append)
     return new[name], told
@@ -192,7 +194,7 @@ def gradients_as_ours(
     theirs = {name: p.grad.numpy() for name, p in published(model).items() if p.grad is not None}
     expected = expected_shapes(family.kind, settings, size, length)
     found = convert(
-        family.rows(tiny.LAYERS),
+        family.table(tiny.LAYERS),
         expected,
         {name: g.shape for name, g in theirs.items()},
         theirs.__getitem__,
@@ -225,7 +227,7 @@ def published(model: Any) -> dict[str, Any]:
 def compare_gradients(ours: Any, theirs: dict[str, np.ndarray]) -> None:
     """Each tensor by its own largest entry; a key's bias has no gradient, since softmax does not see it."""
     whole = max(np.abs(g).max() for g in theirs.values())
-    flat = flatten(ours)
+    flat = flatten_dict(ours, sep="/")
     assert set(flat) == set(theirs)
     for path, gradient in theirs.items():
         if path.endswith("attention/key/bias"):
@@ -250,7 +252,7 @@ def test_gradients_of_one_loss_equal_pytorch_for_bert(tmp_path):
         out = module.apply({"params": params}, jnp.asarray(tokens, jnp.int32), jnp.asarray(mask))
         return jnp.sum(jnp.tanh(out) * weights)
 
-    ours = jax.grad(loss)(nest(encoder.arrays))
+    ours = jax.grad(loss)(unflatten_dict(encoder.arrays, sep="/"))
     compare_gradients(ours, gradients_as_ours(model, BERT, encoder.settings, tiny.VOCABULARY, tiny.LENGTH))
 
 
@@ -270,7 +272,7 @@ def test_gradients_of_one_loss_equal_pytorch_for_vit(tmp_path):
     def loss(params: Any) -> Any:
         return jnp.sum(jnp.tanh(module.apply({"params": params}, jnp.asarray(image))) * weights)
 
-    ours = jax.grad(loss)(nest(encoder.arrays))
+    ours = jax.grad(loss)(unflatten_dict(encoder.arrays, sep="/"))
     compare_gradients(ours, gradients_as_ours(model, VIT, encoder.settings, tiny.SIDE, 0))
 
 

@@ -67,4 +67,4 @@ class Exported:
         return ProductEmbeddings(np.concatenate(vectors), np.concatenate(weights))
 
     def _none(self) -> Vectors:
-        return np.zeros((0, self.beside.config.model.embedding_dim + self.beside.dimensions), np.float32)
+        return np.zeros((0, self.beside.config.model.embedding_dim + self.beside.keyword_dims), np.float32)

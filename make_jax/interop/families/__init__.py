@@ -1,16 +1,21 @@
-"""The families that can be read, one small file each."""
+"""Encoder families: the public checkpoints that can be imported.
+
+To add a family, write one file here that defines an `EncoderFamily` (family.py: every field is documented) and add it
+to `FAMILIES`. docs/extending.md has a complete example; tests/interop/tiny_checkpoints.py holds a tiny checkpoint of
+each family for tests.
+"""
 
 from make_jax.interop.families.bert import BERT
 from make_jax.interop.families.chinese_clip import CHINESE_CLIP_TEXT, CHINESE_CLIP_VISION
 from make_jax.interop.families.clip import CLIP
 from make_jax.interop.families.deit import DEIT
 from make_jax.interop.families.dinov2 import DINOV2
+from make_jax.interop.families.family import EncoderFamily
 from make_jax.interop.families.roberta import ROBERTA, XLM_R
 from make_jax.interop.families.siglip import SIGLIP, SIGLIP2
 from make_jax.interop.families.vit import VIT
-from make_jax.interop.tensor_names import EncoderFamily
 
-FAMILIES: tuple[EncoderFamily, ...] = (
+FAMILIES: list[EncoderFamily] = [
     BERT,
     ROBERTA,
     XLM_R,
@@ -22,4 +27,4 @@ FAMILIES: tuple[EncoderFamily, ...] = (
     CHINESE_CLIP_VISION,
     SIGLIP,
     SIGLIP2,
-)
+]

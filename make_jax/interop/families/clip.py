@@ -1,37 +1,28 @@
-"""The vision tower of CLIP (Radford et al., arXiv 2103.00020). Its text tower is causal, and so is not read.
+"""The vision tower of CLIP (Radford et al., arXiv 2103.00020). The text tower is causal and not supported.
 
-Patches have no bias, and a norm follows the positions. CLIP norms the class token alone at the end; ours norms all
-states alike, so that position 0 is CLIP's pooled output, before its projection.
+The patch embedding has no bias, and a layer norm follows the positions. CLIP applies the last norm to the class token
+only, our encoder to all states: position 0 is CLIP's pooled output, before its projection.
 """
 
 from typing import Any
 
 import numpy as np
 
+from make_jax.interop.families.family import OPENAI_MEAN, OPENAI_STD, EncoderFamily, activation
 from make_jax.interop.families.vit import ACTIVATIONS
 from make_jax.interop.model_folder import JsonObject
-from make_jax.interop.tensor_names import (
-    OPENAI_MEAN,
-    OPENAI_STD,
-    EncoderFamily,
-    ParamMapping,
-    activation,
-    dense,
-    flat_filters,
-    norm,
-    same,
-)
+from make_jax.interop.tensor_names import ParamMapping, dense, flatten_filters, identity, layer_norm
 
 
 def settings(config: JsonObject) -> dict[str, Any]:
-    """What config.json says of an ImageConfig."""
+    """Returns the fields of ImageConfig that config.json determines."""
     config.expect("num_channels", 3)
     return {
-        "layers": config.whole("num_hidden_layers", 12),
-        "width": config.whole("hidden_size", 768),
-        "heads": config.whole("num_attention_heads", 12),
-        "mlp_width": config.whole("intermediate_size", 3072),
-        "patch_size": config.whole("patch_size", 32),
+        "layers": config.integer("num_hidden_layers", 12),
+        "width": config.integer("hidden_size", 768),
+        "heads": config.integer("num_attention_heads", 12),
+        "mlp_width": config.integer("intermediate_size", 3072),
+        "patch_size": config.integer("patch_size", 32),
         "layer_norm_eps": config.number("layer_norm_eps", 1e-5),
         "activation": activation(config, "quick_gelu", ACTIVATIONS),
         "class_tokens": 1,
@@ -39,14 +30,14 @@ def settings(config: JsonObject) -> dict[str, Any]:
     }
 
 
-POSITIONS = ParamMapping("position", ("embeddings.position_embedding.weight",), same, (2,))
+POSITIONS = ParamMapping("position", ("embeddings.position_embedding.weight",), identity, (2,))
 LAYER = (
-    *norm("encoder.layers.{}.layer_norm1", "layer_{}/attention_norm"),
+    *layer_norm("encoder.layers.{}.layer_norm1", "layer_{}/attention_norm"),
     *dense("encoder.layers.{}.self_attn.q_proj", "layer_{}/attention/query"),
     *dense("encoder.layers.{}.self_attn.k_proj", "layer_{}/attention/key"),
     *dense("encoder.layers.{}.self_attn.v_proj", "layer_{}/attention/value"),
     *dense("encoder.layers.{}.self_attn.out_proj", "layer_{}/attention/out"),
-    *norm("encoder.layers.{}.layer_norm2", "layer_{}/mlp_norm"),
+    *layer_norm("encoder.layers.{}.layer_norm2", "layer_{}/mlp_norm"),
     *dense("encoder.layers.{}.mlp.fc1", "layer_{}/mlp/in"),
     *dense("encoder.layers.{}.mlp.fc2", "layer_{}/mlp/out"),
 )
@@ -63,16 +54,16 @@ CLIP = EncoderFamily(
     prefixes=("vision_model.", ""),
     embeddings=(
         ParamMapping("class", ("embeddings.class_embedding",), _one_token, (1,)),
-        ParamMapping("patch/kernel", ("embeddings.patch_embedding.weight",), flat_filters, (4,)),
-        ParamMapping("patch/bias", (), same, ()),
+        ParamMapping("patch/kernel", ("embeddings.patch_embedding.weight",), flatten_filters, (4,)),
+        ParamMapping("patch/bias", (), identity, ()),
         POSITIONS,
-        *norm("pre_layrnorm", "embedding_norm"),  # their spelling
-        *norm("post_layernorm", "norm"),
+        *layer_norm("pre_layrnorm", "embedding_norm"),  # their spelling
+        *layer_norm("post_layernorm", "norm"),
     ),
     layer=LAYER,
     settings=settings,
-    size=lambda config: config.whole("image_size", 224),
-    left_out=("embeddings.position_ids", "visual_projection."),
+    size=lambda config: config.integer("image_size", 224),
+    ignored=("embeddings.position_ids", "visual_projection."),
     mean=OPENAI_MEAN,
     std=OPENAI_STD,
 )

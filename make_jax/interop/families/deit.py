@@ -1,14 +1,15 @@
-"""DeiT (Touvron et al., arXiv 2012.12877): ViT with a second learnt token, that of distillation.
+"""DeiT (Touvron et al., arXiv 2012.12877): ViT with a second class token, for distillation.
 
-Weights of DeiT that were not distilled are published as ViT.
+DeiT models without distillation are published as ViT.
 """
 
 from dataclasses import replace
 
 import numpy as np
 
+from make_jax.interop.families.family import IMAGENET_MEAN, IMAGENET_STD
 from make_jax.interop.families.vit import VIT, settings
-from make_jax.interop.tensor_names import IMAGENET_MEAN, IMAGENET_STD, ParamMapping
+from make_jax.interop.tensor_names import ParamMapping
 
 
 def _both(class_token: np.ndarray, distillation: np.ndarray) -> np.ndarray:
@@ -22,9 +23,9 @@ DEIT = replace(
     name="deit",
     model_types={"deit": ""},
     prefixes=("", "deit."),
-    embeddings=(_TOKENS, *(row for row in VIT.embeddings if row.ours != "class")),
+    embeddings=(_TOKENS, *(row for row in VIT.embeddings if row.param != "class")),
     settings=lambda config: {**settings(config), "class_tokens": 2},
-    left_out=(*VIT.left_out, "cls_classifier.", "distillation_classifier."),
+    ignored=(*VIT.ignored, "cls_classifier.", "distillation_classifier."),
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
 )

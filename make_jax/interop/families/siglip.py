@@ -1,9 +1,8 @@
 """The vision towers of SigLIP (Zhai et al., arXiv 2303.15343) and SigLIP 2 (Tschannen et al., arXiv 2502.14786).
 
-No class token. Their pooled output comes from an attention head, which is left out: what is taken are the patch states
-after the last norm, their last_hidden_state. Of SigLIP 2, sizes of one resolution are published as SigLIP; those of
-any resolution (NaFlex) keep patches as rows and resample positions bilinearly. The text towers norm before each
-branch, and so are not read.
+They have no class token. The attention head that pools is ignored: the imported output is last_hidden_state, the patch
+states after the last norm. SigLIP 2 models of a fixed resolution are published as SigLIP; those of variable resolution
+(NaFlex) take flattened patches and resample positions bilinearly. The text towers are pre-norm and not supported.
 """
 
 from dataclasses import replace
@@ -11,16 +10,17 @@ from typing import Any
 
 from make_jax.interop.families.clip import LAYER, POSITIONS
 from make_jax.interop.families.clip import settings as clip_settings
+from make_jax.interop.families.family import HALF, EncoderFamily, activation
 from make_jax.interop.families.vit import ACTIVATIONS
 from make_jax.interop.model_folder import JsonObject
-from make_jax.interop.tensor_names import HALF, EncoderFamily, ParamMapping, activation, dense, filters, norm
+from make_jax.interop.tensor_names import ParamMapping, dense, layer_norm, patch_conv
 
 
 def settings(config: JsonObject) -> dict[str, Any]:
-    """What config.json says of an ImageConfig."""
+    """Returns the fields of ImageConfig that config.json determines."""
     return {
         **clip_settings(config),
-        "patch_size": config.whole("patch_size", 16),
+        "patch_size": config.integer("patch_size", 16),
         "layer_norm_eps": config.number("layer_norm_eps", 1e-6),
         "activation": activation(config, "gelu_pytorch_tanh", ACTIVATIONS),
         "class_tokens": 0,
@@ -29,22 +29,22 @@ def settings(config: JsonObject) -> dict[str, Any]:
 
 
 def _side(config: JsonObject) -> int:
-    """Pixels a side of the square that SigLIP 2's positions cover."""
-    return round(config.whole("num_patches", 256) ** 0.5) * config.whole("patch_size", 16)
+    """Pixels per side of the square that the positions of SigLIP 2 cover."""
+    return round(config.integer("num_patches", 256) ** 0.5) * config.integer("patch_size", 16)
 
 
-_REST: tuple[ParamMapping, ...] = (POSITIONS, *norm("post_layernorm", "norm"))
+_REST: tuple[ParamMapping, ...] = (POSITIONS, *layer_norm("post_layernorm", "norm"))
 
 SIGLIP = EncoderFamily(
     name="siglip",
     kind="image",
     model_types={"siglip": "vision_config", "siglip_vision_model": ""},
     prefixes=("vision_model.", ""),
-    embeddings=(*filters("embeddings.patch_embedding"), *_REST),
+    embeddings=(*patch_conv("embeddings.patch_embedding"), *_REST),
     layer=LAYER,
     settings=settings,
-    size=lambda config: config.whole("image_size", 224),
-    left_out=("head.", "embeddings.position_ids"),
+    size=lambda config: config.integer("image_size", 224),
+    ignored=("head.", "embeddings.position_ids"),
     mean=HALF,
     std=HALF,
     pooling="mean",

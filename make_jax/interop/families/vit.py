@@ -2,22 +2,23 @@
 
 from typing import Any
 
+from make_jax.interop.families.family import EncoderFamily, activation
 from make_jax.interop.model_folder import JsonObject
-from make_jax.interop.tensor_names import EncoderFamily, ParamMapping, activation, dense, filters, norm, only, same
+from make_jax.interop.tensor_names import ParamMapping, dense, identity, layer_norm, patch_conv, squeeze_batch
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu")
 
 
 def settings(config: JsonObject) -> dict[str, Any]:
-    """What config.json says of an ImageConfig."""
+    """Returns the fields of ImageConfig that config.json determines."""
     config.expect("qkv_bias", True)
     config.expect("num_channels", 3)
     return {
-        "layers": config.whole("num_hidden_layers", 12),
-        "width": config.whole("hidden_size", 768),
-        "heads": config.whole("num_attention_heads", 12),
-        "mlp_width": config.whole("intermediate_size", 3072),
-        "patch_size": config.whole("patch_size", 16),
+        "layers": config.integer("num_hidden_layers", 12),
+        "width": config.integer("hidden_size", 768),
+        "heads": config.integer("num_attention_heads", 12),
+        "mlp_width": config.integer("intermediate_size", 3072),
+        "patch_size": config.integer("patch_size", 16),
         "layer_norm_eps": config.number("layer_norm_eps", 1e-12),
         "activation": activation(config, "gelu", ACTIVATIONS),
         "class_tokens": 1,
@@ -30,7 +31,7 @@ ATTENTION = (
     *dense("encoder.layer.{}.attention.attention.key", "layer_{}/attention/key"),
     *dense("encoder.layer.{}.attention.attention.value", "layer_{}/attention/value"),
 )
-POSITIONS = ParamMapping("position", ("embeddings.position_embeddings",), only, (3,))
+POSITIONS = ParamMapping("position", ("embeddings.position_embeddings",), squeeze_batch, (3,))
 
 VIT = EncoderFamily(
     name="vit",
@@ -38,20 +39,20 @@ VIT = EncoderFamily(
     model_types={"vit": ""},
     prefixes=("", "vit."),
     embeddings=(
-        ParamMapping("class", ("embeddings.cls_token",), same, (3,)),
-        *filters("embeddings.patch_embeddings.projection"),
+        ParamMapping("class", ("embeddings.cls_token",), identity, (3,)),
+        *patch_conv("embeddings.patch_embeddings.projection"),
         POSITIONS,
-        *norm("layernorm", "norm"),
+        *layer_norm("layernorm", "norm"),
     ),
     layer=(
-        *norm("encoder.layer.{}.layernorm_before", "layer_{}/attention_norm"),
+        *layer_norm("encoder.layer.{}.layernorm_before", "layer_{}/attention_norm"),
         *ATTENTION,
         *dense("encoder.layer.{}.attention.output.dense", "layer_{}/attention/out"),
-        *norm("encoder.layer.{}.layernorm_after", "layer_{}/mlp_norm"),
+        *layer_norm("encoder.layer.{}.layernorm_after", "layer_{}/mlp_norm"),
         *dense("encoder.layer.{}.intermediate.dense", "layer_{}/mlp/in"),
         *dense("encoder.layer.{}.output.dense", "layer_{}/mlp/out"),
     ),
     settings=settings,
-    size=lambda config: config.whole("image_size", 224),
-    left_out=("pooler.", "embeddings.mask_token", "classifier."),
+    size=lambda config: config.integer("image_size", 224),
+    ignored=("pooler.", "embeddings.mask_token", "classifier."),
 )
