@@ -56,7 +56,7 @@ def test_the_card_has_the_numbers_of_the_checkpoint_that_went_out_and_no_others(
     assert told.count("Tiny shapes") == 0  # another catalog than the run was trained on: its digest differs
     assert "Queries: Drawn." in told
     assert "step 0" in told
-    assert '"vocabulary": ' in told  # the settings
+    assert '"vocab_size": ' in told  # the settings
     (run / "eval" / "older" / "report.json").write_text("{")
     with pytest.raises(InputError, match=r"report\.json: damaged"):
         export_run(ExportOptions(str(run), str(tmp_path / "again"), "torch"), print)

@@ -52,7 +52,7 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_and_goes_on_without_the
     train(config)
     told = capsys.readouterr().out
     assert "positions of 4 x 4 patches resampled to 2 x 2 (bicubic)" in told and f"of {sources[0]} (bert)" in told
-    assert "model.query: its makers pool by 'cls', model.pooling is 'mean'" in told
+    assert "model.query: original pooling 'cls', model.pooling is 'mean'" in told
     averaged, _, files = read_checkpoint(tmp_path / "run", "last")
     assert files[TOKENIZER] == Tokenizer(tiny.tokenizer()).definition
     text, image = (
@@ -70,7 +70,7 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_and_goes_on_without_the
         np.testing.assert_allclose(ours[path], image.arrays[path], rtol=1e-6)
     for projection in (averaged["query_projection"], averaged["adaptation"]["title_projection"]):
         np.testing.assert_array_equal(projection["kernel"], np.eye(tiny.WIDTH))  # query and title meet as they did
-    assert "begin as the identity" in told
+    assert "are initialized as the identity" in told
     for source in sources:
         shutil.rmtree(source)
     train(config)
@@ -132,18 +132,18 @@ def fresh(length: int) -> dict[str, object]:
         (
             tiny.tokenizer(),
             tiny.tokenizer(first="v"),
-            "which have other numbers; set inputs.tokenizer to",
+            "with other ids; set inputs.tokenizer to",
         ),
         (
             tiny.tokenizer(),
             tiny.tokenizer(40),
-            "the run's has 40 word pieces, that of model.query.init_from 48",
+            "the run's has 40 tokens, that of model.query.init_from 48",
         ),
-        (None, tiny.tokenizer(40), "the run's has 40 word pieces, the weights of model.query.init_from 48"),
+        (None, tiny.tokenizer(40), "the run's has 40 tokens, the weights of model.query.init_from 48"),
         (
             tiny.tokenizer(60),
             tiny.tokenizer(60),
-            "its tokenizer counts 60 word pieces, its weights 48",
+            "its tokenizer has 60 tokens, its weights 48",
         ),
     ],
 )
@@ -246,4 +246,4 @@ def test_pieces_that_the_weights_lack_begin_at_random_behind_theirs(bert):
     np.testing.assert_array_equal(table[: tiny.VOCABULARY], theirs)
     assert len(np.unique(table[tiny.VOCABULARY :], axis=0)) == 8
     assert 0.5 < table[tiny.VOCABULARY :].std() / theirs.std() < 2
-    assert any("8 word pieces begin at random" in line for line in told)
+    assert any("8 new tokens are initialized at random" in line for line in told)
