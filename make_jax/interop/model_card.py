@@ -106,8 +106,8 @@ def _description(bundle: ModelBundle, form: Form) -> str:
     keywords = f", {bundle.keyword_dims} of them for keywords" if bundle.keyword_dims else ""
     return (
         f"Embeds query texts, and products by {inputs}, as vectors of {m.embedding_dim + bundle.keyword_dims} "
-        f"dimensions{keywords}; the inner product is the score. Form: {form}. Checkpoint: {bundle.origin['checkpoint']}, step "
-        f"{bundle.origin['step']:,}. Written by make_jax {make_jax.__version__}.\n"
+        f"dimensions{keywords}; the inner product is the score. Form: {form}. Checkpoint: "
+        f"{bundle.origin['checkpoint']}, step {bundle.origin['step']:,}. Written by make_jax {make_jax.__version__}.\n"
     )
 
 
