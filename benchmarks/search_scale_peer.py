@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from search_scale_vectors import queries
 
-from make_jax.retrieval.vectors import VectorFolder
+from make_jax.retrieval.vectors.shards import VectorFolder
 
 Search = Callable[[], tuple[np.ndarray, np.ndarray]]  # scores and positions
 
@@ -40,9 +40,9 @@ def dropped(folder: Path) -> bool:
 
 def ours(folder: Path, asked: np.ndarray, k: int) -> Search:
     """Search from disk."""
-    from make_jax.retrieval.streaming import search_on_host
+    from make_jax.retrieval.top_k import top_k
 
-    return lambda: tuple(search_on_host(asked, VectorFolder(folder), k))
+    return lambda: tuple(top_k(asked, VectorFolder(folder), k))
 
 
 def theirs(folder: Path, asked: np.ndarray, k: int) -> Search:

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from make_jax.retrieval.vectors import PER_SHARD, Header, VectorFolder, claimed, prepare, write_shard
+from make_jax.retrieval.vectors.shards import (
+    VECTORS_PER_SHARD,
+    Header,
+    VectorFolder,
+    claim_shard,
+    prepare_folder,
+    write_shard,
+)
 
 WIDTH = 256
 
@@ -24,9 +31,9 @@ def queries(seed: int, count: int) -> np.ndarray:
 def write(work: Path, seed: int, count: int) -> VectorFolder:
     """The folder of so many vectors below `work`, made where it is missing; a pure function of seed and count."""
     folder = work / f"{count}-vectors-{seed}"
-    header = Header(f"random unit vectors, seed {seed}", "", "benchmark", count, WIDTH, PER_SHARD)
-    for shard in prepare(folder, header):
-        with claimed(folder, shard) as mine:
+    header = Header(f"random unit vectors, seed {seed}", "", "benchmark", count, WIDTH, VECTORS_PER_SHARD)
+    for shard in prepare_folder(folder, header):
+        with claim_shard(folder, shard) as mine:
             if mine:
                 rows = header.rows(shard)
                 made = unit_rows(np.random.default_rng([seed, 0, shard]), len(rows))

@@ -1,6 +1,7 @@
 """Files and folders that are either whole or absent: write beside, fsync, rename."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -83,3 +84,13 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256, in hex, of the names and contents of all files below a folder."""
+    sha = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        sha.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode())
+    return sha.hexdigest()

@@ -78,7 +78,7 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, Any]:
         read[model] = {split: read_report(path) for split, path in found.items()}
         made["models"][model] = {split: row(read[model][split], split) for split in SLICES}
         if model != "minilm":
-            told = run.facts(asked.runs / f"{name}-{model}").run
+            told = run.run_info(asked.runs / f"{name}-{model}").run
             made["models"][model] |= {"steps": told["steps"], "training_seconds": told["training_seconds"]}
     for other in MODELS[1:]:
         made["pretrained minus"][other] = {

@@ -148,7 +148,7 @@ def run_row(work: Work, row: Baseline, catalog: str, results: Path) -> None:
     if row.kind == "minilm-tuned":
         more["training_seconds"] = json.loads((trained / "training.json").read_text("utf-8"))["seconds"]
     elif row.kind == "late-fusion":
-        more["training_seconds"] = run.facts(trained).run["training_seconds"]
+        more["training_seconds"] = run.run_info(trained).run["training_seconds"]
     for system, path in files.items():
         label = row.label + (" + BM25" if system else "")
         keep(report, path, label, system=main + system, ours=row.ours and not system, **more)

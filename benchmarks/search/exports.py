@@ -30,7 +30,7 @@ from make_jax.evaluation.significance import mean_intervals
 from make_jax.files import write_atomically
 from make_jax.retrieval.embed import Encoder, embed_products, embed_queries
 from make_jax.retrieval.retriever import Retriever
-from make_jax.retrieval.search import search
+from make_jax.retrieval.top_k import top_k
 from make_jax.runs.convert import export_run
 from make_jax.runs.provenance import metadata
 
@@ -106,7 +106,7 @@ class _Asked:
     def _answers(self, encoder: Encoder) -> tuple[tuple[np.ndarray, np.ndarray], Any, np.ndarray]:
         queries = embed_queries(encoder, self.texts)
         products = embed_products(encoder, self.catalog, self.products, encoder.modalities)
-        ranking = search(queries, products.vectors, 1000, absent=products.absent)
+        ranking = top_k(queries, products.vectors, 1000, absent=products.absent)
         return (queries, products.vectors), ranking, score_ranking(ranking, self.judgements)[METRIC]
 
 

@@ -9,7 +9,7 @@ from make_jax.evaluation.metrics import judge, score_ranking
 from make_jax.evaluation.slices import query_slices
 from make_jax.retrieval.embed import embed_products, embed_queries
 from make_jax.retrieval.retriever import Retriever
-from make_jax.retrieval.search import search
+from make_jax.retrieval.top_k import top_k
 from make_jax.runs.provenance import metadata
 from make_jax.runs.run_folder import read_checkpoint
 
@@ -40,7 +40,7 @@ def _split(retriever: Retriever, catalog: Catalog, split: Split) -> dict[str, An
     judged = judge(catalog.split_queries(split), [product.id for product in products], catalog.info)
     found = embed_products(retriever, catalog, products, retriever.modalities)
     queries = embed_queries(retriever, judged.queries)
-    ranking = search(queries, found.vectors, 100, absent=found.absent)
+    ranking = top_k(queries, found.vectors, 100, absent=found.absent)
     values = score_ranking(ranking, judged, [METRIC])[METRIC]
     masks = query_slices(judged.queries, products, catalog.clicks, catalog.info.relevant)
     return {

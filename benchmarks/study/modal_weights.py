@@ -31,9 +31,10 @@ from make_jax.errors import InputError, exit_cleanly
 from make_jax.evaluation.metrics import judge, score_ranking
 from make_jax.evaluation.significance import mean_intervals
 from make_jax.files import write_atomically
-from make_jax.retrieval.embed import Modality, ProductEmbeddings, embed_products, embed_queries
+from make_jax.retrieval.embed import Modality, embed_products, embed_queries
 from make_jax.retrieval.retriever import Retriever
-from make_jax.retrieval.search import search
+from make_jax.retrieval.top_k import top_k
+from make_jax.retrieval.vector_index import ProductEmbeddings
 from make_jax.runs.provenance import metadata
 
 METRIC = "nDCG@10"
@@ -73,7 +74,7 @@ def colour_queries(
     for modality, embeddings in found.items():
         means = {}
         for name, mask in sides.items():
-            ranking = search(vectors, embeddings.vectors[mask], 10, absent=embeddings.absent[mask])
+            ranking = top_k(vectors, embeddings.vectors[mask], 10, absent=embeddings.absent[mask])
             values = score_ranking(ranking, judge(asked, ids[name], catalog.info), [METRIC])[METRIC]
             means[name] = _interval(values)
         kept = means["colour word gone"]["mean"] / means["colour word present"]["mean"]

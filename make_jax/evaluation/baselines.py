@@ -10,17 +10,18 @@ import numpy as np
 from jaxtyping import Float32
 
 from make_jax.evaluation.metrics import Judgements, mean_metric
-from make_jax.retrieval.embed import Progress, no_progress
-from make_jax.retrieval.search import (
+from make_jax.retrieval.top_k import (
     CandidateFilter,
+    Progress,
     TopK,
-    VectorIndex,
     concat_top_k,
     mask_scores,
     no_filter,
+    no_progress,
     query_chunk_size,
     top_k_of_scores,
 )
+from make_jax.retrieval.vector_index import VectorIndex
 
 K1_GRID = (0.1, 0.2, 0.4, 0.8, 1.2, 2.0)
 B_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -1,4 +1,4 @@
-"""One split as the systems of an evaluation see it: what is searched, and the vectors, made when they are asked for."""
+"""One split of an evaluation: the search pool, BM25 over its titles, and the model's vectors, computed on first use."""
 
 import functools
 import time
@@ -12,128 +12,121 @@ from make_jax.errors import InputError
 from make_jax.evaluation.baselines import BM25Fusion, TitleBM25
 from make_jax.evaluation.late_fusion import LateFusion, fuse, fuse_on_disk
 from make_jax.evaluation.search_pool import SearchPool
-from make_jax.retrieval.embed import (
-    EmbeddingModel,
-    Modality,
-    ProductEmbeddings,
-    Progress,
-    embed_products,
-    embed_queries,
-)
-from make_jax.retrieval.search import TopK, VectorIndex
-from make_jax.retrieval.stored import DiskEmbeddings, embed_to_disk
+from make_jax.retrieval.embed import EmbeddingModel, Modality, embed_products, embed_queries
+from make_jax.retrieval.embed_to_disk import embed_to_disk
+from make_jax.retrieval.top_k import Progress, TopK
+from make_jax.retrieval.vector_index import DiskEmbeddings, ProductEmbeddings, VectorIndex
 
 
 class EvalSplit:
-    """What is searched, BM25 over its titles, and the model's vectors, made once, when they are asked for."""
+    """The search pool of a split with every system's inputs, each computed once."""
 
     def __init__(
         self,
         model: EmbeddingModel | None,
         catalog: Catalog,
-        searched: SearchPool,
+        search_pool: SearchPool,
         progress: Progress,
-        like: "EvalSplit | None" = None,
-        stored: Path | None = None,
+        share_with: "EvalSplit | None" = None,
+        vectors_folder: Path | None = None,
     ) -> None:
-        """`like` is another side of the same model: where it searches the same products, its vectors serve both.
+        """`share_with` is another split of the same model: where both search the same products, they share vectors.
 
-        Below `stored` lie vectors on disk, a folder for each part of the catalog and modality; None: in memory.
+        `vectors_folder` keeps product vectors on disk, in a subfolder per part of the catalog and modality; None: in
+        memory.
         """
-        self.model, self.catalog, self.searched = model, catalog, searched
+        self.model, self.catalog, self.search_pool = model, catalog, search_pool
         self.main = main_modality(model, catalog)
-        self.title_weight = model.title_weight if isinstance(model, LateFusion) else None  # of late fusion
-        self._progress, self._stored = progress, stored
-        self._made: dict[Modality, tuple[VectorIndex, float]] = {}  # with the seconds that it took
-        if like is not None and like.searched.products == searched.products:
-            self._made = like._made
+        self.title_weight = model.title_weight if isinstance(model, LateFusion) else None
+        self._progress, self._vectors_folder = progress, vectors_folder
+        self._indexes: dict[Modality, tuple[VectorIndex, float]] = {}  # with the seconds of embedding
+        if share_with is not None and share_with.search_pool.products == search_pool.products:
+            self._indexes = share_with._indexes
         self._query_seconds = 0.0
-        titles = ["" if catalog.info.hide_title else product.title for product in searched.products]
-        self.lexical = any(titles)
-        pictured = any(product.image is not None for product in searched.products)
-        there: tuple[tuple[Modality, bool], ...] = (("title", self.lexical), ("image", pictured))
-        self.present = tuple(modality for modality, some in there if some)  # what products can be read by
-        self._titles = titles
+        self._titles = ["" if catalog.info.hide_title else product.title for product in search_pool.products]
+        self.has_titles = any(self._titles)
+        has_images = any(product.image is not None for product in search_pool.products)
+        available: tuple[tuple[Modality, bool], ...] = (("title", self.has_titles), ("image", has_images))
+        self.modalities = tuple(modality for modality, exists in available if exists)  # of the products
 
     @functools.cached_property
     def bm25(self) -> TitleBM25:
-        """BM25 over the titles; nothing is indexed where only vectors are made."""
+        """BM25 over the titles, indexed on first use."""
         return TitleBM25(self._titles)
 
     @property
     def texts(self) -> list[str]:
-        """What is asked."""
-        return [query.text for query in self.searched.judgements.queries]
+        """The query texts."""
+        return [query.text for query in self.search_pool.judgements.queries]
 
     @functools.cached_property
     def queries(self) -> Float32[np.ndarray, "Q D"]:
-        """The vectors of the queries; none are encoded where there is no query."""
+        """The query vectors."""
         assert self.model is not None
         if not self.texts:
-            return np.zeros((0, self.embeddings().width), np.float32)
-        begun = time.monotonic()
-        vectors = embed_queries(self.model, self.searched.judgements.queries, self._progress)
-        self._query_seconds = time.monotonic() - begun
+            return np.zeros((0, self.index().width), np.float32)
+        start = time.monotonic()
+        vectors = embed_queries(self.model, self.search_pool.judgements.queries, self._progress)
+        self._query_seconds = time.monotonic() - start
         return vectors
 
-    def embeddings(self, modality: Modality | None = None) -> VectorIndex:
-        """The vectors of the products by `modality`, or by that of the main system."""
+    def index(self, modality: Modality | None = None) -> VectorIndex:
+        """The product vectors by `modality`; None: by that of the main system."""
         assert self.model is not None and self.main is not None
         modality = modality or self.main
         if modality == "both" and self.title_weight is not None:
-            alone = [self.embeddings(part) for part in self.present]
-            if len(alone) == 1:
-                return alone[0]
-            title, image = alone
+            single = [self.index(part) for part in self.modalities]
+            if len(single) == 1:
+                return single[0]
+            title, image = single
             if isinstance(title, DiskEmbeddings) and isinstance(image, DiskEmbeddings):
                 return fuse_on_disk(title, image, self.title_weight, self._progress)
             assert isinstance(title, ProductEmbeddings) and isinstance(image, ProductEmbeddings)
             return fuse(title, image, self.title_weight)
-        if modality not in self._made:
-            begun = time.monotonic()
-            self._made[modality] = self._embed(self.model, modality), time.monotonic() - begun
-        return self._made[modality][0]
+        if modality not in self._indexes:
+            start = time.monotonic()
+            self._indexes[modality] = self._embed(self.model, modality), time.monotonic() - start
+        return self._indexes[modality][0]
 
     def _embed(self, model: EmbeddingModel, modality: Modality) -> VectorIndex:
-        """Makes the vectors, or those that are missing on disk."""
-        products, part = self.searched.products, self.searched.part
-        if self._stored is None:
+        products, part = self.search_pool.products, self.search_pool.part
+        if self._vectors_folder is None:
             return embed_products(model, self.catalog, products, modality, self._progress)
-        folder = self._stored / f"{part}-{modality}"
+        folder = self._vectors_folder / f"{part}-{modality}"
         return embed_to_disk(model, self.catalog, products, folder, part, modality, self._progress)
 
-    def search(self, depth: int, modality: Modality | None = None) -> TopK:
-        """What the model finds by `modality`, or by that of the main system."""
-        return self.searched.search(self.queries, self.embeddings(modality), depth)
+    def search(self, k: int, modality: Modality | None = None) -> TopK:
+        """The model's top k products of each query by `modality`; None: by that of the main system."""
+        return self.index(modality).search(self.queries, k, self.search_pool.candidate_filter)
 
     def fusion(self) -> BM25Fusion:
-        """The main system and BM25, to be joined."""
-        return BM25Fusion(self.texts, self.queries, self.embeddings(), self.bm25, self.searched.allowed)
+        """The inputs of the main system's fusion with BM25."""
+        return BM25Fusion(self.texts, self.queries, self.index(), self.bm25, self.search_pool.allowed)
 
     def cost(self) -> dict[str, float | int]:
-        """What the main system took: seconds of encoding (compilation included), bytes of a product."""
+        """The main system's seconds of encoding (compilation included) and bytes per product."""
         if self.model is None or self.main is None:
             return {"bytes": round(self.bm25.index_bytes / max(self.bm25.count, 1))}
         late = self.main == "both" and self.title_weight is not None
-        parts: tuple[Modality, ...] = self.present if late else (self.main,)
+        parts: tuple[Modality, ...] = self.modalities if late else (self.main,)
         return {
-            "products": len(self.searched.products),
-            "product_seconds": sum(self._made[part][1] for part in parts),
+            "products": len(self.search_pool.products),
+            "product_seconds": sum(self._indexes[part][1] for part in parts),
             "queries": len(self.texts),
             "query_seconds": self._query_seconds,
-            "bytes": self.embeddings().vector_bytes,
+            "bytes": self.index().vector_bytes,
         }
 
 
 def main_modality(model: EmbeddingModel | None, catalog: Catalog) -> Modality | None:
-    """What the main system reads: what the model has, without titles that the catalog hides; None for BM25 alone.
+    """What the main system reads: the model's modalities without titles that the catalog hides; None for BM25 alone.
 
-    Raises InputError when titles are all that could be read and the catalog hides them.
+    Raises InputError when only titles could be read and the catalog hides them.
     """
     modalities = None if model is None else model.modalities
     if not catalog.info.hide_title:
         return modalities
     if modalities in ("title", None):
-        what = "BM25" if modalities is None else "this model"
-        raise InputError(f"{catalog.path}: its titles are labels (hide_title), and {what} reads titles only")
+        reader = "BM25" if modalities is None else "this model"
+        raise InputError(f"{catalog.path}: its titles are labels (hide_title), and {reader} reads titles only")
     return "image"

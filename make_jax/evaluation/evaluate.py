@@ -1,9 +1,9 @@
-"""One evaluation: a model and its baselines search for the judged queries of a split.
+"""One evaluation: a model and its baselines rank products for the judged queries of a split.
 
-Systems: `random`, `bm25` (over titles), the model by `title` alone, by `image` alone, by both (`joint`), its main form
-with the best re-ranked by the matching encoder (`joint+rerank`, where that is asked), and its main form joined with
-BM25 (`joint+bm25`). What a model or a catalog cannot do is left out, and a note says so. Without a model the main
-system is `bm25`.
+Systems: `random`, `bm25` (over titles), the model by `title` alone, by `image` alone, by both (`joint`), and its main
+system with the top results re-ranked by the matching encoder (`joint+rerank`, on request) and fused with BM25
+(`joint+bm25`). Systems that the model or the catalog does not support are left out, and a note states so. Without a
+model the main system is `bm25`.
 """
 
 from dataclasses import dataclass
@@ -21,43 +21,44 @@ from make_jax.evaluation.eval_split import EvalSplit
 from make_jax.evaluation.metrics import Judgements, score_ranking
 from make_jax.evaluation.search_pool import SearchPool
 from make_jax.evaluation.slices import query_slices
-from make_jax.evaluation.tuning import choose, choose_rerank
-from make_jax.retrieval.embed import EmbeddingModel, PrecomputedVectors, Progress, no_progress
+from make_jax.evaluation.tuning import tune, tune_rerank
+from make_jax.retrieval.embed import EmbeddingModel, PrecomputedVectors
 from make_jax.retrieval.rerank import check_can_match
-from make_jax.retrieval.search import TopK, VectorIndex
+from make_jax.retrieval.top_k import Progress, TopK, no_progress
+from make_jax.retrieval.vector_index import VectorIndex
 
-_OF_STORED = (
-    "Vectors of products are float16, kept on disk; of queries float32. "
-    "Seconds of encoding are of those products whose vectors were missing."
+_DISK_VECTORS_NOTE = (
+    "Product vectors are float16, kept on disk; query vectors are float32. "
+    "Seconds of encoding cover the products whose vectors were missing."
 )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What every system found for every judged query, and what it is worth."""
+    """The ranking of every system for every judged query, and its metrics."""
 
     split: Split
     pool: Pool  # what the queries searched
-    products: tuple[Product, ...]  # what was searched, N
+    products: tuple[Product, ...]  # searched, N
     judgements: Judgements  # Q queries
-    main: str  # the main system: joint, title or image where the model reads only that, bm25 where there is no model
+    main: str  # the main system: joint, title or image where the model reads only that, bm25 without a model
     rankings: dict[str, TopK]  # of each system
     values: dict[str, dict[str, Float64[np.ndarray, "Q"]]]  # system -> metric -> value of each query
     slices: dict[str, Bool[np.ndarray, "Q"]]
     embeddings: VectorIndex | None  # of the main system, where it has vectors
-    parameters: dict[str, Any]  # chosen ones, and how
+    parameters: dict[str, Any]  # the tuned ones, and how they were tuned
     cost: dict[str, float | int]  # of the main system: EvalSplit.cost
-    notes: tuple[str, ...]  # what a reader of the numbers must know
+    notes: tuple[str, ...]  # caveats of the numbers
 
     @property
     def fused(self) -> str | None:
-        """The name of the main system joined with BM25, if the catalog has titles to search."""
+        """The name of the main system fused with BM25, if the catalog has titles to search."""
         name = f"{self.main}+bm25"
         return name if name in self.rankings else None
 
     @property
     def reranked(self) -> str | None:
-        """The name of the main system with its best results re-ranked, if that was asked."""
+        """The name of the main system with its top results re-ranked, if requested."""
         name = f"{self.main}+rerank"
         return name if name in self.rankings else None
 
@@ -71,75 +72,112 @@ def evaluate(
     depth: int = 1000,
     rerank: int = 0,
     seed: int = 0,
-    stored: Path | None = None,
+    vectors_folder: Path | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
-    """Every system's rankings, `depth` deep, and metrics over the judged queries of `split`, searching `pool`.
+    """Rankings and metrics of every system over the judged queries of `split`.
 
-    The pool is the catalog's own where it is None; without a model BM25 is evaluated alone. The best `rerank` products
-    of each query are also re-ranked. BM25's k1 and b and all weights are chosen on the validation split, whichever
-    split is reported. Raises InputError for a split without judged queries, a catalog without what the model reads, and
-    a model that cannot re-rank when it is asked to.
+    BM25's k1 and b and all weights are tuned on the validation split, whichever split is reported.
 
-    With `stored` the vectors of products lie below that folder, in float16, where those that are missing are made: they
-    need not fit into memory (docs/embeddings.md).
+    Args:
+        model: None evaluates BM25 alone.
+        catalog: products and judged queries.
+        split: whose queries are reported.
+        pool: what they search; None: the catalog's own pool.
+        depth: products of a ranking.
+        rerank: the top products of each query that the matching encoder re-ranks; 0: none.
+        seed: of the random baseline.
+        vectors_folder: keeps product vectors on disk in float16, where missing ones are embedded first; they need not
+            fit into memory (docs/embeddings.md). None: in memory.
+        progress: called as each stage advances.
+
+    Raises:
+        InputError: the split has no judged query, the catalog lacks what the model reads, or the model cannot re-rank.
     """
-    matcher = check_can_match(model) if rerank else None
-    side = EvalSplit(model, catalog, SearchPool.of(catalog, split, pool), progress, stored=stored)
-    judgements, products = side.searched.judgements, side.searched.products
-    _expect_queries(side, catalog, split, model)
-    notes = _notes_of_pool(side.searched, catalog)
-    val = side
-    if split != "val":
-        val = EvalSplit(model, catalog, SearchPool.of(catalog, "val", pool), progress, like=side, stored=stored)
-    parameters = choose(side, val, notes, progress)
-    rankings = {"random": random_ranking(len(side.texts), len(products), depth, seed, side.searched.allowed)}
-    if side.lexical:
-        rankings["bm25"] = side.bm25.search(side.texts, depth, side.searched.allowed)
-    else:
-        notes.append("No BM25 and no title search: the catalog has no titles or hides them, because they are labels.")
-    if "image" not in side.present:
-        notes.append("No image search: the catalog has no pictures.")
+    if rerank:
+        check_can_match(model)
+    reported, val = _open_splits(model, catalog, split, pool, progress, vectors_folder)
+    search_pool = reported.search_pool
+    _check_queries(reported, catalog, split, model)
+    notes = _pool_notes(search_pool, catalog)
+    parameters = tune(reported, val, notes, progress)
+    rankings = _baseline_rankings(reported, depth, seed, notes)
     name = "bm25"
     if model is not None:
-        name = {"both": "joint", "title": "title", "image": "image"}[side.main or "both"]
-        rankings |= _by_one_modality(model, side, depth, notes)
-        rankings[name] = side.search(depth)
-        _note_absent(side.embeddings(), name, notes)
-        if matcher is not None:
-            reranked, how = choose_rerank(matcher, side, val, rankings[name], rerank, notes, progress)
-            rankings[f"{name}+rerank"], parameters["rerank"] = reranked, how
-        if side.lexical:
+        name = {"both": "joint", "title": "title", "image": "image"}[reported.main or "both"]
+        rankings |= _single_modality_rankings(model, reported, depth, notes)
+        rankings[name] = reported.search(depth)
+        _note_absent(reported.index(), name, notes)
+        if rerank:
+            matcher = check_can_match(model)
+            reranked, tuned = tune_rerank(matcher, reported, val, rankings[name], rerank, notes, progress)
+            rankings[f"{name}+rerank"], parameters["rerank"] = reranked, tuned
+        if reported.has_titles:
             weight = parameters["fusion"]["weight"]
-            rankings[f"{name}+bm25"] = side.fusion().rankings([weight], depth, progress)[0]
-    if stored is not None and model is not None:
-        notes.append(_OF_STORED)
+            rankings[f"{name}+bm25"] = reported.fusion().rankings([weight], depth, progress)[0]
+    if vectors_folder is not None and model is not None:
+        notes.append(_DISK_VECTORS_NOTE)
+    judgements, products = search_pool.judgements, search_pool.products
     _note_judgements(judgements, catalog, depth, len(products), notes)
-    values = _score(rankings, judgements, progress)
     return Evaluation(
         split=split,
-        pool=side.searched.pool,
+        pool=search_pool.pool,
         products=products,
         judgements=judgements,
         main=name,
         rankings=rankings,
-        values=values,
+        values=_score(rankings, judgements, progress),
         slices=query_slices(judgements.queries, products, catalog.clicks, catalog.info.relevant),
-        embeddings=None if model is None else side.embeddings(),
+        embeddings=None if model is None else reported.index(),
         parameters=parameters | {"depth": depth, "random_seed": seed},
-        cost=side.cost(),
+        cost=reported.cost(),
         notes=tuple(notes),
     )
 
 
-def _expect_queries(side: EvalSplit, catalog: Catalog, split: Split, model: EmbeddingModel | None) -> None:
-    """InputError when there is nothing to evaluate, or nothing to evaluate it by."""
-    if not side.searched.judgements.queries:
+def embed_all(
+    model: EmbeddingModel,
+    catalog: Catalog,
+    split: Split,
+    vectors_folder: Path,
+    *,
+    pool: Pool | None = None,
+    progress: Progress = no_progress,
+) -> None:
+    """Embeds below `vectors_folder` all vectors that `evaluate` of the split and its tuning on validation read."""
+    reported, val = _open_splits(model, catalog, split, pool, progress, vectors_folder)
+    reported.index()
+    if reported.main == "both":
+        for modality in reported.modalities:
+            reported.index(modality)
+    if val.search_pool.judgements.queries:
+        val.index()
+
+
+def _open_splits(
+    model: EmbeddingModel | None,
+    catalog: Catalog,
+    split: Split,
+    pool: Pool | None,
+    progress: Progress,
+    vectors_folder: Path | None,
+) -> tuple[EvalSplit, EvalSplit]:
+    """The split that is reported and the validation split: the same object where that is reported."""
+    reported = EvalSplit(model, catalog, SearchPool.of(catalog, split, pool), progress, vectors_folder=vectors_folder)
+    if split == "val":
+        return reported, reported
+    search_pool = SearchPool.of(catalog, "val", pool)
+    return reported, EvalSplit(model, catalog, search_pool, progress, reported, vectors_folder)
+
+
+def _check_queries(reported: EvalSplit, catalog: Catalog, split: Split, model: EmbeddingModel | None) -> None:
+    """Raises InputError when there is no query to evaluate, or BM25 alone has no titles."""
+    if not reported.search_pool.judgements.queries:
         raise InputError(
             f"{catalog.path}: split {split!r} has no query with a relevant product (grade {catalog.info.relevant} or "
             "more) among the products searched; judge some in queries.jsonl or choose another --split or --pool"
         )
-    if model is None and not side.lexical:
+    if model is None and not reported.has_titles:
         raise InputError(f"{catalog.path}: its products have no titles, which is all that BM25 reads")
 
 
@@ -154,58 +192,53 @@ def _score(
     return values
 
 
-def embed_all(
-    model: EmbeddingModel,
-    catalog: Catalog,
-    split: Split,
-    stored: Path,
-    *,
-    pool: Pool | None = None,
-    progress: Progress = no_progress,
-) -> None:
-    """Makes all vectors below `stored` that `evaluate` of the split reads, and of validation where it has queries."""
-    side = EvalSplit(model, catalog, SearchPool.of(catalog, split, pool), progress, stored=stored)
-    side.embeddings()
-    if side.main == "both":
-        for modality in side.present:
-            side.embeddings(modality)
-    val = EvalSplit(model, catalog, SearchPool.of(catalog, "val", pool), progress, like=side, stored=stored)
-    if val.searched.judgements.queries:
-        val.embeddings()
-
-
-def _by_one_modality(model: EmbeddingModel, side: EvalSplit, depth: int, notes: list[str]) -> dict[str, TopK]:
-    """What the same model finds by titles alone and by pictures alone, where it reads both."""
-    rankings: dict[str, TopK] = {}
-    if side.main != "both" or isinstance(model, PrecomputedVectors):
-        return rankings
-    for modality in side.present:
-        rankings[modality] = side.search(depth, modality)
-        _note_absent(side.embeddings(modality), f"by {modality} alone", notes)
+def _baseline_rankings(reported: EvalSplit, depth: int, seed: int, notes: list[str]) -> dict[str, TopK]:
+    """The rankings of chance and of BM25."""
+    allowed, products = reported.search_pool.allowed, len(reported.search_pool.products)
+    rankings = {"random": random_ranking(len(reported.texts), products, depth, seed, allowed)}
+    if reported.has_titles:
+        rankings["bm25"] = reported.bm25.search(reported.texts, depth, allowed)
+    else:
+        notes.append("No BM25 and no title search: the catalog has no titles or hides them, because they are labels.")
+    if "image" not in reported.modalities:
+        notes.append("No image search: the catalog has no pictures.")
     return rankings
 
 
-def _notes_of_pool(searched: SearchPool, catalog: Catalog) -> list[str]:
-    """Says what is searched where it is not the split."""
-    if searched.pool == "all":
-        trained = sum(product.split == "train" for product in searched.products)
+def _single_modality_rankings(
+    model: EmbeddingModel, reported: EvalSplit, depth: int, notes: list[str]
+) -> dict[str, TopK]:
+    """The rankings of a model of both modalities by titles alone and by images alone."""
+    rankings: dict[str, TopK] = {}
+    if reported.main != "both" or isinstance(model, PrecomputedVectors):
+        return rankings
+    for modality in reported.modalities:
+        rankings[modality] = reported.search(depth, modality)
+        _note_absent(reported.index(modality), f"by {modality} alone", notes)
+    return rankings
+
+
+def _pool_notes(search_pool: SearchPool, catalog: Catalog) -> list[str]:
+    """Notes on a pool other than the split's products."""
+    if search_pool.pool == "all":
+        trained = sum(product.split == "train" for product in search_pool.products)
         also = f"; {trained:,} of them are of the split train, so a model may have learnt from them" if trained else ""
-        return [f"Queries search all {len(searched.products):,} products of the catalog{also}."]
-    if searched.pool == "judged":
-        judged = [len(rel) for rel in searched.judgements.qrels.values()]
+        return [f"Queries search all {len(search_pool.products):,} products of the catalog{also}."]
+    if search_pool.pool == "judged":
+        judged = [len(rel) for rel in search_pool.judgements.qrels.values()]
         mean = sum(judged) / max(len(judged), 1)
         return [f"Each query orders only the products that it judges, {mean:.1f} on average: no search of a catalog."]
     return []
 
 
-def _note_absent(embeddings: VectorIndex, how: str, notes: list[str]) -> None:
-    """Says how many products a system cannot find."""
-    if n := int(embeddings.absent.sum()):
-        notes.append(f"{n} of {len(embeddings.weights)} products cannot be found {how}: they lack it.")
+def _note_absent(index: VectorIndex, how: str, notes: list[str]) -> None:
+    """Notes how many products a system cannot find."""
+    if n := int(index.absent.sum()):
+        notes.append(f"{n} of {len(index.weights)} products cannot be found {how}: they lack it.")
 
 
 def _note_judgements(judgements: Judgements, catalog: Catalog, depth: int, products: int, notes: list[str]) -> None:
-    """Says what was left out of the metrics and where they stop."""
+    """Notes what the metrics leave out."""
     if n := len(judgements.without_positive):
         notes.append(
             f"{n} queries have no product of grade {catalog.info.relevant} or more to find; "

@@ -10,10 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from make_jax.retrieval.embed import Modality, ProductEmbeddings, Progress, no_progress
-from make_jax.retrieval.search import VectorIndex
-from make_jax.retrieval.stored import DiskEmbeddings
-from make_jax.retrieval.vectors import GROUP, Block, Vectors
+from make_jax.retrieval.embed import Modality
+from make_jax.retrieval.top_k import Progress, no_progress
+from make_jax.retrieval.vector_index import DiskEmbeddings, ProductEmbeddings, VectorIndex
+from make_jax.retrieval.vectors.source import BLOCK_SIZE, Block, VectorSource
 
 DEFAULT_WEIGHT = 0.5  # of the title, where there is no validation query to choose it by
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -86,12 +86,12 @@ def fuse_on_disk(
 class _FusedVectors:
     """Vectors on disk of titles and of images, as one."""
 
-    def __init__(self, title: Vectors, image: Vectors, weights: Float32[np.ndarray, "N 2"]) -> None:
+    def __init__(self, title: VectorSource, image: VectorSource, weights: Float32[np.ndarray, "N 2"]) -> None:
         self._title, self._image, self._weights = title, image, weights
         self.count, self.width = title.count, title.width
         self.vector_bytes = title.vector_bytes + image.vector_bytes
 
-    def blocks(self, most: int = GROUP, dtype: type[np.floating[Any]] | None = None) -> Iterator[Block]:
+    def blocks(self, most: int = BLOCK_SIZE, dtype: type[np.floating[Any]] | None = None) -> Iterator[Block]:
         """All in order, in float32 unless `dtype` is another; memory is that of a block of each and of their sum."""
         pairs = zip(self._title.blocks(most, np.float32), self._image.blocks(most, np.float32), strict=True)
         for (first, title), (also_first, image) in pairs:

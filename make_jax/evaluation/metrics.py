@@ -13,7 +13,7 @@ from jaxtyping import Float64
 
 from make_jax.catalog.schema import CatalogInfo, Query
 from make_jax.evaluation.trec import strictly_decreasing
-from make_jax.retrieval.search import TopK
+from make_jax.retrieval.top_k import TopK
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure

@@ -10,7 +10,7 @@ from make_jax.command_line import CompareOptions, EvalOptions
 from make_jax.errors import InputError
 from make_jax.evaluation.compare import compare, print_comparison, read_report, write_comparison
 from make_jax.evaluation.evaluate import embed_all, evaluate
-from make_jax.evaluation.models import open_model, run
+from make_jax.evaluation.models import open_model
 from make_jax.evaluation.render import print_report
 from make_jax.evaluation.report import write_report
 from make_jax.retrieval.rerank import DEFAULT_DEPTH, can_match
@@ -25,16 +25,16 @@ def evaluate_model(options: EvalOptions) -> Path | None:
     With `only_embed` it makes the vectors, writes no report and gives back None.
     """
     console = Console()
-    ours = run.recognise(Path(options.model))
-    facts = run.facts(Path(options.model), options.checkpoint) if ours else run.RunInfo("", 0, {})
-    catalog = Catalog.load(options.data.catalog or facts.catalog)
+    catalog = Catalog.load(options.data.catalog) if options.data.catalog else None
     opened = open_model(options.model, options.checkpoint)
+    info = opened.run_info
+    catalog = catalog or Catalog.load(info.catalog if info else "")
     pool = catalog.info.pool if options.pool == "catalog" else options.pool
     named = "" if pool == catalog.info.pool else f"-{pool}"
-    home = Path(options.model) / "eval" if ours else OTHERS / opened.name
+    home = Path(options.model) / "eval" if info else OTHERS / opened.name
     folder = Path(options.out) if options.out else home / f"{catalog.info.name}-{options.split}{named}"
     stored = Path(options.embeddings) if options.embeddings else None
-    if stored is not None and not ours and stored.resolve().is_relative_to(Path(options.model).resolve()):
+    if stored is not None and not info and stored.resolve().is_relative_to(Path(options.model).resolve()):
         raise InputError(f"{stored}: inside the model's folder, whose files say which model it is; name one elsewhere")
     if options.only_embed and stored is not None:
         if opened.model is None:
@@ -54,11 +54,11 @@ def evaluate_model(options: EvalOptions) -> Path | None:
             pool=pool,
             depth=options.depth,
             rerank=rerank,
-            stored=stored,
+            vectors_folder=stored,
             progress=bars.show,
         )
-    made = metadata(catalog, seed=facts.seed, model={"name": opened.name, "kind": opened.kind})
-    made |= {"run": facts.run} if ours else {}
+    made = metadata(catalog, seed=info.seed if info else 0, model={"name": opened.name, "kind": opened.kind})
+    made |= {"run": info.run} if info else {}
     report = write_report(evaluation, catalog, folder, made)
     print_report(report, console)
     console.print(f"report: {folder}/report.md, gallery.png, runs/", highlight=False)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from make_jax.files import write_atomically
-from make_jax.retrieval.search import TopK
+from make_jax.retrieval.top_k import TopK
 
 _SMALLEST = np.finfo(np.float32).tiny  # below it some programs flush to zero, which would be a tie
 

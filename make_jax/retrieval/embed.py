@@ -1,7 +1,7 @@
-"""Vectors of a catalog's products, by any encoder."""
+"""Embeds queries and products: the interface of a model, and the vectors of a catalog."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -9,64 +9,37 @@ from jaxtyping import Bool, Float32
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Query
 from make_jax.errors import InputError
-from make_jax.retrieval.search import TopK, inner_products, search
+from make_jax.retrieval.top_k import Progress, no_progress
+from make_jax.retrieval.vector_index import ProductEmbeddings
 
 Modality = Literal["both", "title", "image"]
-Progress = Callable[[str, int, int], None]  # (what is done, done, of how many)
-_AT_ONCE = 1024  # products whose images are in memory together; queries encoded together
-
-
-class ProductEmbeddings(NamedTuple):
-    """Product vectors, whose inner product with a query's vector is the score, and how each was fused."""
-
-    vectors: Float32[np.ndarray, "N D"]
-    weights: Float32[np.ndarray, "N 2"]  # w_title, w_image; their sum is 1
-
-    @property
-    def absent(self) -> Bool[np.ndarray, "N"]:
-        """The products that had nothing to embed: zero vector and zero weights, never found by a search."""
-        return np.logical_not(self.weights.any(axis=1))
-
-    @property
-    def width(self) -> int:
-        """Numbers of a vector."""
-        return self.vectors.shape[1]
-
-    @property
-    def vector_bytes(self) -> int:
-        """Bytes of a vector."""
-        return self.width * self.vectors.itemsize
-
-    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> TopK:
-        """The k best products of each query, ties by ascending position; absent ones are never found."""
-        return search(queries, self.vectors, k, absent=self.absent)
-
-    def scores(self, queries: Float32[np.ndarray, "q D"]) -> Float32[np.ndarray, "q N"]:
-        """The score of every query with every product; the caller chunks the queries."""
-        return inner_products(queries, self.vectors)
+_CHUNK_SIZE = 1024  # products whose images are in memory together; queries encoded together
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What evaluation and search ask of a model. docs/models.md shows how one is added."""
+    """A model that encodes texts and products; docs/models.md has an example of 20 lines.
+
+    An optional attribute `digest`, a string that changes when the vectors do, lets vectors be kept on disk.
+    """
 
     @property
     def modalities(self) -> Modality:
-        """Which encoders the model has on the product side."""
+        """What the product encoder reads."""
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        """Query vectors; of unit length where the model's measure is the cosine."""
+        """Query vectors; of unit length where the score is the cosine."""
         ...
 
     def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
-        """Product vectors; "" is no title, None no image, and none of the products lacks both."""
+        """Product vectors; "" is a missing title, None a missing image, and no product lacks both."""
         ...
 
 
 @runtime_checkable
 class PrecomputedVectors(Protocol):
-    """A model whose vectors were made elsewhere, and are found by the ids of a catalog."""
+    """A model whose vectors another program computed, looked up by the ids of a catalog. `digest` as in `Encoder`."""
 
     @property
     def modalities(self) -> Modality:
@@ -74,19 +47,15 @@ class PrecomputedVectors(Protocol):
         ...
 
     def query_vectors(self, ids: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        """The vector of each query. Raises InputError for a query that has none."""
+        """The vector of each query. Raises InputError for a missing one."""
         ...
 
     def product_vectors(self, ids: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        """The vector of each product, zeros for one that has none."""
+        """The vector of each product, zeros for a missing one."""
         ...
 
 
 EmbeddingModel = Encoder | PrecomputedVectors
-
-
-def no_progress(what: str, done: int, total: int) -> None:
-    """A `Progress` that shows nothing."""
 
 
 def embed_products(
@@ -100,51 +69,49 @@ def embed_products(
     """The vectors of `products` from their titles and images, or from one of the two alone, in chunks.
 
     With `modality="title"` no image is read and the encoder gets None for each; with "image" it gets "" for each
-    title. A product that lacks what is asked is `absent`. Titles that the catalog hides (`hide_title`) are lacking.
-    Raises InputError when precomputed vectors are of another modality, and when every product lacks `modality` unless
-    `width`, the numbers of a vector, is given.
+    title. A product without input is `absent`; titles that the catalog hides (`hide_title`) are missing.
+
+    Raises InputError when precomputed vectors are of another modality, and when every product is absent unless `width`,
+    the dimensions of a vector, is given.
     """
     if isinstance(model, PrecomputedVectors):
-        return _stored(model, catalog, products, modality, may_lack=width is not None)
+        return _look_up_products(model, catalog, products, modality, may_lack_all=width is not None)
     vectors: list[np.ndarray] = []
     weights: list[np.ndarray] = []
-    for start in range(0, len(products), _AT_ONCE):
-        some = products[start : start + _AT_ONCE]
-        titles, images = read_products(catalog, some, modality)
-        present = [i for i in range(len(some)) if titles[i].strip() or images[i] is not None]
+    for start in range(0, len(products), _CHUNK_SIZE):
+        chunk = products[start : start + _CHUNK_SIZE]
+        titles, images = read_products(catalog, chunk, modality)
+        present = [i for i in range(len(chunk)) if titles[i].strip() or images[i] is not None]
         if present:
-            made = model.encode_products([titles[i] for i in present], [images[i] for i in present])
-            check_finite(made.vectors, "product")
-            width = made.vectors.shape[1]
-            vectors.append(_spread(made.vectors, present, len(some)))
-            weights.append(_spread(made.weights, present, len(some)))
+            encoded = model.encode_products([titles[i] for i in present], [images[i] for i in present])
+            check_finite(encoded.vectors, "product")
+            width = encoded.vectors.shape[1]
+            vectors.append(_scatter(encoded.vectors, present, len(chunk)))
+            weights.append(_scatter(encoded.weights, present, len(chunk)))
         else:
-            vectors.append(np.zeros((len(some), 0), np.float32))
-            weights.append(np.zeros((len(some), 2), np.float32))
-        progress(f"products ({modality})", start + len(some), len(products))
+            vectors.append(np.zeros((len(chunk), 0), np.float32))
+            weights.append(np.zeros((len(chunk), 2), np.float32))
+        progress(f"products ({modality})", start + len(chunk), len(products))
     if width is None:
-        raise nothing_to_read(catalog, len(products), modality)
+        raise no_input_error(model, catalog, len(products), modality)
     filled = [rows if rows.shape[1] else np.zeros((len(rows), width), np.float32) for rows in vectors]
     return ProductEmbeddings(np.concatenate(filled), np.concatenate(weights))
 
 
-def nothing_to_read(catalog: Catalog, count: int, modality: Modality) -> InputError:
-    """The error of products none of which can be embedded."""
+def no_input_error(model: EmbeddingModel, catalog: Catalog, count: int, modality: Modality) -> InputError:
+    """The error for products of which every one is absent."""
+    if isinstance(model, PrecomputedVectors):
+        return InputError(f"{catalog.path}: the precomputed vectors have none of its {count} products; compare the ids")
     return InputError(
         f"{catalog.path}: none of the {count} products has what the model reads ({modality}); "
         "titles are hidden where catalog.json says hide_title"
     )
 
 
-def no_such_ids(catalog: Catalog, count: int) -> InputError:
-    """The error of products none of which has a vector that was made elsewhere."""
-    return InputError(f"{catalog.path}: the stored vectors have none of its {count} products; compare the ids")
-
-
 def read_products(
     catalog: Catalog, products: Sequence[Product], modality: Modality
 ) -> tuple[list[str], list[bytes | None]]:
-    """What an encoder is shown of products: titles, "" for none or where the catalog hides them, and images' bytes."""
+    """The titles ("" where missing or hidden) and image files (None where missing) that an encoder reads."""
     take_titles = modality != "image" and not catalog.info.hide_title
     titles = [product.title if take_titles else "" for product in products]
     return titles, [catalog.image_bytes(product) if modality != "title" else None for product in products]
@@ -158,40 +125,40 @@ def embed_queries(
         vectors = model.query_vectors([query.id for query in queries])
     else:
         rows = []
-        for start in range(0, len(queries), _AT_ONCE):
-            rows.append(model.encode_queries([query.text for query in queries[start : start + _AT_ONCE]]))
-            progress("queries", min(start + _AT_ONCE, len(queries)), len(queries))
+        for start in range(0, len(queries), _CHUNK_SIZE):
+            rows.append(model.encode_queries([query.text for query in queries[start : start + _CHUNK_SIZE]]))
+            progress("queries", min(start + _CHUNK_SIZE, len(queries)), len(queries))
         vectors = np.concatenate(rows)
     check_finite(vectors, "query")
     return vectors
 
 
 def check_finite(vectors: Float32[np.ndarray, "n D"], what: str) -> None:
-    """Raises InputError when a model gives NaN or infinity: no ranking of those means anything."""
+    """Raises InputError for NaN and infinity, which have no order."""
     if not np.isfinite(vectors).all():
         raise InputError(f"the model gives {what} vectors that are not finite: its training diverged, use another step")
 
 
-def _stored(
-    model: PrecomputedVectors, catalog: Catalog, products: Sequence[Product], modality: Modality, may_lack: bool
+def _look_up_products(
+    model: PrecomputedVectors, catalog: Catalog, products: Sequence[Product], modality: Modality, may_lack_all: bool
 ) -> ProductEmbeddings:
-    """The stored vectors of products. The share of title and image in one of both is not known: a half each."""
+    """The precomputed vectors of products. How one of both modalities was fused is unknown: weights of a half each."""
     if model.modalities != modality:
         hidden = "; the catalog hides titles, because they are labels" if catalog.info.hide_title else ""
         raise InputError(
-            f"{catalog.path}: the stored vectors are of {model.modalities}, and {modality} is asked for{hidden}"
+            f"{catalog.path}: the precomputed vectors are of {model.modalities}, expected vectors of {modality}{hidden}"
         )
     vectors = model.product_vectors([product.id for product in products])
     check_finite(vectors, "product")
-    there: Bool[np.ndarray, "N"] = np.asarray(vectors.any(axis=1))
-    if not (may_lack or there.any()):
-        raise no_such_ids(catalog, len(products))
-    share = {"both": (0.5, 0.5), "title": (1.0, 0.0), "image": (0.0, 1.0)}[modality]
-    return ProductEmbeddings(vectors, there[:, None] * np.array([share], np.float32))
+    present: Bool[np.ndarray, "N"] = np.asarray(vectors.any(axis=1))
+    if not (may_lack_all or present.any()):
+        raise no_input_error(model, catalog, len(products), modality)
+    weights = {"both": (0.5, 0.5), "title": (1.0, 0.0), "image": (0.0, 1.0)}[modality]
+    return ProductEmbeddings(vectors, present[:, None] * np.array([weights], np.float32))
 
 
-def _spread(rows: np.ndarray, places: list[int], length: int) -> np.ndarray:
-    """`rows` at `places` of a zero array of `length` rows."""
+def _scatter(rows: np.ndarray, positions: list[int], length: int) -> np.ndarray:
+    """`rows` at `positions` of a zero array of `length` rows."""
     out = np.zeros((length, *rows.shape[1:]), np.float32)
-    out[places] = rows
+    out[positions] = rows
     return out

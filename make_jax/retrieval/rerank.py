@@ -18,12 +18,10 @@ from jaxtyping import Float32, Int32, Int64
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
-from make_jax.evaluation.metrics import Judgements, mean_metric
-from make_jax.retrieval.embed import Modality, Progress, no_progress, read_products
-from make_jax.retrieval.search import TopK
+from make_jax.retrieval.embed import Modality, read_products
+from make_jax.retrieval.top_k import Progress, TopK, no_progress
 
 DEFAULT_WEIGHT = 1.0  # of the matching logit where nothing was chosen
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0)
 DEFAULT_DEPTH = 50  # K, for a model that can
 _PRODUCTS_AT_ONCE = 1024  # whose images are in memory together
 _QUERIES_AT_ONCE = 4096
@@ -137,8 +135,3 @@ def match_candidates(
     if not np.isfinite(logits[found >= 0]).all():
         raise InputError("the matching encoder gives logits that are not finite: its training diverged")
     return Candidates(ranking, logits, matcher.logit_scale)
-
-
-def choose_matching_weight(candidates: Candidates, judgements: Judgements) -> dict[float, float]:
-    """Mean nDCG@10 of each weight of the grid WEIGHTS; the best (of equals the smallest) is the one to use."""
-    return {weight: mean_metric(candidates.reranked(weight), judgements) for weight in WEIGHTS}

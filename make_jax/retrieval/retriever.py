@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,10 +23,11 @@ from make_jax.inputs.eval_pipeline import product_batches, query_batches
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.make import Make
 from make_jax.model.modal_adaptation import ProductStates
-from make_jax.retrieval.embed import Modality, ProductEmbeddings, Progress, embed_products, no_progress
+from make_jax.retrieval.embed import Modality, embed_products
+from make_jax.retrieval.embed_to_disk import embed_to_disk
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, check_can_match, match_candidates
-from make_jax.retrieval.search import VectorIndex
-from make_jax.retrieval.stored import embed_to_disk
+from make_jax.retrieval.top_k import Progress, no_progress
+from make_jax.retrieval.vector_index import ProductEmbeddings, VectorIndex
 from make_jax.runs.mesh import make_mesh, replicate, replicated_sharding, shard_rows, to_host
 from make_jax.runs.run_folder import CONFIG, TOKENIZER, read_checkpoint, read_keywords
 from make_jax.runs.state import Params
@@ -98,6 +99,11 @@ class Retriever:
         Raises InputError when the folder is no run or no checkpoint in it is intact.
         """
         params, _, files = read_checkpoint(run, checkpoint)
+        return cls.from_checkpoint(run, params, files)
+
+    @classmethod
+    def from_checkpoint(cls, run: str | Path, params: Params, files: Mapping[str, str]) -> "Retriever":
+        """The model of a checkpoint that `read_checkpoint(run)` has read."""
         config = from_json(files[CONFIG], f"{run}/{CONFIG}")
         tokenizer = Tokenizer(files[TOKENIZER])
         keywords = read_keywords(files, Path(run))

@@ -11,8 +11,9 @@ from make_jax.evaluation.metrics import score_ranking
 from make_jax.evaluation.search_pool import SearchPool
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.model.make import Make
-from make_jax.retrieval.embed import Progress, embed_products, embed_queries, no_progress
+from make_jax.retrieval.embed import embed_products, embed_queries
 from make_jax.retrieval.retriever import Retriever
+from make_jax.retrieval.top_k import Progress, no_progress
 from make_jax.runs.state import Params
 
 BEST_METRIC = "val_ndcg@10"  # the best checkpoint is the one with the highest of this
@@ -52,6 +53,6 @@ class Validator:
             modalities = "image"
         products = embed_products(retriever, self._catalog, self._searched.products, modalities, progress)
         queries = embed_queries(retriever, self._searched.judgements.queries, progress)
-        ranking = self._searched.search(queries, products, 100)
+        ranking = products.search(queries, 100, self._searched.candidate_filter)
         values = score_ranking(ranking, self._searched.judgements, ["nDCG@10", "recall@100"])
         return {BEST_METRIC: float(values["nDCG@10"].mean()), "val_recall@100": float(values["recall@100"].mean())}

@@ -16,8 +16,8 @@ from make_jax.evaluation.baselines import (
     tune_fusion_weight,
 )
 from make_jax.evaluation.metrics import judge
-from make_jax.retrieval import search
-from make_jax.retrieval.embed import ProductEmbeddings
+from make_jax.retrieval import top_k
+from make_jax.retrieval.vector_index import ProductEmbeddings
 
 TITLES = ["red shirt", "red red shoes", "", "blue shirt for men"]
 
@@ -103,7 +103,7 @@ def test_how_many_queries_are_scored_together_is_bounded_by_the_memory_of_their_
     texts = [" ".join(rng.choice(["red", "hat", "shoes"], 2)) for _ in range(40)]
     bm25 = TitleBM25(titles)
     whole = bm25.search(texts, 10), random_ranking(40, 50, 10, seed=3)
-    monkeypatch.setattr(search, "_SCORES_AT_ONCE", 3 * 50)
+    monkeypatch.setattr(top_k, "_MAX_SCORES", 3 * 50)
     asked: list[int] = []
     scores = bm25.scores
     monkeypatch.setattr(bm25, "scores", lambda some: asked.append(len(some)) or scores(some))

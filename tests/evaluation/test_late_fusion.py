@@ -8,9 +8,10 @@ import pytest
 from make_jax.catalog.reader import Catalog
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.late_fusion import DEFAULT_WEIGHT, WEIGHTS, LateFusion, fuse, fuse_on_disk
-from make_jax.retrieval.embed import Modality, ProductEmbeddings, embed_products
-from make_jax.retrieval.search import search
-from make_jax.retrieval.stored import DiskEmbeddings, embed_to_disk
+from make_jax.retrieval.embed import Modality, embed_products
+from make_jax.retrieval.embed_to_disk import embed_to_disk
+from make_jax.retrieval.top_k import top_k
+from make_jax.retrieval.vector_index import DiskEmbeddings, ProductEmbeddings
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
 
@@ -112,9 +113,9 @@ def test_vectors_on_disk_are_fused_as_in_memory_in_float16(catalog: Catalog, tmp
 
 def test_the_weight_is_chosen_on_disk_too_and_nothing_is_encoded_again(catalog: Catalog, tmp_path: Path) -> None:
     memory = evaluate(LateFusion(StoredTowers()), catalog, "test")
-    disk = evaluate(LateFusion(StoredTowers()), catalog, "test", stored=tmp_path)
+    disk = evaluate(LateFusion(StoredTowers()), catalog, "test", vectors_folder=tmp_path)
     again = StoredTowers()
-    repeated = evaluate(LateFusion(again), catalog, "test", stored=tmp_path)
+    repeated = evaluate(LateFusion(again), catalog, "test", vectors_folder=tmp_path)
     assert isinstance(disk.embeddings, DiskEmbeddings) and again.encoded["images"] == 0
     assert disk.parameters["late_fusion"]["weight"] == memory.parameters["late_fusion"]["weight"]
     np.testing.assert_array_equal(repeated.rankings["joint"].indices, disk.rankings["joint"].indices)
@@ -150,4 +151,4 @@ def test_a_catalog_without_titles_is_searched_by_pictures(tmp_path: Path) -> Non
     images = result.rankings["joint"]
     queries = towers.encode_queries([query.text for query in result.judgements.queries])
     vectors = towers.encode_images([catalog.image_bytes(product) or b"" for product in result.products])
-    np.testing.assert_array_equal(images.indices, search(queries, vectors, 12).indices)
+    np.testing.assert_array_equal(images.indices, top_k(queries, vectors, 12).indices)

@@ -11,7 +11,7 @@ import pytrec_eval
 from make_jax.catalog.schema import CatalogInfo, Query
 from make_jax.evaluation.metrics import METRICS, Judgements, judge, score_ranking
 from make_jax.evaluation.trec import write_qrels, write_run
-from make_jax.retrieval.search import TopK
+from make_jax.retrieval.top_k import TopK
 
 
 def query(identity: str, rel: dict[str, int]) -> Query:

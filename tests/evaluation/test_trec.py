@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from make_jax.evaluation.trec import strictly_decreasing, write_qrels, write_run
-from make_jax.retrieval.search import TopK
+from make_jax.retrieval.top_k import TopK
 
 
 def test_scores_become_strictly_decreasing_by_as_few_steps_as_it_takes() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from make_jax.retrieval.embed import Modality, ProductEmbeddings
+from make_jax.retrieval.embed import Modality
+from make_jax.retrieval.vector_index import ProductEmbeddings
 from tests.tiny_catalog import COLOURS, SHAPES
 
 _RGB = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}

@@ -20,12 +20,20 @@ from typing import Any
 
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
-from make_jax.retrieval.stored import embed_to_disk
-from make_jax.retrieval.vectors import VectorFolder
+from make_jax.retrieval.embed_to_disk import embed_to_disk
+from make_jax.retrieval.vectors.shards import VectorFolder
 from tests.retrieval.fake_encoder import FakeEncoder
 
-WATCHED = tuple(os.sep + name for name in ("vectors.py", "stored.py", "files.py"))
-WRITING = ("prepare", "write_atomically", "write_durably", "_replace", "write_shard", "claimed", "embed_to_disk")
+WATCHED = tuple(os.sep + name for name in ("shards.py", "embed_to_disk.py", "files.py"))
+WRITING = (
+    "prepare_folder",
+    "write_atomically",
+    "write_durably",
+    "_replace",
+    "write_shard",
+    "claim_shard",
+    "embed_to_disk",
+)
 os.fsync = lambda descriptor: None  # what a killed process has written stays without it
 
 

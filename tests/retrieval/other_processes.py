@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from make_jax.catalog.reader import Catalog
-from make_jax.retrieval.embed import ProductEmbeddings
-from make_jax.retrieval.stored import embed_to_disk
-from make_jax.retrieval.vectors import claimed
+from make_jax.retrieval.embed_to_disk import embed_to_disk
+from make_jax.retrieval.vector_index import ProductEmbeddings
+from make_jax.retrieval.vectors.shards import claim_shard
 from tests.retrieval.fake_encoder import FakeEncoder
 
 _held: list[AbstractContextManager[bool]] = []
@@ -38,12 +38,12 @@ def claims(folder: Path, shards: list[int]) -> list[bool]:
     """Which shards this process can claim, one after another."""
     found = []
     for shard in shards:
-        with claimed(folder, shard) as mine:
+        with claim_shard(folder, shard) as mine:
             found.append(mine)
     return found
 
 
 def hold(folder: Path, shard: int) -> bool:
     """Claims a shard for as long as this process lives."""
-    _held.append(claimed(folder, shard))
+    _held.append(claim_shard(folder, shard))
     return _held[-1].__enter__()

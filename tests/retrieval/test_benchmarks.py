@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from make_jax.evaluation.evaluate import evaluate
-from make_jax.retrieval.embed import Modality, ProductEmbeddings
+from make_jax.retrieval.embed import Modality
+from make_jax.retrieval.vector_index import ProductEmbeddings
 from tests.catalog.importers import published
 from tests.catalog.importers.imports import imported
 

@@ -7,7 +7,8 @@ from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Query
 from make_jax.errors import InputError
 from make_jax.retrieval import embed
-from make_jax.retrieval.embed import ProductEmbeddings, embed_products, embed_queries
+from make_jax.retrieval.embed import embed_products, embed_queries
+from make_jax.retrieval.vector_index import ProductEmbeddings
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
 
@@ -19,7 +20,7 @@ def catalog(tmp_path: Path) -> Catalog:
 
 def test_products_are_embedded_in_chunks_and_in_order(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = embed_products(FakeEncoder(), catalog, catalog.products)
-    monkeypatch.setattr(embed, "_AT_ONCE", 5)
+    monkeypatch.setattr(embed, "_CHUNK_SIZE", 5)
     encoder, steps = FakeEncoder(), []
     chunked = embed_products(encoder, catalog, catalog.products, progress=lambda *step: steps.append(step))
     np.testing.assert_array_equal(chunked.vectors, whole.vectors)

@@ -22,7 +22,7 @@ from make_jax.model.make import Make
 from make_jax.report_tables import system_name
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, Candidates, match_candidates
 from make_jax.retrieval.retriever import Retriever
-from make_jax.retrieval.search import TopK
+from make_jax.retrieval.top_k import TopK
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import COLOURS, SHAPES, write_catalog
 

@@ -1,13 +1,16 @@
-"""Models that evaluation opens by a path or a name: `open_model(name)`. docs/models.md says what each kind is.
+"""The models that eval.py opens by path or name: `open_model(name)`. docs/models.md describes each of them.
 
-A kind is a module with two functions, and a line in `KINDS`:
+An adapter is one module with two functions and one entry in `ADAPTERS`:
 
-    recognise(path) -> bool     whether the path is a model of this kind; reads names and JSON, never a weight
-    load(path) -> EmbeddingModel     the model; InputError in one line for what it cannot use
+    matches(path) -> bool           whether the path is a model of this adapter; reads names and JSON, no weights
+    load(path) -> EmbeddingModel    the model; raises a one-line InputError for what it cannot use
+
+An `EmbeddingModel` (`retrieval/embed.py`) is an `Encoder` with `modalities`, `encode_queries` and `encode_products`, or
+`PrecomputedVectors`. A `digest` lets `--embeddings` keep its vectors on disk. docs/extending.md has an example.
 """
 
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol
 
 from make_jax.errors import InputError
 from make_jax.evaluation.models import (
@@ -18,72 +21,71 @@ from make_jax.evaluation.models import (
     run,
     sentences,
     stablehlo_run,
-    stored,
     torch_run,
 )
+from make_jax.evaluation.models.run import RunInfo
 from make_jax.retrieval.embed import EmbeddingModel
+from make_jax.retrieval.vectors import precomputed
 
 BM25 = "bm25"  # the name of BM25 alone, which needs no folder
 
 
-@runtime_checkable
-class Kind(Protocol):
-    """A module of this package that opens one kind of model."""
+class Adapter(Protocol):
+    """A module that opens one kind of model."""
 
-    def recognise(self, path: Path) -> bool:
-        """Whether the path is a model of this kind."""
+    def matches(self, path: Path) -> bool:
+        """Whether the path is a model of this adapter."""
         ...
 
     def load(self, path: Path) -> EmbeddingModel:
-        """The model."""
+        """The model at the path."""
         ...
 
 
-# In this order: the first that recognises a path opens it.
-KINDS: tuple[Kind, ...] = (
-    python_file,
-    run,
-    stablehlo_run,
-    onnx_run,
-    torch_run,
-    stored,
-    sentences,
-    open_clip_folder,
-    clip,
-)
+# Name in reports -> module. The first one that matches a path opens it.
+ADAPTERS: dict[str, Adapter] = {
+    "python_file": python_file,
+    "run": run,
+    "stablehlo_run": stablehlo_run,
+    "onnx_run": onnx_run,
+    "torch_run": torch_run,
+    "precomputed": precomputed,
+    "sentences": sentences,
+    "open_clip_folder": open_clip_folder,
+    "clip": clip,
+}
 
 
-class Opened(NamedTuple):
-    """A model and what a report calls it."""
+class OpenedModel(NamedTuple):
+    """A model and its names in reports."""
 
     name: str
-    kind: str  # the module that opened it, or "bm25"
+    kind: str  # a key of ADAPTERS, or "bm25"
     model: EmbeddingModel | None  # None: BM25 alone
+    run_info: RunInfo | None = None  # of a run of train.py
 
 
-def kind_of(path: Path) -> Kind:
-    """The kind that recognises a path. InputError when there is no such path, or no kind knows it."""
+def adapter_name(path: Path) -> str:
+    """The first key of `ADAPTERS` that matches. Raises InputError when there is none, or no path."""
     if not path.exists():
         raise InputError(f"{path}: not found, expected a run, another model's folder, a .py file, or {BM25}")
-    for kind in KINDS:
-        if kind.recognise(path):
-            return kind
-    raise InputError(f"{path}: no run there and no model of a kind that docs/models.md lists; name such a folder")
+    for name, adapter in ADAPTERS.items():
+        if adapter.matches(path):
+            return name
+    raise InputError(f"{path}: neither a run nor a model of a kind that docs/models.md lists; name such a folder")
 
 
-def open_model(name: str | Path, checkpoint: run.Checkpoint = "best") -> Opened:
-    """The model that `name` says: a folder, a Python file of yours, or "bm25".
+def open_model(name: str | Path, checkpoint: Literal["best", "last"] = "best") -> OpenedModel:
+    """The model at a path, or BM25 alone for "bm25"; `checkpoint` selects that of a run.
 
-    `checkpoint` is which one of a run. Nothing of a folder is executed; a Python file is, because you named it.
+    Nothing of a folder is executed; a Python file is, because the user names it.
     """
     if str(name) == BM25:
-        return Opened(BM25, BM25, None)
+        return OpenedModel(BM25, BM25, None)
     path = Path(name)
-    kind = kind_of(path)
-    model = run.load(path, checkpoint) if kind is run else kind.load(path)
-    return Opened(path.resolve().stem if path.is_file() else path.resolve().name, name_of(kind), model)
-
-
-def name_of(kind: Kind) -> str:
-    """What a report calls a kind."""
-    return str(kind.__name__).rpartition(".")[2]  # type: ignore[attr-defined]  # a module has one
+    kind = adapter_name(path)
+    report_name = path.resolve().stem if path.is_file() else path.resolve().name
+    if ADAPTERS[kind] is run:
+        retriever, info = run.load_with_info(path, checkpoint)
+        return OpenedModel(report_name, kind, retriever, info)
+    return OpenedModel(report_name, kind, ADAPTERS[kind].load(path))

@@ -12,8 +12,8 @@ from jaxtyping import Float32
 from make_jax.catalog.images import decode
 from make_jax.errors import InputError
 from make_jax.evaluation.late_fusion import LateFusion
-from make_jax.evaluation.models.folder_digest import folder_digest
 from make_jax.evaluation.models.torch_device import best_device
+from make_jax.files import folder_digest
 from make_jax.interop.optional_imports import import_optional
 
 FAMILIES = ("altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2")  # model_type in config.json
@@ -69,7 +69,7 @@ def unit_rows(features: Any, things: Sequence[Any], at_once: int) -> Float32[np.
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def recognise(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether the folder holds a model of a known family."""
     return _family(path) in FAMILIES
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from make_jax.evaluation.models.folder_digest import folder_digest
+from make_jax.files import folder_digest
 from make_jax.inputs.batch import PRODUCT_INPUTS, Batch
 from make_jax.inputs.eval_pipeline import product_batches
 from make_jax.interop.bundle import ModelBundle
-from make_jax.retrieval.embed import Modality, ProductEmbeddings
+from make_jax.retrieval.embed import Modality
+from make_jax.retrieval.vector_index import ProductEmbeddings
 
 _ROWS = 256  # encoded at once
 

@@ -13,7 +13,7 @@ from make_jax.interop.onnx_export import PRODUCT, QUERY
 from make_jax.interop.optional_imports import import_optional
 
 
-def recognise(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether the folder is such an export."""
     return bundle.is_bundle(path) and (path / QUERY).is_file()
 

@@ -12,8 +12,8 @@ from make_jax.catalog.images import decode
 from make_jax.errors import InputError
 from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.evaluation.models.clip import unit_rows
-from make_jax.evaluation.models.folder_digest import folder_digest
 from make_jax.evaluation.models.torch_device import best_device
+from make_jax.files import folder_digest
 from make_jax.interop.optional_imports import import_optional
 
 _CONFIG = "open_clip_config.json"
@@ -53,7 +53,7 @@ class OpenClipTowers:
         return unit_rows(features, images, _IMAGES_AT_ONCE)
 
 
-def recognise(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether the folder has OpenCLIP's configuration."""
     return (path / _CONFIG).is_file()
 

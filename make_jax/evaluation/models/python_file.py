@@ -7,7 +7,7 @@ from make_jax.errors import InputError
 from make_jax.retrieval.embed import EmbeddingModel, Encoder, PrecomputedVectors
 
 
-def recognise(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether the path is a Python file."""
     return path.suffix == ".py" and path.is_file()
 

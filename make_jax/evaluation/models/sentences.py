@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from make_jax.errors import InputError
-from make_jax.evaluation.models.folder_digest import folder_digest
 from make_jax.evaluation.models.torch_device import best_device
+from make_jax.files import folder_digest
 from make_jax.interop.optional_imports import import_optional
-from make_jax.retrieval.embed import Modality, ProductEmbeddings
+from make_jax.retrieval.embed import Modality
+from make_jax.retrieval.vector_index import ProductEmbeddings
 
 _MODULES = "modules.json"
 _OWN = "sentence_transformers."  # classes outside of it would be imported by their name alone
@@ -48,7 +49,7 @@ class Sentences:
         return np.asarray(encode(list(texts), convert_to_numpy=True, **options), np.float32)
 
 
-def recognise(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether sentence-transformers saved the folder."""
     return (path / _MODULES).is_file()
 

@@ -16,7 +16,7 @@ from make_jax.interop.stablehlo_export import PRODUCT, QUERY, check_libraries
 _QUERY_INPUTS = ("query_tokens", "query_mask", "query_keywords")
 
 
-def recognise(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether the folder is such an export."""
     return bundle.is_bundle(path) and (path / QUERY).is_file()
 

@@ -13,7 +13,7 @@ from make_jax.interop.bundle import is_bundle
 from make_jax.interop.optional_imports import import_optional
 
 
-def recognise(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether the folder is an export; asked after the other forms, whose files lie in a folder with a name."""
     return is_bundle(path)
 

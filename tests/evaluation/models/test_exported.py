@@ -45,8 +45,8 @@ def test_evaluation_of_a_form_is_that_of_its_run(run, catalog, tmp_path, form):
         pytest.importorskip(library, reason=f"needs {library}: pip install make_jax[onnx,stablehlo]")
     export_run(ExportOptions(str(run), str(tmp_path / "out"), form), silent)
     others = [other for other, _ in FORMS.values() if other not in (kind, torch_run)]
-    assert kind.recognise(tmp_path / "out")
-    assert not any(other.recognise(tmp_path / "out") for other in others)
+    assert kind.matches(tmp_path / "out")
+    assert not any(other.matches(tmp_path / "out") for other in others)
     model, retriever = kind.load(tmp_path / "out"), Retriever.load(run)
     assert model.modalities == retriever.modalities
     agree(retriever.encode_queries(TEXTS), model.encode_queries(TEXTS))
@@ -56,21 +56,21 @@ def test_evaluation_of_a_form_is_that_of_its_run(run, catalog, tmp_path, form):
     assert model.encode_queries([]).shape == (0, retriever.model.width)
     first, second = (evaluate(of, catalog) for of in (retriever, model))
     assert np.array_equal(first.values["joint"]["nDCG@10"], second.values["joint"]["nDCG@10"])
-    on_disk = evaluate(model, catalog, stored=tmp_path / "vectors")
+    on_disk = evaluate(model, catalog, vectors_folder=tmp_path / "vectors")
     np.testing.assert_allclose(
         on_disk.values["joint"]["nDCG@10"].mean(), first.values["joint"]["nDCG@10"].mean(), rtol=0, atol=0.02
     )
     with (tmp_path / "out" / "config.json").open("a") as file:
         file.write("\n")  # another file, another digest
     with pytest.raises(InputError, match=r"vectors\.json: model is "):
-        evaluate(kind.load(tmp_path / "out"), catalog, stored=tmp_path / "vectors")
+        evaluate(kind.load(tmp_path / "out"), catalog, vectors_folder=tmp_path / "vectors")
 
 
 def test_what_is_no_export_is_not_recognised(run, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     for kind in (stablehlo_run, torch_run, onnx_run):
-        assert not kind.recognise(tmp_path)
-        assert not kind.recognise(run)
+        assert not kind.matches(tmp_path)
+        assert not kind.matches(run)
 
 
 def test_a_damaged_artifact_is_refused_in_one_line(run, tmp_path):

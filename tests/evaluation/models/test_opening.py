@@ -13,7 +13,7 @@ from make_jax.errors import InputError
 from make_jax.evaluation import models, program
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.models import open_model
-from make_jax.evaluation.models.folder_digest import folder_digest
+from make_jax.files import folder_digest
 from make_jax.interop.optional_imports import import_optional
 from tests.conftest import ROOT
 from tests.tiny_catalog import write_catalog, write_lines
@@ -73,7 +73,7 @@ def test_bm25_says_when_there_are_no_titles(path: Path, tmp_path: Path) -> None:
     ("files", "kind"),
     [
         ({"checkpoints/x": ""}, "run"),
-        ({"embeddings.json": "{}"}, "stored"),
+        ({"embeddings.json": "{}"}, "precomputed"),
         ({"modules.json": "[]", "config.json": '{"model_type": "bert"}'}, "sentences"),
         ({"open_clip_config.json": "{}", "config.json": '{"model_type": "clip"}'}, "open_clip_folder"),
         ({"config.json": '{"model_type": "siglip"}'}, "clip"),
@@ -89,10 +89,10 @@ def test_the_first_kind_that_recognises_a_folder_opens_it(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     if kind is None:
-        with pytest.raises(InputError, match="no run there and no model of a kind that"):
-            models.kind_of(tmp_path)
+        with pytest.raises(InputError, match="neither a run nor a model of a kind that"):
+            models.adapter_name(tmp_path)
     else:
-        assert models.name_of(models.kind_of(tmp_path)) == kind
+        assert models.adapter_name(tmp_path) == kind
 
 
 def test_a_path_that_is_not_there_is_named() -> None:
@@ -147,7 +147,7 @@ def test_stored_vectors_go_the_same_way(path: Path, tmp_path: Path) -> None:
     opened = open_model(tmp_path)
     result = evaluate(opened.model, catalog, "test")
     assert (opened.kind, result.main, list(result.rankings)) == (
-        "stored",
+        "precomputed",
         "image",
         ["random", "bm25", "image", "image+bm25"],
     )
@@ -187,5 +187,5 @@ def test_an_open_clip_folder_whose_pickle_would_be_taken_is_refused(tmp_path: Pa
 
 
 def test_bm25_alone_keeps_no_vectors_and_does_not_say_so(path: Path, tmp_path: Path) -> None:
-    result = evaluate(None, Catalog.load(path), stored=tmp_path / "kept")
+    result = evaluate(None, Catalog.load(path), vectors_folder=tmp_path / "kept")
     assert not (tmp_path / "kept").exists() and not any("float16" in note for note in result.notes)

@@ -109,7 +109,7 @@ def test_a_clip_folder_is_evaluated_by_title_by_image_and_by_both(tmp_path: Path
     model = open_model(save_clip(tmp_path / "clip", "clip")).model
     result = evaluate(model, catalog, "test")
     assert list(result.rankings) == ["random", "bm25", "title", "image", "joint", "joint+bm25"]
-    on_disk = evaluate(model, catalog, "test", stored=tmp_path / "vectors")
+    on_disk = evaluate(model, catalog, "test", vectors_folder=tmp_path / "vectors")
     assert on_disk.values["image"]["nDCG@10"].mean() == pytest.approx(
         result.values["image"]["nDCG@10"].mean(), abs=0.02
     )
@@ -161,7 +161,7 @@ def test_sentence_transformers_folders_are_encoded_with_their_prompts(tmp_path: 
     assert np.abs(theirs.encode_query(titles) - made.vectors).max() > 1e-3  # the prompts make a difference
     result = evaluate(opened.model, catalog, "test")
     assert list(result.rankings) == ["random", "bm25", "title", "title+bm25"]
-    on_disk = evaluate(opened.model, catalog, "test", stored=tmp_path / "vectors")
+    on_disk = evaluate(opened.model, catalog, "test", vectors_folder=tmp_path / "vectors")
     assert on_disk.values["title"]["nDCG@10"].mean() == pytest.approx(
         result.values["title"]["nDCG@10"].mean(), abs=0.02
     )

@@ -9,8 +9,8 @@ from pyarrow import parquet
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
-from make_jax.evaluation.models.stored import PrecomputedFolder, load
-from make_jax.retrieval.stored import embed_to_disk
+from make_jax.retrieval.embed_to_disk import embed_to_disk
+from make_jax.retrieval.vectors.precomputed import PrecomputedFolder, load
 from tests.tiny_catalog import write_catalog
 
 VECTORS = np.array([[1, 0, 0.5], [0, 1, 0.25]], np.float16)
@@ -84,7 +84,7 @@ def test_ready_vectors_in_numpy_are_not_read_into_memory(tmp_path: Path) -> None
 def test_ready_vectors_kept_in_shards_are_ranked_alike(tmp_path: Path) -> None:
     catalog = Catalog.load(write_catalog(tmp_path / "tiny", products=60, queries=16))
     stored = ready(tmp_path / "ready", catalog, lacking=9)
-    memory, disk = (evaluate(stored, catalog, pool="all", stored=where) for where in (None, tmp_path / "kept"))
+    memory, disk = (evaluate(stored, catalog, pool="all", vectors_folder=where) for where in (None, tmp_path / "kept"))
     assert memory.embeddings is not None and disk.embeddings is not None
     np.testing.assert_array_equal(disk.rankings["joint"].indices, memory.rankings["joint"].indices)
     np.testing.assert_array_equal(disk.embeddings.weights, memory.embeddings.weights)
@@ -98,8 +98,8 @@ def test_ready_vectors_kept_in_shards_are_ranked_alike(tmp_path: Path) -> None:
 def test_ready_vectors_of_another_catalog_are_told(tmp_path: Path, where: str | None) -> None:
     catalog = Catalog.load(write_catalog(tmp_path / "tiny", products=60, queries=16))
     stored = ready(tmp_path / "ready", catalog, lacking=59)
-    with pytest.raises(InputError, match="the stored vectors have none of its 12 products; compare the ids"):
-        evaluate(stored, catalog, stored=where and tmp_path / where)
+    with pytest.raises(InputError, match="the precomputed vectors have none of its 12 products; compare the ids"):
+        evaluate(stored, catalog, vectors_folder=where and tmp_path / where)
 
 
 def broken(path: Path, case: str) -> None:
@@ -152,16 +152,16 @@ def broken(path: Path, case: str) -> None:
         ("reads", 'expected {"reads"'),
         ("json", 'expected {"reads"'),
         ("ids", "1 ids for 2 vectors"),
-        ("twice", "'q1' stands in rows 1 and 2"),
+        ("twice", "duplicate id 'q1' in rows 1 and 2"),
         ("finite", "row 2, id 'q2': a number that is not finite"),
-        ("archive", "queries.npy: not an array of NumPy (an archive of arrays)"),
+        ("archive", "queries.npy: not a NumPy array (an archive of arrays)"),
         ("encoding", "queries.ids.txt: not UTF-8 at byte 5"),
         ("no ids", "queries.ids.txt: not found"),
         ("no width", "lists that are empty"),
         ("null id", "an id that is null"),
         ("integers", "int8 of shape"),
-        ("pickle", "not an array of NumPy"),
-        ("width", "queries have 3 numbers and products 4"),
+        ("pickle", "not a NumPy array"),
+        ("width", "queries have 3 dimensions and products 4"),
         ("columns", "columns id and vector"),
         ("ragged", "differing lengths"),
         ("null", "nulls"),

@@ -12,9 +12,9 @@ import pytest
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import embed_all, evaluate
-from make_jax.retrieval import stored as module
+from make_jax.retrieval import embed_to_disk as module
 from make_jax.retrieval.embed import embed_products
-from make_jax.retrieval.stored import embed_to_disk
+from make_jax.retrieval.embed_to_disk import embed_to_disk
 from tests.conftest import ROOT
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.retrieval.killed_embeddings import contents
@@ -105,12 +105,12 @@ def test_vectors_of_another_model_or_catalog_are_refused(catalog: Catalog, tmp_p
     embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path / "f", "all")
     other = FakeEncoder()
     other.digest = "another"
-    with pytest.raises(InputError, match=r"vectors\.json: model is 'fake', and what is to be embedded has 'another'"):
+    with pytest.raises(InputError, match=r"vectors\.json: model is 'fake', expected 'another' for the vectors"):
         embed_to_disk(other, catalog, catalog.products, tmp_path / "f", "all")
     changed = Catalog.load(write_catalog(tmp_path / "changed", products=60, queries=2))
     with pytest.raises(InputError, match=r"vectors\.json: catalog is "):
         embed_to_disk(FakeEncoder(), changed, changed.products, tmp_path / "f", "all")
-    with pytest.raises(InputError, match=r"vectors\.json: part is 'all by both', and .* 'all by title'"):
+    with pytest.raises(InputError, match=r"vectors\.json: part is 'all by both', expected 'all by title'"):
         embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path / "f", "all", "title")
     with pytest.raises(InputError, match="has no `digest`"):
         embed_to_disk(_Nameless(), catalog, catalog.products, tmp_path / "g", "all")
@@ -136,7 +136,7 @@ def test_evaluation_of_vectors_on_disk_is_that_in_memory(catalog: Catalog, tmp_p
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["test-both", "test-image", "test-title", "val-both"]
     encoder = FakeEncoder()
-    disk, memory = (evaluate(encoder, catalog, "test", stored=where) for where in (tmp_path, None))
+    disk, memory = (evaluate(encoder, catalog, "test", vectors_folder=where) for where in (tmp_path, None))
     assert len(encoder.seen) == 4  # those of `memory`
     assert list(disk.rankings) == list(memory.rankings)
     assert disk.parameters == memory.parameters

@@ -11,8 +11,16 @@ import pytest
 from pyarrow import parquet
 
 from make_jax.errors import InputError
-from make_jax.retrieval import vectors as module
-from make_jax.retrieval.vectors import HEADER, Header, VectorFolder, claimed, missing, prepare, write_shard
+from make_jax.retrieval.vectors import shards as module
+from make_jax.retrieval.vectors.shards import (
+    HEADER,
+    Header,
+    VectorFolder,
+    claim_shard,
+    missing_shards,
+    prepare_folder,
+    write_shard,
+)
 from tests.retrieval.other_processes import claims
 
 HEAD = Header(model="m", catalog="c", part="test by both", count=10, width=4, per_shard=4)
@@ -25,7 +33,7 @@ def rows(header: Header, seed: int = 0) -> np.ndarray:
 def written(folder: Path, header: Header = HEAD, *, ids: list[str] | None = None, weights: bool = True) -> np.ndarray:
     """A complete folder; what is in it."""
     made, names = rows(header), ids or [f"p{i}" for i in range(header.count)]
-    for shard in prepare(folder, header):
+    for shard in prepare_folder(folder, header):
         at = header.rows(shard)
         share = np.full((len(at), 2), 0.5, np.float32) if weights else None
         write_shard(folder, header, shard, [names[i] for i in at], made[at.start : at.stop], share)
@@ -54,7 +62,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
 def test_folders_of_other_programs_are_read(tmp_path: Path) -> None:
     header = dataclasses.replace(HEAD, count=4)
     made = rows(header).astype(np.float32)
-    prepare(tmp_path, header)
+    prepare_folder(tmp_path, header)
     table = pyarrow.table({"id": list("abcd"), "other": [1, 2, 3, 4], "vector": made.tolist()})
     table = table.set_column(2, "vector", table["vector"].cast(pyarrow.list_(pyarrow.float32())))
     parquet.write_table(table, header.path(tmp_path, 0))
@@ -83,12 +91,12 @@ def test_a_shard_that_is_missing_or_cut_short_is_named(tmp_path: Path) -> None:
     shard = HEAD.path(tmp_path, 1)
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"vectors-00001-of-00003\.parquet: damaged or cut short .* makes it anew"):
+    with pytest.raises(InputError, match=r"vectors-00001-of-00003\.parquet: damaged or cut short .* writes it anew"):
         VectorFolder(tmp_path)
     shard.unlink()
     with pytest.raises(InputError, match=r"vectors-00001-of-00003\.parquet: missing, as are 0 others of 3 shards"):
         VectorFolder(tmp_path)
-    assert missing(tmp_path, HEAD) == [1]
+    assert missing_shards(tmp_path, HEAD) == [1]
 
 
 def test_a_flipped_bit_is_found_where_vectors_are_read(tmp_path: Path) -> None:
@@ -102,8 +110,8 @@ def test_a_flipped_bit_is_found_where_vectors_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"count": 9}, r"00002-of-00003\.parquet: 2 vectors, expected 1 as vectors\.json says"),
-        ({"width": 5}, r"00000-of-00003\.parquet: vectors of 4 numbers, expected 5 as vectors\.json says"),
+        ({"count": 9}, r"00002-of-00003\.parquet: 2 vectors, expected 1 according to vectors\.json"),
+        ({"width": 5}, r"00000-of-00003\.parquet: vectors of 4 numbers, expected 5 according to vectors\.json"),
         ({"shards": 4}, r"vectors\.json: 4 shards, expected 3 of 4 each"),
         ({"format": 2}, r"vectors\.json: format 2, expected 1"),
         ({"width": "4"}, r"vectors\.json: damaged, expected JSON with format, shards"),
@@ -115,7 +123,7 @@ def test_a_header_that_does_not_fit_is_an_input_error(tmp_path: Path, change: di
     for path in tmp_path.glob("*.parquet"):  # as another program would have written it: not bound to a header
         parquet.write_table(parquet.read_table(path).replace_schema_metadata(None), path)
     VectorFolder(tmp_path)
-    (tmp_path / HEADER).write_text(json.dumps(json.loads(HEAD.text()) | change))
+    (tmp_path / HEADER).write_text(json.dumps(json.loads(HEAD.to_json()) | change))
     with pytest.raises(InputError, match=expected):
         VectorFolder(tmp_path)
 
@@ -125,7 +133,7 @@ def test_a_folder_without_a_header_is_an_input_error(tmp_path: Path) -> None:
         VectorFolder(tmp_path / "nowhere")
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds mine\.txt and no vectors\.json; expected a new folder"):
-        prepare(tmp_path, HEAD)
+        prepare_folder(tmp_path, HEAD)
 
 
 def test_vectors_of_another_model_or_catalog_are_not_continued(tmp_path: Path) -> None:
@@ -134,7 +142,7 @@ def test_vectors_of_another_model_or_catalog_are_not_continued(tmp_path: Path) -
     for change in ({"model": "n"}, {"catalog": "d"}, {"part": "val by both"}, {"count": 11}, {"width": 5}):
         (name,) = change
         with pytest.raises(InputError, match=rf"vectors\.json: {name} is .*name another folder or delete this one"):
-            prepare(tmp_path, dataclasses.replace(HEAD, **change))
+            prepare_folder(tmp_path, dataclasses.replace(HEAD, **change))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -149,7 +157,7 @@ def test_a_shard_of_another_folder_is_found(tmp_path: Path) -> None:
 
 def test_duplicate_ids_are_named_across_shards(tmp_path: Path) -> None:
     written(tmp_path, ids=[*"abcdefghia"])
-    with pytest.raises(InputError, match=r"id 'a' stands twice, at positions 0 and 9; expected each id once"):
+    with pytest.raises(InputError, match=r"duplicate id 'a', at positions 0 and 9; expected each id once"):
         VectorFolder(tmp_path).ids()
 
 
@@ -163,11 +171,20 @@ NUMBERS = [[1.0, 2.0]] * 4
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        (pyarrow.table({"id": list("abcd"), "embedding": NUMBERS}), "columns id, embedding, expected id and vector"),
+        (
+            pyarrow.table({"id": list("abcd"), "embedding": NUMBERS}),
+            "columns id, embedding, expected the col",
+        ),
         (table_of(pyarrow.array(NUMBERS, pyarrow.list_(pyarrow.float64()))), "expected lists of float16 or float32"),
         (table_of(pyarrow.array(NUMBERS, pyarrow.list_(pyarrow.float32())), range(4)), "id is int64, expected strings"),
-        (table_of(pyarrow.array([[1.0], *NUMBERS[1:]], pyarrow.list_(pyarrow.float32()))), "rows that are not of 2"),
-        (table_of(pyarrow.array([None, *NUMBERS[1:]], pyarrow.list_(pyarrow.float32(), 2))), "rows that are not of 2"),
+        (
+            table_of(pyarrow.array([[1.0], *NUMBERS[1:]], pyarrow.list_(pyarrow.float32()))),
+            "lists of 2 numbers",
+        ),
+        (
+            table_of(pyarrow.array([None, *NUMBERS[1:]], pyarrow.list_(pyarrow.float32(), 2))),
+            "lists of 2 numbers",
+        ),
         (table_of(pyarrow.array([[1.0, np.nan]] * 4, pyarrow.list_(pyarrow.float32(), 2))), "not finite"),
     ],
 )
@@ -175,23 +192,23 @@ def test_shards_that_are_not_vectors_with_ids_are_input_errors(
     tmp_path: Path, table: pyarrow.Table, expected: str
 ) -> None:
     header = dataclasses.replace(HEAD, count=4, width=2)
-    prepare(tmp_path, header)
+    prepare_folder(tmp_path, header)
     parquet.write_table(table, header.path(tmp_path, 0))
     with pytest.raises(InputError, match=expected):
         list(VectorFolder(tmp_path).blocks())
 
 
 def test_numbers_over_float16_are_not_written(tmp_path: Path) -> None:
-    prepare(tmp_path, HEAD)
+    prepare_folder(tmp_path, HEAD)
     with pytest.raises(InputError, match="numbers that float16 does not hold"):
         write_shard(tmp_path, HEAD, 0, list("abcd"), np.full((4, 4), 1e5, np.float32))
     assert [path.name for path in tmp_path.iterdir()] == [HEADER]
 
 
 def test_a_shard_is_claimed_by_one_process_at_a_time(tmp_path: Path) -> None:
-    prepare(tmp_path, HEAD)
+    prepare_folder(tmp_path, HEAD)
     with multiprocessing.get_context("spawn").Pool(1) as other:
-        with claimed(tmp_path, 1) as mine:
+        with claim_shard(tmp_path, 1) as mine:
             assert mine
             assert other.apply(claims, (tmp_path, [0, 1, 2])) == [True, False, True]
         assert other.apply(claims, (tmp_path, [0, 1, 2])) == [True, True, True]

@@ -10,10 +10,8 @@ import pytest
 
 from make_jax.errors import InputError
 from make_jax.planning.hlo_collectives import compiled_collectives
-from make_jax.retrieval.search import TopK
-from make_jax.retrieval.sharded import _programs, search_sharded
-from make_jax.retrieval.streaming import score_stored, search_on_host, search_stored
-from make_jax.retrieval.vectors import Header, VectorFolder, prepare, write_shard
+from make_jax.retrieval.top_k import TopK, _device_programs, source_inner_products, top_k
+from make_jax.retrieval.vectors.shards import Header, VectorFolder, prepare_folder, write_shard
 from make_jax.runs.mesh import make_mesh
 from tests.conftest import ROOT
 
@@ -22,7 +20,7 @@ N, D, PER_SHARD = 300, 16, 77
 
 def stored(folder: Path, vectors: np.ndarray, per_shard: int = PER_SHARD) -> VectorFolder:
     header = Header("m", "c", "p", *vectors.shape, per_shard)
-    for shard in prepare(folder, header):
+    for shard in prepare_folder(folder, header):
         at = header.rows(shard)
         write_shard(folder, header, shard, [f"p{i}" for i in at], vectors[at.start : at.stop])
     return VectorFolder(folder)
@@ -79,13 +77,13 @@ def test_search_equals_numpy_brute_force_with_ties_by_ascending_position_across_
     request: pytest.FixtureRequest, kind: str, k: int, block: int
 ) -> None:
     queries, vectors, folder = request.getfixturevalue(kind)
-    same(search_on_host(queries, folder, k, block=block), brute_force(queries, vectors, k))
+    same(top_k(queries, folder, k, block_size=block), brute_force(queries, vectors, k))
 
 
 def test_search_chooses_the_processor_here(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) -> None:
     queries, vectors, folder = reals
     steps: list[tuple[str, int, int]] = []
-    same(search_stored(queries, folder, 5, lambda *step: steps.append(step)), brute_force(queries, vectors, 5))
+    same(top_k(queries, folder, 5, progress=lambda *step: steps.append(step)), brute_force(queries, vectors, 5))
     assert steps[-1] == ("vectors searched", N, N)
 
 
@@ -95,7 +93,7 @@ def test_ever_better_and_equal_vectors_are_exact_too(tmp_path: Path) -> None:
     order = np.argsort(vectors.astype(np.float32) @ queries[0])  # each block displaces the best of query 0
     for name, rows in (("rising", vectors[order]), ("equal", np.repeat(vectors[:1], N, axis=0))):
         folder = stored(tmp_path / name, rows)
-        same(search_on_host(queries, folder, 7, block=20), brute_force(queries, rows, 7))
+        same(top_k(queries, folder, 7, block_size=20), brute_force(queries, rows, 7))
 
 
 def test_near_ties_below_float32_are_ordered_exactly(tmp_path: Path) -> None:
@@ -106,29 +104,28 @@ def test_near_ties_below_float32_are_ordered_exactly(tmp_path: Path) -> None:
     queries = np.array([[2048, 1, -2048, 0], [0, 0, 0, 1]], np.float32)
     folder = stored(tmp_path, vectors, 90)
     for k in (1, 5, 400):
-        same(search_on_host(queries, folder, k, block=16), brute_force(queries, vectors, k))
+        same(top_k(queries, folder, k, block_size=16), brute_force(queries, vectors, k))
 
 
 def test_many_queries_are_searched_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("make_jax.retrieval.streaming._QUERIES", 8)
-    monkeypatch.setattr("make_jax.retrieval.sharded._QUERIES", 8)
+    monkeypatch.setattr("make_jax.retrieval.top_k._QUERIES_PER_GROUP", 8)
     rng = np.random.default_rng(3)
     queries, vectors = small_integers(rng, 21, D), with_ties_and_zeros(small_integers(rng, N, D))
     folder = stored(tmp_path, vectors)
-    same(search_on_host(queries, folder, 10), brute_force(queries, vectors, 10))
-    same(search_sharded(queries, folder, 10, make_mesh(), rows=10), brute_force(queries, vectors, 10))
+    same(top_k(queries, folder, 10), brute_force(queries, vectors, 10))
+    same(top_k(queries, folder, 10, mesh=make_mesh(), block_size=10), brute_force(queries, vectors, 10))
 
 
 def test_search_of_no_query(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) -> None:
     _, _, folder = reals
-    assert search_on_host(np.zeros((0, D), np.float32), folder, 5).indices.shape == (0, 5)
-    assert search_sharded(np.zeros((0, D), np.float32), folder, 5, make_mesh()).indices.shape == (0, 5)
+    assert top_k(np.zeros((0, D), np.float32), folder, 5).indices.shape == (0, 5)
+    assert top_k(np.zeros((0, D), np.float32), folder, 5, mesh=make_mesh()).indices.shape == (0, 5)
 
 
 def test_scores_of_all_vectors(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) -> None:
     queries, vectors, folder = reals
     expected = queries.astype(np.float64) @ vectors.astype(np.float64).T
-    np.testing.assert_allclose(score_stored(queries, folder), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(source_inner_products(queries, folder), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("fsdp", [1, 4])
@@ -138,12 +135,12 @@ def test_eight_devices_find_what_brute_force_finds_with_ties_across_devices_and_
     integers: tuple[np.ndarray, np.ndarray, VectorFolder], k: int, rows: int, fsdp: int
 ) -> None:
     queries, vectors, folder = integers
-    same(search_sharded(queries, folder, k, make_mesh(fsdp), rows=rows), brute_force(queries, vectors, k))
+    same(top_k(queries, folder, k, mesh=make_mesh(fsdp), block_size=rows), brute_force(queries, vectors, k))
 
 
 def test_eight_devices_find_reals_within_f32_rounding(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) -> None:
     queries, vectors, folder = reals
-    found, expected = search_sharded(queries, folder, 20, make_mesh(), rows=16), brute_force(queries, vectors, 20)
+    found, expected = top_k(queries, folder, 20, mesh=make_mesh(), block_size=16), brute_force(queries, vectors, 20)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=1e-6)
     gaps = -np.diff(brute_force(queries, vectors, 21).scores, axis=1)
     clear = np.minimum(gaps, np.pad(gaps[:, :-1], ((0, 0), (1, 0)), constant_values=1)) > 1e-6
@@ -153,11 +150,17 @@ def test_eight_devices_find_reals_within_f32_rounding(reals: tuple[np.ndarray, n
 
 def test_devices_exchange_nothing_before_the_last_block() -> None:
     mesh = make_mesh()
-    see, order = _programs(mesh, 10)
+    add_block, merge_devices = _device_programs(mesh, 10)
     best = np.zeros((8 * 16, 10), np.float32), np.zeros((8 * 16, 10), np.int32)
-    block = np.zeros((16, D), np.float32), np.zeros((64, D), np.float16), np.zeros(8, np.int32)
-    assert not compiled_collectives(see.lower(*best, *block).compile().as_text())
-    operations = {each.operation for each in compiled_collectives(order.lower(*best).compile().as_text())}
+    block = {
+        "vectors": np.zeros((64, D), np.float16),
+        "absent": np.zeros(64, bool),
+        "first": np.zeros(8, np.int32),
+        "zeros_are_absent": True,
+    }
+    queries = np.zeros((16, D), np.float32)
+    assert not compiled_collectives(add_block.lower(*best, queries, **block).compile().as_text())
+    operations = {each.operation for each in compiled_collectives(merge_devices.lower(*best).compile().as_text())}
     assert operations == {"all-to-all"}
 
 
@@ -165,8 +168,8 @@ MEASURED = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from make_jax.retrieval.streaming import search_on_host
-from make_jax.retrieval.vectors import VectorFolder
+from make_jax.retrieval.top_k import top_k
+from make_jax.retrieval.vectors.shards import VectorFolder
 
 def peak():
     import resource
@@ -174,9 +177,9 @@ def peak():
 
 small, large = (VectorFolder(name) for name in sys.argv[1:])
 queries = np.random.default_rng(0).normal(size=(8, small.header.width)).astype(np.float32)
-search_on_host(queries, small, 10)
+top_k(queries, small, 10)
 before = peak()
-search_on_host(queries, large, 10)
+top_k(queries, large, 10)
 print(json.dumps(peak() - before))
 """
 
@@ -186,7 +189,7 @@ def test_memory_is_that_of_a_few_blocks_however_many_vectors_there_are(tmp_path:
     rows = rng.normal(size=(1 << 15, 256)).astype(np.float16)
     for name, shards in (("small", 1), ("large", 6)):
         header = Header("m", "c", "p", shards * len(rows), 256, len(rows))
-        for shard in prepare(tmp_path / name, header):
+        for shard in prepare_folder(tmp_path / name, header):
             write_shard(tmp_path / name, header, shard, [f"p{i}" for i in header.rows(shard)], rows)
     assert sum(path.stat().st_size for path in (tmp_path / "large").iterdir()) > 96 << 20
     command = [sys.executable, "-c", MEASURED, str(tmp_path / "small"), str(tmp_path / "large")]
@@ -201,4 +204,4 @@ def test_a_shard_that_is_damaged_while_it_is_searched_is_an_input_error(tmp_path
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
     with pytest.raises(InputError, match=r"00002-of-00004\.parquet: damaged"):
-        search_on_host(np.ones((2, 256), np.float32), folder, 5)
+        top_k(np.ones((2, 256), np.float32), folder, 5)
