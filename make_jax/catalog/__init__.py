@@ -1,1 +1,13 @@
-"""What a shop has: products, queries, clicks, judgements; readers and builders."""
+"""Product catalogs: products, queries, clicks and relevance judgments. The file format is in docs/catalog.md.
+
+schema.py       records: Product, Query, Click, CatalogInfo
+source.py       bounded, safe reading of a folder or a .zip; images.py: safe decoding of images
+jsonl.py        pydantic models of the JSON lines, and their error messages
+reader.py       `Catalog.load`: lines become records, references between them are checked
+check.py        every problem of a catalog, images decoded; describe.py: counts and a contact sheet
+build.py        training data on disk (shards.py: TFDS shards in ArrayRecord; cache.py: the folder of built catalogs)
+keywords.py     the keyword vocabulary, tagging of texts; mining.py and terms.py mine it; statistics.py reports on it
+importers/      public benchmarks as catalogs. To add one: a new file with `read(state, source) -> BenchmarkInfo`, built
+                on tables.py (rows of files) and import_state.py (resumable storage), and an entry in command.py
+__main__.py     the command line: python -m make_jax.catalog
+"""

@@ -1,110 +1,113 @@
-"""Checks, describes, builds and imports catalogs: `python -m make_jax.catalog check|describe|build|keywords|import`."""
+"""Checks, describes, builds and imports catalogs, and mines keywords.
+
+python -m make_jax.catalog check|describe|build|keywords|import
+"""
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from make_jax.catalog.importers.command import add_options
 from make_jax.errors import exit_cleanly
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; 0, or 2 when `check` finds problems. InputError for a bad catalog."""
-    asked = _parser().parse_args(arguments)
-    if asked.command == "check":
-        return _check(asked.path)
-    if asked.command == "describe":
-        return _describe(asked.path, asked.out)
-    if asked.command == "keywords":
-        return _keywords(asked)
-    if asked.command == "import":
-        return _import(asked)
-    return _build(asked.path, asked.cache)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. `argv` excludes the program's name; None reads sys.argv.
+
+    Returns 0, or 2 if `check` finds problems. Raises InputError for an invalid catalog.
+    """
+    options = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
 
 
-def _check(path: str) -> int:
-    from make_jax.catalog.check import check, counts
+def _check(options: argparse.Namespace) -> int:
+    from make_jax.catalog.check import check, summary
 
-    catalog, problems = check(path)
-    for text in problems.messages:
-        print(text)
-    print(counts(catalog))
+    catalog, problems = check(options.path)
+    for message in problems.messages:
+        print(message)
+    print(summary(catalog))
     print(f"{catalog.path}: {problems.count or 'no'} problem{'' if problems.count == 1 else 's'}")
     return 2 if problems.count else 0
 
 
-def _describe(path: str, out: Path) -> int:
+def _describe(options: argparse.Namespace) -> int:
     from make_jax.catalog.check import check
     from make_jax.catalog.describe import contact_sheet, describe
 
-    catalog, problems = check(path)
+    catalog, problems = check(options.path)
     if not catalog.products:
         problems.raise_if_any()
     print(describe(catalog, problems))
-    shown = contact_sheet(catalog, out)
-    print(f"\n{out}: {shown} pictures" if shown else "\nno picture to show: no contact sheet")
+    images = contact_sheet(catalog, options.out)
+    print(f"\n{options.out}: {images} images" if images else "\nno readable image: no contact sheet")
     return 0
 
 
-def _build(path: str, cache: str) -> int:
+def _build(options: argparse.Namespace) -> int:
     from make_jax.catalog.build import build
 
-    built = build(path, cache)
-    parts = ", ".join(f"{split} {count:,}" for split, count in built.manifest["products"].items())
-    print(f"{built.folder}: {parts}; {built.manifest['clicks']:,} clicks")
+    built = build(options.path, options.cache)
+    splits = ", ".join(f"{split} {count:,}" for split, count in built.manifest["products"].items())
+    print(f"{built.folder}: {splits}; {built.manifest['clicks']:,} clicks")
     return 0
 
 
-def _keywords(asked: argparse.Namespace) -> int:
+def _keywords(options: argparse.Namespace) -> int:
     from make_jax.catalog.mining import mine_keywords
     from make_jax.catalog.reader import Catalog
-    from make_jax.catalog.statistics import counts, table
+    from make_jax.catalog.statistics import coverage_table, summary
     from make_jax.files import write_atomically
 
-    catalog = Catalog.load(asked.path)
+    catalog = Catalog.load(options.path)
     vocabulary = mine_keywords(
-        catalog, attributes=asked.attributes, min_products=asked.least, max_keywords=asked.largest
+        catalog, attributes=options.attributes, min_products=options.least, max_keywords=options.largest
     )
-    write_atomically(asked.out, vocabulary.to_json())
-    print(f"{asked.out}: {counts(vocabulary)}")
-    if asked.show > 0:
-        print(f"\n{table(catalog, vocabulary, asked.show)}")
+    write_atomically(options.out, vocabulary.to_json())
+    print(f"{options.out}: {summary(vocabulary)}")
+    if options.show > 0:
+        print(f"\n{coverage_table(catalog, vocabulary, options.show)}")
     return 0
 
 
-def _import(asked: argparse.Namespace) -> int:
+def _import(options: argparse.Namespace) -> int:
     from make_jax.catalog.importers.command import run
 
-    print(run(asked))
+    print(run(options))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m make_jax.catalog", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (
-        ("check", "read everything, decode every picture, list every problem with file and line"),
-        ("describe", "print counts, lengths and coverage, and write a contact sheet"),
-        ("build", "make the shards that training reads; train.py does so by itself"),
-        ("keywords", "mine the keywords of training products and clicks, and show them in validation queries"),
+    for name, run, text in (
+        ("check", _check, "read all lines, decode all images, and list all problems with file and line"),
+        ("describe", _describe, "print counts, lengths and coverage, and write a contact sheet"),
+        ("build", _build, "build the training data; train.py does this automatically"),
+        ("keywords", _keywords, "mine keywords from training products and clicks, and tag validation queries"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("path", nargs="?", default="", help="folder or .zip; the packaged catalog when left out")
+        command.set_defaults(run=run)
+        command.add_argument("path", nargs="?", default="", help="folder or .zip (default: the packaged catalog)")
         if name == "describe":
-            command.add_argument("--out", type=Path, default=Path("contact-sheet.png"), help="the PNG (%(default)s)")
+            command.add_argument("--out", type=Path, default=Path("contact-sheet.png"), help="PNG file (%(default)s)")
         if name == "build":
-            command.add_argument("--cache", default="", help="folder for built catalogs (~/.cache/make_jax)")
+            command.add_argument("--cache", default="", help="folder of built catalogs (~/.cache/make_jax)")
         if name == "keywords":
-            _keyword_options(command)
-    add_options(commands.add_parser("import", help="make a catalog of a public benchmark's files as published"))
+            _add_keyword_options(command)
+    importing = commands.add_parser("import", help="convert the published files of a public benchmark to a catalog")
+    importing.set_defaults(run=_import)
+    add_options(importing)
     return parser
 
 
-def _keyword_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--attributes", action=argparse.BooleanOptionalAction, default=True, help="read attributes")
-    command.add_argument("--least", type=int, default=5, help="products that must have a keyword (%(default)s)")
-    command.add_argument("--largest", type=int, default=4096, help="most keywords (%(default)s)")
-    command.add_argument("--out", type=Path, default=Path("keywords.json"), help="the JSON (%(default)s)")
-    command.add_argument("--show", type=int, default=20, help="validation queries to show (%(default)s)")
+def _add_keyword_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--attributes", action=argparse.BooleanOptionalAction, default=True, help="use attributes")
+    command.add_argument("--least", type=int, default=5, help="minimum training products of a keyword (%(default)s)")
+    command.add_argument("--largest", type=int, default=4096, help="maximum number of keywords (%(default)s)")
+    command.add_argument("--out", type=Path, default=Path("keywords.json"), help="JSON file (%(default)s)")
+    command.add_argument("--show", type=int, default=20, help="validation queries to print (%(default)s)")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""A catalog made ready for training: products in ArrayRecord shards, clicks in one Parquet file.
+"""Builds a catalog into training data: products in ArrayRecord shards, titles and clicks in Parquet files.
 
     <cache>/<name>-<digest>/products/         TFDS dataset: shards, features.json, dataset_info.json
-                            titles.parquet    split, title, attributes of every product, to read them without pictures
-                            clicks.parquet    query, lang, product (position in the train source)
-                            manifest.json     counts, and the size of every file; written last, checked at opening
+                            titles.parquet    split, title and attributes of every product, readable without the images
+                            clicks.parquet    query, lang, product (position in the training split)
+                            manifest.json     counts, and the size of every file; written last, verified when opened
 
-The folder is written beside and renamed when it is whole, is keyed by the digest of what was read, and is never
-changed afterwards.
+The folder is written under a temporary name and renamed when complete. Its name has the digest of the content; it is
+never modified.
 """
 
 import errno
@@ -31,30 +31,30 @@ from make_jax.files import folder_atomically
 if TYPE_CHECKING:
     from make_jax.catalog.shards import ProductRecord, ProductSource
 
-FORMAT = 2  # of the built folder; another number builds anew
+FORMAT = 2  # of the built folder; folders of another format are rebuilt
 MANIFEST = "manifest.json"
 _UNWRITABLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """The clicks as columns, in the order of the file."""
+    """Clicks as columns, in file order."""
 
     queries: list[str]
-    lang: list[str]  # "" when unknown
-    products: Int32[np.ndarray, " clicks"]  # position in the train source
+    lang: list[str]  # "" if unknown
+    products: Int32[np.ndarray, " clicks"]  # position in the training split
 
 
 class BuiltCatalog:
-    """A built catalog, open for reading. Pickled, it carries a path only."""
+    """A built catalog, open for reading. Pickles as its path."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest = _verified(folder)
-        cached.hold(self, folder / MANIFEST)
+        self.manifest = _verified_manifest(folder)
+        cached.lock_for_reading(self, folder / MANIFEST)
 
     def products(self, split: Split) -> "ProductSource":
-        """The products of a split by position, in the order of the catalog. InputError when there are none."""
+        """The products of a split, indexed by position in catalog order. Raises InputError if the split is empty."""
         from make_jax.catalog.shards import ProductSource
 
         if not self.manifest["products"][split]:
@@ -64,18 +64,18 @@ class BuiltCatalog:
         return ProductSource(self.folder / "products", split)
 
     def titles(self, split: Split) -> list[str]:
-        """The titles of a split, as `products` orders them, without touching the pictures."""
+        """The titles of a split in the order of `products`, read without the images."""
         columns = _read_table(self.folder / "titles.parquet")
-        return [title for title, place in zip(columns["title"], columns["split"], strict=True) if place == split]
+        return [title for title, of in zip(columns["title"], columns["split"], strict=True) if of == split]
 
     def attributes(self, split: Split) -> list[dict[str, str]]:
-        """The attributes of a split, as `products` orders them; empty outside the training split."""
+        """The attributes of a split in the order of `products`; empty except for training products."""
         columns = _read_table(self.folder / "titles.parquet")
         rows = zip(columns["attributes"], columns["split"], strict=True)
-        return [json.loads(text) for text, place in rows if place == split]
+        return [json.loads(text) for text, of in rows if of == split]
 
     def clicks(self) -> Clicks:
-        """All clicks; none when the catalog has none."""
+        """All clicks of the catalog."""
         columns = _read_table(self.folder / "clicks.parquet")
         return Clicks(columns["query"], columns["lang"], np.asarray(columns["product"], np.int32))
 
@@ -87,13 +87,13 @@ class BuiltCatalog:
 
 
 def build(catalog: str | Path | Catalog = "", cache: str = "") -> BuiltCatalog:
-    """The built form of a catalog (a path, "" for the packaged one, or one that is loaded already).
+    """Builds a catalog (a path, "" for the packaged one, or a loaded catalog) or opens its existing build.
 
-    A build of the same content is used again; otherwise every picture is decoded once to see that it can be, and
-    shards are written with a progress bar. What an interrupted build left, and builds of earlier content of the same
-    path, are removed (those in use stay). Only one process builds at a time; others wait and use its result.
+    A new build decodes every image once, to verify it, and writes the shards with a progress bar. Partial builds and
+    builds of earlier content of the same path are removed unless a process reads them. One process builds at a time;
+    others wait and use its result.
 
-    Raises InputError for a bad catalog, an unreadable picture, or when the cache cannot be written (full disk).
+    Raises InputError for an invalid catalog, an unreadable image, or a cache that cannot be written (full disk).
     """
     if not isinstance(catalog, Catalog):
         catalog = Catalog.load(catalog)
@@ -101,11 +101,11 @@ def build(catalog: str | Path | Catalog = "", cache: str = "") -> BuiltCatalog:
     name = catalog.info.name
     folder = root / cached.folder_name(name, catalog.digest)
     try:
-        with cached.only_builder(root, name):
+        with cached.build_lock(root, name):
             cached.remove_partial(root, name)
             try:
                 built = BuiltCatalog(folder)
-            except InputError:  # absent, damaged, or of an earlier FORMAT
+            except InputError:  # missing, damaged, or of another FORMAT
                 if folder.exists():
                     cached.remove_built(folder, MANIFEST)
                 _write(catalog, folder)
@@ -114,7 +114,7 @@ def build(catalog: str | Path | Catalog = "", cache: str = "") -> BuiltCatalog:
             return built
     except OSError as error:
         if error.errno in _UNWRITABLE:
-            raise _no_room(root, error.strerror) from None
+            raise _unwritable(root, error.strerror) from None
         raise
 
 
@@ -147,7 +147,7 @@ def _write_products(catalog: Catalog, partial: Path) -> None:
     splits = {split: _records(catalog, products) for split in SPLITS if (products := catalog.split_products(split))}
     try:
         shards.write(partial / "products", splits, per_shard)
-    except RuntimeError as error:  # ArrayRecord's writer speaks so of a full disk
+    except RuntimeError as error:  # how ArrayRecord's writer reports a full disk
         for code in _UNWRITABLE:
             if os.strerror(code) in str(error):
                 raise OSError(code, os.strerror(code)) from None
@@ -168,7 +168,7 @@ def _write_tables(catalog: Catalog, partial: Path) -> None:
     import pyarrow  # type: ignore[import-untyped]
     from pyarrow import parquet
 
-    place = {product.id: position for position, product in enumerate(catalog.split_products("train"))}
+    positions = {product.id: position for position, product in enumerate(catalog.split_products("train"))}
     titles = {
         "split": [product.split for product in catalog.products],
         "title": [product.title for product in catalog.products],
@@ -177,7 +177,7 @@ def _write_tables(catalog: Catalog, partial: Path) -> None:
     clicks = {
         "query": pyarrow.array([click.query for click in catalog.clicks], pyarrow.string()),
         "lang": pyarrow.array([click.lang for click in catalog.clicks], pyarrow.string()),
-        "product": pyarrow.array([place[click.product] for click in catalog.clicks], pyarrow.int32()),
+        "product": pyarrow.array([positions[click.product] for click in catalog.clicks], pyarrow.int32()),
     }
     parquet.write_table(pyarrow.table(titles), partial / "titles.parquet")
     parquet.write_table(pyarrow.table(clicks), partial / "clicks.parquet")
@@ -193,8 +193,8 @@ def _files(folder: Path) -> Iterable[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
-def _verified(folder: Path) -> dict[str, Any]:
-    """The manifest of a whole build. InputError when the folder is absent, of another format, or not as written."""
+def _verified_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a complete build. Raises InputError if the folder is missing, of another format or damaged."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -203,24 +203,24 @@ def _verified(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: built in format {manifest['format']}, expected {FORMAT}; build it again")
     for name, size in manifest["files"].items():
         path = folder / name
-        found = path.stat().st_size if path.exists() else None
-        if found != size:
-            raise InputError(f"{path}: {found} bytes, expected {size}; remove {folder} and build it again")
+        actual = path.stat().st_size if path.exists() else None
+        if actual != size:
+            raise InputError(f"{path}: {actual} bytes, expected {size}; remove {folder} and build it again")
     return manifest
 
 
 def _remove_stale(root: Path, name: str, source: Path, keep: Path) -> None:
-    """Removes builds of earlier content of the same catalog path, unless a process holds them."""
+    """Removes builds of earlier content of the same catalog path, except those that a process reads."""
     for folder in cached.built_folders(root, name):
         if folder == keep:
             continue
         try:
             stale = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["source"] == str(source.resolve())
         except (OSError, ValueError, KeyError):
-            stale = True  # nobody can read it
+            stale = True  # unreadable
         if stale:
             cached.remove_built(folder, MANIFEST)
 
 
-def _no_room(root: Path, what: str | None) -> InputError:
-    return InputError(f"{root}: cannot write the built catalog ({what}); free some space or set data.cache elsewhere")
+def _unwritable(root: Path, reason: str | None) -> InputError:
+    return InputError(f"{root}: cannot write the built catalog ({reason}); free some space or set data.cache elsewhere")

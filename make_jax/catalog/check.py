@@ -1,4 +1,4 @@
-"""Reads a whole catalog, every picture decoded, and lists everything that is wrong with it."""
+"""Checks a catalog: reads every line, decodes every image, and lists all problems."""
 
 import itertools
 import os
@@ -13,11 +13,11 @@ from make_jax.catalog.schema import SPLITS, Product
 from make_jax.catalog.source import open_source
 from make_jax.errors import InputError
 
-_PART = 64  # products that one thread takes at a time
+_CHUNK = 64  # products of one task of the thread pool
 
 
 def check(path: str | Path = "") -> tuple[Catalog, Problems]:
-    """The catalog, as much of it as is sound, and every problem with file and line. InputError for a damaged zip."""
+    """The valid part of a catalog, and all problems with file and line. Raises InputError for a damaged zip."""
     source = open_source(path or packaged_path())
     problems = Problems(source.path, max_kept=None)
     catalog, numbers = read(source, problems)
@@ -27,32 +27,32 @@ def check(path: str | Path = "") -> tuple[Catalog, Problems]:
 
 
 def check_images(catalog: Catalog, products: Sequence[Product], places: Sequence[str], problems: Problems) -> None:
-    """Decodes the picture of every product; `problems` receives those that fail, each at its product's place."""
+    """Decodes the image of every product and adds those that fail to `problems`, at the place of the product."""
 
     def fault(product: Product) -> str | None:
         if product.image is None or product.image not in catalog.source.sizes:
-            return None  # a missing file is a problem of its line
+            return None  # reported with the line
         try:
             images.decode(catalog.source.read(product.image, images.MAX_BYTES), product.image)
         except InputError as error:
             return str(error)
         return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-        parts = pool.map(
-            lambda start: [fault(p) for p in products[start : start + _PART]], range(0, len(products), _PART)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while decoding
+        chunks = pool.map(
+            lambda start: [fault(p) for p in products[start : start + _CHUNK]], range(0, len(products), _CHUNK)
         )
-        faults = track(itertools.chain.from_iterable(parts), len(products), "pictures")
+        faults = track(itertools.chain.from_iterable(chunks), len(products), "images")
         for place, text in zip(places, faults, strict=True):
             if text is not None:
                 problems.add(place, f"image: {text}")
 
 
-def counts(catalog: Catalog) -> str:
-    """One line: how much of everything the catalog holds."""
+def summary(catalog: Catalog) -> str:
+    """One line with the numbers of products, images, judged queries and clicks."""
     splits = ", ".join(f"{split} {len(catalog.split_products(split)):,}" for split in SPLITS)
-    pictures = sum(product.image is not None for product in catalog.products)
+    with_image = sum(product.image is not None for product in catalog.products)
     return (
-        f"{catalog.info.name}: {len(catalog.products):,} products ({splits}), {pictures:,} with an image, "
+        f"{catalog.info.name}: {len(catalog.products):,} products ({splits}), {with_image:,} with an image, "
         f"{len(catalog.queries):,} judged queries, {len(catalog.clicks):,} clicks"
     )

@@ -1,4 +1,4 @@
-"""What is in a catalog: a text of counts and lengths, and a contact sheet of pictures with titles."""
+"""Describes a catalog: a text with counts and lengths, and a contact sheet of images with titles."""
 
 import io
 import statistics
@@ -10,30 +10,30 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from make_jax.catalog import images
-from make_jax.catalog.check import counts
+from make_jax.catalog.check import summary
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.reporting import MAX_LISTED, Problems
 from make_jax.catalog.schema import SPLITS, Product, Query
 from make_jax.errors import InputError
 from make_jax.files import write_atomically
 
-_CELL, _LINE, _MARGIN = 144, 15, 8  # pixels: side of a picture's box, height of a line of text, space between
+_CELL, _LINE, _MARGIN = 144, 15, 8  # pixels: side of an image cell, height of a text line, margin
 _TITLE_LINES = 2
 
 
 def describe(catalog: Catalog, problems: Problems) -> str:
-    """Counts, splits, text lengths, attribute coverage, queries and bad images, as lines of text.
+    """A text with counts, splits, text lengths, attribute coverage, query positives and unreadable images.
 
-    Both arguments come from `check`; of a catalog with problems the sound part is described.
+    Both arguments come from `check`, which returns the valid part of a catalog with problems.
     """
     info = catalog.info
     bad = [text for text in problems.messages if ": image: " in text]
     others = problems.count - len(bad)
     blocks = [
-        [counts(catalog), f"  title: {info.title or '-'}", f"  licence: {info.licence or '-'}"],
+        [summary(catalog), f"  title: {info.title or '-'}", f"  licence: {info.licence or '-'}"],
         ["products         count   no title   no image   groups", *_split_rows(catalog)],
         ["lengths                       min   median      95%      max", *_length_rows(catalog)],
-        ["attributes of training products: share that has one, different values", *_attribute_rows(catalog)],
+        ["attributes of training products: coverage, distinct values", *_attribute_rows(catalog)],
         [
             "positives of a judged query (grade >= relevant), and queries without one",
             "                                  count      min   median      95%      max   none",
@@ -42,46 +42,46 @@ def describe(catalog: Catalog, problems: Problems) -> str:
         [f"missing or unreadable images: {len(bad)}", *(f"  {text}" for text in bad[:MAX_LISTED])],
     ]
     if info.hide_title:
-        blocks.append(["titles are labels and hidden (hide_title): the encoders see images only"])
+        blocks.append(["titles are labels and hidden (hide_title): the encoders get images only"])
     if len(bad) > MAX_LISTED or others:
         blocks.append([f"other problems: {others}; `check` lists all {problems.count}"])
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def contact_sheet(catalog: Catalog, out: Path, columns: int = 8, rows: int = 6) -> int:
-    """Writes a PNG of pictures with titles, spread evenly over the catalog, and returns how many it shows; none for 0.
+    """Writes a PNG of images with titles, sampled evenly, and returns their number; writes no file if it is 0.
 
-    Products that are `sensitive`, without an image or with an unreadable one are left out. The font has no Chinese,
-    Japanese or Korean characters: it draws boxes for them.
+    Skips products that are `sensitive` or have no readable image. The font draws boxes for Chinese, Japanese and
+    Korean characters.
     """
     candidates = [product for product in catalog.products if product.image is not None and not product.sensitive]
-    wanted = columns * rows
-    step = max(1, len(candidates) // wanted)
-    pictures: list[tuple[Product, Image.Image]] = []
+    capacity = columns * rows
+    step = max(1, len(candidates) // capacity)
+    cells: list[tuple[Product, Image.Image]] = []
     for product in [*candidates[::step], *candidates]:
-        if len(pictures) == wanted:
+        if len(cells) == capacity:
             break
-        if all(product is not shown for shown, _ in pictures) and (picture := _readable(catalog, product)):
-            pictures.append((product, picture))
-    if pictures:
+        if all(product is not other for other, _ in cells) and (image := _decoded(catalog, product)):
+            cells.append((product, image))
+    if cells:
         file = io.BytesIO()
-        _sheet(pictures, columns).save(file, "PNG")
+        _sheet(cells, columns).save(file, "PNG")
         write_atomically(out, file.getvalue())
-    return len(pictures)
+    return len(cells)
 
 
-def _sheet(pictures: Sequence[tuple[Product, Image.Image]], columns: int) -> Image.Image:
+def _sheet(cells: Sequence[tuple[Product, Image.Image]], columns: int) -> Image.Image:
     width, height = _CELL + 2 * _MARGIN, _CELL + _TITLE_LINES * _LINE + 2 * _MARGIN
-    lines = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (width * min(columns, len(pictures)), height * lines), "white")
+    lines = -(-len(cells) // columns)
+    sheet = Image.new("RGB", (width * min(columns, len(cells)), height * lines), "white")
     draw = ImageDraw.Draw(sheet)
     font = _font()
-    for number, (product, picture) in enumerate(pictures):
+    for number, (product, image) in enumerate(cells):
         left = number % columns * width + _MARGIN
         top = number // columns * height + _MARGIN
-        scale = min(_CELL / picture.width, _CELL / picture.height, 2.0)
-        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        resized = picture.resize(size, Image.Resampling.LANCZOS)
+        scale = min(_CELL / image.width, _CELL / image.height, 2.0)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        resized = image.resize(size, Image.Resampling.LANCZOS)
         sheet.paste(resized, (left + (_CELL - size[0]) // 2, top + (_CELL - size[1]) // 2))
         for line, text in enumerate(_wrapped(product.title or "(no title)", font)):
             draw.text((left, top + _CELL + 3 + line * _LINE), text, fill="black", font=font)
@@ -89,7 +89,7 @@ def _sheet(pictures: Sequence[tuple[Product, Image.Image]], columns: int) -> Ima
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
-    """The text in at most _TITLE_LINES lines as wide as a picture's box, cut with an ellipsis."""
+    """The text in at most _TITLE_LINES lines of the width of a cell, cut with an ellipsis."""
     lines: list[str] = []
     rest = " ".join(text[:300].split())
     while rest and len(lines) < _TITLE_LINES:
@@ -105,12 +105,12 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont) -> list[str]:
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    import matplotlib  # it brings a font that knows more than Latin
+    import matplotlib  # its font covers more than Latin
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 11)
 
 
-def _readable(catalog: Catalog, product: Product) -> Image.Image | None:
+def _decoded(catalog: Catalog, product: Product) -> Image.Image | None:
     try:
         data = catalog.image_bytes(product)
         return images.decode(data, product.id) if data else None
@@ -122,10 +122,10 @@ def _split_rows(catalog: Catalog) -> list[str]:
     rows = []
     for split in SPLITS:
         products = catalog.split_products(split)
-        untitled = sum(not product.title for product in products)
-        unpictured = sum(product.image is None for product in products)
+        without_title = sum(not product.title for product in products)
+        without_image = sum(product.image is None for product in products)
         groups = len({product.group for product in products if product.group is not None})
-        rows.append(f"  {split:11}{len(products):>9,}{untitled:>11,}{unpictured:>11,}{groups:>9,}")
+        rows.append(f"  {split:11}{len(products):>9,}{without_title:>11,}{without_image:>11,}{groups:>9,}")
     return rows
 
 
@@ -138,8 +138,8 @@ def _length_rows(catalog: Catalog) -> list[str]:
     rows = []
     for name, values in texts.items():
         if values:
-            rows.append(f"  {name + ', characters':22}{_spread([len(value) for value in values])}")
-            rows.append(f"  {name + ', words':22}{_spread([len(value.split()) for value in values])}")
+            rows.append(f"  {name + ', characters':22}{_distribution([len(value) for value in values])}")
+            rows.append(f"  {name + ', words':22}{_distribution([len(value.split()) for value in values])}")
     return rows
 
 
@@ -150,11 +150,11 @@ def _attribute_rows(catalog: Catalog) -> list[str]:
         values = [product.attributes[key] for product in train if key in product.attributes]
         share = len(values) / len(train) if train else 0.0
         rows.append(f"  {key:20}{share:>8.1%}{len(set(values)):>9,}")
-    return rows or ["  none named in catalog.json"]
+    return rows or ["  catalog.json names none"]
 
 
 def _query_rows(catalog: Catalog) -> list[str]:
-    """One row a split, and below it one for each kind and each language where there are several."""
+    """One row a split, followed by one row a kind and a language if the split has several."""
     rows = []
     for split in SPLITS:
         queries = catalog.split_queries(split)
@@ -165,11 +165,11 @@ def _query_rows(catalog: Catalog) -> list[str]:
                 parts.append((f"  {key} {value or '-'}", [query for query in queries if getattr(query, key) == value]))
         for name, part in parts:
             positives = [sum(grade >= catalog.info.relevant for grade in query.rel.values()) for query in part]
-            rows.append(f"  {name:30.30}{len(part):>7,}{_spread(positives)}{positives.count(0):>7,}")
+            rows.append(f"  {name:30.30}{len(part):>7,}{_distribution(positives)}{positives.count(0):>7,}")
     return rows
 
 
-def _spread(values: Sequence[int]) -> str:
+def _distribution(values: Sequence[int]) -> str:
     ordered = sorted(values)
     numbers = (ordered[0], statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))], ordered[-1])
     return "".join(f"{number:>9,g}" for number in numbers)

@@ -1,4 +1,4 @@
-"""Encoded pictures to pixels, for pictures that nobody has vouched for."""
+"""Decodes untrusted images."""
 
 import io
 
@@ -9,23 +9,23 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from make_jax.errors import InputError
 
-MAX_BYTES = 64 << 20  # of an encoded picture
-MAX_PIXELS = 64_000_000  # width x height; a picture that claims more is not decoded
+MAX_BYTES = 64 << 20  # of an encoded image
+MAX_PIXELS = 64_000_000  # width x height; larger images are rejected before decoding
 
 
 def decode(data: bytes, where: str) -> Image.Image:
-    """The picture as RGB, turned upright by its EXIF orientation, transparent parts on white; first frame only.
+    """Decodes a JPEG, PNG or WebP image to RGB: EXIF orientation applied, transparency on white, first frame only.
 
-    Only JPEG, PNG and WebP are read, and size is checked before any pixel is decoded. Raises InputError, naming
-    `where`, for anything else, for a broken picture and for one of more than MAX_BYTES or MAX_PIXELS.
+    The size is checked before any pixel is decoded. Raises InputError, naming `where`, for other formats, damaged
+    images, and images of more than MAX_BYTES or MAX_PIXELS.
     """
     if len(data) > MAX_BYTES:
-        raise InputError(f"{where}: {len(data):,} bytes, expected a picture of at most {MAX_BYTES:,}")
+        raise InputError(f"{where}: {len(data):,} bytes, expected an image of at most {MAX_BYTES:,}")
     reader = _reader(data)
     if reader is None:
-        raise InputError(f"{where}: not a JPEG, PNG or WebP picture")
+        raise InputError(f"{where}: not a JPEG, PNG or WebP image")
     try:
-        # The reader's class is called, not Image.open: that one warns of large pictures instead of refusing them.
+        # Image.open would warn about large images instead of rejecting them, so the format's class is used.
         with reader(io.BytesIO(data)) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -34,16 +34,16 @@ def decode(data: bytes, where: str) -> Image.Image:
             return _on_white(_upright(image))
     except InputError:
         raise
-    except Exception as error:  # decoders of broken data raise nearly every type there is
+    except Exception as error:  # decoders raise many types for damaged data
         text = " ".join(str(error).split())[:200]
-        raise InputError(f"{where}: broken picture ({text or type(error).__name__})") from None
+        raise InputError(f"{where}: damaged image ({text or type(error).__name__})") from None
 
 
 def extension(data: bytes) -> str:
-    """The ending of a file name for an encoded picture: ".jpg", ".png" or ".webp"; "" when it is none of them."""
-    endings = {JpegImageFile: ".jpg", PngImageFile: ".png", WebPImageFile: ".webp"}
+    """The file name extension of an encoded image: ".jpg", ".png" or ".webp"; "" for other formats."""
+    extensions = {JpegImageFile: ".jpg", PngImageFile: ".png", WebPImageFile: ".webp"}
     reader = _reader(data)
-    return endings[reader] if reader else ""
+    return extensions[reader] if reader else ""
 
 
 def _reader(data: bytes) -> type[JpegImageFile] | type[PngImageFile] | type[WebPImageFile] | None:
@@ -59,7 +59,7 @@ def _reader(data: bytes) -> type[JpegImageFile] | type[PngImageFile] | type[WebP
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # a broken EXIF block says nothing about the pixels
+    except Exception:  # a damaged EXIF block does not affect the pixels
         return image
 
 

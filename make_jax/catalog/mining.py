@@ -95,7 +95,7 @@ class _QueryClicks:
         return cls([text.occurrences(words) for text in texts], clicked, words, single)
 
     def clicked_by_word(self, names: set[str]) -> dict[str, set[str]]:
-        """Word -> products clicked for the queries in which it stands alone: not inside one of `names` or another
+        """Word -> products clicked for the queries in which it occurs separately: not inside one of `names` or another
         single word, and not across the border of one of `names`."""
         clicked: dict[str, set[str]] = defaultdict(set)
         for occurrences, ids in zip(self.occurrences, self.clicked, strict=True):

@@ -1,4 +1,4 @@
-"""Reads a catalog from a folder or a .zip: `Catalog.load(path)`. The format is described in docs/catalog.md."""
+"""Reads a catalog from a folder or a .zip: `Catalog.load(path)`. docs/catalog.md describes the format."""
 
 import functools
 import hashlib
@@ -18,23 +18,23 @@ PACKAGED = "openclipart.zip"
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """What a shop has: products, judged queries, clicks. Read once, never changed; images are read when asked for.
+    """Products, judged queries and clicks. Immutable; images are read on demand.
 
-    May be used from several threads and pickled into other processes.
+    Thread-safe and picklable.
     """
 
-    path: Path  # the folder or .zip it was read from
+    path: Path  # folder or .zip
     info: CatalogInfo
-    products: tuple[Product, ...]  # in the order of the file, as are the others
+    products: tuple[Product, ...]  # all three in file order
     queries: tuple[Query, ...]
     clicks: tuple[Click, ...]
     source: Source = field(repr=False)
 
     @classmethod
     def load(cls, path: str | Path = "") -> "Catalog":
-        """The catalog at `path`, a folder or a .zip; "" is the one inside the package.
+        """Loads the catalog at `path`, a folder or a .zip; "" is the packaged catalog.
 
-        Raises InputError when there is none, when it is damaged or unsafe, or with all that is wrong with its lines.
+        Raises InputError if it is missing, damaged or unsafe; problems of its lines are reported together.
         """
         source = open_source(path or packaged_path())
         problems = Problems(source.path)
@@ -49,9 +49,9 @@ class Catalog:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256, in hex, of all that the catalog says and of its pictures' sizes and checksums.
+        """SHA-256 (hex) of the catalog's JSON files and of the sizes and checksums of its images.
 
-        It changes when a line or a picture does, and is the same for a folder and a .zip of it.
+        It changes when a line or an image does, and is the same for a folder and a .zip of it.
         """
         sha = hashlib.sha256()
         for name in (jsonl.INFO, jsonl.PRODUCTS, jsonl.QUERIES, jsonl.CLICKS):
@@ -67,15 +67,15 @@ class Catalog:
         return sha.hexdigest()
 
     def image_bytes(self, product: Product) -> bytes | None:
-        """The encoded image of a product; None when it has none. InputError when it cannot be read."""
+        """The encoded image of a product, None without one. Raises InputError if it cannot be read."""
         return None if product.image is None else self.source.read(product.image, MAX_BYTES)
 
     def split_products(self, split: Split) -> list[Product]:
-        """The products of a split, in the order of the file."""
+        """The products of a split, in file order."""
         return [product for product in self.products if product.split == split]
 
     def split_queries(self, split: Split) -> list[Query]:
-        """The judged queries of a split, in the order of the file."""
+        """The judged queries of a split, in file order."""
         return [query for query in self.queries if query.split == split]
 
 

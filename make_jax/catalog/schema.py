@@ -1,50 +1,49 @@
-"""What a catalog holds, as plain records. The file format is in docs/catalog.md."""
+"""Records of a catalog. docs/catalog.md describes the file format; jsonl.py reads it."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-Pool = Literal["split", "all", "judged"]  # what a query searches: its split, the whole catalog, what it judges
+Pool = Literal["split", "all", "judged"]  # products that a query searches: its split, the catalog, those it judges
 POOLS: tuple[Pool, ...] = ("split", "all", "judged")
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """Something that can be found: a title, an image, or both.
+    """A searchable item with a title, an image, or both.
 
-    The encoders see `title` and `image` only. `attributes` holds the keys that the catalog names as attributes, of
-    training products only; they serve keywords. "category" there is the most specific of the levels. `dropped` says
-    what was removed from the title; it serves slices of an evaluation and nothing else.
+    The encoders read `title` and `image` only. Keywords are mined from `attributes`, which only training products
+    have. `dropped` names what was removed from the title, for slices of an evaluation only.
     """
 
     id: str
-    title: str  # "" when it has none, or when the catalog hides titles
-    image: str | None  # path inside the catalog, None when it has none
+    title: str  # "" if absent, or if the catalog hides titles
+    image: str | None  # path inside the catalog
     split: Split
-    category: tuple[str, ...] = ()
-    group: str | None = None
-    attributes: dict[str, str] = field(default_factory=dict)
+    category: tuple[str, ...] = ()  # from general to specific
+    group: str | None = None  # variants of one item share it
+    attributes: dict[str, str] = field(default_factory=dict)  # keys named in catalog.json; "category": the last level
     dropped: tuple[str, ...] = ()
-    sensitive: bool = False  # left out of galleries and contact sheets
+    sensitive: bool = False  # excluded from galleries and contact sheets
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A judged query. `rel` maps a product id to its grade; a product that is absent is judged 0."""
+    """A judged query. `rel` maps product ids to grades; absent products have grade 0."""
 
     id: str
     text: str
     split: Split
     rel: dict[str, int]
     kind: str = ""  # free text; evaluation slices by it
-    lang: str = ""  # "en", "zh", ...; "" when unknown
-    heldout: bool = False  # asks for a combination that no click shows (`heldout_combo` in the file)
+    lang: str = ""  # "en", "zh", ...; "" if unknown
+    heldout: bool = False  # combines labels that occur together in no click (`heldout_combo` in the file)
 
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """A training pair: someone asked `query` and took `product`."""
+    """A training pair: a query and the id of its clicked product."""
 
     query: str
     product: str
@@ -53,13 +52,13 @@ class Click:
 
 @dataclass(frozen=True, slots=True)
 class CatalogInfo:
-    """What catalog.json says, or its defaults."""
+    """The content of catalog.json, with defaults."""
 
     name: str
     title: str = ""
     licence: str = ""
-    attributes: tuple[str, ...] = ()  # keys of products.jsonl that are attributes; "category" may be one of them
-    gains: dict[int, float] = field(default_factory=dict)  # of a grade, in nDCG; a grade that is absent gains itself
-    relevant: int = 3  # least grade that counts as relevant
-    hide_title: bool = False  # titles are labels: the encoders see images only
-    pool: Pool = "split"  # which products a query searches, unless evaluation is told otherwise
+    attributes: tuple[str, ...] = ()  # keys of products.jsonl that are attributes; may include "category"
+    gains: dict[int, float] = field(default_factory=dict)  # nDCG gain of a grade; default: the grade
+    relevant: int = 3  # lowest grade that counts as relevant
+    hide_title: bool = False  # titles are labels: the encoders get images only
+    pool: Pool = "split"  # default search pool of an evaluation

@@ -1,4 +1,4 @@
-"""Products as TFDS shards in ArrayRecord, written and read without TensorFlow."""
+"""Writes and reads products as TFDS shards in ArrayRecord, without TensorFlow."""
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,27 +6,27 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-import tensorflow_datasets as tfds  # type: ignore[import-untyped]  # slow: import this module where it is needed
+import tensorflow_datasets as tfds  # type: ignore[import-untyped]  # slow: import this module inside functions
 
 from make_jax.catalog.schema import Split
 
-SHARD_BYTES = 128 << 20  # of one shard, about
+SHARD_BYTES = 128 << 20  # approximate size of one shard
 
 
 class ProductRecord(TypedDict):
-    """What a shard holds of one product."""
+    """The stored record of one product."""
 
     id: str
-    title: str  # "" when it has none
-    image: bytes  # encoded as in the catalog; b"" when it has none
+    title: str  # "" if absent
+    image: bytes  # encoded as in the catalog; b"" if absent
     index: int  # position in Catalog.products
 
 
 def write(folder: Path, splits: Mapping[Split, Iterable[ProductRecord]], per_shard: int) -> None:
-    """Writes the records of each split, in their order, as a TFDS dataset with shards of `per_shard` records.
+    """Writes the records of each split, in order, as a TFDS dataset with shards of `per_shard` records.
 
-    Through TFDS's SequentialWriter: its GeneratorBasedBuilder keeps a split in memory and above 1 GB needs TensorFlow.
-    Images are plain bytes, because TFDS's image feature would decode and encode them anew.
+    Uses TFDS's SequentialWriter: GeneratorBasedBuilder keeps a split in memory and needs TensorFlow above 1 GB. Images
+    are plain bytes because TFDS's image feature would re-encode them.
     """
     folder.mkdir()
     features = tfds.features.FeaturesDict(
@@ -61,9 +61,9 @@ def _chunks(records: Iterable[ProductRecord], size: int) -> Iterable[list[Produc
 
 
 class ProductSource(Sequence[ProductRecord]):
-    """The products of one split by position, from 0: `source[i]`, `len(source)`, in the order of the catalog.
+    """The products of one split as a sequence in catalog order.
 
-    May be read from several threads; pickled, it carries a path only and opens the shards again where it arrives.
+    Thread-safe. Pickles as its path; the unpickled copy opens the shards again.
     """
 
     def __init__(self, folder: Path, split: str) -> None:

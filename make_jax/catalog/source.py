@@ -1,4 +1,4 @@
-"""The files of a catalog, in a folder or in a .zip, read safely: nothing outside it, nothing unbounded."""
+"""Safe, bounded reading of a catalog's files in a folder or a .zip."""
 
 import abc
 import io
@@ -20,22 +20,22 @@ RATIO_FREE_BYTES = 1 << 20  # ... that is larger than this
 
 
 class Source(abc.ABC):
-    """Read-only files by name ("images/a.png"). May be used from several threads and sent to other processes."""
+    """Read-only access to files by name ("images/a.png"). Thread-safe and picklable."""
 
     path: Path
     sizes: dict[str, int]  # bytes of each regular file, by name
-    links: frozenset[str] = frozenset()  # names that are symbolic links; they are never followed
+    links: frozenset[str] = frozenset()  # names of symbolic links, which are not followed
 
     @abc.abstractmethod
     def open(self, name: str) -> io.BufferedReader:
-        """A stream of one file's bytes."""
+        """A binary stream of one file."""
 
     @abc.abstractmethod
     def checksum(self, name: str) -> int:
-        """CRC-32 of one file's bytes."""
+        """CRC-32 of one file."""
 
     def read(self, name: str, limit: int) -> bytes:
-        """All bytes of one file. InputError when there is none, they are more than `limit` or cannot be read."""
+        """All bytes of one file. Raises InputError if it is missing, unreadable or larger than `limit` bytes."""
         if name not in self.sizes:
             raise InputError(f"{self.path}: {name}: not in the catalog")
         try:
@@ -48,17 +48,17 @@ class Source(abc.ABC):
         return data
 
 
-# What zipfile raises for damaged members; NotImplementedError is its word for a compression it does not know.
+# What zipfile raises for damaged members; NotImplementedError: unsupported compression.
 READ_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 def unreadable(path: Path, name: str, error: Exception) -> InputError:
-    """The InputError for a file that exists but cannot be read to its end."""
+    """The InputError for an existing file that cannot be read completely."""
     return InputError(f"{path}: {name}: cannot be read ({error}), expected an undamaged file")
 
 
 def open_source(path: str | Path) -> Source:
-    """The files of the folder or .zip at `path`. InputError when there is none, or when it is damaged or unsafe."""
+    """Opens the folder or .zip at `path`. Raises InputError if it is missing, damaged or unsafe."""
     path = Path(path)
     if path.is_dir():
         return Folder(path)
@@ -68,7 +68,7 @@ def open_source(path: str | Path) -> Source:
 
 
 def unsafe_name(name: str) -> str | None:
-    """Why a name could lead outside its catalog; None when it cannot."""
+    """Why a name is unsafe (it could point outside the catalog); None if it is safe."""
     if "\\" in name or "\0" in name:
         return "has a backslash or a NUL"
     if name.startswith("/") or (len(name) > 1 and name[1] == ":"):
@@ -79,15 +79,15 @@ def unsafe_name(name: str) -> str | None:
 
 
 class Folder(Source):
-    """A catalog in a folder. Symbolic links in it are listed in `links`, not followed; hidden files are left out."""
+    """A catalog in a folder. Symbolic links are listed in `links` and not followed; hidden files are ignored."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sizes = {}
         links: set[str] = set()
-        waiting = [("", os.fspath(path))]
-        while waiting:
-            prefix, folder = waiting.pop()
+        pending = [("", os.fspath(path))]
+        while pending:
+            prefix, folder = pending.pop()
             with os.scandir(folder) as entries:
                 for entry in entries:
                     name = prefix + entry.name
@@ -96,7 +96,7 @@ class Folder(Source):
                     if entry.is_symlink():
                         links.add(name)
                     elif entry.is_dir(follow_symlinks=False):
-                        waiting.append((name + "/", entry.path))
+                        pending.append((name + "/", entry.path))
                     elif entry.is_file(follow_symlinks=False):
                         self.sizes[name] = entry.stat(follow_symlinks=False).st_size
             if len(self.sizes) > MAX_FILES:
@@ -104,11 +104,11 @@ class Folder(Source):
         self.links = frozenset(links)
 
     def open(self, name: str) -> io.BufferedReader:
-        """A stream of one file's bytes."""
+        """A binary stream of one file."""
         return (self.path / name).open("rb")
 
     def checksum(self, name: str) -> int:
-        """CRC-32 of one file's bytes, all of which are read."""
+        """CRC-32 of one file, computed by reading it."""
         crc = 0
         try:
             with self.open(name) as file:
@@ -120,12 +120,12 @@ class Folder(Source):
 
 
 class Zip(Source):
-    """A catalog in a .zip, at its top or in its one top folder. The list of files is checked before any is read."""
+    """A catalog in a .zip, at the top level or in a single top folder. All entries are checked before any is read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._opened: tuple[int, zipfile.ZipFile] | None = None  # by the process of this id
+        self._opened: tuple[int, zipfile.ZipFile] | None = None  # process id and its archive
         archive = self._archive()
         prefix = _top_folder(archive)
         self._entries: dict[str, zipfile.ZipInfo] = {}
@@ -138,7 +138,7 @@ class Zip(Source):
                 continue
             name = entry.filename[len(prefix) :]
             if name in self._entries:
-                raise InputError(f"{path}: {name}: stands twice in the zip, expected each name once")
+                raise InputError(f"{path}: {name}: duplicate name in the zip, expected unique names")
             self._entries[name] = entry
         total = sum(entry.file_size for entry in entries)
         if total > MAX_TOTAL_BYTES:
@@ -146,23 +146,23 @@ class Zip(Source):
         self.sizes = {name: entry.file_size for name, entry in self._entries.items()}
 
     def open(self, name: str) -> io.BufferedReader:
-        """A stream of one file's bytes, checked against its CRC-32 at the end."""
+        """A binary stream of one file; its CRC-32 is verified at the end."""
         stream = self._archive().open(self._entries[name])
-        return io.BufferedReader(stream, 1 << 16)  # type: ignore[arg-type]  # lines of a bare ZipExtFile are slow
+        return io.BufferedReader(stream, 1 << 16)  # type: ignore[arg-type]  # iterating a bare ZipExtFile is slow
 
     def checksum(self, name: str) -> int:
-        """CRC-32 of one file's bytes, as the zip states it."""
+        """CRC-32 of one file, as recorded in the zip."""
         return self._entries[name].CRC
 
     def _archive(self) -> zipfile.ZipFile:
-        """The archive as opened by this process: a file position must not be shared with a forked one."""
+        """The archive opened by this process; a forked process must not share the file position."""
         with self._lock:
             if self._opened is None or self._opened[0] != os.getpid():
                 try:
                     self._opened = (os.getpid(), zipfile.ZipFile(self.path))
-                # zipfile's NotImplementedError is an archive over several disks, or of a version it does not know.
+                # NotImplementedError: a multi-disk archive or an unsupported version.
                 except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-                    text = f"{self.path}: not a whole .zip ({error}), expected a catalog folder or .zip"
+                    text = f"{self.path}: damaged .zip ({error}), expected a catalog folder or .zip"
                     raise InputError(text + "; copy or download it again") from None
             return self._opened[1]
 
@@ -174,7 +174,7 @@ class Zip(Source):
 
 
 def _top_folder(archive: zipfile.ZipFile) -> str:
-    """ "" when products.jsonl is at the top, else the one top folder ("mine/") that holds it."""
+    """The top folder ("mine/") that contains products.jsonl; "" if products.jsonl is at the top level."""
     names = archive.namelist()
     if "products.jsonl" in names:
         return ""
@@ -183,7 +183,7 @@ def _top_folder(archive: zipfile.ZipFile) -> str:
 
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
-    """InputError for an entry that leads outside, is a link, is encrypted, or unpacks to far more than it is."""
+    """Raises InputError for an entry with an unsafe name, a link, an encrypted entry, or a decompression bomb."""
     name = entry.filename.removesuffix("/") if entry.is_dir() else entry.filename
     where = f"{path}: entry {entry.orig_filename[:200]!r}"
     if reason := unsafe_name(name) or unsafe_name(entry.orig_filename.removesuffix("/")):

@@ -63,7 +63,7 @@ def find_words(texts: Sequence[TokenizedText], candidates: set[str]) -> set[str]
     """The candidates that are words, judged by their boundaries in distinct texts.
 
     Seeds are the candidates that start some texts and end others, and the halves of two-part texts (`_halves`). Each
-    round then uses the words of the last one as boundaries and keeps candidates that lie between two boundaries.
+    round then uses the words of the last one as boundaries and keeps candidates between two boundaries.
     """
     occurrences = [text.occurrences(candidates) for text in texts]
     total = Counter(term for terms in occurrences for term in {term for term, _ in terms})
@@ -96,7 +96,7 @@ def _refine(
     known: set[str],
     total: Counter[str],
 ) -> set[str]:
-    """The eligible terms that lie between two boundaries often enough, iterated from the words in `known`."""
+    """The eligible terms that occur between two boundaries often enough, iterated from the words in `known`."""
     occurrences = [[occurrence for occurrence in terms if occurrence[0] in eligible] for terms in occurrences]
     for _ in range(ROUNDS):
         single = {term for term in known if not is_compound(term, known)}

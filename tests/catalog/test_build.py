@@ -114,7 +114,7 @@ def test_a_stale_build_in_use_and_builds_of_other_catalogs_stay(tmp_path: Path, 
 def test_an_unreadable_picture_stops_the_build(tmp_path: Path, cache: Path) -> None:
     folder = write_catalog(tmp_path / "tiny")
     (folder / "images/p1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(InputError, match=r"product 'p1': image: images/p1.png: broken picture"):
+    with pytest.raises(InputError, match=r"product 'p1': image: images/p1.png: damaged image"):
         build(folder, str(cache))
     assert left(cache) == []
 

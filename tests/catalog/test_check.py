@@ -27,7 +27,7 @@ def test_check_reports_every_problem_with_file_and_line(tmp_path: Path, capsys: 
     write_lines(folder / "clicks.jsonl", clicks)
     assert main(["check", str(folder)]) == 2
     out = capsys.readouterr().out
-    assert "products.jsonl:2: image: images/p1.png: broken picture (" in out
+    assert "products.jsonl:2: image: images/p1.png: damaged image (" in out
     assert 'products.jsonl:10: image: "images/p9.png" is not in the catalog' in out
     assert all(f"clicks.jsonl:{number}: query: " in out for number in range(1, 31))  # no limit here
     assert "60 products (train 36, val 12, test 12)" in out and f"{folder}: 32 problems" in out
@@ -54,7 +54,7 @@ def test_describe_prints_counts_lengths_coverage_and_bad_images(
     assert "titles, characters 19" in text
     assert "colour 100.0% 2" in text
     assert "lang zh 2" in text
-    assert "missing or unreadable images: 2" in text and "products.jsonl:2: image: images/p1.png: broken" in text
+    assert "missing or unreadable images: 2" in text and "products.jsonl:2: image: images/p1.png: damaged" in text
     with Image.open(out) as sheet:
         assert sheet.format == "PNG"
 

@@ -58,13 +58,13 @@ def test_a_large_webp_is_refused() -> None:
 def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(noise(), "PNG")
     monkeypatch.setattr(images, "MAX_BYTES", len(data) - 1)
-    with pytest.raises(InputError, match="expected a picture of at most"):
+    with pytest.raises(InputError, match="expected an image of at most"):
         decode(data, "x")
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"<svg/>", encoded(noise(), "BMP"), encoded(noise(), "GIF"), b"RIFF"])
 def test_only_jpeg_png_and_webp_are_read(data: bytes) -> None:
-    with pytest.raises(InputError, match="images/a: not a JPEG, PNG or WebP picture"):
+    with pytest.raises(InputError, match="images/a: not a JPEG, PNG or WebP image"):
         decode(data, "images/a")
 
 
@@ -72,7 +72,7 @@ def test_only_jpeg_png_and_webp_are_read(data: bytes) -> None:
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 def test_a_truncated_picture_is_refused(kind: str, part: float) -> None:
     data = encoded(noise(200, 200), kind)
-    with pytest.raises(InputError, match=r"images/a: broken picture \(.+\)"):
+    with pytest.raises(InputError, match=r"images/a: damaged image \(.+\)"):
         decode(data[: int(part * len(data))], "images/a")
 
 

@@ -1,1 +1,1 @@
-"""Public benchmarks as catalogs: one file a benchmark, `work` and the readers of tables under them all."""
+"""Importers of public benchmarks: one file a benchmark, on top of tables.py (rows of files) and import_state.py."""

@@ -1,4 +1,4 @@
-"""`python -m make_jax.catalog import NAME --source PATH OUT`."""
+"""The command `python -m make_jax.catalog import NAME --source PATH OUT`."""
 
 import argparse
 import json
@@ -8,94 +8,106 @@ from pathlib import Path
 
 from make_jax import __version__
 from make_jax.catalog.importers import esci, fashion, marqo_eval, marqo_gs, muge, wands
-from make_jax.catalog.importers.import_state import FORMAT, About, Changed, Work, discard, finished, work_folder
+from make_jax.catalog.importers.import_state import (
+    FORMAT,
+    BenchmarkInfo,
+    ImportState,
+    SourceChanged,
+    discard,
+    state_folder,
+    was_completed,
+)
 from make_jax.errors import InputError
 
-READERS: dict[str, Callable[[Work, argparse.Namespace], About]] = {
-    "fashion": lambda work, asked: fashion.read(work, asked.source, asked.sparse, asked.clicks),
-    "marqo-gs": lambda work, asked: marqo_gs.read(work, asked.source, asked.images),
-    "google-shopping": lambda work, asked: marqo_eval.read(work, asked.source, asked.name, asked.ground_truth),
-    "amazon-products": lambda work, asked: marqo_eval.read(work, asked.source, asked.name, asked.ground_truth),
-    "esci": lambda work, asked: esci.read(work, asked.source, asked.locale, asked.version, asked.images),
-    "wands": lambda work, asked: wands.read(work, asked.source),
-    "muge": lambda work, asked: muge.read(work, asked.source),
+READERS: dict[str, Callable[[ImportState, argparse.Namespace], BenchmarkInfo]] = {
+    "fashion": lambda state, options: fashion.read(state, options.source, options.sparse, options.clicks),
+    "marqo-gs": lambda state, options: marqo_gs.read(state, options.source, options.images),
+    "google-shopping": lambda state, options: marqo_eval.read(
+        state, options.source, options.name, options.ground_truth
+    ),
+    "amazon-products": lambda state, options: marqo_eval.read(
+        state, options.source, options.name, options.ground_truth
+    ),
+    "esci": lambda state, options: esci.read(state, options.source, options.locale, options.version, options.images),
+    "wands": lambda state, options: wands.read(state, options.source),
+    "muge": lambda state, options: muge.read(state, options.source),
 }
 _PATHS = ("source", "out", "images", "ground_truth")
-_NOT_IMPORTED = (*_PATHS, "command", "bad_rows")  # options that are no part of what is imported; more may be bad
+_NOT_IN_KEY = (*_PATHS, "command", "run", "bad_rows")  # a resumed import may allow more bad rows
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the benchmarks, and the options of each."""
+    """Adds one subcommand for each benchmark, with its options."""
     names = parser.add_subparsers(dest="name", required=True)
     for name in READERS:
-        text = f"import {name}; docs/benchmarks.md says where its files come from"
+        text = f"import {name}; docs/benchmarks.md states where to get its files"
         command = names.add_parser(name, help=text, description=text)
-        command.add_argument("--source", type=Path, required=True, help="the folder with the files as published")
-        command.add_argument("out", type=Path, help="the folder of the catalog, which must not exist yet")
-        command.add_argument("--bad-rows", type=int, default=0, help="rows that may be wrong; they are left out (0)")
+        command.add_argument("--source", type=Path, required=True, help="folder with the published files")
+        command.add_argument("out", type=Path, help="folder of the new catalog; must not exist")
+        command.add_argument("--bad-rows", type=int, default=0, help="invalid rows that may be skipped (0)")
         if name == "fashion":
             command.add_argument("--sparse", action="store_true", help="drop words from titles, as sellers do")
-            command.add_argument("--clicks", action="store_true", help="make template clicks and judged queries")
+            command.add_argument("--clicks", action="store_true", help="generate template clicks and judged queries")
         if name == "marqo-gs":
-            command.add_argument("--images", type=Path, help="the folder of pictures, for the layout with .csv files")
+            command.add_argument("--images", type=Path, help="folder of images, for the layout with .csv files")
         if name in marqo_eval.TITLES:
-            command.add_argument("--ground-truth", type=Path, help="the published gt_results.json of title queries")
+            command.add_argument("--ground-truth", type=Path, help="published gt_results.json of title queries")
         if name == "esci":
             command.add_argument("--locale", choices=tuple(esci.LANGUAGES), default="us", help="(%(default)s)")
             command.add_argument("--version", choices=("small", "large"), default="small", help="(%(default)s)")
-            help_text = "an output folder of img2dataset for SQID's product_image_urls.csv; may be given more than once"
+            help_text = "output folder of img2dataset for SQID's product_image_urls.csv; may be repeated"
             command.add_argument("--images", type=Path, action="append", default=[], help=help_text)
 
 
-def run(asked: argparse.Namespace) -> str:
-    """Imports what was asked for, going on where an interrupted import stopped; one line on what is there now.
+def run(options: argparse.Namespace) -> str:
+    """Runs or resumes an import; returns one line with the numbers of products, queries and clicks.
 
-    Raises InputError for a file that is not as published, with its row, and for an `out` that exists already.
+    Raises InputError for a file that is not as published, with its row, and if `out` already exists.
     """
-    chosen = {key: value for key, value in sorted(vars(asked).items()) if key not in _NOT_IMPORTED}
-    given = [str(path.resolve()) for path in _paths(asked)]
-    key = json.dumps([FORMAT, __version__, chosen, given])
-    if finished(asked.out, key):
-        return f"{asked.out}: imported"
-    if asked.out.exists():
-        raise InputError(f"{asked.out}: exists already, expected a new folder; remove it or name another")
-    if not asked.source.is_dir():
-        raise InputError(f"{asked.source}: no folder, expected the files as published (option --source)")
+    chosen = {key: value for key, value in sorted(vars(options).items()) if key not in _NOT_IN_KEY}
+    paths = [str(path.resolve()) for path in _paths(options)]
+    key = json.dumps([FORMAT, __version__, chosen, paths])
+    if was_completed(options.out, key):
+        return f"{options.out}: imported"
+    if options.out.exists():
+        raise InputError(f"{options.out}: exists already, expected a new folder; remove it or name another")
+    if not options.source.is_dir():
+        raise InputError(f"{options.source}: no folder, expected the published files (option --source)")
     try:
         try:
-            return _imported(asked, key)
-        except Changed:
-            discard(asked.out)
-            return _imported(asked, key)
+            return _import(options, key)
+        except SourceChanged:
+            discard(options.out)
+            return _import(options, key)
     except sqlite3.DatabaseError as error:  # locked by another process, a full disk, or damaged
-        folder = work_folder(asked.out)
+        folder = state_folder(options.out)
         if not isinstance(error, sqlite3.OperationalError):
-            raise InputError(f"{folder}: its database is damaged ({error}); delete the folder to begin anew") from None
+            raise InputError(f"{folder}: its database is damaged ({error}); delete the folder to start over") from None
         text = f"{folder}: cannot write the import's database ({error})"
-        raise InputError(f"{text}; end the other import or free some space, then run this again to go on") from None
+        raise InputError(f"{text}; end the other import or free some space, then run this again to resume") from None
 
 
-def _imported(asked: argparse.Namespace, key: str) -> str:
-    work = Work(asked.out, asked.source, key, asked.bad_rows)
+def _import(options: argparse.Namespace, key: str) -> str:
+    state = ImportState(options.out, options.source, key, options.bad_rows)
     try:
-        about = READERS[asked.name](work, asked)
-        counts = work.finish(about, _command(asked))
+        info = READERS[options.name](state, options)
+        counts = state.finish(info, _command(options))
     finally:
-        work.close()
-    return f"{asked.out}: {counts}"
+        state.close()
+    return f"{options.out}: {counts}"
 
 
-def _paths(asked: argparse.Namespace) -> list[Path]:
-    found = [getattr(asked, key, None) for key in _PATHS]
-    return [path for value in found for path in (value if isinstance(value, list) else [value]) if path]
+def _paths(options: argparse.Namespace) -> list[Path]:
+    values = [getattr(options, key, None) for key in _PATHS]
+    return [path for value in values for path in (value if isinstance(value, list) else [value]) if path]
 
 
-def _command(asked: argparse.Namespace) -> str:
-    """The command as PROVENANCE.md states it: without paths, which say nothing elsewhere."""
-    words = ["python -m make_jax.catalog import", asked.name]
+def _command(options: argparse.Namespace) -> str:
+    """The command line for PROVENANCE.md, without the paths of this machine."""
+    words = ["python -m make_jax.catalog import", options.name]
     for key in ("sparse", "clicks", "locale", "version", "bad_rows", "ground_truth", "images"):
-        value = getattr(asked, key, None)
+        value = getattr(options, key, None)
         if value:
-            plain = isinstance(value, str | int) and not isinstance(value, bool)
-            words.append(f"--{key.replace('_', '-')}" + (f" {value}" if plain else ""))
+            with_value = isinstance(value, str | int) and not isinstance(value, bool)
+            words.append(f"--{key.replace('_', '-')}" + (f" {value}" if with_value else ""))
     return " ".join(words)

@@ -1,7 +1,7 @@
-"""Shopping Queries (ESCI): Amazon's products with judged queries of people; pictures come from SQID.
+"""Shopping Queries (ESCI): Amazon products with human queries and judgments; images come from SQID.
 
-Layout read in README.md of github.com/amazon-science/esci-data (shopping_queries_dataset_examples.parquet,
-..._products.parquet) and, for the gains, in ranking/prepare_trec_eval_files.py there: E 1, S 0.1, C 0.01, I 0. SQID's
+The layout is taken from README.md of github.com/amazon-science/esci-data (shopping_queries_dataset_examples.parquet,
+..._products.parquet) and, for the gains, from ranking/prepare_trec_eval_files.py: E 1, S 0.1, C 0.01, I 0. SQID's
 product_image_urls.csv (product_id, image_url): README.md of github.com/Crossing-Minds/shopping-queries-image-dataset.
 """
 
@@ -10,30 +10,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from make_jax.catalog.importers import img2dataset
-from make_jax.catalog.importers.chance import share
-from make_jax.catalog.importers.import_state import About, Work
-from make_jax.catalog.importers.rows import Row
+from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
+from make_jax.catalog.importers.rows import Row, hash_fraction
 from make_jax.catalog.importers.tables import Parquet
 from make_jax.catalog.schema import Split
 
 GRADES = {"E": 3, "S": 2, "C": 1, "I": 0}
 LANGUAGES = {"us": "en", "es": "es", "jp": "ja"}
-VALIDATION = 0.05  # share of the training queries that validate
+VALIDATION = 0.05  # share of the training queries used for validation
 EXAMPLES = ("query", "query_id", "product_id", "product_locale", "esci_label", "split")
 
-ABOUT = About(
+INFO = BenchmarkInfo(
     name="esci",
     title="Shopping Queries (ESCI)",
     licence="Apache-2.0, as the repository states; SQID: MIT",
     provenance=(
-        "Products of Amazon with queries and judgements of people, from github.com/amazon-science/esci-data. Grades: "
-        "Exact 3, Substitute 2, Complement 1, Irrelevant 0, with the gains 100, 10, 1, 0; Exact alone counts as "
-        "relevant. Products that no judgement of the chosen language and version names are left out. A product that a "
-        "test query judges is in the split `test`; of the others those that a validation query judges are in `val`, "
-        "the rest is `train`: no test product is trained on, which is stricter than the benchmark. Validation queries "
-        "are 5 % of the published training queries, chosen by a hash of the id; a judgement of theirs that names a "
-        "test product stays but is outside the split. Clicks are the Exact judgements between training queries and "
-        "training products. Descriptions and bullet points are left out. Pictures, if any, are those of SQID."
+        "Amazon products with human queries and judgments, from github.com/amazon-science/esci-data. Grades: Exact 3, "
+        "Substitute 2, Complement 1, Irrelevant 0, with the gains 100, 10, 1, 0; only Exact counts as relevant. "
+        "Products without a judgment of the chosen language and version are omitted. A product judged by a test query "
+        "is in the split `test`, otherwise one judged by a validation query in `val`, the rest in `train`: no test "
+        "product is used for training, which is stricter than the benchmark. Validation queries are 5 % of the "
+        "published training queries, chosen by a hash of the id; their judgments of test products are kept but are "
+        "outside the split. Clicks are the Exact judgments between training queries and training products. "
+        "Descriptions and bullet points are omitted. Images, if any, are those of SQID."
     ),
     citation=(
         "Reddy et al.: Shopping Queries Dataset: A Large-Scale ESCI Benchmark for Improving Product Search, arXiv "
@@ -46,46 +45,48 @@ ABOUT = About(
 )
 
 
-def read(work: Work, source: Path, locale: str, version: str, images: Sequence[Path]) -> About:
-    """Reads the repository, or its folder shopping_queries_dataset, then pictures that img2dataset fetched."""
+def read(state: ImportState, source: Path, locale: str, version: str, images: Sequence[Path]) -> BenchmarkInfo:
+    """Reads the repository or its folder shopping_queries_dataset, then images downloaded by img2dataset."""
     folder = source / "shopping_queries_dataset" if (source / "shopping_queries_dataset").is_dir() else source
     flag = f"{version}_version"
-    work.each(
+    state.read_table(
         Parquet([folder / "shopping_queries_dataset_examples.parquet"], (*EXAMPLES, flag)),
-        lambda row: _judgement(work, row, locale, flag),
+        lambda row: _judgment(state, row, locale, flag),
     )
-    work.each(
+    state.read_table(
         Parquet(
             [folder / "shopping_queries_dataset_products.parquet"],
             ("product_id", "product_title", "product_brand", "product_color", "product_locale"),
         ),
-        lambda row: _product(work, row, locale),
+        lambda row: _product(state, row, locale),
     )
-    for fetched in images:
-        for shard in img2dataset.shards(fetched, "product_id"):
-            work.each(shard, lambda row: img2dataset.add_picture(work, row, "product_id"))
-    work.once("clicks", lambda: work.click_judged(3, LANGUAGES[locale]))
-    return dataclasses.replace(ABOUT, name=f"esci-{locale}-{version}")
+    for folder in images:
+        for shard in img2dataset.shards(folder, "product_id"):
+            state.read_table(shard, lambda row: img2dataset.add_image(state, row, "product_id"))
+    state.run_once("clicks", lambda: state.add_clicks_from_judgments(3, LANGUAGES[locale]))
+    return dataclasses.replace(INFO, name=f"esci-{locale}-{version}")
 
 
-def _judgement(work: Work, row: Row, locale: str, flag: str) -> None:
-    if row.one_of("product_locale", tuple(LANGUAGES)) != locale or not row.integer(flag):
+def _judgment(state: ImportState, row: Row, locale: str, flag: str) -> None:
+    if row.choice("product_locale", tuple(LANGUAGES)) != locale or not row.non_negative_int(flag):
         return
-    query, grade = row.name("query_id"), GRADES[row.one_of("esci_label", tuple(GRADES))]
-    published = row.one_of("split", ("train", "test"))
-    split: Split = "test" if published == "test" else "val" if share("esci val", query) < VALIDATION else "train"
-    if not work.has_query(query):
-        work.query(row, query, split, row.text("query"), kind="people", lang=LANGUAGES[locale])
-    work.judge(row, query, row.name("product_id"), grade)
+    query, grade = row.id("query_id"), GRADES[row.choice("esci_label", tuple(GRADES))]
+    published = row.choice("split", ("train", "test"))
+    split: Split = (
+        "test" if published == "test" else "val" if hash_fraction("esci val", query) < VALIDATION else "train"
+    )
+    if not state.has_query(query):
+        state.add_query(row, query, split, row.text("query"), kind="people", lang=LANGUAGES[locale])
+    state.add_judgment(row, query, row.id("product_id"), grade)
 
 
-def _product(work: Work, row: Row, locale: str) -> None:
+def _product(state: ImportState, row: Row, locale: str) -> None:
     if row.text("product_locale") != locale:
         return
-    identity = row.name("product_id")
-    splits = work.judging_splits(identity)
+    identity = row.id("product_id")
+    splits = state.splits_judging(identity)
     if not splits:
         return
     split: Split = "test" if "test" in splits else "val" if "val" in splits else "train"
     brand, colour = row.text("product_brand"), row.text("product_color")
-    work.product(row, identity, split, row.needed("product_title"), None, brand=brand, colour=colour)
+    state.add_product(row, identity, split, row.required_text("product_title"), None, brand=brand, colour=colour)

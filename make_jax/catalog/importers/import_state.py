@@ -1,11 +1,11 @@
-"""An import in progress: what is read already, in a database beside the target, so that any interruption can go on.
+"""Resumable state of an import: a SQLite database next to the target folder.
 
-    .importing-<OUT>/work.db     beside OUT: rows as they were read, and how many of each file were
-                     catalog/    the pictures; when all is read, the rest of the catalog; then it is renamed to OUT
+    .importing-<OUT>/work.db     imported rows, and the number of rows read from each file
+                     catalog/    images; at the end the JSON files too; then renamed to OUT
 
-Rows and the count of rows read are committed together, pictures are on disk before that. What comes out depends on
-the source and the options alone, so a run that was interrupted any number of times gives the bytes of one that was not.
-Memory holds one row group of the source; a catalog of ten million products is written from the database [ours].
+Rows and row counts are committed in one transaction, after their images are on disk. The result depends on the source
+and the options only: an interrupted and resumed import writes the same bytes as an uninterrupted one. Memory holds one
+row group of the source; the catalog is written from the database [ours].
 """
 
 import contextlib
@@ -30,9 +30,9 @@ from make_jax.catalog.schema import Pool, Split
 from make_jax.errors import InputError
 from make_jax.files import sync_folder, write_durably
 
-FORMAT = 1  # of the database; a work folder with another one is begun anew
-BATCH = 500  # rows that are committed together
-LISTED = 20  # rows left out that PROVENANCE.md names
+FORMAT = 1  # of the database; a state folder of another format is discarded
+BATCH = 500  # rows per transaction
+MAX_LISTED = 20  # skipped rows that PROVENANCE.md lists
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS step(name TEXT PRIMARY KEY, files TEXT, rows INTEGER, done INTEGER);
@@ -46,13 +46,13 @@ CREATE TABLE IF NOT EXISTS click(query TEXT, product TEXT, lang TEXT, place TEXT
 
 
 @dataclass(frozen=True)
-class About:
-    """What catalog.json and PROVENANCE.md say of a benchmark."""
+class BenchmarkInfo:
+    """Metadata of a benchmark, for catalog.json and PROVENANCE.md."""
 
     name: str
     title: str
     licence: str
-    provenance: str  # paragraphs: where it comes from, what the queries are, what was left out
+    provenance: str  # paragraphs: source, kind of queries, what was omitted
     citation: str = ""
     attributes: tuple[str, ...] = ()
     gains: dict[int, float] = field(default_factory=dict)
@@ -61,46 +61,46 @@ class About:
     pool: Pool = "split"
 
 
-class Changed(Exception):  # noqa: N818  # no error: the import begins anew
-    """The source is not what an interrupted import began with."""
+class SourceChanged(Exception):  # noqa: N818  # not an error: the import starts over
+    """The source files changed since an interrupted import started."""
 
 
-class Work:
-    """The unfinished catalog. `key` says what is imported and how; a work folder of another key is begun anew.
+class ImportState:
+    """The unfinished catalog of one import. `key` identifies source and options; state of another key is discarded.
 
-    Up to `allowed` rows that are wrong are left out and listed in PROVENANCE.md; the next one is an InputError.
+    Up to `max_bad_rows` invalid rows are skipped and listed in PROVENANCE.md; one more raises InputError.
     """
 
-    def __init__(self, out: Path, source: Path, key: str, allowed: int = 0) -> None:
-        self.out, self.source, self.allowed = out, source, allowed
-        self.folder = work_folder(out)
+    def __init__(self, out: Path, source: Path, key: str, max_bad_rows: int = 0) -> None:
+        self.out, self.source, self.max_bad_rows = out, source, max_bad_rows
+        self.folder = state_folder(out)
         self._catalog = self.folder / "catalog"
-        self._files: list[tuple[str, int]] = []  # name and size of what was read
-        self._catalog.mkdir(parents=True, exist_ok=True)  # before the database: see `finished`
-        self._db = _opened(self.folder)
+        self._files: list[tuple[str, int]] = []  # names and sizes of the source files
+        self._catalog.mkdir(parents=True, exist_ok=True)  # before the database: see `was_completed`
+        self._db = _open_database(self.folder)
         if _key(self._db) not in (None, key):
             self._db.close()
             shutil.rmtree(self.folder)
             self._catalog.mkdir(parents=True)
-            self._db = _opened(self.folder)
+            self._db = _open_database(self.folder)
         with self._transaction():
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
             self._db.execute("INSERT OR IGNORE INTO step VALUES('', ?, 0, 0)", (key,))
 
     def close(self) -> None:
-        """Ends the use of the folder; what is committed stays."""
+        """Closes the database; committed rows are kept."""
         self._db.close()
 
-    def each(self, table: Table, handle: Callable[[Row], None]) -> None:
-        """Calls `handle` with every row of a table that has not been handled yet. InputError for a bad row too many."""
-        # Loose pictures that rows name are left out of the stamp: whoever mends one goes on from there.
+    def read_table(self, table: Table, handle: Callable[[Row], None]) -> None:
+        """Calls `handle` with every row of a table that was not handled before. InputError for too many bad rows."""
+        # Image files that rows name are not part of the stamp, so an import can resume after one was repaired.
         stamp = json.dumps([[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in table.files])
         self._files += [(file.name, file.stat().st_size) for file in table.files]
-        begun = self._db.execute("SELECT files, rows, done FROM step WHERE name = ?", (table.name,)).fetchone()
-        files, count, done = begun or (stamp, 0, 0)
+        step = self._db.execute("SELECT files, rows, done FROM step WHERE name = ?", (table.name,)).fetchone()
+        files, count, done = step or (stamp, 0, 0)
         if files != stamp:
-            raise Changed
+            raise SourceChanged
         if done:
             return
         with contextlib.closing(track(table.rows(count), None, table.name)) as rows:
@@ -109,101 +109,102 @@ class Work:
                 with self._transaction():
                     handled = 0
                     for row in itertools.islice(rows, BATCH):
-                        self._one(row, handle)
+                        self._handle(row, handle)
                         handled += 1
                     count += handled
-                    step = (table.name, stamp, count, handled < BATCH)
-                    self._db.execute("INSERT OR REPLACE INTO step VALUES(?, ?, ?, ?)", step)
+                    progress = (table.name, stamp, count, handled < BATCH)
+                    self._db.execute("INSERT OR REPLACE INTO step VALUES(?, ?, ?, ?)", progress)
 
-    def once(self, name: str, do: Callable[[], None]) -> None:
-        """Calls `do` if no run has before; all that it adds is committed together."""
+    def run_once(self, name: str, action: Callable[[], None]) -> None:
+        """Calls `action` unless an earlier run did; everything it adds is committed in one transaction."""
         if not self._db.execute("SELECT 1 FROM step WHERE name = ?", (name,)).fetchone():
             with self._transaction():
-                do()
+                action()
                 self._db.execute("INSERT INTO step VALUES(?, '', 0, 1)", (name,))
 
-    def product(self, row: Row, identity: str, split: Split, title: str, image: bytes | None, **values: Any) -> None:
-        """Adds a product. BadRow for an id that was there before, a broken picture, and neither title nor picture."""
+    def add_product(
+        self, row: Row, identity: str, split: Split, title: str, image: bytes | None, **values: Any
+    ) -> None:
+        """Adds a product. Raises BadRow for a duplicate id, a damaged image, or neither title nor image."""
         if not title and not image:
-            raise row.bad(f"product {identity}: neither title nor picture, expected at least one of them")
+            raise row.error(f"product {identity}: neither title nor image, expected at least one of them")
         self._add("product", row, identity, split, {"title": title}, {"split": split, **values})
         if image:
-            self.picture(row, identity, image)
+            self.add_image(row, identity, image)
 
-    def picture(self, row: Row, identity: str, data: bytes) -> None:
-        """Gives a product its picture; one that is unknown is passed over. BadRow for a broken or second picture."""
+    def add_image(self, row: Row, identity: str, data: bytes) -> None:
+        """Adds the image of a product; ignores unknown products. Raises BadRow for a damaged or second image."""
         place = f"{row.place}: product {identity}"
         try:
             images.decode(data, place)
         except InputError as error:
             raise BadRow(str(error)) from None
-        found = self._db.execute("SELECT image FROM product WHERE id = ?", (identity,)).fetchone()
-        if found is None:
+        product = self._db.execute("SELECT image FROM product WHERE id = ?", (identity,)).fetchone()
+        if product is None:
             return
-        if found[0]:
-            raise BadRow(f"{place}: a second picture, expected one")
-        name = self._picture_name(identity) + images.extension(data)
+        if product[0]:
+            raise BadRow(f"{place}: a second image, expected one")
+        name = self._image_name(identity) + images.extension(data)
         write_durably(self._catalog / name, data)
         self._db.execute("UPDATE product SET image = ? WHERE id = ?", (name, identity))
 
-    def query(self, row: Row, identity: str, split: Split, text: str, **values: Any) -> None:
-        """Adds a judged query. BadRow for an id that was there before, or without text."""
+    def add_query(self, row: Row, identity: str, split: Split, text: str, **values: Any) -> None:
+        """Adds a judged query. Raises BadRow for a duplicate id or an empty text."""
         if not text:
-            raise row.bad(f"query {identity}: no text, expected what was asked")
+            raise row.error(f"query {identity}: no text, expected the text of a query")
         self._add("query", row, identity, split, {"text": text}, {"split": split, **values})
 
-    def split_of(self, identity: str) -> str | None:
-        """The split of a product that was added; None when none was."""
-        found = self._db.execute("SELECT split FROM product WHERE id = ?", (identity,)).fetchone()
-        return found[0] if found else None
+    def product_split(self, identity: str) -> str | None:
+        """The split of an added product, None if it was not added."""
+        product = self._db.execute("SELECT split FROM product WHERE id = ?", (identity,)).fetchone()
+        return product[0] if product else None
 
     def has_query(self, identity: str) -> bool:
-        """Whether a query was added."""
+        """Whether the query was added."""
         return bool(self._db.execute("SELECT 1 FROM query WHERE id = ?", (identity,)).fetchone())
 
-    def judge(self, row: Row, query: str, product: str, grade: int) -> None:
-        """Adds a judgement. One that was there before with the same grade is passed over, with another it is BadRow."""
+    def add_judgment(self, row: Row, query: str, product: str, grade: int) -> None:
+        """Adds a judgment; ignores a repeated one. Raises BadRow if an earlier one has another grade."""
         values = (query, product, grade, row.place)
         if not self._db.execute("INSERT OR IGNORE INTO judgement VALUES(?, ?, ?, ?)", values).rowcount:
-            asked = "SELECT grade, place FROM judgement WHERE query = ? AND product = ?"
-            before, place = self._db.execute(asked, (query, product)).fetchone()
-            if before != grade:
-                text = f"query {query} judges product {product} {grade}, expected {before} as at {place}"
-                raise row.bad(text)
+            sql = "SELECT grade, place FROM judgement WHERE query = ? AND product = ?"
+            first, place = self._db.execute(sql, (query, product)).fetchone()
+            if first != grade:
+                raise row.error(f"query {query} judges product {product} {grade}, expected {first} as at {place}")
 
-    def click(self, row: Row, query: str, product: str, lang: str = "") -> None:
+    def add_click(self, row: Row, query: str, product: str, lang: str = "") -> None:
         """Adds a training pair."""
         self._db.execute("INSERT INTO click VALUES(?, ?, ?, ?)", (query, product, lang, row.place))
 
-    def judging_splits(self, product: str) -> set[str]:
+    def splits_judging(self, product: str) -> set[str]:
         """The splits of the queries that judge a product."""
-        asked = "SELECT DISTINCT q.split FROM judgement j JOIN query q ON q.id = j.query WHERE j.product = ?"
-        return {split for (split,) in self._db.execute(asked, (product,))}
+        sql = "SELECT DISTINCT q.split FROM judgement j JOIN query q ON q.id = j.query WHERE j.product = ?"
+        return {split for (split,) in self._db.execute(sql, (product,))}
 
-    def click_judged(self, least: int, lang: str) -> None:
-        """Makes a training pair of each judgement of `least` or more between training queries and products."""
+    def add_clicks_from_judgments(self, min_grade: int, lang: str) -> None:
+        """Adds a training pair for each judgment >= `min_grade` between a training query and a training product."""
         self._db.execute(
             "INSERT INTO click SELECT json_extract(q.line, '$.text'), j.product, ?, j.place FROM judgement j "
             "JOIN query q ON q.id = j.query JOIN product p ON p.id = j.product "
             "WHERE q.split = 'train' AND p.split = 'train' AND j.grade >= ? ORDER BY j.rowid",
-            (lang, least),
+            (lang, min_grade),
         )
 
     def products(self) -> Iterator[dict[str, Any]]:
-        """The products so far, in their order."""
+        """The added products, in the order of addition."""
         for identity, image, line in self._db.execute("SELECT id, image, line FROM product ORDER BY rowid"):
             values = json.loads(line)
             yield {"id": identity, "title": values.pop("title"), "image": image, **values}
 
-    def finish(self, about: About, command: str) -> str:
-        """Writes the catalog to its place and removes the work folder; one line on how much there is."""
-        self.once("references", self._check_references)
+    def finish(self, info: BenchmarkInfo, command: str) -> str:
+        """Writes the catalog to its folder and removes the state folder; returns one line of counts."""
+        self.run_once("references", self._check_references)
         counts = self._counts()
         _write_lines(self._catalog / jsonl.PRODUCTS, self.products())
         _write_lines(self._catalog / jsonl.QUERIES, self._queries())
         _write_lines(self._catalog / jsonl.CLICKS, self._clicks())
-        write_durably(self._catalog / jsonl.INFO, _info(about))
-        write_durably(self._catalog / "PROVENANCE.md", self._provenance(about, command))
+        write_durably(self._catalog / jsonl.INFO, _info_json(info))
+        write_durably(self._catalog / "PROVENANCE.md", self._provenance(info, command))
         for folder in (*(self._catalog / "images").glob("*/"), self._catalog / "images", self._catalog):
             if folder.exists():
                 sync_folder(folder)
@@ -214,25 +215,25 @@ class Work:
         return counts
 
     def _counts(self) -> str:
-        """One line: how much was read, and how many rows were left out."""
+        """One line with the numbers of records and of skipped rows."""
         named = (("product", "products"), ("query", "judged queries"), ("judgement", "judgements"), ("click", "clicks"))
-        found = [(self._db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0], name) for table, name in named]
+        counts = [(self._db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0], name) for table, name in named]
         bad = self._db.execute("SELECT COUNT(*) FROM bad").fetchone()[0]
-        return ", ".join(f"{count:,} {name}" for count, name in found) + (f"; {bad:,} rows left out" if bad else "")
+        return ", ".join(f"{count:,} {name}" for count, name in counts) + (f"; {bad:,} rows skipped" if bad else "")
 
-    def _one(self, row: Row, handle: Callable[[Row], None]) -> None:
+    def _handle(self, row: Row, handle: Callable[[Row], None]) -> None:
         self._db.execute("SAVEPOINT one")
         try:
             if row.fault:
-                raise row.bad(row.fault)
+                raise row.error(row.fault)
             handle(row)
         except BadRow as error:
             self._db.execute("ROLLBACK TO one")
-            self._leave_out(str(error))
+            self._skip(str(error))
         self._db.execute("RELEASE one")
 
-    def _leave_out(self, text: str) -> None:
-        if self._db.execute("SELECT COUNT(*) FROM bad").fetchone()[0] >= self.allowed:
+    def _skip(self, text: str) -> None:
+        if self._db.execute("SELECT COUNT(*) FROM bad").fetchone()[0] >= self.max_bad_rows:
             raise InputError(f"{self.source}: {text}")
         self._db.execute("INSERT INTO bad VALUES(?)", (text,))
 
@@ -245,9 +246,9 @@ class Work:
         added = self._db.execute(f"INSERT OR IGNORE INTO {table}({columns}) VALUES(?, ?, ?, ?)", values).rowcount
         if not added:
             place = self._db.execute(f"SELECT place FROM {table} WHERE id = ?", (identity,)).fetchone()[0]
-            raise row.bad(f"{table} {identity} stands at {place} too, expected each id once")
+            raise row.error(f"{table} {identity} occurs at {place} too, expected unique ids")
 
-    def _picture_name(self, identity: str) -> str:
+    def _image_name(self, identity: str) -> str:
         digest = hashlib.sha256(identity.encode()).hexdigest()
         return f"images/{digest[:2]}/{identity if _FILE_NAME.fullmatch(identity) else digest[:32]}"
 
@@ -255,35 +256,41 @@ class Work:
         for table, column, other, where, text in (
             ("judgement", "product", "product", "", "judges the unknown product"),
             ("judgement", "query", "query", "", "judges for the unknown query"),
-            ("click", "product", "product", " AND o.split = 'train'", "a click on what is no training product:"),
+            (
+                "click",
+                "product",
+                "product",
+                " AND o.split = 'train'",
+                "clicks a product outside the training split:",
+            ),
         ):
-            asked = f"FROM {table} t LEFT JOIN {other} o ON o.id = t.{column}{where} WHERE o.id IS NULL"
-            for place, name in self._db.execute(f"SELECT t.place, t.{column} {asked} ORDER BY t.rowid"):
-                self._leave_out(f"{place}: {text} {name}")
-            self._db.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid {asked})")
+            dangling = f"FROM {table} t LEFT JOIN {other} o ON o.id = t.{column}{where} WHERE o.id IS NULL"
+            for place, name in self._db.execute(f"SELECT t.place, t.{column} {dangling} ORDER BY t.rowid"):
+                self._skip(f"{place}: {text} {name}")
+            self._db.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid {dangling})")
 
     def _queries(self) -> Iterator[dict[str, Any]]:
-        asked = (
+        sql = (
             "SELECT q.id, q.line, j.product, j.grade FROM query q LEFT JOIN judgement j ON j.query = q.id "
             "ORDER BY q.rowid, j.rowid"
         )
-        for (identity, line), judged in itertools.groupby(self._db.execute(asked), key=lambda found: found[:2]):
-            rel = {product: grade for _, _, product, grade in judged if product is not None}
+        for (identity, line), judgments in itertools.groupby(self._db.execute(sql), key=lambda record: record[:2]):
+            rel = {product: grade for _, _, product, grade in judgments if product is not None}
             yield {"qid": identity, **json.loads(line), "rel": rel}
 
     def _clicks(self) -> Iterator[dict[str, Any]]:
         for query, product, lang in self._db.execute("SELECT query, product, lang FROM click ORDER BY rowid"):
             yield {"query": query, "product": product, **({"lang": lang} if lang else {})}
 
-    def _provenance(self, about: About, command: str) -> str:
+    def _provenance(self, info: BenchmarkInfo, command: str) -> str:
         bad = [text for (text,) in self._db.execute("SELECT text FROM bad ORDER BY rowid")]
         files = "".join(f"- {name}, {size:,} bytes\n" for name, size in sorted(self._files))
-        parts = [f"# {about.title}", about.provenance, f"Licence: {about.licence}."]
-        parts += [f"Cite: {about.citation}"] if about.citation else []
+        parts = [f"# {info.title}", info.provenance, f"Licence: {info.licence}."]
+        parts += [f"Cite: {info.citation}"] if info.citation else []
         parts.append(f"Imported with `{command}` of make_jax {__version__} from\n\n{files.rstrip()}")
         if bad:
-            listed = "\n".join(f"- {text}" for text in bad[:LISTED])
-            parts.append(f"{len(bad):,} rows were wrong and are left out; the first of them:\n\n{listed}")
+            listed = "\n".join(f"- {text}" for text in bad[:MAX_LISTED])
+            parts.append(f"{len(bad):,} rows were invalid and are skipped; the first of them:\n\n{listed}")
         return "\n\n".join(parts) + "\n"
 
     @contextlib.contextmanager
@@ -298,32 +305,32 @@ class Work:
         self._db.execute("COMMIT")
 
 
-def finished(out: Path, key: str) -> bool:
-    """Whether an import of this key was killed after its catalog was in place; removes what it left beside it."""
-    folder = work_folder(out)
+def was_completed(out: Path, key: str) -> bool:
+    """Whether an import of this key was killed after its catalog was renamed to `out`; removes its state folder."""
+    folder = state_folder(out)
     if not (out.exists() and folder.exists()) or (folder / "catalog").exists():
         return False
-    same = False
+    completed = False
     if (folder / "work.db").exists():
-        database = _opened(folder)
-        same = _key(database) == key
+        database = _open_database(folder)
+        completed = _key(database) == key
         database.close()
     shutil.rmtree(folder)
-    return same
+    return completed
 
 
 def discard(out: Path) -> None:
-    """Removes the work folder of an unfinished import."""
-    print(f"{out}: the source changed since the import was interrupted; it begins anew", file=sys.stderr)
-    shutil.rmtree(work_folder(out))
+    """Removes the state folder of an unfinished import."""
+    print(f"{out}: the source changed since the import was interrupted; starting over", file=sys.stderr)
+    shutil.rmtree(state_folder(out))
 
 
-def work_folder(out: Path) -> Path:
-    """Where an import that is not finished lies."""
+def state_folder(out: Path) -> Path:
+    """The folder of an unfinished import."""
     return out.parent / f".importing-{out.name}"
 
 
-def _opened(folder: Path) -> sqlite3.Connection:
+def _open_database(folder: Path) -> sqlite3.Connection:
     database = sqlite3.connect(folder / "work.db", timeout=0, isolation_level=None)
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
     database.execute("PRAGMA journal_mode = WAL")
@@ -332,23 +339,23 @@ def _opened(folder: Path) -> sqlite3.Connection:
 
 
 def _key(database: sqlite3.Connection) -> str | None:
-    """The key that a database was made with; None when it is new."""
+    """The key of the import that created a database; None for a new one."""
     if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'step'").fetchone():
         return None
-    found = database.execute("SELECT files FROM step WHERE name = ''").fetchone()
-    return found[0] if found else None
+    row = database.execute("SELECT files FROM step WHERE name = ''").fetchone()
+    return row[0] if row else None
 
 
-def _info(about: About) -> str:
+def _info_json(info: BenchmarkInfo) -> str:
     values = {
-        "name": about.name,
-        "title": about.title,
-        "licence": about.licence,
-        "attributes": list(about.attributes),
-        "gains": {str(grade): gain for grade, gain in about.gains.items()},
-        "relevant": about.relevant,
-        "hide_title": about.hide_title,
-        "pool": about.pool,
+        "name": info.name,
+        "title": info.title,
+        "licence": info.licence,
+        "attributes": list(info.attributes),
+        "gains": {str(grade): gain for grade, gain in info.gains.items()},
+        "relevant": info.relevant,
+        "hide_title": info.hide_title,
+        "pool": info.pool,
     }
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 

@@ -1,32 +1,31 @@
-"""Marqo's evaluation sets of Google Shopping and Amazon: pictures found by title, and by category.
+"""Marqo's evaluation sets of Google Shopping and Amazon: image retrieval by title and by category.
 
-Layout read on the card of huggingface.co/datasets/Marqo/google-shopping-general-eval (image, item_ID, query, title,
-position; split `data`, files data/data-*), and, for Amazon too, in README.md of
-github.com/marqo-ai/marqo-ecommerce-embeddings (which columns are asked with) and evals/eval_hf_datasets_v1.py of
-github.com/marqo-ai/GCL (item_ID is unique). Ground truth: gt_results/gs-title2image/gt_results.json there,
+The layout is taken from the card of huggingface.co/datasets/Marqo/google-shopping-general-eval (image, item_ID, query,
+title, position; split `data`, files data/data-*), and, also for Amazon, from README.md of
+github.com/marqo-ai/marqo-ecommerce-embeddings (which columns are queries) and evals/eval_hf_datasets_v1.py of
+github.com/marqo-ai/GCL (item_ID is unique). Ground truth: its gt_results/gs-title2image/gt_results.json,
 {title + "_{!@#~}_": {item_ID: 1}}.
 """
 
 import dataclasses
 from pathlib import Path
 
-from make_jax.catalog.importers.chance import digest
-from make_jax.catalog.importers.import_state import About, Work
-from make_jax.catalog.importers.rows import Row
+from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
+from make_jax.catalog.importers.rows import Row, short_digest
 from make_jax.catalog.importers.tables import JsonMembers, Parquet, shards
 
-END = "_{!@#~}_"  # what the published evaluation puts behind each title
+TITLE_SUFFIX = "_{!@#~}_"  # appended to each title by the published evaluation
 
-ABOUT = About(
+INFO = BenchmarkInfo(
     name="marqo",
     title="",
     licence="not stated on the cards",
     provenance=(
-        "Products with a title and a picture. Titles are hidden: the published evaluation finds pictures alone. "
-        "Queries of kind `title` are products' own titles, whose answers are all products of that title; queries of "
-        "kind `category` (Google Shopping only) are the column `query`, whose answers are all products of that value. "
-        "The published evaluation asks 4,000 of each that it draws at random; with `--ground-truth` the title queries "
-        "are those of its published file, else every one is asked. Grade 1 is the only one. All is test."
+        "Products with a title and an image. Titles are hidden: the published evaluation retrieves images only. "
+        "Queries of kind `title` are product titles; all products with that title are relevant. Queries of kind "
+        "`category` (Google Shopping only) are the column `query`; all products with that value are relevant. The "
+        "published evaluation draws 4,000 of each at random; with `--ground-truth` the title queries are those of its "
+        "published file, otherwise every title is a query. The only grade is 1. Everything is in the split `test`."
     ),
     citation=("Zhu, Clark: Marqo Ecommerce Embeddings, 2024, https://github.com/marqo-ai/marqo-ecommerce-embeddings"),
     hide_title=True,
@@ -38,35 +37,35 @@ TITLES = {
 }
 
 
-def read(work: Work, source: Path, name: str, ground_truth: Path | None) -> About:
-    """Reads the Parquet files of one of the two, and the ground truth of titles if given."""
+def read(state: ImportState, source: Path, name: str, ground_truth: Path | None) -> BenchmarkInfo:
+    """Reads the Parquet files of one of the two sets, and the ground truth of title queries if given."""
     categories = ("query",) if name == "google-shopping" else ()
     table = Parquet(shards(source, "data"), ("item_ID", "title", "image", *categories))
-    work.each(table, lambda row: _product(work, row, ground_truth is None))
+    state.read_table(table, lambda row: _product(state, row, ground_truth is None))
     if ground_truth is not None:
-        work.each(JsonMembers(ground_truth), lambda row: _truth(work, row))
-    return dataclasses.replace(ABOUT, name=name, title=TITLES[name])
+        state.read_table(JsonMembers(ground_truth), lambda row: _truth(state, row))
+    return dataclasses.replace(INFO, name=name, title=TITLES[name])
 
 
-def _product(work: Work, row: Row, ask_titles: bool) -> None:
-    identity, title, image = row.name("item_ID"), row.needed("title"), row.picture("image")
+def _product(state: ImportState, row: Row, title_queries: bool) -> None:
+    identity, title, image = row.id("item_ID"), row.required_text("title"), row.image_bytes("image")
     if image is None:
-        raise row.wrong("image", "a picture")
-    work.product(row, identity, "test", title, image)
-    for kind, text in (("title", title if ask_titles else ""), ("category", row.text("query"))):
+        raise row.value_error("image", "an image")
+    state.add_product(row, identity, "test", title, image)
+    for kind, text in (("title", title if title_queries else ""), ("category", row.text("query"))):
         if text:
-            _ask(work, row, kind, text, [identity])
+            _add_query(state, row, kind, text, [identity])
 
 
-def _truth(work: Work, row: Row) -> None:
-    title = row.text("key").removesuffix(END).strip()
-    answers = [row.unicode("key", key) for key in row.values if key != "key"]
-    _ask(work, row, "title", title, answers)
+def _truth(state: ImportState, row: Row) -> None:
+    title = row.text("key").removesuffix(TITLE_SUFFIX).strip()
+    relevant = [row.valid_unicode("key", key) for key in row.values if key != "key"]
+    _add_query(state, row, "title", title, relevant)
 
 
-def _ask(work: Work, row: Row, kind: str, text: str, answers: list[str]) -> None:
-    query = f"{kind}-{digest(text)}"
-    if not work.has_query(query):
-        work.query(row, query, "test", text, kind=kind)
-    for identity in answers:
-        work.judge(row, query, identity, 1)
+def _add_query(state: ImportState, row: Row, kind: str, text: str, relevant: list[str]) -> None:
+    query = f"{kind}-{short_digest(text)}"
+    if not state.has_query(query):
+        state.add_query(row, query, "test", text, kind=kind)
+    for identity in relevant:
+        state.add_judgment(row, query, identity, 1)

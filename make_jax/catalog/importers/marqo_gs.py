@@ -1,37 +1,36 @@
-"""Marqo-GS-10M: Google Shopping results with their ranks as graded judgements, in four parts.
+"""Marqo-GS-10M: Google Shopping results with their ranks as graded judgments, in four parts.
 
-Layouts read in README.md, scripts/eval-vitb32-ckpt.sh, scripts/change_*image_paths.py and evals/eval_gs_v1.py of
-github.com/marqo-ai/GCL (query_<0|1>_product_id_<0|1>.csv with query, product_id, score_linear; corpus_<1|2>.json,
-{product id: {title, image_local}}; pictures in a folder of their own), and on the card of
+The layouts are taken from README.md, scripts/eval-vitb32-ckpt.sh, scripts/change_*image_paths.py and
+evals/eval_gs_v1.py of github.com/marqo-ai/GCL (query_<0|1>_product_id_<0|1>.csv with query, product_id, score_linear;
+corpus_<1|2>.json, {product id: {title, image_local}}; images in a separate folder), and from the card of
 huggingface.co/datasets/Marqo/marqo-GS-10M (in_domain, novel_query, novel_document, zero_shot in data/<part>-*.parquet,
-pictures inside).
+images inside).
 """
 
 import dataclasses
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from make_jax.catalog.importers.chance import digest
-from make_jax.catalog.importers.import_state import About, Work
-from make_jax.catalog.importers.rows import Row
+from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
+from make_jax.catalog.importers.rows import Row, short_digest
 from make_jax.catalog.importers.tables import Csv, JsonMembers, Parquet, shards
 from make_jax.catalog.schema import Split
 from make_jax.errors import InputError
 
 COLUMNS = ("query", "product_id", "score_linear")
 
-ABOUT = About(
+INFO = BenchmarkInfo(
     name="marqo-gs",
     title="Marqo-GS-10M",
     licence="Apache-2.0, as the card states",
     provenance=(
         "Google Shopping: queries with up to 100 products each; the first has the score 100, the last 1. The score is "
-        "the grade and gains itself, as in the published evaluation; any product that was shown counts as relevant. "
+        "the grade and the gain, as in the published evaluation; every listed product counts as relevant. "
         "Products of the first corpus are `train`, of the second `test`, and so are the queries that search them: "
-        "kinds `in-domain` and `novel-query` are asked with `--split train`, `novel-document` and `zero-shot` with "
-        "`--split test`. All in-domain pairs are the clicks, as the benchmark defines training. There is no validation "
-        "split. A query is told by its text, as in the published evaluation. The published gt_dev, gt_test and queries "
-        "files are not read: their layout could not be read in any source."
+        "evaluate the kinds `in-domain` and `novel-query` with `--split train`, `novel-document` and `zero-shot` with "
+        "`--split test`. The clicks are all in-domain pairs, as the benchmark defines training. There is no validation "
+        "split. Queries are identified by their text, as in the published evaluation. The published gt_dev, gt_test "
+        "and queries files are not read: no source documents their layout."
     ),
     citation="Zhu et al.: Generalized Contrastive Learning for Multi-Modal Retrieval and Ranking, arXiv 2404.08535.",
 )
@@ -56,47 +55,47 @@ PARTS = (
 )
 
 
-def read(work: Work, source: Path, images: Path | None) -> About:
-    """Reads a folder such as marqo_gs_wfash_1m with its pictures in `images`, or the Hugging Face data set."""
+def read(state: ImportState, source: Path, images: Path | None) -> BenchmarkInfo:
+    """Reads a folder such as marqo_gs_wfash_1m with its images in `images`, or the Hugging Face dataset."""
     if (source / PARTS[0].csv).exists():
         if images is None or not images.is_dir():
-            raise InputError(f"{images}: no folder of pictures, expected images_wfash or the like (option --images)")
+            raise InputError(f"{images}: no folder of images, expected images_wfash or the like (option --images)")
         for part in PARTS[::2]:
-            work.each(JsonMembers(source / part.corpus), partial(_document, work, part=part, images=images))
+            state.read_table(JsonMembers(source / part.corpus), partial(_document, state, part=part, images=images))
         for part in PARTS:
-            work.each(Csv(source / part.csv, COLUMNS), partial(_pair, work, part=part))
-        return dataclasses.replace(ABOUT, name=source.resolve().name)
+            state.read_table(Csv(source / part.csv, COLUMNS), partial(_pair, state, part=part))
+        return dataclasses.replace(INFO, name=source.resolve().name)
     for part in PARTS:
         table = Parquet(shards(source, part.parquet), (*COLUMNS, "title", "image"))
         table.name = part.parquet
-        work.each(table, partial(_result, work, part=part))
-    return ABOUT
+        state.read_table(table, partial(_result, state, part=part))
+    return INFO
 
 
-def _document(work: Work, row: Row, part: Part, images: Path) -> None:
-    """A member of a corpus file. Paths of pictures begin as the publishers' did: only the file's name counts."""
+def _document(state: ImportState, row: Row, part: Part, images: Path) -> None:
+    """A member of a corpus file. Only the file name of an image path is used: its folders are the publisher's."""
     name = PurePosixPath(row.text("image_local")).name
     image = images / name
     data = image.read_bytes() if name and image.is_file() else None
-    work.product(row, row.name("key"), part.split, row.text("title"), data)
+    state.add_product(row, row.id("key"), part.split, row.text("title"), data)
 
 
-def _result(work: Work, row: Row, part: Part) -> None:
-    """A row of the Hugging Face data set, where a product stands once for each query that shows it."""
-    identity = row.name("product_id")
-    split = work.split_of(identity)
+def _result(state: ImportState, row: Row, part: Part) -> None:
+    """A row of the Hugging Face dataset, which has one row for each pair of a query and a product."""
+    identity = row.id("product_id")
+    split = state.product_split(identity)
     if split not in (None, part.split):
-        raise row.bad(f"product {identity} is of the other corpus too, expected it in one")
+        raise row.error(f"product {identity} is in the other corpus too, expected it in one")
     if split is None:
-        work.product(row, identity, part.split, row.text("title"), row.picture("image"))
-    _pair(work, row, part)
+        state.add_product(row, identity, part.split, row.text("title"), row.image_bytes("image"))
+    _pair(state, row, part)
 
 
-def _pair(work: Work, row: Row, part: Part) -> None:
-    text, product, grade = row.needed("query"), row.name("product_id"), row.integer("score_linear")
-    query = f"{part.kind}-{digest(text)}"
-    if not work.has_query(query):
-        work.query(row, query, part.split, text, kind=part.kind, lang="en")
-    work.judge(row, query, product, grade)
+def _pair(state: ImportState, row: Row, part: Part) -> None:
+    text, product, grade = row.required_text("query"), row.id("product_id"), row.non_negative_int("score_linear")
+    query = f"{part.kind}-{short_digest(text)}"
+    if not state.has_query(query):
+        state.add_query(row, query, part.split, text, kind=part.kind, lang="en")
+    state.add_judgment(row, query, product, grade)
     if part.kind == "in-domain":
-        work.click(row, text, product, "en")
+        state.add_click(row, text, product, "en")

@@ -1,13 +1,14 @@
-"""One row of a published file, and what may be wrong with it."""
+"""Rows of published files: validated values, and hashes that assign ids and splits reproducibly."""
 
+import hashlib
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 from make_jax.errors import InputError
 
 
 class BadRow(InputError):  # noqa: N818  # an InputError of one row
-    """A row that cannot be imported. The message begins with its place: the file's name and the line or row in it."""
+    """A row that cannot be imported. The message starts with its place: the file name and the line or row number."""
 
 
 class Row:
@@ -18,70 +19,80 @@ class Row:
     def __init__(self, place: str, values: dict[str, Any], fault: str = "") -> None:
         self.place = place
         self.values = values
-        self.fault = fault  # what keeps the row from being read at all; "" when nothing does
+        self.fault = fault  # why the row could not be read; "" if it could
 
-    def bad(self, text: str) -> BadRow:
-        """The error that says what is wrong with this row."""
+    def error(self, text: str) -> BadRow:
+        """A BadRow with the place of this row."""
         return BadRow(f"{self.place}: {text}")
 
-    def wrong(self, key: str, expected: str) -> BadRow:
-        """The error for the value at `key`."""
-        shown = json.dumps(self.values.get(key), ensure_ascii=False, default=lambda value: f"<{type(value).__name__}>")
-        return self.bad(f"{key}: found {shown if len(shown) <= 60 else shown[:57] + '...'}, expected {expected}")
+    def value_error(self, key: str, expected: str) -> BadRow:
+        """A BadRow about the value of `key`."""
+        found = json.dumps(self.values.get(key), ensure_ascii=False, default=lambda value: f"<{type(value).__name__}>")
+        return self.error(f"{key}: found {found if len(found) <= 60 else found[:57] + '...'}, expected {expected}")
 
     def text(self, key: str) -> str:
-        """The text at `key` without white space around it; numbers as text, 2011.0 as "2011"; "" when there is none."""
+        """The stripped text of `key`; numbers as text, 2011.0 as "2011"; "" if absent, null or NaN."""
         value = self.values.get(key)
-        if value is None or value != value:  # NaN stands for nothing in files that pandas wrote
+        if value is None or value != value:  # pandas writes NaN for missing values
             return ""
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
         if not isinstance(value, str):
-            raise self.wrong(key, "text")
-        return self.unicode(key, value).strip()
+            raise self.value_error(key, "text")
+        return self.valid_unicode(key, value).strip()
 
-    def unicode(self, key: str, text: str) -> str:
-        """A text of the value at `key`, which JSON can make no text at all: of half a character."""
+    def valid_unicode(self, key: str, text: str) -> str:
+        """The text, which must not contain half of a surrogate pair (JSON can express one)."""
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            raise self.bad(f"{key}: half of a surrogate pair, expected valid Unicode") from None
+            raise self.error(f"{key}: half of a surrogate pair, expected valid Unicode") from None
         return text
 
-    def needed(self, key: str) -> str:
-        """The text at `key`, not empty."""
+    def required_text(self, key: str) -> str:
+        """The text of `key`, which must not be empty."""
         return self.text(key) or self._missing(key, "text")
 
-    def name(self, key: str) -> str:
-        """The id at `key`: text without white space, because TREC files separate by it."""
+    def id(self, key: str) -> str:
+        """The id of `key`: text without white space, because TREC files separate by it."""
         text = self.text(key) or self._missing(key, "an id")
         if text.split() != [text]:
-            raise self.wrong(key, "an id without white space")
+            raise self.value_error(key, "an id without white space")
         return text
 
-    def integer(self, key: str) -> int:
-        """The integer >= 0 at `key`."""
+    def non_negative_int(self, key: str) -> int:
+        """The integer >= 0 of `key`."""
         text = self.text(key)
         if text.isascii() and text.isdecimal() and len(text) < 10:
             return int(text)
-        raise self.wrong(key, "an integer >= 0")
+        raise self.value_error(key, "an integer >= 0")
 
-    def one_of(self, key: str, choices: tuple[str, ...]) -> str:
-        """The text at `key`, one of `choices`."""
+    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+        """The text of `key`, which must be one of `choices`."""
         text = self.text(key)
         if text not in choices:
-            raise self.wrong(key, "one of " + ", ".join(choices))
+            raise self.value_error(key, "one of " + ", ".join(choices))
         return text
 
-    def picture(self, key: str) -> bytes | None:
-        """The encoded picture at `key` as Hugging Face stores one: {"bytes", "path"}; None when there is none."""
+    def image_bytes(self, key: str) -> bytes | None:
+        """The encoded image of `key`: bytes, or Hugging Face's {"bytes", "path"}; None if absent."""
         value = self.values.get(key)
         data = value.get("bytes") if isinstance(value, dict) else value
         if data is not None and not isinstance(data, bytes):
-            raise self.wrong(key, "a picture's bytes")
+            raise self.value_error(key, "the bytes of an image")
         return data or None
 
-    def _missing(self, key: str, expected: str) -> str:
-        raise self.wrong(key, expected)
+    def _missing(self, key: str, expected: str) -> NoReturn:
+        raise self.value_error(key, expected)
+
+
+def hash_fraction(purpose: str, id: str) -> float:
+    """A reproducible pseudo-random number in [0, 1): the first 8 bytes of SHA-256 of "<purpose>:<id>" over 2^64."""
+    return int.from_bytes(hashlib.sha256(f"{purpose}:{id}".encode()).digest()[:8], "big") / 2**64
+
+
+def short_digest(text: str) -> str:
+    """The first 16 hexadecimal digits of SHA-256 of a text: an id for queries published without one."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

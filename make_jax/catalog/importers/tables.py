@@ -1,4 +1,4 @@
-"""The files that benchmarks are published in: row by row, from any row on, in memory that does not grow with them."""
+"""Row-by-row readers of published files (CSV, JSON, Parquet): start at any row, in bounded memory."""
 
 import csv
 import json
@@ -10,39 +10,39 @@ from typing import IO, Any, Protocol, runtime_checkable
 from make_jax.catalog.importers.rows import Row
 from make_jax.errors import InputError
 
-MAX_LINE = 96 << 20  # bytes; a picture of images.MAX_BYTES in base64 fits
-_BLOCK = 1 << 20  # characters of JSON that are read at a time
+MAX_LINE = 96 << 20  # bytes; fits a base64 image of images.MAX_BYTES
+_BLOCK = 1 << 20  # characters per read of a large JSON file
 _SPACE = re.compile(r"\s*")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)")
 
 
 @runtime_checkable
 class Table(Protocol):
-    """Rows in an order that does not change."""
+    """Rows in a fixed order."""
 
     name: str
     files: tuple[Path, ...]
 
     def rows(self, start: int) -> Iterator[Row]:
-        """The rows from number `start` on, from 0."""
+        """The rows from number `start` (from 0) to the end."""
 
 
-def published(path: Path) -> Path:
-    """The path, if it is there. InputError else."""
+def existing_file(path: Path) -> Path:
+    """The path. Raises InputError if it does not exist."""
     if not path.exists():
         raise InputError(f"{path}: not found, expected it as published (option --source)")
     return path
 
 
-class Lines:
-    """Lines of text in UTF-8. A row has one value, "line"."""
+class TextLines:
+    """Lines of UTF-8 text. A row has one value, "line"."""
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
-        self.files: tuple[Path, ...] = (published(path),)
+        self.files: tuple[Path, ...] = (existing_file(path),)
 
     def rows(self, start: int) -> Iterator[Row]:
-        """One row a line. Lines that are not UTF-8, or too long, come as faults."""
+        """One row a line; a line that is not UTF-8 has a fault. Raises InputError for a line over MAX_LINE."""
         with self.files[0].open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
                 if number <= start:
@@ -61,41 +61,42 @@ class JsonLines:
     """One JSON object a line."""
 
     def __init__(self, path: Path) -> None:
-        self._lines = Lines(path)
+        self._lines = TextLines(path)
         self.name = self._lines.name
         self.files = self._lines.files
 
     def rows(self, start: int) -> Iterator[Row]:
-        """One row a line; a line that is no object comes as a fault, an empty one as a row without values."""
+        """One row a line; a line that is not an object has a fault, a blank one has no values."""
         for row in self._lines.rows(start):
             line, row.values = row.values["line"], {}
             if row.fault or line.isspace():
                 yield row
                 continue
             try:
-                found = json.loads(line)
+                value = json.loads(line)
             except (ValueError, RecursionError) as error:
                 row.fault = f"not JSON ({error}), expected one object"
             else:
-                row.values = found if isinstance(found, dict) else {}
-                row.fault = "" if isinstance(found, dict) else "not an object, expected one JSON object"
+                row.values = value if isinstance(value, dict) else {}
+                row.fault = "" if isinstance(value, dict) else "not an object, expected one JSON object"
             yield row
 
 
 class Csv:
-    """A file of separated values whose first line names the columns.
+    """A file of separated values with a header line.
 
-    With `rest`, the last column takes what separators in it have cut off; else another number of fields is a fault.
+    `join_excess` appends surplus fields to the last column, for unquoted separators in it; otherwise a wrong number of
+    fields is a fault.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], separator: str = ",", rest: bool = False) -> None:
-        self._lines = Lines(path)
+    def __init__(self, path: Path, columns: Sequence[str], separator: str = ",", join_excess: bool = False) -> None:
+        self._lines = TextLines(path)
         self.name = self._lines.name
         self.files = self._lines.files
-        self._columns, self._separator, self._rest = tuple(columns), separator, rest
+        self._columns, self._separator, self._join_excess = tuple(columns), separator, join_excess
 
     def rows(self, start: int) -> Iterator[Row]:
-        """One row a record, placed at its first line."""
+        """One row a record; its place is its first line."""
         faults: list[str] = []
 
         def decoded() -> Iterator[str]:
@@ -125,7 +126,7 @@ class Csv:
         if faults:
             return Row(place, {}, faults[0])
         last = len(header) - 1
-        if self._rest and len(fields) > len(header):
+        if self._join_excess and len(fields) > len(header):
             fields = [*fields[:last], self._separator.join(fields[last:]).rstrip(self._separator)]
         if len(fields) != len(header):
             return Row(place, {}, f"{len(fields)} fields, expected {len(header)}")
@@ -133,14 +134,14 @@ class Csv:
 
 
 class JsonMembers:
-    """The members of one JSON object that may be larger than memory. A row's values are a member's; "key" is added."""
+    """The members of a JSON object larger than memory. A row has the values of one member, and its "key"."""
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
-        self.files: tuple[Path, ...] = (published(path),)
+        self.files: tuple[Path, ...] = (existing_file(path),)
 
     def rows(self, start: int) -> Iterator[Row]:
-        """One row a member. InputError for a file that is not one JSON object of objects."""
+        """One row a member. Raises InputError if the file is not one JSON object."""
         with self.files[0].open(encoding="utf-8") as file:
             try:
                 for number, (key, value) in enumerate(_members(file)):
@@ -158,15 +159,15 @@ class JsonMembers:
 
 
 class Parquet:
-    """Parquet files one after the other; of the columns only those named. `optional` ones may be absent."""
+    """The given columns of several Parquet files, concatenated. `optional` columns may be absent."""
 
     def __init__(self, files: Sequence[Path], columns: Sequence[str], optional: Sequence[str] = ()) -> None:
         self.name = files[0].parent.name if len(files) > 1 else files[0].name
-        self.files: tuple[Path, ...] = tuple(published(file) for file in files)
+        self.files: tuple[Path, ...] = tuple(existing_file(file) for file in files)
         self._columns, self._optional = tuple(columns), tuple(optional)
 
     def rows(self, start: int) -> Iterator[Row]:
-        """One row a record, numbered from 1 in each file."""
+        """One row a record; places count from 1 in each file."""
         import pyarrow  # type: ignore[import-untyped]
 
         for file in self.files:
@@ -174,11 +175,11 @@ class Parquet:
                 skipped = yield from self._of_file(file, start)
             except (pyarrow.ArrowException, OSError) as error:
                 text = " ".join(str(error).split())[:200]
-                raise InputError(f"{file}: cannot be read ({text}), expected a whole Parquet file") from None
+                raise InputError(f"{file}: cannot be read ({text}), expected a complete Parquet file") from None
             start -= skipped
 
     def _of_file(self, path: Path, start: int) -> Generator[Row, None, int]:
-        """Yields the rows from `start` on; returns how many of the rows before it are in this file."""
+        """Yields the rows from `start` on; returns the number of skipped rows."""
         from pyarrow import parquet
 
         with parquet.ParquetFile(path, pre_buffer=False) as file:
@@ -189,7 +190,7 @@ class Parquet:
             number = 0
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group).num_rows
-                if number + size <= start:  # whole groups are passed over unread
+                if number + size <= start:  # skipped without reading
                     number += size
                     continue
                 for batch in file.iter_batches(batch_size=64, row_groups=[group], columns=columns):
@@ -201,26 +202,28 @@ class Parquet:
 
 
 def shards(folder: Path, prefix: str) -> list[Path]:
-    """The files "<prefix>-00000-of-00003*.parquet" of a Hugging Face data set. InputError when one lacks."""
+    """The files "<prefix>-00000-of-00003*.parquet" of a Hugging Face dataset. Raises InputError if one is missing."""
     folder = folder / "data" if (folder / "data").is_dir() else folder
     files = sorted(folder.glob(f"{prefix}-*.parquet"))
     if not files:
         raise InputError(f"{folder}: no {prefix}-*.parquet, expected the Parquet files as published (option --source)")
-    found = [(int(match[1]), int(match[2])) for file in files if (match := _SHARD.search(file.name))]
-    for number in range(max((of for _, of in found), default=0)):
-        if number not in {place for place, _ in found}:
-            raise InputError(f"{folder}: {prefix}-{number:05d}-of-{found[0][1]:05d} is missing, expected all of them")
+    numbered = [(int(match[1]), int(match[2])) for file in files if (match := _SHARD.search(file.name))]
+    for number in range(max((total for _, total in numbered), default=0)):
+        if number not in {present for present, _ in numbered}:
+            raise InputError(
+                f"{folder}: {prefix}-{number:05d}-of-{numbered[0][1]:05d} is missing, expected all of them"
+            )
     return files
 
 
-def _missing(columns: Sequence[str], found: Sequence[str]) -> str:
-    """What to say of columns that are not there; "" when all are."""
-    missing = [column for column in columns if column not in found]
-    return f"no column {missing[0]!r} among {', '.join(found)[:200]}" if missing else ""
+def _missing(columns: Sequence[str], present: Sequence[str]) -> str:
+    """The message about the first missing column; "" if all are present."""
+    missing = [column for column in columns if column not in present]
+    return f"no column {missing[0]!r} among {', '.join(present)[:200]}" if missing else ""
 
 
 def _records(batch: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """The records of a batch with the fault of each; text that is not UTF-8 spoils its own record only."""
+    """The records of a batch, each with its fault; invalid UTF-8 affects its own record only."""
     try:
         yield from ((values, "") for values in batch.to_pylist())
     except UnicodeDecodeError:
@@ -232,43 +235,43 @@ def _records(batch: Any) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _members(file: IO[str]) -> Iterator[tuple[str, Any]]:
-    """Key and value of each member of the JSON object in a file."""
+    """Key and value of each member of the JSON object in a file. json has no incremental parser."""
     decode = json.JSONDecoder().raw_decode
     text, at = file.read(_BLOCK), 0
 
     def take(parse: Callable[[str, int], tuple[Any, int]]) -> Any:
-        """What `parse` finds at the place, reading on when the text may end inside it."""
+        """The value that `parse` reads at `at`; reads more text if the value may continue beyond it."""
         nonlocal text, at
         while True:
-            at = _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it always matches
+            at = _SPACE.match(text, at).end()  # type: ignore[union-attr]  # always matches
             try:
-                found, end = parse(text, at)
+                value, end = parse(text, at)
                 if end < len(text):
                     at = end
-                    return found
+                    return value
             except ValueError:
                 if len(text) - at > MAX_LINE:
                     raise
             more = file.read(max(_BLOCK, len(text) - at))
             if not more:
-                found, at = parse(text, at)
-                return found
+                value, at = parse(text, at)
+                return value
             text, at = text[at:] + more, 0
 
-    def sign(text: str, at: int) -> tuple[str, int]:
+    def symbol(text: str, at: int) -> tuple[str, int]:
         if at >= len(text):
             raise ValueError("it ends too early")
         return text[at], at + 1
 
-    if take(sign) != "{":
+    if take(symbol) != "{":
         raise ValueError("it does not begin with {")
     while True:
         key = take(decode)
-        if not isinstance(key, str) or take(sign) != ":":
+        if not isinstance(key, str) or take(symbol) != ":":
             raise ValueError("a member without key")
         yield key, take(decode)
-        follows = take(sign)
-        if follows == "}":
+        separator = take(symbol)
+        if separator == "}":
             return
-        if follows != ",":
-            raise ValueError(f"found {follows!r} between two members")
+        if separator != ",":
+            raise ValueError(f"found {separator!r} between two members")

@@ -1,8 +1,8 @@
-"""What a folder holds, to compare it with another."""
+"""Reads all files of a folder, for comparisons."""
 
 from pathlib import Path
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder by its path inside."""
+    """Relative path -> content of every file of a folder."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

@@ -1,4 +1,4 @@
-"""Runs an import as the command line does."""
+"""Runs an import through the command line's main function."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from make_jax.catalog.reader import Catalog
 
 
 def imported(out: Path, name: str, source: Path, *options: str | Path) -> Catalog:
-    """The catalog that an import makes; it has no problem, pictures included."""
+    """The imported catalog, checked to have no problems."""
     assert main(["import", name, "--source", str(source), str(out), *map(str, options)]) == 0
     _, problems = check(out)
     assert problems.messages == []

@@ -1,10 +1,10 @@
-"""Kills imports at many of their lines, as a program of its own: it forks, which a process with jax's threads must not.
+"""Kills imports at many of their lines; a separate program, because a process with JAX threads must not fork.
 
     python -m tests.catalog.importers.killed_imports FOLDER POINTS NAME SOURCE [OPTION ...]
 
-Runs the import once whole into FOLDER/whole/out. Then, for POINTS lines spread over its course and for every line of
-`Work.finish`, a new process imports until that line is reached, where it kills itself; the next one runs to the end.
-Prints, as JSON, how many were killed, in how many a catalog stood half, and how many differ from the whole one.
+Runs the import once without interruption into FOLDER/complete/out. Then, for POINTS evenly spaced lines and for every
+line of `ImportState.finish`, a child process imports until that line and kills itself, and another one completes the
+import. Prints counts as JSON: killed processes, partial catalogs, catalogs that differ from the uninterrupted one.
 """
 
 import contextlib
@@ -29,30 +29,30 @@ from tests.catalog.importers.contents import contents
 
 WATCHED = (f"{os.sep}importers{os.sep}", f"{os.sep}files.py")
 import_state.BATCH = 3  # many commits in a small import
-os.fsync = lambda descriptor: None  # what a killed process has written stays without it, and it takes most of the time
-opened = import_state._opened
+os.fsync = lambda descriptor: None  # data of a killed process survives without it, and it takes most of the time
+open_database = import_state._open_database
 
 
-def opened_without_sync(folder: Path) -> sqlite3.Connection:
-    """The database of an import, without waiting for the disk either."""
-    database = opened(folder)
+def open_without_sync(folder: Path) -> sqlite3.Connection:
+    """The database of an import, without waiting for the disk."""
+    database = open_database(folder)
     database.execute("PRAGMA synchronous = OFF")
     return database
 
 
-import_state._opened = opened_without_sync
+import_state._open_database = open_without_sync
 
 
 class Trace:
-    """Counts the lines of the importers that run, and kills the process at one of them."""
+    """Counts the executed lines of the importers, and kills the process at one of them."""
 
     def __init__(self, until: int = -1) -> None:
         self.until = until
         self.count = 0
-        self.finishing: dict[int, int] = {}  # the lines of Work.finish and the count at which each was reached
+        self.finishing: dict[int, int] = {}  # line of ImportState.finish -> count when first reached
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
-        """What sys.settrace asks for."""
+        """The trace function for sys.settrace."""
         if not any(part in frame.f_code.co_filename for part in WATCHED):
             return None
         if event == "line":
@@ -65,32 +65,32 @@ class Trace:
 
 
 def run(arguments: list[str], out: Path, trace: Trace) -> None:
-    """One import, traced."""
+    """Runs one traced import."""
     sys.settrace(trace)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         main(["import", arguments[0], "--source", arguments[1], str(out), *arguments[2:]])
     sys.settrace(None)
 
 
-def in_child(do: Callable[[], None]) -> int:
-    """Does something in a child process; its wait status."""
+def in_child(action: Callable[[], None]) -> int:
+    """Runs an action in a child process; returns its wait status."""
     child = os.fork()
     if not child:
-        do()
+        action()
         os._exit(0)
     return os.waitpid(child, 0)[1]
 
 
 def lines_of(arguments: list[str], out: Path) -> tuple[int, list[int]]:
-    """A whole import in a child; how many lines it has, and which of them are those of Work.finish."""
+    """Runs a complete import in a child process; returns its number of lines and those of ImportState.finish."""
     reader, writer = os.pipe()
 
-    def do() -> None:
+    def action() -> None:
         trace = Trace()
         run(arguments, out, trace)
         os.write(writer, json.dumps([trace.count, list(trace.finishing.values())]).encode())
 
-    assert in_child(do) == 0
+    assert in_child(action) == 0
     os.close(writer)
     with os.fdopen(reader) as pipe:
         count, finishing = json.load(pipe)
@@ -98,23 +98,23 @@ def lines_of(arguments: list[str], out: Path) -> tuple[int, list[int]]:
 
 
 def kill_everywhere(folder: Path, points: int, arguments: list[str]) -> dict[str, int]:
-    """The counts that the module's docstring names."""
-    whole = folder / "whole/out"
-    whole.parent.mkdir(parents=True)
-    count, finishing = lines_of(arguments, whole)
-    expected = contents(whole)
-    found = {"lines": count, "killed": 0, "half": 0, "different": 0, "left": 0}
+    """The counts described in the module docstring."""
+    complete = folder / "complete/out"
+    complete.parent.mkdir(parents=True)
+    count, finishing = lines_of(arguments, complete)
+    expected = contents(complete)
+    counts = {"lines": count, "killed": 0, "partial": 0, "different": 0, "left": 0}
     for point in sorted({*range(0, count, max(1, count // points)), *finishing}):
         out = folder / "killed/out"
         out.parent.mkdir()
-        found["killed"] += os.WTERMSIG(in_child(partial(run, arguments, out, Trace(point)))) == signal.SIGKILL
-        found["half"] += out.exists() and contents(out) != expected
-        if list(out.parent.iterdir()) != [out]:  # else it had nothing left to do
+        counts["killed"] += os.WTERMSIG(in_child(partial(run, arguments, out, Trace(point)))) == signal.SIGKILL
+        counts["partial"] += out.exists() and contents(out) != expected
+        if list(out.parent.iterdir()) != [out]:  # otherwise the import was already complete
             assert in_child(partial(run, arguments, out, Trace())) == 0
-        found["different"] += contents(out) != expected
-        found["left"] += len(list(out.parent.iterdir())) - 1
+        counts["different"] += contents(out) != expected
+        counts["left"] += len(list(out.parent.iterdir())) - 1
         shutil.rmtree(out.parent)
-    return found
+    return counts
 
 
 if __name__ == "__main__":

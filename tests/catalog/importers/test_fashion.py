@@ -1,4 +1,4 @@
-"""What the fashion importer makes up, by the rules that PROVENANCE.md states: sparse titles, template queries."""
+"""The generated parts of the fashion importer, by the rules in PROVENANCE.md: sparse titles and template queries."""
 
 import hashlib
 import json
@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from make_jax.catalog.importers import fashion_queries
-from make_jax.catalog.importers.fashion_titles import RATES, Vocabulary, before_gender, stem
+from make_jax.catalog.importers.fashion_titles import RATES, TitleVocabulary, stem, words_before_gender
 from tests.catalog.importers import published
 from tests.catalog.importers.imports import imported
 
-VOCABULARY = Vocabulary.of(frozenset({"Puma", "Gini and Jony"}), {"Casual Shoes", "Watches", "Tops"}, {"White", "Blue"})
+VOCABULARY = TitleVocabulary.from_labels(
+    frozenset({"Puma", "Gini and Jony"}), {"Casual Shoes", "Watches", "Tops"}, {"White", "Blue"}
+)
 
 
 @pytest.mark.parametrize(
@@ -22,10 +24,10 @@ def test_words_are_compared_in_lower_case_without_punctuation_and_plural(word: s
     assert stem(word) == expected
 
 
-def test_a_brand_is_what_stands_before_the_first_word_for_a_gender() -> None:
-    assert before_gender("Gini and Jony Girl's Blue Top") == "Gini and Jony"
+def test_a_brand_is_the_words_before_the_first_gender_word() -> None:
+    assert words_before_gender("Gini and Jony Girl's Blue Top") == "Gini and Jony"
     assert VOCABULARY.brand("Gini and Jony Girl's Blue Top") == "Gini and Jony" and VOCABULARY.brand("Nike Men") == ""
-    assert before_gender("Royal Diadem Green Jewellery") == ""
+    assert words_before_gender("Royal Diadem Green Jewellery") == ""
 
 
 @pytest.mark.parametrize(
@@ -80,40 +82,40 @@ def test_sparse_titles_change_titles_alone(tmp_path: Path) -> None:
     assert "SPARSE TITLES" in (tmp_path / "sparse/PROVENANCE.md").read_text(encoding="utf-8")
 
 
-def test_clicks_and_judgements_follow_the_labels(tmp_path: Path) -> None:
+def test_clicks_and_judgments_follow_the_labels(tmp_path: Path) -> None:
     source = published.kaggle_fashion(tmp_path / "kaggle", products=240)
     catalog = imported(tmp_path / "out", "fashion", source, "--clicks")
     lines = (tmp_path / "out/products.jsonl").read_text(encoding="utf-8").splitlines()
     products = {row["id"]: {**row, "type": row["category"][-1]} for row in map(json.loads, lines)}
     held = [pair for pair in ((t, c) for t in published.TYPES for c in published.COLOURS) if _held(*pair)]
-    assert held, "the fixture has no pair that is held out"
+    assert held, "the fixture has no held-out pair"
     for click in catalog.clicks:
         product = products[click.product]
-        asks_colour = product["colour"].lower() in click.query
+        has_colour = product["colour"].lower() in click.query
         assert product["split"] == "train" and product["type"].lower() in click.query
-        assert not (asks_colour and (product["type"], product["colour"]) in held)
+        assert not (has_colour and (product["type"], product["colour"]) in held)
     trained = [product for product in products.values() if product["split"] == "train"]
     assert len({click.product for click in catalog.clicks}) == len(trained)
     assert {query.split for query in catalog.queries} == {"val", "test"}
     assert any(query.heldout for query in catalog.queries)
     for query in catalog.queries:
         kind = tuple(query.kind.removeprefix("attr:").split("+"))
-        asked = next(products[identity] for identity, grade in query.rel.items() if grade == 3)
-        shop = {identity: product for identity, product in products.items() if product["split"] == query.split}
-        same = {identity: product for identity, product in shop.items() if product["type"] == asked["type"]}
-        grades = {identity: fashion_queries.grade(kind, asked, product) for identity, product in same.items()}
+        wanted = next(products[identity] for identity, grade in query.rel.items() if grade == 3)
+        candidates = {identity: product for identity, product in products.items() if product["split"] == query.split}
+        same = {identity: product for identity, product in candidates.items() if product["type"] == wanted["type"]}
+        grades = {identity: fashion_queries.grade(kind, wanted, product) for identity, product in same.items()}
         assert query.rel == {identity: grade for identity, grade in grades.items() if grade}
 
 
-def test_a_near_colour_is_better_than_another_one() -> None:
-    kind, asked = ("colour", "type"), {"type": "Tops", "colour": "Navy Blue"}
-    found = [
-        fashion_queries.grade(kind, asked, {"type": "Tops", "colour": c}) for c in ("Navy Blue", "Blue", "Red", "")
+def test_a_similar_colour_has_a_higher_grade() -> None:
+    kind, wanted = ("colour", "type"), {"type": "Tops", "colour": "Navy Blue"}
+    grades = [
+        fashion_queries.grade(kind, wanted, {"type": "Tops", "colour": c}) for c in ("Navy Blue", "Blue", "Red", "")
     ]
-    assert found == [3, 2, 1, 1]
-    both = {**asked, "gender": "Men"}
+    assert grades == [3, 2, 1, 1]
+    both = {**wanted, "gender": "Men"}
     assert fashion_queries.grade(("gender", *kind), both, {"type": "Tops", "colour": "Red", "gender": "Women"}) == 0
 
 
 def _held(kind: str, colour: str) -> bool:
-    return fashion_queries.held_out({"type": kind, "colour": colour})
+    return fashion_queries.is_held_out({"type": kind, "colour": colour})

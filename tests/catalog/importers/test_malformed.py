@@ -1,4 +1,4 @@
-"""A published file that is not as published: one clear line, with the row, and nothing at the target."""
+"""Malformed source files: one error line with the row, and no catalog at the target."""
 
 import base64
 import json
@@ -17,50 +17,50 @@ from make_jax.errors import InputError
 from tests.catalog.importers import published
 from tests.catalog.importers.imports import imported
 
-Spoiler = Callable[[Path], Any]
+Corruption = Callable[[Path], Any]
 
 
-def replace(path: str, old: str, new: str, count: int = -1) -> Spoiler:
-    """Replaces text in a file, seen as Latin-1 so that any byte can be written."""
+def replace(path: str, old: str, new: str, count: int = -1) -> Corruption:
+    """Replaces text in a file, decoded as Latin-1 so that any byte can be written."""
 
-    def spoil(source: Path) -> None:
+    def corrupt(source: Path) -> None:
         text = (source / path).read_text(encoding="latin-1")
         assert old in text
         (source / path).write_text(text.replace(old, new, count), encoding="latin-1", newline="")
 
-    return spoil
+    return corrupt
 
 
-def rewrite(path: str, change: Callable[[list[dict[str, Any]]], Any]) -> Spoiler:
+def rewrite(path: str, change: Callable[[list[dict[str, Any]]], Any]) -> Corruption:
     """Changes the rows of a Parquet file."""
 
-    def spoil(source: Path) -> None:
+    def corrupt(source: Path) -> None:
         rows = parquet.read_table(source / path).to_pylist()
         change(rows)
         published.write_parquet(source / path, rows)
 
-    return spoil
+    return corrupt
 
 
-def drop(path: str, column: str) -> Spoiler:
+def drop(path: str, column: str) -> Corruption:
     return rewrite(path, lambda rows: [row.pop(column) for row in rows])
 
 
-def bytes_of_image(path: str, number: int, data: bytes | None) -> Spoiler:
+def bytes_of_image(path: str, number: int, data: bytes | None) -> Corruption:
     return rewrite(path, lambda rows: rows[number].update(image=published.hugging_face(data)))
 
 
-def encoding_of_parquet(path: str) -> Spoiler:
+def encoding_of_parquet(path: str) -> Corruption:
     """Makes one title of a Parquet file Latin-1, uncompressed so that its bytes can be found."""
 
-    def spoil(source: Path) -> None:
+    def corrupt(source: Path) -> None:
         table = parquet.read_table(source / path)
         parquet.write_table(table, source / path, compression="none", use_dictionary=False, write_statistics=False)
         data = (source / path).read_bytes()
         assert data.count(b"Lamp 1 ...") == 2
         (source / path).write_bytes(data.replace(b"Lamp 1 ...", b"L\xe4mp 1 ...", 1))
 
-    return spoil
+    return corrupt
 
 
 DATA, EXAMPLES = (
@@ -72,7 +72,7 @@ JPEG = base64.b64encode(published.picture(1)).decode()
 GIF = base64.b64encode(b"GIF89a" + bytes(20)).decode()
 CUT = base64.b64encode(published.picture(1)[:-40]).decode()
 
-CASES: list[tuple[str, Callable[[Path], Path], Spoiler, str]] = [
+CASES: list[tuple[str, Callable[[Path], Path], Corruption, str]] = [
     # missing column
     (
         "fashion",
@@ -124,82 +124,82 @@ CASES: list[tuple[str, Callable[[Path], Path], Spoiler, str]] = [
         encoding_of_parquet(DATA),
         r"data-00000-of-00002\.parquet: row [34]: not UTF-8 \(.*\), expected UTF-8",
     ),
-    # broken base64
+    # invalid base64
     (
         "muge",
         published.muge,
         replace("train_imgs.tsv", JPEG, JPEG[:-3] + "*=="),
-        r"train_imgs\.tsv:2: product 1001: broken base64 \(.*\), expected base64 of a picture",
+        r"train_imgs\.tsv:2: product 1001: invalid base64 \(.*\), expected the base64 of an image",
     ),
     (
         "muge",
         published.muge,
         replace("train_imgs.tsv", "1001\t", "1001 "),
-        r"train_imgs\.tsv:2: no picture, expected an image id, a tab and base64",
+        r"train_imgs\.tsv:2: no image, expected an image id, a tab and base64",
     ),
-    # an image that is no image
+    # images
     (
         "muge",
         published.muge,
         replace("train_imgs.tsv", JPEG, GIF),
-        r"train_imgs\.tsv:2: product 1001: not a JPEG, PNG or WebP picture",
+        r"train_imgs\.tsv:2: product 1001: not a JPEG, PNG or WebP image",
     ),
     (
         "muge",
         published.muge,
         replace("train_imgs.tsv", JPEG, CUT),
-        r"train_imgs\.tsv:2: product 1001: broken picture \(.*\)",
+        r"train_imgs\.tsv:2: product 1001: damaged image \(.*\)",
     ),
     (
         "google-shopping",
         published.marqo_eval,
         bytes_of_image(DATA, 2, b"<html>"),
-        r"data-00000-of-00002\.parquet: row 3: product id-2: not a JPEG, PNG or WebP picture",
+        r"data-00000-of-00002\.parquet: row 3: product id-2: not a JPEG, PNG or WebP image",
     ),
     (
         "google-shopping",
         published.marqo_eval,
         bytes_of_image(DATA, 2, None),
-        r"data-00000-of-00002\.parquet: row 3: image: found null, expected a picture",
+        r"data-00000-of-00002\.parquet: row 3: image: found null, expected an image",
     ),
     (
         "fashion",
         published.kaggle_fashion,
         lambda source: (source / "images/1004.jpg").write_bytes(b"<html>"),
-        r"styles\.csv:6: product 1004: not a JPEG, PNG or WebP picture",
+        r"styles\.csv:6: product 1004: not a JPEG, PNG or WebP image",
     ),
     # duplicate ids
     (
         "fashion",
         published.kaggle_fashion,
         replace("styles.csv", "\n1007,", "\n1001,"),
-        r"styles\.csv:9: product 1001 stands at styles\.csv:3 too, expected each id once",
+        r"styles\.csv:9: product 1001 occurs at styles\.csv:3 too, expected unique ids",
     ),
     (
         "wands",
         published.wands,
         replace("dataset/query.csv", "\n1\t", "\n0\t"),
-        r"query\.csv:3: query 0 stands at query\.csv:2 too, expected each id once",
+        r"query\.csv:3: query 0 occurs at query\.csv:2 too, expected unique ids",
     ),
     (
         "google-shopping",
         published.marqo_eval,
         rewrite(DATA, lambda rows: rows[4].update(item_ID="id-1")),
-        r"data-00000-of-00002\.parquet: row 5: product id-1 stands at data-0.*: row 2 too, expected each id once",
+        r"data-00000-of-00002\.parquet: row 5: product id-1 occurs at data-0.*: row 2 too, expected unique ids",
     ),
     (
         "esci",
         published.esci,
         rewrite(PRODUCTS, lambda rows: rows[3].update(product_id="B002")),
-        r"products\.parquet: row 4: product B002 stands at .*products\.parquet: row 3 too, expected each id once",
+        r"products\.parquet: row 4: product B002 occurs at .*products\.parquet: row 3 too, expected unique ids",
     ),
     (
         "muge",
         published.muge,
         replace("train_imgs.tsv", "1001\t", "1000\t"),
-        r"train_imgs\.tsv:2: product 1000 stands at train_imgs\.tsv:1 too, expected each id once",
+        r"train_imgs\.tsv:2: product 1000 occurs at train_imgs\.tsv:1 too, expected unique ids",
     ),
-    # and the rest
+    # others
     (
         "fashion",
         published.kaggle_fashion,
@@ -234,7 +234,7 @@ CASES: list[tuple[str, Callable[[Path], Path], Spoiler, str]] = [
         "esci",
         published.esci,
         lambda source: (source / PRODUCTS).write_bytes(b"PAR1"),
-        r"products\.parquet: cannot be read \(.*\), expected a whole Parquet file",
+        r"products\.parquet: cannot be read \(.*\), expected a complete Parquet file",
     ),
     (
         "esci",
@@ -257,12 +257,12 @@ CASES: list[tuple[str, Callable[[Path], Path], Spoiler, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "publish", "spoil", "expected"), CASES)
-def test_one_clear_line_with_the_row(
-    tmp_path: Path, name: str, publish: Callable[[Path], Path], spoil: Spoiler, expected: str
+@pytest.mark.parametrize(("name", "publish", "corrupt", "expected"), CASES)
+def test_the_error_is_one_line_with_the_row(
+    tmp_path: Path, name: str, publish: Callable[[Path], Path], corrupt: Corruption, expected: str
 ) -> None:
     source = publish(tmp_path / "source")
-    spoil(source)
+    corrupt(source)
     with pytest.raises(InputError) as caught:
         imported(tmp_path / "out", name, source)
     message = str(caught.value)
@@ -277,7 +277,7 @@ def test_one_clear_line_with_the_row(
         (
             '"1002"',
             '"1001"',
-            'corpus_1.json: "1001": product 1001 stands at corpus_1.json: "1001" too, expected each id',
+            'corpus_1.json: "1001": product 1001 occurs at corpus_1.json: "1001" too, expected unique',
         ),
         ('"1002": {', '"1002" {', "corpus_1.json: not JSON (a member without key), expected one object"),
         ("\\u00e4", "\xe4", "corpus_1.json: not UTF-8 (invalid continuation byte), expected UTF-8"),
@@ -285,7 +285,7 @@ def test_one_clear_line_with_the_row(
     ],
 )
 @pytest.mark.parametrize("block", [1 << 20, 7])
-def test_a_corpus_of_marqo_gs(
+def test_malformed_corpus_files_of_marqo_gs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, expected: str, block: int
 ) -> None:
     monkeypatch.setattr(tables, "_BLOCK", block)
@@ -297,7 +297,7 @@ def test_a_corpus_of_marqo_gs(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "expected"),
+    ("corrupt", "expected"),
     [
         (lambda folder: (folder / "00000.parquet").unlink(), "no shard like 00000.parquet, expected the output of"),
         (lambda folder: (folder / "00000.tar").write_bytes(b"x" * 512), "00000.tar: cannot be read"),
@@ -308,19 +308,19 @@ def test_a_corpus_of_marqo_gs(
         ),
         (
             rewrite("00000.parquet", lambda rows: rows[2].update(product_id="B000")),
-            "row 3: product B000: a second pict",
+            "row 3: product B000: a second imag",
         ),
     ],
 )
-def test_what_img2dataset_did_not_write(tmp_path: Path, spoil: Spoiler, expected: str) -> None:
+def test_malformed_output_of_img2dataset(tmp_path: Path, corrupt: Corruption, expected: str) -> None:
     images = published.fetched(tmp_path / "sqid", "webdataset", ["B000", "B001", "B002"])
-    spoil(images)
+    corrupt(images)
     with pytest.raises(InputError) as caught:
         imported(tmp_path / "out", "esci", published.esci(tmp_path / "esci-data"), "--images", images)
     assert expected in str(caught.value)
 
 
-def test_rows_that_may_be_wrong_are_left_out_and_listed(tmp_path: Path) -> None:
+def test_allowed_bad_rows_are_skipped_and_listed(tmp_path: Path) -> None:
     source = published.wands(tmp_path / "WANDS")
     replace("dataset/label.csv", "Partial", "partial")(source)
     replace("dataset/product.csv", "\n4\t", "\n3\t")(source)
@@ -329,10 +329,10 @@ def test_rows_that_may_be_wrong_are_left_out_and_listed(tmp_path: Path) -> None:
     catalog = imported(tmp_path / "out", "wands", source, "--bad-rows", "2")
     assert len(catalog.products) == 5 and catalog.queries[0].rel == {"3": 0}
     provenance = (tmp_path / "out/PROVENANCE.md").read_text(encoding="utf-8")
-    assert "2 rows were wrong and are left out" in provenance and "- product.csv:7: product 3 stands at" in provenance
+    assert "2 rows were invalid and are skipped" in provenance and "- product.csv:7: product 3 occurs at" in provenance
 
 
-def test_the_command_line_ends_with_2_and_one_line(tmp_path: Path) -> None:
+def test_the_command_exits_with_2_and_one_line(tmp_path: Path) -> None:
     source = published.wands(tmp_path / "WANDS")
     replace("dataset/label.csv", "Partial", "partial")(source)
     command = [sys.executable, "-m", "make_jax.catalog", "import", "wands", "--source", source, tmp_path / "out"]
@@ -342,17 +342,15 @@ def test_the_command_line_ends_with_2_and_one_line(tmp_path: Path) -> None:
     assert last == f'error: {source}: label.csv:3: label: found "partial", expected one of Exact, Partial, Irrelevant'
 
 
-def test_what_is_printed_counts_what_was_left_out_at_the_end(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_summary_counts_rows_skipped_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = published.wands(tmp_path / "WANDS")
     replace("dataset/label.csv", "\t3\t", "\t99\t")(source)
     catalog = imported(tmp_path / "out", "wands", source, "--bad-rows", "1")
     judgements = sum(len(query.rel) for query in catalog.queries)
-    assert f"{judgements} judgements, 0 clicks; 1 rows left out" in capsys.readouterr().out
+    assert f"{judgements} judgements, 0 clicks; 1 rows skipped" in capsys.readouterr().out
 
 
-def test_members_of_a_large_object_come_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_of_a_large_object_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {f"k{n}": {"text": 'a "b" {c} \u4e2d' * n, "n": n, "list": [n, {"x": None}]} for n in range(40)}
     (tmp_path / "large.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
     for block in (3, 64, 1 << 20):
