@@ -1,4 +1,6 @@
-"""Markdown tables and system names, shared by evaluation reports and model cards."""
+"""Markdown tables and system names, shared by evaluation reports, model cards, scripts and benchmarks."""
+
+from collections.abc import Mapping
 
 _SYSTEM_NAMES = {
     "random": "random",
@@ -20,3 +22,13 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """Returns a Markdown table; the first column is left-aligned, the others right. "|" in a cell is escaped."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def format_interval(numbers: Mapping[str, float]) -> str:
+    """Returns "mean [low, high]" with three decimals."""
+    return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
+
+
+def format_difference(numbers: Mapping[str, float]) -> str:
+    """Returns "mean [low, high]" with three decimals and signs."""
+    return f"{numbers['mean']:+.3f} [{numbers['low']:+.3f}, {numbers['high']:+.3f}]"

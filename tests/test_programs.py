@@ -95,7 +95,7 @@ def test_bad_settings_of_train_end_with_exit_code_2_and_one_line(monkeypatch, ca
         (["nowhere", "--split", "tset"], "tset"),
         (["nowhere", "--only-embed"], "--only-embed says nothing without --embeddings"),
         ([], "MODEL"),
-        (["compare", "nowhere", "nowhere"], "nowhere: no report there"),
+        (["compare", "nowhere", "nowhere"], "nowhere: no report, expected a folder"),
         (["compare", "nowhere"], "REPORT-B"),
     ],
 )

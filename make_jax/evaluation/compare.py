@@ -1,4 +1,4 @@
-"""Two reports compared query by query: effects with intervals, a paired test for each metric and slice, corrected."""
+"""Compares two reports query by query: differences with intervals, and corrected paired tests by metric and slice."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from make_jax.errors import InputError
+from make_jax.evaluation.metrics import PRIMARY_METRIC
 from make_jax.evaluation.report import FORMAT
 from make_jax.evaluation.significance import (
     BOOTSTRAP_RESAMPLES,
@@ -20,15 +21,14 @@ from make_jax.evaluation.significance import (
     paired_p_values,
 )
 from make_jax.files import folder_atomically, write_atomically
-from make_jax.report_tables import markdown_table, system_name
+from make_jax.report_tables import format_difference, markdown_table, system_name
 
 LEVEL = 0.05
-_HEAD = ["", "n", "A", "B", "A - B", "p", "Holm p"]
-_SHOWN = "nDCG@10"  # on the terminal by slice; comparison.md has every metric
+_HEADER = ["", "n", "A", "B", "A - B", "p", "Holm p"]
 
 
 class ReadReport(NamedTuple):
-    """One system of a report folder, query by query."""
+    """One system of a report folder, with its values per query."""
 
     name: str  # of the model
     system: str
@@ -40,7 +40,7 @@ class ReadReport(NamedTuple):
 
 
 def read_report(folder: str | Path, system: str = "") -> ReadReport:
-    """A report and one of its systems, the main one for "". InputError when it is no report or has no such system."""
+    """Returns a report with one of its systems, the main one for "". Raises InputError if there is none."""
     path = Path(folder)
     try:
         report = json.loads((path / "report.json").read_text("utf-8"))
@@ -49,14 +49,14 @@ def read_report(folder: str | Path, system: str = "") -> ReadReport:
             raise InputError(f"{path}: report of format {report['format']}, expected {FORMAT}; run eval.py again")
         return _read(path, report, lines, system)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no report there, expected a folder that eval.py wrote") from None
+        raise InputError(f"{path}: no report, expected a folder that eval.py wrote") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         text = f"{path}: damaged ({type(error).__name__} {error}), expected a report that eval.py wrote"
         raise InputError(text) from None
 
 
 def _read(path: Path, report: Any, lines: list[Any], system: str) -> ReadReport:
-    """A report of the format that is expected."""
+    """Returns the report, whose format was checked."""
     system = system or report["main"]
     if system not in report["systems"]:
         raise InputError(f"{path}: no system {system!r}, expected one of {', '.join(report['systems'])}")
@@ -70,16 +70,16 @@ def _read(path: Path, report: Any, lines: list[Any], system: str) -> ReadReport:
 
 
 def compare(a: ReadReport, b: ReadReport, *, seed: int = 0) -> dict[str, Any]:
-    """A minus B for each slice and metric: means, 95 % interval of the difference, p-value, p-value after Holm.
+    """Returns A - B for each slice and metric: means, 95 % interval of the difference, p-value, Holm-corrected p-value.
 
-    The correction is over all metrics and slices of the comparison together. Raises InputError for reports that do
-    not compare: of another catalog, split or pool, or over other queries.
+    The correction is over all metrics and slices together. Raises InputError for reports over different catalogs,
+    splits, pools or queries.
     """
     _check_comparable(a, b)
-    place = {query: position for position, query in enumerate(b.queries)}
-    other = b.values[[place[query] for query in a.queries]]
+    positions = {query: position for position, query in enumerate(b.queries)}
+    b_values = b.values[[positions[query] for query in a.queries]]
     metrics, names = a.report["metrics"], list(a.slices)
-    differences = a.values - other
+    differences = a.values - b_values
     columns = np.full((len(differences), len(names) * len(metrics)), np.nan)
     parts = []
     for i, name in enumerate(names):
@@ -95,7 +95,7 @@ def compare(a: ReadReport, b: ReadReport, *, seed: int = 0) -> dict[str, Any]:
         for j, metric in enumerate(metrics):
             slices[name]["metrics"][metric] = {
                 "a": float(a.values[rows, j].mean()),
-                "b": float(other[rows, j].mean()),
+                "b": float(b_values[rows, j].mean()),
                 "difference": float(interval.mean[j]),
                 "low": float(interval.low[j]),
                 "high": float(interval.high[j]),
@@ -103,8 +103,8 @@ def compare(a: ReadReport, b: ReadReport, *, seed: int = 0) -> dict[str, Any]:
                 "p_holm": float(corrected[i * len(metrics) + j]),
             }
     return {
-        "a": _side(a),
-        "b": _side(b),
+        "a": _provenance(a),
+        "b": _provenance(b),
         "catalog": a.report["about"]["catalog"],
         "split": a.report["split"],
         "pool": a.report["pool"],
@@ -117,33 +117,33 @@ def compare(a: ReadReport, b: ReadReport, *, seed: int = 0) -> dict[str, Any]:
 
 
 def comparison_markdown(compared: dict[str, Any]) -> str:
-    """The whole comparison as Markdown: a table a metric."""
-    parts = [f"# {_title(compared)}\n", _how(compared) + "\n"]
+    """Returns the comparison as Markdown: one table per metric."""
+    parts = [f"# {_title(compared)}\n", _method(compared) + "\n"]
     for metric in compared["metrics"]:
         rows = [_row(name, part, metric) for name, part in compared["slices"].items()]
-        parts += [f"## {metric}\n", markdown_table(_HEAD, rows)]
+        parts += [f"## {metric}\n", markdown_table(_HEADER, rows)]
     return "\n".join(parts)
 
 
 def print_comparison(compared: dict[str, Any], console: Console) -> None:
-    """Prints every metric over all queries, then one metric by slice."""
-    whole = compared["slices"]["all"]
-    by_metric = [_row(metric, whole, metric) for metric in compared["metrics"]]
-    by_slice = [_row(name, part, _SHOWN) for name, part in compared["slices"].items() if name != "all"]
-    for title, rows in ((_title(compared), by_metric), (f"{_SHOWN} by slice", by_slice)):
+    """Prints all metrics over all queries, then nDCG@10 by slice."""
+    overall = compared["slices"]["all"]
+    by_metric = [_row(metric, overall, metric) for metric in compared["metrics"]]
+    by_slice = [_row(name, part, PRIMARY_METRIC) for name, part in compared["slices"].items() if name != "all"]
+    for title, rows in ((_title(compared), by_metric), (f"{PRIMARY_METRIC} by slice", by_slice)):
         table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=0)
-        for head in _HEAD:
+        for head in _HEADER:
             if head != "p":  # a terminal of 80 columns has no room for it
                 table.add_column(head, justify="right" if head else "left", no_wrap=True)
         for row in rows:
-            cells = [cell.replace("**", "") for head, cell in zip(_HEAD, row, strict=True) if head != "p"]
+            cells = [cell.replace("**", "") for head, cell in zip(_HEADER, row, strict=True) if head != "p"]
             table.add_row(*cells, style="bold" if "**" in row[4] else "")
         console.print(table, highlight=False)
-    console.print(_how(compared).replace("**bold**", "bold"), style="dim", highlight=False, markup=False)
+    console.print(_method(compared).replace("**bold**", "bold"), style="dim", highlight=False, markup=False)
 
 
 def write_comparison(compared: dict[str, Any], folder: Path) -> None:
-    """Writes comparison.json and comparison.md, whole or not at all."""
+    """Writes comparison.json and comparison.md atomically."""
     with folder_atomically(folder) as new:
         text = json.dumps(compared, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
         write_atomically(new / "comparison.json", text)
@@ -152,7 +152,7 @@ def write_comparison(compared: dict[str, Any], folder: Path) -> None:
 
 def _row(name: str, part: dict[str, Any], metric: str) -> list[str]:
     numbers = part["metrics"][metric]
-    difference = f"{numbers['difference']:+.3f} [{numbers['low']:+.3f}, {numbers['high']:+.3f}]"
+    difference = format_difference(numbers | {"mean": numbers["difference"]})
     if numbers["p_holm"] < LEVEL:
         difference = f"**{difference}**"
     means = [f"{numbers['a']:.3f}", f"{numbers['b']:.3f}"]
@@ -164,22 +164,22 @@ def _title(compared: dict[str, Any]) -> str:
     return f"A = {sides[0]}, B = {sides[1]}: {compared['catalog']['name']}, {compared['split']} queries"
 
 
-def _how(compared: dict[str, Any]) -> str:
+def _method(compared: dict[str, Any]) -> str:
     test, correction, intervals = compared["test"], compared["correction"], compared["intervals"]
     return (
-        f"A - B with its 95 % interval ({intervals['method']}, not corrected); **bold** where p after Holm's "
-        f"correction over {correction['tests']} tests is below {correction['level']:g}. Test: {test['method']}, "
-        f"{test['resamples']:,} sign vectors, seed {test['seed']}. Slices overlap."
+        f"A - B with its 95 % interval ({intervals['method']}, not corrected). **bold**: p after Holm's correction "
+        f"over {correction['tests']} tests is below {correction['level']:g}. Test: {test['method']}, "
+        f"{test['resamples']:,} sign vectors, seed {test['seed']}. A query can be in several slices."
     )
 
 
-def _side(read: ReadReport) -> dict[str, Any]:
+def _provenance(read: ReadReport) -> dict[str, Any]:
     about = read.report["about"]
     return {"model": read.name, "system": read.system, "commit": about["commit"], "command": about["command"]}
 
 
 def _check_comparable(a: ReadReport, b: ReadReport) -> None:
-    """InputError where a difference of the two would mean nothing."""
+    """Raises InputError for reports whose difference is meaningless."""
     catalogs = [read.report["about"]["catalog"] for read in (a, b)]
     if catalogs[0]["digest"] != catalogs[1]["digest"]:
         names = [f"{catalog['name']} ({catalog['digest'][:12]})" for catalog in catalogs]
@@ -188,7 +188,7 @@ def _check_comparable(a: ReadReport, b: ReadReport) -> None:
         if a.report[key] != b.report[key]:
             raise InputError(f"{b.folder}: {key} {b.report[key]!r}, expected that of {a.folder}, {a.report[key]!r}")
     if set(a.queries) != set(b.queries):
-        alone = sorted(set(a.queries) ^ set(b.queries))
+        unmatched = sorted(set(a.queries) ^ set(b.queries))
         raise InputError(
-            f"{b.folder}: other queries than {a.folder}: {len(alone)} are in one alone, such as {alone[0]!r}"
+            f"{b.folder}: queries differ from {a.folder}: {len(unmatched)} are in one only, such as {unmatched[0]!r}"
         )

@@ -1,4 +1,4 @@
-"""Fonts that can write a text: DejaVu Sans, which comes with matplotlib, and a Chinese one where it is installed."""
+"""Fonts for pictures: DejaVu Sans, which comes with matplotlib, and a Chinese font if one is installed."""
 
 import functools
 from pathlib import Path
@@ -25,29 +25,29 @@ _CHINESE = (
 
 
 class Fonts:
-    """Picks, for each text, a font that has its characters."""
+    """Selects a font that has the characters of a text."""
 
     def __init__(self) -> None:
         import matplotlib
         from matplotlib import font_manager
 
-        shipped = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-        self._regular, self._bold = shipped / "DejaVuSans.ttf", shipped / "DejaVuSans-Bold.ttf"
+        bundled = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+        self._regular, self._bold = bundled / "DejaVuSans.ttf", bundled / "DejaVuSans-Bold.ttf"
         installed = {font.name: Path(font.fname) for font in font_manager.fontManager.ttflist}
         self._chinese = [installed[name] for name in _CHINESE if name in installed]
 
     def covers(self, text: str) -> bool:
-        """Whether one font has every character of `text`."""
+        """Returns whether one font has every character of `text`."""
         return any(_has(path, text) for path in (self._regular, *self._chinese))
 
-    def of(self, text: str, size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-        """The font for `text`, of `size` pixels; DejaVu Sans, with boxes for what it lacks, when none has all of it."""
-        plain = self._bold if bold else self._regular
-        return _loaded(next((path for path in (plain, *self._chinese) if _has(path, text)), plain), size)
+    def for_text(self, text: str, size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+        """Returns a font of `size` pixels for `text`; DejaVu Sans, with boxes for missing characters, if none fits."""
+        default = self._bold if bold else self._regular
+        return _loaded(next((path for path in (default, *self._chinese) if _has(path, text)), default), size)
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
-    """At most `lines` lines of at most `width` pixels, broken at spaces or else anywhere; "…" where it is cut."""
+    """Returns at most `lines` lines of at most `width` pixels, broken at spaces if possible; "…" marks a cut."""
     out: list[str] = []
     rest = " ".join(text.split())
     while rest:

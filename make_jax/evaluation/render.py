@@ -1,4 +1,4 @@
-"""A report for people: Markdown and a table on the terminal, from report.json alone."""
+"""Renders report.json as Markdown and as a table on the terminal."""
 
 from typing import Any
 
@@ -6,51 +6,53 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from make_jax.report_tables import markdown_table, system_name
+from make_jax.evaluation.metrics import METRICS, PRIMARY_METRIC
+from make_jax.report_tables import format_difference, format_interval, markdown_table, system_name
 
-_SLICED_BY = "nDCG@10"
-_BY_TASK = {  # what a benchmark of each kind reports: docs/evaluation.md
-    "task:known-item": ("MRR@10", "hit_rate@1", "hit_rate@10"),
-    "task:graded": ("nDCG@10",),
-    "task:category": ("precision@10", "MAP"),
+_TASKS = {
+    "known-item": "one relevant product",
+    "graded": "relevant products of several grades",
+    "category": "several relevant products of one grade",
 }
-_NOT_ON_TERMINAL = ("precision@10", "hit_rate@5")  # there is room for eight
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The whole report as Markdown."""
+    """Returns the complete report as Markdown."""
     about, catalog = report["about"], report["about"]["catalog"]
-    whole = report["slices"]["all"]
+    overall = report["slices"]["all"]
     parts = [
         f"# {_title(report)}\n",
         f"{report['queries']:,} queries search {report['products']:,} products. {_left_out(report)}"
-        f"Mean over queries; in brackets the 95 % interval ({report['intervals']['method']}, "
+        f"Means over queries with 95 % intervals in brackets ({report['intervals']['method']}, "
         f"{report['intervals']['resamples']:,} resamples).\n",
         f"Queries: {catalog['queries_from']}\n",
         "## Systems\n",
         markdown_table(
             ["system", *report["metrics"]],
             [
-                [system_name(s), *(f"{whole['systems'][s][m]['mean']:.3f}" for m in report["metrics"])]
+                [system_name(s), *(f"{overall['systems'][s][m]['mean']:.3f}" for m in report["metrics"])]
                 for s in report["systems"]
             ],
         ),
         *_tasks(report),
         *_macro(report),
-        f"## {_SLICED_BY} by slice\n",
-        "Slices overlap.\n",
+        f"## {PRIMARY_METRIC} by slice\n",
+        "A query can be in several slices.\n",
         markdown_table(
             ["slice", "queries", *map(system_name, report["systems"])],
             [
-                [name, f"{part['queries']:,}", *(_interval(part["systems"][s][_SLICED_BY]) for s in report["systems"])]
+                [
+                    name,
+                    f"{part['queries']:,}",
+                    *(format_interval(part["systems"][s][PRIMARY_METRIC]) for s in report["systems"]),
+                ]
                 for name, part in report["slices"].items()
             ],
         ),
-        f"## Paired differences of {_SLICED_BY}\n",
-        "The same queries on both sides; **bold** where the interval leaves out 0. Two reports compare by "
-        "`eval.py compare`, with tests.\n",
+        f"## Paired differences of {PRIMARY_METRIC}\n",
+        "**Bold**: the 95 % interval excludes 0. `eval.py compare` tests two reports for significance.\n",
         markdown_table(["slice", "queries", *_pairs(report)], _difference_rows(report)),
-        *_weights(report),
+        *_modal_weights(report),
         "## Notes\n",
         *(f"* {note}" for note in report["notes"]),
         f"* {_chosen(report)}",
@@ -59,7 +61,7 @@ def markdown(report: dict[str, Any]) -> str:
         "* Re-score with `ir_measures qrels.txt runs/SYSTEM.run.gz "
         + " ".join(f"'{name}'" for name in report["ir_measures"].values())
         + "`.\n",
-        "## Made by\n",
+        "## Provenance\n",
         f"* command: `{about['command']}`",
         f"* commit: {about['commit'] or 'unknown'}; make_jax {about['make_jax']}; seed {about['seed']}",
         f"* device: {about['device']}, {about['machine']}, Python {about['python']}",
@@ -71,27 +73,27 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
-    """Prints the table of systems, the differences that matter, and the notes."""
-    whole = report["slices"]["all"]
+    """Prints the table of systems, paired differences and notes."""
+    overall = report["slices"]["all"]
     title = f"{_title(report)}: {report['queries']:,} queries, {report['products']:,} products"
-    # As narrow as eight metrics can be: a terminal of 80 columns must show every digit.
-    metrics = [m for m in report["metrics"] if m not in _NOT_ON_TERMINAL]
+    # Narrow columns: eight metrics fit into a terminal of 80 columns without cut digits.
+    metrics = [m for m in report["metrics"] if m in METRICS and METRICS[m].terminal]
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=0)
     table.add_column("system", no_wrap=True)
     for metric in metrics:
         table.add_column(metric.replace("_", " ").replace("@", "\n@"), justify="right", min_width=5)
-    best = {m: max(whole["systems"][s][m]["mean"] for s in report["systems"]) for m in metrics}
+    best = {m: max(overall["systems"][s][m]["mean"] for s in report["systems"]) for m in metrics}
     for system in report["systems"]:
         cells = []
         for metric in metrics:
-            mean = whole["systems"][system][metric]["mean"]
+            mean = overall["systems"][system][metric]["mean"]
             cells.append(f"[bold green]{mean:.3f}[/]" if mean == best[metric] else f"{mean:.3f}")
         table.add_row(system_name(system), *cells)
     console.print(table)
-    for difference in whole["differences"]:
-        numbers = difference["metrics"][_SLICED_BY]
+    for difference in overall["differences"]:
+        numbers = difference["metrics"][PRIMARY_METRIC]
         console.print(
-            f"  {system_name(difference['system'])} - {system_name(difference['minus'])}: {_SLICED_BY} "
+            f"  {system_name(difference['system'])} - {system_name(difference['minus'])}: {PRIMARY_METRIC} "
             f"{numbers['mean']:+.3f} (95 % {numbers['low']:+.3f} to {numbers['high']:+.3f})",
             highlight=False,
         )
@@ -104,74 +106,78 @@ def print_report(report: dict[str, Any], console: Console) -> None:
 
 
 def _title(report: dict[str, Any]) -> str:
-    """What was evaluated, in a few words."""
+    """Returns catalog, model, split and pool."""
     model = report["about"].get("model")
     of = f" by {model['name']}" if model else ""
-    pools = {"split": "split", "all": "queries, all products", "judged": "queries, judged products alone"}
+    pools = {"split": "split", "all": "queries, all products", "judged": "queries, judged products only"}
     return f"{report['about']['catalog']['name']}{of}, {report['split']} {pools[report['pool']]}"
 
 
 def _tasks(report: dict[str, Any]) -> list[str]:
-    """The figures that benchmarks of each kind report."""
+    """Returns the section with the usual metrics of each task."""
     rows = []
-    for name, metrics in _BY_TASK.items():
-        part = report["slices"].get(name)
+    for task in _TASKS:
+        part = report["slices"].get(f"task:{task}")
+        metrics = [m for m in report["metrics"] if m in METRICS and METRICS[m].task == task]
         for metric in metrics if part else ():
-            cells = [_interval(part["systems"][s][metric]) for s in report["systems"]]
-            rows.append([name.removeprefix("task:"), f"{part['queries']:,}", metric, *cells])
+            cells = [format_interval(part["systems"][s][metric]) for s in report["systems"]]
+            rows.append([task, f"{part['queries']:,}", metric, *cells])
     return [
-        "## By what a query asks for\n",
-        "known-item: one product answers; graded: answers are of several grades; category: several are of one grade.\n",
+        "## By task\n",
+        "The task of a query follows from its judgements: "
+        + "; ".join(f"{task}: {what}" for task, what in _TASKS.items())
+        + ".\n",
         markdown_table(["task", "queries", "metric", *map(system_name, report["systems"])], rows),
     ]
 
 
 def _macro(report: dict[str, Any]) -> list[str]:
-    """Means over queries beside means over groups of queries."""
-    macro, whole = report["macro"], report["slices"]["all"]
+    """Returns the section with micro and macro means, for more than one group."""
+    macro, overall = report["macro"], report["slices"]["all"]
     if len(macro["groups"]) == 1:
         return []
     groups = ", ".join(f"{name or '(none)'} {count:,}" for name, count in macro["groups"].items())
-    means = [("micro: each query alike", whole["systems"]), ("macro: each group alike", macro["systems"])]
-    rows = [[name, *(_interval(of[s][_SLICED_BY]) for s in report["systems"])] for name, of in means]
+    means = [("micro (over queries)", overall["systems"]), ("macro (over groups)", macro["systems"])]
+    rows = [[name, *(format_interval(of[s][PRIMARY_METRIC]) for s in report["systems"])] for name, of in means]
     return [
-        f"## {_SLICED_BY}, micro and macro\n",
-        f"Groups are a kind of query in a language: {groups}.\n",
+        f"## {PRIMARY_METRIC}, micro and macro\n",
+        f"Groups are kind and language of the query: {groups}.\n",
         markdown_table(["mean", *map(system_name, report["systems"])], rows),
     ]
 
 
 def _cost(report: dict[str, Any]) -> str:
-    """What the main system took."""
+    """Returns encoding times and index size of the main system."""
     cost = report["cost"]
     if "products" not in cost:
-        return f"Cost: {cost['bytes']:,} bytes of index a product."
+        return f"Cost: {cost['bytes']:,} bytes of index per product."
     return (
-        f"Cost of {system_name(report['main'])}: {cost['product_seconds']:.1f} s for {cost['products']:,} products, "
-        f"{cost['query_seconds']:.1f} s for {cost['queries']:,} queries, loading and compilation included; "
-        f"{cost['bytes']:,} bytes a product as its vectors are kept."
+        f"Cost of {system_name(report['main'])}: "
+        f"{cost['product_seconds']:.1f} s to encode {cost['products']:,} products, "
+        f"{cost['query_seconds']:.1f} s to encode {cost['queries']:,} queries, including loading and compilation; "
+        f"{cost['bytes']:,} bytes per product vector."
     )
 
 
 def _left_out(report: dict[str, Any]) -> str:
     n = len(report["queries_without_positive"])
-    return f"{n:,} more had nothing relevant to find and are left out. " if n else ""
+    return f"{n:,} queries without a relevant product are excluded. " if n else ""
 
 
 def _chosen(report: dict[str, Any]) -> str:
-    """Which parameters the baselines had."""
-    parameters, said = report["parameters"], []
+    """Returns the tuned parameters and the queries that tuned them."""
+    parameters, values = report["parameters"], []
     if "bm25" in parameters:
-        said.append(f"BM25 k1 {parameters['bm25']['k1']:g}, b {parameters['bm25']['b']:g}")
+        values.append(f"BM25 k1 {parameters['bm25']['k1']:g}, b {parameters['bm25']['b']:g}")
     if "fusion" in parameters:
-        said.append(f"weight of BM25 in the fusion {parameters['fusion']['weight']:g}")
+        values.append(f"BM25 fusion weight {parameters['fusion']['weight']:g}")
     if "late_fusion" in parameters:
-        said.append(f"weight of titles in the late fusion {parameters['late_fusion']['weight']:g}")
-    if not said:
+        values.append(f"title weight of the late fusion {parameters['late_fusion']['weight']:g}")
+    if not values:
         return "Nothing was tuned."
     on = parameters["chosen_on"]
-    how = f"chosen by {on['by']} on {on['queries']:,} queries of the {on['split']} split" if on else "defaults"
-    return f"{'; '.join(said)}: {how}."
+    how = f"tuned by {on['by']} on {on['queries']:,} queries of the {on['split']} split" if on else "defaults"
+    return f"{'; '.join(values)}: {how}."
 
 
 def _pairs(report: dict[str, Any]) -> list[str]:
@@ -184,15 +190,15 @@ def _difference_rows(report: dict[str, Any]) -> list[list[str]]:
     for name, part in report["slices"].items():
         cells = []
         for difference in part["differences"]:
-            numbers = difference["metrics"][_SLICED_BY]
-            text = f"{numbers['mean']:+.3f} [{numbers['low']:+.3f}, {numbers['high']:+.3f}]"
+            numbers = difference["metrics"][PRIMARY_METRIC]
+            text = format_difference(numbers)
             cells.append(f"**{text}**" if numbers["low"] > 0 or numbers["high"] < 0 else text)
         rows.append([name, f"{part['queries']:,}", *cells])
     return rows
 
 
-def _weights(report: dict[str, Any]) -> list[str]:
-    """The section on modal weights, where the model has any."""
+def _modal_weights(report: dict[str, Any]) -> list[str]:
+    """Returns the section on modal weights, if the model has any."""
     if not report.get("modal_weights"):
         return []
     rows = [
@@ -201,11 +207,8 @@ def _weights(report: dict[str, Any]) -> list[str]:
     ]
     quantiles = [f"{float(q):.0%}" for q in next(iter(report["modal_weights"].values()))["quantiles_title"]]
     return [
-        "## The title's share of the product vector (w_title)\n",
-        "Products that have both title and image; quantiles over products. The picture is weights.png.\n",
-        markdown_table(["products whose title has", "products", "mean", *quantiles], rows),
+        "## Modal weights: w_title\n",
+        "The share of the title in the product vector, for products with title and image. Quantiles over products; "
+        "histograms in weights.png.\n",
+        markdown_table(["title", "products", "mean", *quantiles], rows),
     ]
-
-
-def _interval(numbers: dict[str, float]) -> str:
-    return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"

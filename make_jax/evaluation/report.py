@@ -1,11 +1,11 @@
-"""A report of an evaluation: report.json holds every number, and the rest is made from it or beside it.
+"""Writes the report of an evaluation as a folder.
 
-report.json       numbers, intervals, parameters, where they come from
+report.json       all numbers, intervals, parameters and provenance; the other files derive from it or accompany it
 report.md         the same as tables
-per_query.jsonl   every metric of every query and system, for later comparisons
-runs/*.run.gz     TREC runs, and qrels.txt: anyone can re-score
-weights.png       how title and image share the product vectors
-gallery.png       some queries and what they found
+per_query.jsonl   every metric of every query and system, the input of `eval.py compare`
+runs/*.run.gz     TREC runs, with qrels.txt, for re-scoring with other tools
+weights.png       histograms of the modal weights
+gallery.png       example queries with their top results
 """
 
 import contextlib
@@ -37,10 +37,10 @@ FORMAT = 2
 def write_report(
     evaluation: Evaluation, catalog: Catalog, folder: str | Path, about: dict[str, Any], *, seed: int = 0
 ) -> dict[str, Any]:
-    """Writes the report folder, whole or not at all, and gives back what is in report.json.
+    """Writes the report folder atomically and returns the content of report.json.
 
-    A report that was there before is replaced. A folder with anything else in it is an InputError, and so is a disk
-    that is full. `about` is what `provenance.about` gives.
+    An existing report is replaced. Raises InputError for a folder with other files and for a full disk.
+    `about` is the result of `provenance.metadata`.
     """
     folder = Path(folder)
     report = build_report(evaluation, about, seed=seed)
@@ -59,7 +59,7 @@ def write_report(
 
 
 def build_report(evaluation: Evaluation, about: dict[str, Any], *, seed: int = 0) -> dict[str, Any]:
-    """Every number of the evaluation as plain JSON values: means with 95 % intervals, by slice and system."""
+    """Returns all numbers of the evaluation as JSON values: means with 95 % intervals, by slice and system."""
     judgements = evaluation.judgements
     report: dict[str, Any] = {
         "format": FORMAT,
@@ -88,7 +88,7 @@ def build_report(evaluation: Evaluation, about: dict[str, Any], *, seed: int = 0
         "slices": {name: _slice(evaluation, mask, seed) for name, mask in evaluation.slices.items()},
         "macro": _macro(evaluation, seed),
     }
-    weighed = {
+    modal_weights = {
         name: {
             "products": len(weights),
             "mean_title": float(weights.mean()),
@@ -96,11 +96,11 @@ def build_report(evaluation: Evaluation, about: dict[str, Any], *, seed: int = 0
         }
         for name, weights in weight_groups(evaluation).items()
     }
-    return report | ({"modal_weights": weighed} if weighed else {})
+    return report | ({"modal_weights": modal_weights} if modal_weights else {})
 
 
 def comparisons(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """The pairs (system, other) whose paired difference a report states."""
+    """Returns the pairs (system, other) with a paired difference in the report."""
     main, fused, reranked = evaluation.main, evaluation.fused, evaluation.reranked
     pairs = [(main, other) for other in evaluation.rankings if other not in (main, fused, reranked)]
     pairs += [(reranked, main)] if reranked else []
@@ -108,7 +108,7 @@ def comparisons(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _slice(evaluation: Evaluation, mask: np.ndarray, seed: int) -> dict[str, Any]:
-    """The numbers of one slice: each system's means, and paired differences."""
+    """Returns the numbers of one slice: means of each system, and paired differences."""
     table = {
         system: np.stack([values[metric][mask] for metric in METRICS], axis=1)
         for system, values in evaluation.values.items()
@@ -128,7 +128,7 @@ def _slice(evaluation: Evaluation, mask: np.ndarray, seed: int) -> dict[str, Any
 
 
 def _macro(evaluation: Evaluation, seed: int) -> dict[str, Any]:
-    """Means in which each group of queries counts alike: a kind (to its first colon) in a language."""
+    """Returns macro means over groups of queries: kind (to its first colon) and language."""
     groups = [(family(query), query.lang) for query in evaluation.judgements.queries]
     columns = [np.stack([values[metric] for metric in METRICS], axis=1) for values in evaluation.values.values()]
     intervals = macro_intervals(np.concatenate(columns, axis=1), groups, seed)
@@ -139,7 +139,7 @@ def _macro(evaluation: Evaluation, seed: int) -> dict[str, Any]:
 
 
 def _numbers(intervals: Interval, start: int) -> dict[str, dict[str, float]]:
-    """One block of columns as metric -> mean, low, high."""
+    """Returns one block of columns as metric -> mean, low, high."""
     return {
         metric: {
             "mean": float(intervals.mean[start + i]),
@@ -151,11 +151,11 @@ def _numbers(intervals: Interval, start: int) -> dict[str, dict[str, float]]:
 
 
 def _per_query(evaluation: Evaluation) -> Iterator[str]:
-    """A line for each query."""
+    """Yields one JSON line per query."""
     for i, query in enumerate(evaluation.judgements.queries):
         values = {
-            system: {metric: round(float(of[metric][i]), 6) for metric in METRICS}
-            for system, of in evaluation.values.items()
+            system: {metric: round(float(by_metric[metric][i]), 6) for metric in METRICS}
+            for system, by_metric in evaluation.values.items()
         }
         slices = [name for name, mask in evaluation.slices.items() if mask[i]]
         line = {"qid": query.id, "kind": query.kind, "lang": query.lang, "slices": slices, "values": values}
@@ -164,11 +164,13 @@ def _per_query(evaluation: Evaluation) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder that takes the place of `folder` on a clean exit; until then the old one stands."""
+    """Yields an empty folder that replaces `folder` on a clean exit; an error leaves the old one unchanged."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; expected a folder for the report")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "report.json").is_file():
-        raise InputError(f"{folder}: holds files that are no report; choose an empty or new folder for the report")
+        raise InputError(
+            f"{folder}: contains files that are not a report; choose an empty or new folder for the report"
+        )
     fresh, old = (folder.with_name(f"{PARTIAL}{folder.name}-{word}-{os.getpid()}") for word in ("new", "old"))
     try:
         with folder_atomically(fresh) as new:

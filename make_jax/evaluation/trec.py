@@ -1,4 +1,4 @@
-"""TREC run and qrels files, so that anyone can re-score a report with trec_eval or ir_measures."""
+"""TREC run and qrels files, for re-scoring with trec_eval or ir_measures."""
 
 import gzip
 import re
@@ -11,14 +11,13 @@ from jaxtyping import Float32
 from make_jax.files import write_atomically
 from make_jax.retrieval.top_k import TopK
 
-_SMALLEST = np.finfo(np.float32).tiny  # below it some programs flush to zero, which would be a tie
+_SMALLEST = np.finfo(np.float32).tiny  # some programs flush smaller numbers to zero, which would be a tie
 
 
 def strictly_decreasing(scores: Float32[np.ndarray, "Q k"]) -> Float32[np.ndarray, "Q k"]:
-    """The scores, lowered by as few f32 steps as it takes so that no row holds two equal ones. -inf stays.
+    """Returns the scores, lowered by as few f32 steps as needed to make each row strictly decreasing. -inf stays.
 
-    trec_eval orders by score as f32 and breaks ties by document id; with these scores it reads our order, and so does
-    any program with another rule for ties.
+    trec_eval compares scores as f32 and breaks ties by document id. Without ties, every program reads the same order.
     """
     out = np.where(np.abs(scores) < _SMALLEST, np.float32(0), scores)
     for rank in range(1, out.shape[1]):
@@ -30,24 +29,24 @@ def strictly_decreasing(scores: Float32[np.ndarray, "Q k"]) -> Float32[np.ndarra
 
 
 def write_run(path: Path, ranking: TopK, query_ids: Sequence[str], product_ids: Sequence[str], tag: str) -> None:
-    """Writes what was found as a gzipped run file (`query Q0 product rank score tag`), whole or not at all."""
+    """Writes a gzipped TREC run (`query Q0 product rank score tag`) atomically."""
     products = np.array([_field(identity) for identity in product_ids], dtype=object)
-    lines = [  # of the longest row; 9 digits give the same f32 back; the form is filled row by row, which is fast
+    lines = [  # template of the longest row; 9 digits round-trip f32; one % per row is fast
         f"\0 Q0 %s {rank} %.9g {_field(tag).replace('%', '%%')}\n" for rank in range(1, ranking.indices.shape[1] + 1)
     ]
-    whole = "".join(lines)
+    full_row = "".join(lines)
     parts: list[bytes] = []
     for query, row, scores in zip(query_ids, ranking.indices, strictly_decreasing(ranking.scores), strict=True):
         n = int(np.count_nonzero(row >= 0))
-        form = whole if n == len(lines) else "".join(lines[:n])
+        template = full_row if n == len(lines) else "".join(lines[:n])
         fields = [field for pair in zip(products[row[:n]].tolist(), scores[:n].tolist(), strict=True) for field in pair]
-        text = (form % tuple(fields)).replace("\0", _field(query))
+        text = (template % tuple(fields)).replace("\0", _field(query))
         parts.append(gzip.compress(text.encode("utf-8"), compresslevel=1, mtime=0))
-    write_atomically(path, b"".join(parts))  # members of a gzip file may follow one another
+    write_atomically(path, b"".join(parts))  # a gzip file may have several members
 
 
 def write_qrels(path: Path, qrels: Mapping[str, Mapping[str, int]]) -> None:
-    """Writes the judgements as a qrels file (`query 0 product grade`), whole or not at all."""
+    """Writes the judgements as a TREC qrels file (`query 0 product grade`) atomically."""
     lines = [
         f"{_field(query)} 0 {_field(product)} {grade}\n"
         for query, rel in qrels.items()
@@ -57,5 +56,5 @@ def write_qrels(path: Path, qrels: Mapping[str, Mapping[str, int]]) -> None:
 
 
 def _field(text: str) -> str:
-    """An identity as one field of a line: white space and % percent-encoded, as the format has no quoting."""
-    return re.sub(r"[\s%]", lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8")), text)
+    """Returns an id as one field of a line: white space and % are percent-encoded, as the format has no quoting."""
+    return re.sub(r"[\s%]", lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8")), text)

@@ -1,4 +1,4 @@
-"""A picture of the modal weights: how much of each product vector is its title's."""
+"""Histograms of the modal weights: the share of the title in each product vector."""
 
 import io
 from pathlib import Path
@@ -10,13 +10,13 @@ from make_jax.evaluation.evaluate import Evaluation
 from make_jax.files import write_atomically
 
 _BINS = 40
-_MOST_PANELS = 6
+_MAX_PANELS = 6
 
 
 def weight_groups(evaluation: Evaluation) -> dict[str, Float32[np.ndarray, "n"]]:
-    """w_title of the products with both title and image: all, then by what was dropped from the title, if known.
+    """Returns w_title of the products with title and image: all, then by the words dropped from the title, if known.
 
-    Nothing for a model that gives every such product the same weight, or does not say: there is nothing to see.
+    Empty for a model without weights, or with the same weight for all products.
     """
     if evaluation.embeddings is None:
         return {}
@@ -27,17 +27,17 @@ def weight_groups(evaluation: Evaluation) -> dict[str, Float32[np.ndarray, "n"]]
         return {}
     dropped = [evaluation.products[i].dropped for i in both]
     if any(dropped):
-        groups["nothing dropped"] = [i for i, gone in zip(both, dropped, strict=True) if not gone]
-        for word in sorted({word for gone in dropped for word in gone}):
-            groups[f"{word} dropped"] = [i for i, gone in zip(both, dropped, strict=True) if word in gone]
+        groups["nothing dropped"] = [i for i, words in zip(both, dropped, strict=True) if not words]
+        for word in sorted({word for words in dropped for word in words}):
+            groups[f"{word} dropped"] = [i for i, words in zip(both, dropped, strict=True) if word in words]
     return {name: title[members] for name, members in groups.items() if members}
 
 
 def draw_weights(evaluation: Evaluation, path: Path) -> None:
-    """Writes a PNG with one histogram of w_title a group, one under another on the same scale; at most six groups."""
+    """Writes a PNG with a histogram of w_title for each group, at most six, on the same scale."""
     from matplotlib.figure import Figure
 
-    groups = dict(list(weight_groups(evaluation).items())[:_MOST_PANELS])
+    groups = dict(list(weight_groups(evaluation).items())[:_MAX_PANELS])
     if not groups:
         return
     figure = Figure(figsize=(6.4, 0.8 + 1.5 * len(groups)), dpi=120, layout="constrained")
@@ -52,7 +52,7 @@ def draw_weights(evaluation: Evaluation, path: Path) -> None:
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlim(0, 1)
-    panels[-1].set_xlabel("w_title: the title's share of the product vector (the rest is the image's)", fontsize=9)
+    panels[-1].set_xlabel("w_title: share of the title in the product vector (w_image = 1 - w_title)", fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())

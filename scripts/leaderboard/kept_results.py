@@ -77,7 +77,7 @@ def load(folder: Path) -> list[Row]:
             }
         except (ValueError, KeyError, TypeError) as error:
             command = "scripts/leaderboard/leaderboard.py keep"
-            raise InputError(f"{path}: no kept result ({error!r}); write it with {command}") from None
+            raise InputError(f"{path}: not a kept result ({error!r}); write it with {command}") from None
         rows.append(Row(path, kept, values, members))
     return rows
 

@@ -96,7 +96,7 @@ def test_missing_queries_are_refused(reports: Path, tmp_path: Path) -> None:
     shutil.copytree(reports / "title", tmp_path / "title")
     lines = (tmp_path / "title" / "per_query.jsonl").read_text("utf-8").splitlines()
     (tmp_path / "title" / "per_query.jsonl").write_text("\n".join(lines[1:]) + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"other queries than .*both: 1 are in one alone, such as 'q"):
+    with pytest.raises(InputError, match=r"queries differ from .*both: 1 are in one only, such as 'q"):
         compare(read_report(reports / "both"), read_report(tmp_path / "title"))
 
 

@@ -9,7 +9,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Query
 from make_jax.evaluation.evaluate import Evaluation, evaluate
 from make_jax.evaluation.fonts import Fonts, wrap
-from make_jax.evaluation.gallery import choose, draw_gallery
+from make_jax.evaluation.gallery import draw_gallery, sample_queries
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
 
@@ -35,7 +35,7 @@ def green(path: Path) -> int:
 
 def test_the_gallery_marks_relevant_results(catalog: Catalog, evaluation: Evaluation, tmp_path: Path) -> None:
     caption = draw_gallery(evaluation, catalog, tmp_path / "a.png", rows=2, columns=3)
-    assert caption.startswith("2 of 8 queries, drawn by seed 0")
+    assert caption.startswith("2 of 8 queries, sampled with seed 0")
     swapped = dict(evaluation.rankings)
     worst = evaluation.rankings["joint"]
     swapped["joint"] = type(worst)(worst.scores[:, ::-1].copy(), worst.indices[:, ::-1].copy())
@@ -43,7 +43,7 @@ def test_the_gallery_marks_relevant_results(catalog: Catalog, evaluation: Evalua
     assert green(tmp_path / "a.png") > green(tmp_path / "b.png")
 
 
-def test_sensitive_products_and_queries_for_them_are_left_out(
+def test_sensitive_products_and_their_queries_are_left_out(
     catalog: Catalog, evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = {product.id for product in evaluation.products[:6]}
@@ -52,24 +52,24 @@ def test_sensitive_products_and_queries_for_them_are_left_out(
     real = Catalog.image_bytes
     monkeypatch.setattr(Catalog, "image_bytes", lambda self, product: shown.append(product.id) or real(self, product))
     caption = draw_gallery(dataclasses.replace(evaluation, products=products), catalog, tmp_path / "a.png", columns=12)
-    asked = [
+    eligible = [
         query
         for query in evaluation.judgements.queries
         if not hidden & {i for i, grade in query.rel.items() if grade > 0} and Fonts().covers(query.text)
     ]
-    assert caption.startswith(f"{len(asked)} of 8 queries")
+    assert caption.startswith(f"{len(eligible)} of 8 queries")
     assert "sensitive" in caption
     assert not hidden & set(shown)
 
 
-def test_queries_come_in_turn_from_kinds_and_languages_and_from_the_seed() -> None:
+def test_queries_are_stratified_by_kind_and_language_and_sampled_by_the_seed() -> None:
     queries = tuple(
         Query(f"q{i}", "t", "test", {}, kind, lang)
         for i, (kind, lang) in enumerate([("attr:a", "en")] * 20 + [("attr:b", "zh")] * 3 + [("title", "en")])
     )
     everything = list(range(len(queries)))
-    chosen = choose(queries, everything, 6, seed=0)
-    assert sorted((queries[i].kind[:5], queries[i].lang) for i in chosen) == [
+    sampled = sample_queries(queries, everything, 6, seed=0)
+    assert sorted((queries[i].kind[:5], queries[i].lang) for i in sampled) == [
         ("attr:", "en"),
         ("attr:", "en"),
         ("attr:", "en"),
@@ -77,18 +77,18 @@ def test_queries_come_in_turn_from_kinds_and_languages_and_from_the_seed() -> No
         ("attr:", "zh"),
         ("title", "en"),
     ]
-    assert choose(queries, everything, 6, seed=0) == chosen
-    assert choose(queries, everything, 6, seed=1) != chosen
-    assert len(choose(queries, everything, 100, seed=0)) == 24
+    assert sample_queries(queries, everything, 6, seed=0) == sampled
+    assert sample_queries(queries, everything, 6, seed=1) != sampled
+    assert len(sample_queries(queries, everything, 100, seed=0)) == 24
 
 
-def test_queries_that_no_font_can_write_are_left_out_and_counted(
+def test_queries_that_no_font_can_render_are_left_out_and_counted(
     catalog: Catalog, evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Fonts, "covers", lambda self, text: text.isascii())
     caption = draw_gallery(evaluation, catalog, tmp_path / "a.png", rows=8, columns=2)
     assert caption.startswith("4 of 8 queries")
-    assert "4 queries could not be drawn" in caption
+    assert "4 queries are not shown: no installed font" in caption
 
 
 def test_fonts_cover_english_and_not_private_characters() -> None:
@@ -98,8 +98,8 @@ def test_fonts_cover_english_and_not_private_characters() -> None:
 
 
 def test_wrap_keeps_to_width_and_lines() -> None:
-    font = Fonts().of("a", 12)
-    text = "A very long title of a product that nobody will ever read to the end"
+    font = Fonts().for_text("a", 12)
+    text = "A very long product title that is wrapped and cut behind three lines or so"
     lines = wrap(text, font, 100, 3)
     assert len(lines) == 3 and lines[-1].endswith("…")
     assert all(font.getlength(line) <= 100 for line in lines)

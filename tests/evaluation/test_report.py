@@ -59,7 +59,7 @@ def test_report_holds_every_number_with_interval_count_and_origin(written: Path,
     assert ("joint+bm25", "joint") in pairs and ("joint+bm25", "bm25") in pairs
 
 
-def test_differences_are_of_the_means(written: Path) -> None:
+def test_differences_are_differences_of_the_means(written: Path) -> None:
     part = json.loads((written / "report.json").read_text(encoding="utf-8"))["slices"]["all"]
     for difference in part["differences"]:
         for metric, numbers in difference["metrics"].items():
@@ -74,7 +74,7 @@ def test_macro_means_are_the_means_of_the_groups(written: Path) -> None:
         parts = [report["slices"][f"lang:{lang}"]["systems"][system] for lang in ("en", "zh")]
         for metric, numbers in of.items():
             assert numbers["mean"] == pytest.approx(sum(part[metric]["mean"] for part in parts) / 2)
-    assert "micro: each query alike" in (written / "report.md").read_text(encoding="utf-8")
+    assert "micro (over queries)" in (written / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_report_states_task_pool_and_cost(written: Path) -> None:
@@ -83,7 +83,7 @@ def test_the_report_states_task_pool_and_cost(written: Path) -> None:
     assert report["cost"]["products"] == 12 and report["cost"]["queries"] == 8
     assert report["cost"]["bytes"] == 4 * 8 and report["cost"]["product_seconds"] > 0
     text = (written / "report.md").read_text(encoding="utf-8")
-    assert "| graded |" in text and "32 bytes a product as its vectors are kept" in text
+    assert "| graded |" in text and "32 bytes per product vector" in text
 
 
 def test_markdown_is_made_from_the_json_alone(written: Path) -> None:
@@ -121,7 +121,7 @@ def test_per_query_values_average_to_the_report(written: Path) -> None:
     assert mean == pytest.approx(report["slices"]["all"]["systems"]["joint"]["MAP"]["mean"], abs=1e-6)
 
 
-def test_pictures_are_there(written: Path) -> None:
+def test_pictures_are_written(written: Path) -> None:
     for name in ("weights.png", "gallery.png"):
         with Image.open(written / name) as image:
             image.load()
@@ -129,7 +129,7 @@ def test_pictures_are_there(written: Path) -> None:
     assert gzip.decompress((written / "runs" / "joint.run.gz").read_bytes()).count(b"\n") == 8 * 12
 
 
-def test_modal_weights_are_of_products_that_have_both(written: Path, evaluation: Evaluation) -> None:
+def test_modal_weights_are_of_products_with_title_and_image(written: Path, evaluation: Evaluation) -> None:
     report = json.loads((written / "report.json").read_text(encoding="utf-8"))
     both = sum(bool(product.title) and product.image is not None for product in evaluation.products)
     assert report["modal_weights"]["all"]["products"] == both < 12
@@ -137,7 +137,7 @@ def test_modal_weights_are_of_products_that_have_both(written: Path, evaluation:
     assert report["modal_weights"]["all"]["mean_title"] == pytest.approx(sum(weights) / both)
 
 
-def test_weight_groups_follow_what_was_dropped(evaluation: Evaluation) -> None:
+def test_weight_groups_follow_dropped_words(evaluation: Evaluation) -> None:
     products = tuple(
         dataclasses.replace(product, dropped=(("colour",), ("colour", "type"), ())[i % 3])
         for i, product in enumerate(evaluation.products)
@@ -147,9 +147,7 @@ def test_weight_groups_follow_what_was_dropped(evaluation: Evaluation) -> None:
     assert len(groups["nothing dropped"]) + len(groups["colour dropped"]) == len(groups["all"])
 
 
-def test_the_terminal_shows_the_table_the_notes_and_where_queries_come_from(
-    evaluation: Evaluation, catalog: Catalog
-) -> None:
+def test_the_terminal_shows_table_notes_and_source_of_queries(evaluation: Evaluation, catalog: Catalog) -> None:
     stream = io.StringIO()
     print_report(build_report(evaluation, metadata(catalog, seed=0)), Console(file=stream, width=150))
     shown = stream.getvalue()
@@ -166,12 +164,12 @@ def test_a_report_is_replaced_and_other_files_are_not(evaluation: Evaluation, ca
     assert not (folder / "old.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     (folder / "report.json").unlink()
-    with pytest.raises(InputError, match="holds files that are no report"):
+    with pytest.raises(InputError, match="contains files that are not a report"):
         write_report(evaluation, catalog, folder, note)
     assert (folder / "report.md").exists()
 
 
-def test_an_error_leaves_the_old_report_and_nothing_beside_it(
+def test_an_error_keeps_the_old_report_and_no_other_file(
     evaluation: Evaluation, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "report"
@@ -188,12 +186,12 @@ def test_an_error_leaves_the_old_report_and_nothing_beside_it(
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_a_catalog_without_provenance_says_so(tmp_path: Path) -> None:
+def test_a_catalog_without_provenance_is_reported(tmp_path: Path) -> None:
     catalog = Catalog.load(write_catalog(tmp_path / "tiny"))
     assert "does not say" in query_source(catalog)
 
 
-def test_the_recorded_command_tells_nobodys_folders(
+def test_the_recorded_command_has_no_absolute_path(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

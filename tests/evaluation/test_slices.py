@@ -92,16 +92,16 @@ def test_missing_needs_half_of_the_relevant_products_and_there_needs_all() -> No
     ]
     found = members(queries, products)
     assert found["image:missing"] == ["half"]
-    assert found["image:there"] == ["whole", "untitled"]
+    assert found["image:present"] == ["whole", "untitled"]
     assert found["title:missing"] == ["untitled"]
-    assert found["title:there"] == ["half", "third", "whole"]
+    assert found["title:present"] == ["half", "third", "whole"]
 
 
 def test_no_missing_slices_where_all_products_have_it_or_none_has() -> None:
     queries = [query("a", "k", rel={"p": 3})]
-    assert "image:there" not in members(queries, [product("p")])
+    assert "image:present" not in members(queries, [product("p")])
     masks = query_slices(queries, [product("p", image=None)], [], 3)
-    assert "image:missing" not in masks and "image:there" not in masks
+    assert "image:missing" not in masks and "image:present" not in masks
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_results_of_another_pool_are_refused(reports: Path, tmp_path: Path) -> N
 
 def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(InputError, match=r"x\.json: no kept result"):
+    with pytest.raises(InputError, match=r"x\.json: not a kept result"):
         board.load(tmp_path)
 
 
