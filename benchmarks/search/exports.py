@@ -22,19 +22,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository r
 
 from benchmarks import RESULTS
 from make_jax.catalog.reader import Catalog
-from make_jax.command_line import ExportOptions, Form
 from make_jax.errors import exit_cleanly
 from make_jax.evaluation.metrics import judge, score_ranking
 from make_jax.evaluation.models import onnx_run, stablehlo_run, torch_run
 from make_jax.evaluation.significance import mean_intervals
 from make_jax.files import write_atomically
+from make_jax.interop.formats import ExportFormat
 from make_jax.retrieval.embed import Encoder, embed_products, embed_queries
 from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.top_k import top_k
 from make_jax.runs.convert import export_run
 from make_jax.runs.provenance import metadata
 
-LOADERS: dict[Form, Any] = {"torch": torch_run, "onnx": onnx_run, "onnx-int8": onnx_run, "stablehlo": stablehlo_run}
+LOADERS: dict[ExportFormat, Any] = {
+    "torch": torch_run,
+    "onnx": onnx_run,
+    "onnx-int8": onnx_run,
+    "stablehlo": stablehlo_run,
+}
 LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "flatbuffers")
 FIRST = 10
 NEAR = 1e-5  # scores that differ by less are equal
@@ -62,7 +67,7 @@ def main() -> None:
     for form in asked.forms:
         with tempfile.TemporaryDirectory() as folder:
             out = f"{folder}/{form}"
-            export_run(ExportOptions(asked.run, out, form), print)
+            export_run(asked.run, out, form, print)
             size = sum(file.stat().st_size for file in Path(out).iterdir())
             made["forms"][form] = {"bytes": size, **whole.compare(LOADERS[form].load(Path(out)))}
         print(form, json.dumps(made["forms"][form]))

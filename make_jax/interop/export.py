@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from make_jax.command_line import Form
 from make_jax.files import folder_atomically
 from make_jax.interop import onnx_export, sentence_transformers_export, stablehlo_export, torch_checkpoint
 from make_jax.interop.bundle import MODEL_CARD, ModelBundle
+from make_jax.interop.formats import ExportFormat
 from make_jax.interop.tensor_names import Params
 
 
@@ -19,7 +19,7 @@ class Exporter(NamedTuple):
     check_libraries: Callable[[], None] = lambda: None  # raises InputError that names the extra to install
 
 
-EXPORTERS: dict[Form, Exporter] = {
+EXPORTERS: dict[ExportFormat, Exporter] = {
     "torch": Exporter(torch_checkpoint.write),
     "sentence-transformers": Exporter(sentence_transformers_export.write),
     "onnx": Exporter(onnx_export.write, partial(onnx_export.check_libraries, int8=False)),
@@ -28,7 +28,7 @@ EXPORTERS: dict[Form, Exporter] = {
 }
 
 
-def export_model(out: Path, params: Params, bundle: ModelBundle, card: str, form: Form) -> None:
+def export_model(out: Path, params: Params, bundle: ModelBundle, card: str, form: ExportFormat) -> None:
     """Writes the model and its model card to the new folder `out`, completely or not at all.
 
     Args:

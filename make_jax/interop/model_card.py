@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import make_jax
-from make_jax.command_line import Form
 from make_jax.config import Config
 from make_jax.errors import InputError
 from make_jax.interop.bundle import ModelBundle
+from make_jax.interop.formats import ExportFormat
 from make_jax.report_tables import markdown_table, system_name
 
 _SLICE_METRIC = "nDCG@10"
@@ -62,7 +62,9 @@ def reports_of_step(run: Path, step: int) -> list[dict[str, Any]]:
     return reports
 
 
-def model_card(bundle: ModelBundle, metadata: Mapping[str, Any], reports: Sequence[dict[str, Any]], form: Form) -> str:
+def model_card(
+    bundle: ModelBundle, metadata: Mapping[str, Any], reports: Sequence[dict[str, Any]], form: ExportFormat
+) -> str:
     """Returns the card as Markdown, with the YAML header of the Hugging Face hub.
 
     Args:
@@ -100,7 +102,7 @@ def model_card(bundle: ModelBundle, metadata: Mapping[str, Any], reports: Sequen
     return "\n".join(parts)
 
 
-def _description(bundle: ModelBundle, form: Form) -> str:
+def _description(bundle: ModelBundle, form: ExportFormat) -> str:
     m = bundle.config.model
     inputs = {"both": "title and image", "title": "title", "image": "image"}[m.adaptation.modalities]
     keywords = f", {bundle.keyword_dims} of them for keywords" if bundle.keyword_dims else ""

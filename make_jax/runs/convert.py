@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 import make_jax
-from make_jax.command_line import ExportOptions
 from make_jax.config import from_json, to_json
 from make_jax.errors import InputError
 from make_jax.files import folder_atomically
@@ -17,6 +16,7 @@ from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.interop import torch_checkpoint
 from make_jax.interop.bundle import ModelBundle, omitted_parts, search_config
 from make_jax.interop.export import EXPORTERS, export_model
+from make_jax.interop.formats import ExportFormat
 from make_jax.interop.model_card import model_card, reports_of_step
 from make_jax.interop.model_folder import resolve_model_folder
 from make_jax.runs.checkpoints import Checkpoints
@@ -25,22 +25,23 @@ from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, r
 Log = Callable[[str], None]
 
 
-def export_run(options: ExportOptions, log: Log) -> None:
-    """Writes a checkpoint of a run to the new folder OUT in the requested form, completely or not at all.
+def export_run(
+    run: str, out: str, form: ExportFormat, log: Log, *, checkpoint: Literal["best", "last"] = "best"
+) -> None:
+    """Writes a checkpoint of a run to the new folder `out` in the requested form, completely or not at all.
 
-    `log` receives one line per remark. Raises InputError, with nothing written, when OUT exists, RUN is not a run, the
-    model has no such form, or a library is missing.
+    `log` receives one line per remark. Raises InputError, with nothing written, when `out` exists, `run` is not a run,
+    the model has no such form, or a library is missing.
     """
-    out = Path(options.out)
-    if out.exists():
+    if Path(out).exists():
         raise InputError(f"OUT: {out} exists; name a folder that does not")
-    EXPORTERS[options.to].check_libraries()
-    params, metadata, files = read_checkpoint(options.run, options.checkpoint)
-    config = from_json(files[CONFIG], f"{options.run}/{CONFIG}")
-    keywords = read_keywords(files, Path(options.run))
+    EXPORTERS[form].check_libraries()
+    params, metadata, files = read_checkpoint(run, checkpoint)
+    config = from_json(files[CONFIG], f"{run}/{CONFIG}")
+    keywords = read_keywords(files, Path(run))
     origin = {
-        "run": Path(options.run).resolve().name,
-        "checkpoint": options.checkpoint,
+        "run": Path(run).resolve().name,
+        "checkpoint": checkpoint,
         "step": metadata["position"],
         "training_seconds": metadata["seconds"],
         "commit": metadata.get("commit"),
@@ -49,13 +50,13 @@ def export_run(options: ExportOptions, log: Log) -> None:
     }
     tokenizer = Tokenizer(files[TOKENIZER])
     bundle = ModelBundle(search_config(config), tokenizer, keywords, torch_checkpoint.CONSTANTS, origin)
-    reports = reports_of_step(Path(options.run), metadata["position"])
-    export_model(out, params, bundle, model_card(bundle, metadata, reports, options.to), options.to)
+    reports = reports_of_step(Path(run), metadata["position"])
+    export_model(Path(out), params, bundle, model_card(bundle, metadata, reports, form), form)
     for part in omitted_parts(config.model):
         log(f"left out, because search does not use it: {part}")
-    if config.model.dtype != "float32" and options.to != "stablehlo":
+    if config.model.dtype != "float32" and form != "stablehlo":
         log(f"the run computes matrix products in {config.model.dtype}, this form in float32: scores differ by that")
-    log(f"{out}: step {metadata['position']} of {options.run} as {options.to}")
+    log(f"{out}: step {metadata['position']} of {run} as {form}")
 
 
 def import_torch(source: str, out: str, log: Log) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.baselines import run_baselines as baselines
 from make_jax.catalog.reader import Catalog
-from make_jax.command_line import parse
+from make_jax.cli.train_options import parse_settings
 from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.report import write_report
@@ -25,7 +25,7 @@ def test_every_recipe_is_valid_and_sees_as_many_examples_as_make() -> None:
     for row in baselines.ROWS:
         if row.kind in ("run", "late-fusion"):
             for candidate in row.candidates:
-                config = parse(["--config", recipe, *baselines._options(candidate.changes)], "")
+                config = parse_settings(["--config", recipe, *baselines._options(candidate.changes)], "")
                 assert (config.train.steps, config.train.batch_size) == (make.steps, make.batch_size)
                 if not row.ours:
                     assert config.objectives.key == 0 and not config.model.enrichment and config.model.keyword_dims == 0

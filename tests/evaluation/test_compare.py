@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from make_jax.catalog.reader import Catalog
-from make_jax.command_line import CompareOptions
+from make_jax.cli.evaluation import compare_reports
+from make_jax.cli.options import CompareOptions
 from make_jax.errors import InputError
 from make_jax.evaluation.compare import compare, comparison_markdown, print_comparison, read_report
 from make_jax.evaluation.evaluate import evaluate
-from make_jax.evaluation.program import compare_reports
 from make_jax.evaluation.report import write_report
 from make_jax.runs.provenance import metadata
 from tests.retrieval.fake_encoder import FakeEncoder

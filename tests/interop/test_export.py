@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from make_jax.command_line import ExportOptions
 from make_jax.errors import InputError
 from make_jax.interop.model_card import reports_of_step
 from make_jax.runs.convert import export_run, import_torch
@@ -49,7 +48,7 @@ def test_the_card_has_the_numbers_of_the_checkpoint_that_went_out_and_no_others(
         (run / "eval" / name).mkdir(parents=True)
         (run / "eval" / name / "report.json").write_text(json.dumps(report(step)))
     assert [found["about"]["run"]["steps"] for found in reports_of_step(run, 0)] == [0]
-    export_run(ExportOptions(str(run), str(tmp_path / "out"), "torch"), print)
+    export_run(str(run), str(tmp_path / "out"), "torch", print)
     told = (tmp_path / "out" / "README.md").read_text()
     assert "| joint | 0.500 [0.490, 0.510] |" in told
     assert "| lang:en | 4 |" in told
@@ -59,7 +58,7 @@ def test_the_card_has_the_numbers_of_the_checkpoint_that_went_out_and_no_others(
     assert '"vocab_size": ' in told  # the settings
     (run / "eval" / "older" / "report.json").write_text("{")
     with pytest.raises(InputError, match=r"report\.json: damaged"):
-        export_run(ExportOptions(str(run), str(tmp_path / "again"), "torch"), print)
+        export_run(str(run), str(tmp_path / "again"), "torch", print)
     assert not (tmp_path / "again").exists()
 
 
@@ -73,7 +72,7 @@ def test_an_export_that_cannot_be_is_one_line_and_nothing_written(run, tmp_path)
     }
     for (source, target, form), message in cases.items():
         with pytest.raises(InputError, match=message) as raised:
-            export_run(ExportOptions(str(source), str(target), form), print)
+            export_run(str(source), str(target), form, print)
         assert "\n" not in str(raised.value)
         assert [path.name for path in tmp_path.iterdir()] == ["there"]
     with pytest.raises(InputError, match=r"config\.json: no such file"):
@@ -97,7 +96,7 @@ def test_a_missing_library_is_named(run, tmp_path, form, monkeypatch):
     for name in ("onnx", "flatbuffers"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match=r"this needs (torch|onnx|flatbuffers) .*pip install 'make_jax\["):
-        export_run(ExportOptions(str(run), str(tmp_path / "out"), form), print)
+        export_run(str(run), str(tmp_path / "out"), form, print)
     assert not list(tmp_path.iterdir())
 
 
@@ -105,5 +104,5 @@ def test_a_missing_library_is_named(run, tmp_path, form, monkeypatch):
 def test_forms_that_compute_otherwise_than_the_run_say_so(tmp_path, form, told):
     run = random_run(tmp_path, replace(MODELS["fashion"], dtype="bfloat16"))
     notes: list[str] = []
-    export_run(ExportOptions(str(run), str(tmp_path / "out"), form), notes.append)
+    export_run(str(run), str(tmp_path / "out"), form, notes.append)
     assert any("bfloat16, this form in float32" in note for note in notes) == told

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from make_jax.command_line import take_dry_run
+from make_jax.cli.train_options import split_dry_run
 from make_jax.config import Config, ImageConfig, ObjectivesConfig, TextConfig
 from make_jax.errors import InputError
 from make_jax.planning.compile import compile_for_tpu
@@ -198,7 +198,7 @@ def test_batch_shapes_equal_those_of_real_batches(tmp_path):
 )
 def test_wrong_devices_are_one_line(config, words, message):
     with pytest.raises(InputError, match=message) as error:
-        options, rest = take_dry_run(words)
+        options, rest = split_dry_run(words)
         assert options is not None and rest == []
         dry_run(config, STEP_FUNCTIONS, options.device, options.count)
     assert "\n" not in str(error.value)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 from jax.profiler import ProfileData
 
-from make_jax.command_line import parse
+from make_jax.cli.train_options import parse_settings
 from make_jax.config import Config, check
 from make_jax.errors import InputError
 from make_jax.training.profiling import StepProfiler
@@ -64,10 +64,10 @@ def test_an_invalid_setting_is_an_error(text, expected):
     with pytest.raises(InputError, match=f"^{expected}"):
         check(replace(config, train=replace(config.train, profile=text)))
     with pytest.raises(InputError, match=f"^{expected}"):
-        parse(["--profile", text], "")
+        parse_settings(["--profile", text], "")
 
 
 def test_the_profile_option_is_short_for_the_setting():
-    assert parse(["--profile", "10:15"], "").train.profile == "10:15"
+    assert parse_settings(["--profile", "10:15"], "").train.profile == "10:15"
     with pytest.raises(InputError, match="--profile: expected one argument, steps such as 10:15"):
-        parse(["--profile"], "")
+        parse_settings(["--profile"], "")

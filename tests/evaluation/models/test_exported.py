@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from make_jax.catalog.reader import Catalog
-from make_jax.command_line import ExportOptions
 from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.models import onnx_run, stablehlo_run, torch_run
@@ -43,7 +42,7 @@ def test_evaluation_of_a_form_is_that_of_its_run(run, catalog, tmp_path, form):
     kind, libraries = FORMS[form]
     for library in libraries:
         pytest.importorskip(library, reason=f"needs {library}: pip install make_jax[onnx,stablehlo]")
-    export_run(ExportOptions(str(run), str(tmp_path / "out"), form), silent)
+    export_run(str(run), str(tmp_path / "out"), form, silent)
     others = [other for other, _ in FORMS.values() if other not in (kind, torch_run)]
     assert kind.matches(tmp_path / "out")
     assert not any(other.matches(tmp_path / "out") for other in others)
@@ -75,7 +74,7 @@ def test_what_is_no_export_is_not_recognised(run, tmp_path):
 
 def test_a_damaged_artifact_is_refused_in_one_line(run, tmp_path):
     pytest.importorskip("flatbuffers", reason="needs flatbuffers: pip install make_jax[stablehlo]")
-    export_run(ExportOptions(str(run), str(tmp_path / "out"), "stablehlo"), silent)
+    export_run(str(run), str(tmp_path / "out"), "stablehlo", silent)
     whole = (tmp_path / "out" / "query.stablehlo").read_bytes()
     (tmp_path / "out" / "query.stablehlo").write_bytes(whole[:100])
     with pytest.raises(InputError, match=r"query\.stablehlo: jax\.export cannot read it") as raised:
@@ -88,7 +87,7 @@ def test_a_damaged_artifact_is_refused_in_one_line(run, tmp_path):
 
 
 def test_a_run_that_went_out_and_came_back_is_the_run(run, tmp_path):
-    export_run(ExportOptions(str(run), str(tmp_path / "out"), "torch"), silent)
+    export_run(str(run), str(tmp_path / "out"), "torch", silent)
     import_torch(str(tmp_path / "out"), str(tmp_path / "back"), silent)
     first, second = Retriever.load(run), Retriever.load(tmp_path / "back")
     assert dataclasses.replace(first.model.config) == second.model.config

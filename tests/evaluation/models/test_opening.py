@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from make_jax.catalog.reader import Catalog
-from make_jax.command_line import parse_evaluation
+from make_jax.cli import evaluation as program
+from make_jax.cli.options import parse_evaluation
 from make_jax.errors import InputError
-from make_jax.evaluation import models, program
+from make_jax.evaluation import models
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.models import open_model
 from make_jax.files import folder_digest
@@ -37,7 +38,7 @@ def test_the_documented_example_is_evaluated_and_has_20_lines(
     assert len(own) <= 20
     (tmp_path / "hashed.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    folder = program.evaluate_model(parse_evaluation(["hashed.py", "--data.catalog", str(path)], ""))
+    folder = program.evaluate_model(parse_evaluation(["hashed.py", "--data.catalog", str(path)]))
     assert folder == Path("runs/eval/hashed/tiny-test")
     report = json.loads((folder / "report.json").read_text("utf-8"))
     assert report["about"]["model"] == {"name": "hashed", "kind": "python_file"}
@@ -49,7 +50,7 @@ def test_the_documented_example_is_evaluated_and_has_20_lines(
 
 def test_bm25_is_evaluated_alone(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    program.evaluate_model(parse_evaluation(["bm25", "--data.catalog", str(path), "--out", str(out)], ""))
+    program.evaluate_model(parse_evaluation(["bm25", "--data.catalog", str(path), "--out", str(out)]))
     report = json.loads((out / "report.json").read_text("utf-8"))
     assert report["systems"] == ["random", "bm25"] and report["main"] == "bm25"
     assert report["parameters"]["chosen_on"]["queries"] == 8

@@ -1,20 +1,23 @@
 """Command lines: recipe first, then options; every mistake is one line; --help; no jax at the start."""
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 
-from make_jax.command_line import (
+from make_jax.cli.options import (
     EvalData,
     EvalOptions,
     ExportOptions,
     ImportOptions,
-    load_recipe,
-    parse,
+    parse_comparison,
     parse_conversion,
     parse_evaluation,
 )
+from make_jax.cli.parsing import flags
+from make_jax.cli.recipes import load_recipe, recipe_folder, recipes
+from make_jax.cli.train_options import COMMON, field_comments, parse_settings
 from make_jax.config import Config
 from make_jax.errors import InputError
 
@@ -40,17 +43,17 @@ def recipe(tmp_path):
 
 def error_of(*argv):
     with pytest.raises(InputError) as caught:
-        parse(argv, "Trains.")
+        parse_settings(argv)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_without_arguments_parse_returns_the_default():
-    assert parse([], "Trains.") == Config()
+    assert parse_settings([]) == Config()
 
 
 def test_options_change_single_settings():
-    config = parse(["--data.catalog", "A B.zip", "--optim.learning-rate=3e-4", "--model.remat"], "Trains.")
+    config = parse_settings(["--data.catalog", "A B.zip", "--optim.learning-rate=3e-4", "--model.remat"])
     assert (config.data.catalog, config.optim.learning_rate, config.model.remat) == ("A B.zip", 3e-4, True)
 
 
@@ -77,21 +80,21 @@ def test_a_recipe_with_a_renamed_setting_is_refused_by_its_new_name(recipe):
 
 
 def test_underscores_are_read_as_dashes():
-    assert parse(["--train.batch_size", "8"], "Trains.").train.batch_size == 8
+    assert parse_settings(["--train.batch_size", "8"]).train.batch_size == 8
 
 
 def test_rules_and_tuples_can_be_set():
-    config = parse(
-        ["--optim.lr-multipliers", "query/.*", "0.5", "gate", "0", "--inputs.image-mean", "0", "1", "0.5"], "Trains."
+    config = parse_settings(
+        ["--optim.lr-multipliers", "query/.*", "0.5", "gate", "0", "--inputs.image-mean", "0", "1", "0.5"]
     )
     assert config.optim.lr_multipliers == (("query/.*", 0.5), ("gate", 0.0))
     assert config.inputs.image_mean == (0.0, 1.0, 0.5)
 
 
 def test_recipe_is_parsed_first_and_options_change_it(recipe):
-    config = parse(["--train.seed", "5", "--config", recipe()], "Trains.")
+    config = parse_settings(["--train.seed", "5", "--config", recipe()])
     assert (config.train.steps, config.train.seed, config.optim.lr_multipliers) == (7, 5, (("title", 0.0),))
-    assert parse([f"--config={recipe()}", "--optim.lr-multipliers", "a", "1"], "Trains.").optim.lr_multipliers == (
+    assert parse_settings([f"--config={recipe()}", "--optim.lr-multipliers", "a", "1"]).optim.lr_multipliers == (
         ("a", 1.0),
     )
 
@@ -162,37 +165,93 @@ def test_recipe_without_a_config_is_named_with_its_line(recipe, text, message):
 def test_recipe_with_a_wrong_type_is_named(recipe):
     # In a process of its own: tests check the types of constructors, users' programs do not.
     path = recipe("from make_jax.config import Config, TrainConfig\nconfig = Config(train=TrainConfig(steps='7'))\n")
-    result = run_program(f"parse(['--config', {path!r}], '')")
+    result = run_program(f"parse_settings(['--config', {path!r}])")
     assert result.returncode == 2
     assert "train.steps is '7', expected a whole number" in result.stderr
 
 
-def test_help_prints_settings_with_units_and_the_config_option(capsys):
+def help_of(parse, *argv, capsys):
     with pytest.raises(SystemExit) as leaving:
-        parse(["--help"], "Trains a model.")
+        parse(list(argv))
     assert leaving.value.code == 0
-    text = capsys.readouterr().out
-    for part in ("Trains a model.", "--config FILE.py", "--train.batch-size", "examples per step over all devices"):
+    return capsys.readouterr().out
+
+
+def test_help_prints_common_settings_with_units_and_the_config_option(capsys):
+    text = help_of(parse_settings, "--help", capsys=capsys)
+    parts = ("Trains a model ", "--config RECIPE", "--dry-run", "--profile FIRST:LAST", "--help-all")
+    for part in (*parts, "--train.batch-size", "examples per step over all devices"):
         assert part in text
+    assert all(f"\n{' ' * 30}{name} " in text for name in ("demo", "fashion", "fashion_pretrained", "pod", "study"))
+    assert all(f"--{path.replace('_', '-')}" in text for path in COMMON)
+
+
+def test_help_all_prints_every_setting_with_its_comment(capsys):
+    text = help_of(parse_settings, "--help-all", capsys=capsys)
+    for flag in flags(Config):
+        assert flag in text
+    assert "probability" in text and "--optim.beta2" in text
+
+
+@pytest.mark.parametrize(
+    ("parse", "argv"),
+    [
+        (parse_settings, ["--help"]),
+        (parse_evaluation, ["--help"]),
+        (parse_comparison, ["--help"]),
+        (parse_conversion, ["--help"]),
+        (parse_conversion, ["import", "--help"]),
+        (parse_conversion, ["export", "--help"]),
+    ],
+)
+def test_help_fits_two_screens(parse, argv, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = help_of(parse, *argv, capsys=capsys).splitlines()
+    assert sum(max(1, -(-len(line) // 100)) for line in lines) <= 60
+
+
+def test_every_setting_has_a_comment_in_one_line():
+    def sections(node):
+        yield type(node)
+        for each in dataclasses.fields(node):
+            if dataclasses.is_dataclass(getattr(node, each.name)):
+                yield from sections(getattr(node, each.name))
+
+    for section in sections(Config()):
+        plain = {each.name for each in dataclasses.fields(section) if not dataclasses.is_dataclass(each.type)}
+        assert plain <= dict(field_comments(section)).keys(), section
+
+
+def test_config_finds_a_recipe_by_its_name():
+    names = {path.stem for path in recipe_folder().glob("*.py")}
+    assert names == recipes().keys() >= {"demo", "fashion", "fashion_pretrained", "pod", "study"}
+    assert parse_settings(["--config", "demo"]) == load_recipe(str(recipe_folder() / "demo.py"))
+
+
+@pytest.mark.parametrize("argv", [["--config", "fashio"], ["--config"], ["--config", "nowhere.py"]])
+def test_an_unknown_recipe_is_an_error_that_lists_the_recipes(argv):
+    message = error_of(*argv)
+    assert message.startswith("--config: ")
+    assert all(f"{name} ({line.rstrip('.')})" in message for name, line in recipes().items())
 
 
 def test_help_shows_the_values_of_the_recipe(recipe, capsys):
     with pytest.raises(SystemExit):
-        parse(["--config", recipe(), "--help"], "Trains.")
+        parse_settings(["--config", recipe(), "--help"])
     assert "(default: 7)" in capsys.readouterr().out
 
 
 def test_evaluation_options():
-    assert parse_evaluation(["runs/a"], "Evaluates.") == EvalOptions(model="runs/a")
+    assert parse_evaluation(["runs/a"]) == EvalOptions(model="runs/a")
     argv = ["--data.catalog", "c", "runs/a", "--split", "val", "--out", "o", "--checkpoint", "last", "--depth", "10"]
     expected = EvalOptions("runs/a", EvalData("c"), split="val", out="o", checkpoint="last", depth=10)
-    assert parse_evaluation(argv, "Evaluates.") == expected
+    assert parse_evaluation(argv) == expected
 
 
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [
-        ([], ["MODEL", "other model's folder", "required"]),
+        ([], ["MODEL", "folder of another model", "required"]),
         (["a", "--split", "tset"], ["--split", "tset", "val"]),
         (["a", "--pool", "mine"], ["--pool", "mine", "judged"]),
         (["a", "--data.catalogs", "x"], ["--data.catalogs", "--data.catalog"]),
@@ -203,14 +262,14 @@ def test_evaluation_options():
 )
 def test_wrong_evaluation_options_are_named(argv, parts):
     with pytest.raises(InputError) as caught:
-        parse_evaluation(argv, "Evaluates.")
+        parse_evaluation(argv)
     assert all(part in str(caught.value) for part in parts), caught.value
 
 
 def run_program(statement):
     code = (
         "import sys\n"
-        "from make_jax.command_line import *\n"
+        "from make_jax.cli.train_options import *\n"
         "from make_jax.errors import exit_cleanly\n"
         "def main():\n"
         f"    print({statement})\n"
@@ -221,20 +280,22 @@ def run_program(statement):
 
 
 def test_unknown_option_exits_with_2_and_one_line():
-    result = run_program("parse(['--trainn.steps', '3'], '')")
+    result = run_program("parse_settings(['--trainn.steps', '3'])")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == ("error: unknown option --trainn.steps; did you mean --train.steps? (--help lists all)\n")
+    assert result.stderr == (
+        "error: unknown option --trainn.steps; did you mean --train.steps? (--help lists the options)\n"
+    )
 
 
 def test_parsing_imports_no_jax():
-    result = run_program("parse(['--train.steps', '300'], '')")
+    result = run_program("parse_settings(['--train.steps', '300'])")
     assert result.returncode == 0, result.stderr
 
 
 def test_conversion_takes_a_source_and_a_folder_and_where_to():
-    assert parse_conversion(["import", "a/b", "out"], "Converts.") == ImportOptions("a/b", "out")
-    assert parse_conversion(["import", "a", "b", "--from", "torch"], "Converts.") == ImportOptions("a", "b", "torch")
-    assert parse_conversion(["export", "a", "b", "--to", "onnx"], "Converts.") == ExportOptions("a", "b", "onnx")
+    assert parse_conversion(["import", "a/b", "out"]) == ImportOptions("a/b", "out")
+    assert parse_conversion(["import", "a", "b", "--from", "torch"]) == ImportOptions("a", "b", "torch")
+    assert parse_conversion(["export", "a", "b", "--to", "onnx"]) == ExportOptions("a", "b", "onnx")
 
 
 @pytest.mark.parametrize(
@@ -251,16 +312,16 @@ def test_conversion_takes_a_source_and_a_folder_and_where_to():
 )
 def test_conversion_names_what_is_wrong(argv, expected):
     with pytest.raises(InputError) as caught:
-        parse_conversion(argv, "Converts.")
+        parse_conversion(argv)
     assert expected in str(caught.value)
 
 
 def test_help_of_conversion_names_the_commands(capsys):
     for argv, told in (
-        (["--help"], "Converts."),
+        (["--help"], "import SOURCE OUT"),
         (["import", "-h"], "import [-h] "),
         (["export", "-h"], "{torch,sentence-transformers,onnx,onnx-int8,stablehlo}"),
     ):
         with pytest.raises(SystemExit) as leaving:
-            parse_conversion(argv, "Converts.")
+            parse_conversion(argv)
         assert leaving.value.code == 0 and told in capsys.readouterr().out

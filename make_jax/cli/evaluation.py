@@ -1,4 +1,4 @@
-"""What eval.py does: open, evaluate, write the report, print it; or compare two reports."""
+"""Evaluates a model and writes its report, or compares two reports, as the options of `eval` request."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from make_jax.catalog.reader import Catalog
-from make_jax.command_line import CompareOptions, EvalOptions
+from make_jax.cli.options import CompareOptions, EvalOptions
 from make_jax.errors import InputError
 from make_jax.evaluation.compare import compare, print_comparison, read_report, write_comparison
 from make_jax.evaluation.evaluate import embed_all, evaluate
@@ -16,13 +16,13 @@ from make_jax.evaluation.report import write_report
 from make_jax.retrieval.rerank import DEFAULT_DEPTH, can_match
 from make_jax.runs.provenance import metadata
 
-OTHERS = Path("runs/eval")  # reports of models that are not runs, which have no folder of ours
+OTHER_REPORTS = Path("runs/eval")  # reports of models that are not runs
 
 
 def evaluate_model(options: EvalOptions) -> Path | None:
-    """Writes the report of a model on a catalog, prints its tables, and gives back the report's folder.
+    """Evaluates a model on a catalog, prints the tables of its report, and returns the folder of the report.
 
-    With `only_embed` it makes the vectors, writes no report and gives back None.
+    With `only_embed` it stores the product embeddings, writes no report and returns None.
     """
     console = Console()
     catalog = Catalog.load(options.data.catalog) if options.data.catalog else None
@@ -30,18 +30,18 @@ def evaluate_model(options: EvalOptions) -> Path | None:
     info = opened.run_info
     catalog = catalog or Catalog.load(info.catalog if info else "")
     pool = catalog.info.pool if options.pool == "catalog" else options.pool
-    named = "" if pool == catalog.info.pool else f"-{pool}"
-    home = Path(options.model) / "eval" if info else OTHERS / opened.name
-    folder = Path(options.out) if options.out else home / f"{catalog.info.name}-{options.split}{named}"
+    suffix = "" if pool == catalog.info.pool else f"-{pool}"
+    home = Path(options.model) / "eval" if info else OTHER_REPORTS / opened.name
+    folder = Path(options.out) if options.out else home / f"{catalog.info.name}-{options.split}{suffix}"
     stored = Path(options.embeddings) if options.embeddings else None
     if stored is not None and not info and stored.resolve().is_relative_to(Path(options.model).resolve()):
-        raise InputError(f"{stored}: inside the model's folder, whose files say which model it is; name one elsewhere")
+        raise InputError(f"{stored}: inside the model's folder, whose files identify the model; set another folder")
     if options.only_embed and stored is not None:
         if opened.model is None:
-            raise InputError(f"{options.model} has no vectors to embed; leave --only-embed away")
+            raise InputError(f"{options.model} has no embeddings; omit --only-embed")
         with _Bars(console) as bars:
             embed_all(opened.model, catalog, options.split, stored, pool=pool, progress=bars.show)
-        console.print(f"all vectors are in {stored}", highlight=False)
+        console.print(f"all embeddings are in {stored}", highlight=False)
         return None
     rerank = options.rerank
     if rerank is None:
@@ -57,18 +57,18 @@ def evaluate_model(options: EvalOptions) -> Path | None:
             vectors_folder=stored,
             progress=bars.show,
         )
-    made = metadata(catalog, seed=info.seed if info else 0, model={"name": opened.name, "kind": opened.kind})
-    made |= {"run": info.run} if info else {}
-    report = write_report(evaluation, catalog, folder, made)
+    provenance = metadata(catalog, seed=info.seed if info else 0, model={"name": opened.name, "kind": opened.kind})
+    provenance |= {"run": info.run} if info else {}
+    report = write_report(evaluation, catalog, folder, provenance)
     print_report(report, console)
     console.print(f"report: {folder}/report.md, gallery.png, runs/", highlight=False)
     return folder
 
 
 def compare_reports(options: CompareOptions) -> None:
-    """Prints which of two reports is better in what, and writes it where that is asked."""
+    """Prints the per-metric differences of two reports with their significance; writes them to `out` if it is set."""
     if options.out and Path(options.out).exists():
-        raise InputError(f"{options.out}: exists already, expected a new folder for the comparison")
+        raise InputError(f"{options.out}: exists, expected a new folder for the comparison")
     a, b = read_report(options.a, options.system_a), read_report(options.b, options.system_b)
     compared = compare(a, b, seed=options.seed)
     console = Console()
@@ -79,7 +79,7 @@ def compare_reports(options: CompareOptions) -> None:
 
 
 class _Bars:
-    """Progress bars that appear as evaluation names what it does."""
+    """Progress bars, one for each stage that evaluation reports."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

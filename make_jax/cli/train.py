@@ -1,0 +1,31 @@
+"""`make-jax train`: trains a model, or with `--dry-run` prints what a step costs."""
+
+import sys
+from collections.abc import Sequence
+
+from make_jax.errors import end_on_sigterm
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses `argv`, or `sys.argv`, and trains or plans. InputError for wrong settings and catalogs."""
+    end_on_sigterm()  # before the imports that take seconds
+    from make_jax.cli.train_options import parse_settings, split_dry_run
+
+    program, evaluation = ("train.py", "python eval.py") if argv is None else ("make-jax train", "make-jax eval")
+    dry_run_options, rest = split_dry_run(sys.argv[1:] if argv is None else argv)
+    config = parse_settings(rest, program)
+    if dry_run_options is not None:
+        from make_jax.planning.dry_run import dry_run
+        from make_jax.planning.report import format_report
+        from make_jax.training.step import STEP_FUNCTIONS
+
+        report = dry_run(config, STEP_FUNCTIONS, dry_run_options.device, dry_run_options.count)
+        print(format_report(config, report))
+        return
+    import jax  # after parsing: help and a wrong option answer at once
+
+    from make_jax.training.loop import train
+
+    folder = train(config)
+    if jax.process_index() == 0:
+        print(f"done: {folder} (curves.png, metrics.jsonl, checkpoints/); now: {evaluation} {folder}")
