@@ -30,10 +30,10 @@ from make_jax.interop.tensor_names import (
     join_problems,
     layer_norm,
 )
-from make_jax.model.keyword_evidence import EPS, LENGTH, RIVAL
+from make_jax.model.keyword_evidence import EPS, EXCLUSION, SCORE_NORM
 from make_jax.model.make import Make
 
-CONSTANTS = {"eps": EPS, "rival": RIVAL, "length": LENGTH}  # of keyword evidence
+CONSTANTS = {"eps": EPS, "rival": EXCLUSION, "length": SCORE_NORM}  # of keyword evidence
 _TRAINING_ONLY = ("matching", "query_head", "title_head", "patch_head")  # submodules that `search_config` drops
 
 

@@ -39,7 +39,7 @@ def state_shapes(model: Make, config: Config, mesh: AnyMesh, functions: StepFunc
 
 def batch_shapes(model: Make, config: Config, mesh: AnyMesh) -> Mapping[str, Shape]:
     """Returns a global batch (`inputs/batch.py`) as sharded shapes, with the fields that the objectives need."""
-    i, o, words = config.inputs, config.objectives, -(-model.keywords // 32)
+    i, o, words = config.inputs, config.objectives, -(-model.num_keywords // 32)
     patches = i.image_height * i.image_width // config.model.image.patch_size**2
     row: dict[str, tuple[tuple[int, ...], Any]] = {
         "image": ((i.image_height, i.image_width, 3), jnp.uint8),
@@ -50,7 +50,7 @@ def batch_shapes(model: Make, config: Config, mesh: AnyMesh) -> Mapping[str, Sha
     row |= dict.fromkeys(("has_image", "has_title"), ((), jnp.bool_))
     row |= dict.fromkeys(("product_id", "query_id"), ((), jnp.int32))
     texts = {"query": i.max_query_tokens, "title": i.max_title_tokens}
-    if o.keyword_swaps and model.keywords:
+    if o.keyword_swaps and model.num_keywords:
         texts["swap"] = i.max_query_tokens
         row["swap_keywords"] = ((words,), jnp.uint32)
     for name, length in texts.items():

@@ -131,7 +131,7 @@ class Retriever:
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n E"]:
         """Unit query vectors, one a text."""
-        width = self.model.width
+        width = self.model.search_dim
         size = self._rows(len(texts))
         rows = [np.zeros((0, width), np.float32)]
         for batch in query_batches(texts, self.tokenizer, self.keywords, self.model.inputs, batch_size=size):
@@ -144,7 +144,7 @@ class Retriever:
 
         `least` is the smallest probability that is worth telling. Raises InputError when the model predicts none.
         """
-        if not self.model.enriched:
+        if not self.model.has_enrichment:
             why = "model.enrichment is false" if len(self.keywords) else "its catalog gave no keywords"
             raise InputError(f"this model does not enrich queries: {why}; train one that does")
         (batch,) = query_batches([query], self.tokenizer, self.keywords, self.model.inputs, batch_size=self._rows(1))
@@ -167,7 +167,7 @@ class Retriever:
             if not title.strip() and not image:
                 name = repr(names[i]) if names is not None else f"number {i}"
                 raise InputError(f"product {name} has neither title nor image; give one of them")
-        width, size = self.model.width, self._rows(len(titles))
+        width, size = self.model.search_dim, self._rows(len(titles))
         vectors, weights = [np.zeros((0, width), np.float32)], [np.zeros((0, 2), np.float32)]
         for batch in product_batches(titles, images, self.tokenizer, self.model.inputs, batch_size=size, names=names):
             placed = self._place({name: batch[name] for name in PRODUCT_INPUTS})

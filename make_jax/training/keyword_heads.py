@@ -59,8 +59,8 @@ def fit_keyword_heads(
     products = [products[i] for i in np.sort(rng.permutation(len(products))[:MOST])]
     held = [keywords.tag(p.title) | keywords.attribute_keywords(p.attributes) for p in products]
     packed = keywords.pack(held)
-    share = np.zeros(model.evidence)
-    for k in (k for some in held for k in some if k < model.evidence):
+    share = np.zeros(model.keyword_dims)
+    for k in (k for some in held for k in some if k < model.keyword_dims):
         share[k] += 1 / len(held)
     known = np.log((share + NEVER) / (1 + NEVER - share)).astype(np.float32)
     size = -(-batch_size // mesh.size) * mesh.size

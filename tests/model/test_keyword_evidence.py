@@ -11,8 +11,8 @@ import pytest
 
 from make_jax.model.keyword_evidence import (
     EPS,
-    LENGTH,
-    RIVAL,
+    EXCLUSION,
+    SCORE_NORM,
     KeywordEvidence,
     ModalityEmbedding,
     concat_keyword_scores,
@@ -23,7 +23,7 @@ from make_jax.model.make import Make
 from tests.model.test_make import FORMS, INPUTS, TINY, VOCABULARY, batch
 
 V = 7
-RIVALS = (0, 0, 1, 0, 2, 1, 3)
+GROUPS = (0, 0, 1, 0, 2, 1, 3)
 ROWS = ("title_tokens", "title_mask", "image", "has_title", "has_image")
 SETS = [{0, 3}, set(), {6}, {1, 2, 4, 5}]
 PACKED = jnp.asarray([[sum(1 << k for k in keywords)] for keywords in SETS], jnp.uint32)
@@ -32,7 +32,7 @@ PACKED = jnp.asarray([[sum(1 << k for k in keywords)] for keywords in SETS], jnp
 @cache
 def made(form: str, keywords: int = V) -> tuple[Make, Any]:
     """A model with heads that say something, as after they were fitted."""
-    model = Make(replace(TINY, adaptation=FORMS[form]), INPUTS, VOCABULARY, keywords, RIVALS)
+    model = Make(replace(TINY, adaptation=FORMS[form]), INPUTS, VOCABULARY, keywords, GROUPS)
     params = jax.jit(model.init)(jax.random.key(0), batch())["params"]
     heads = params["keyword_evidence"]
     for number, name in enumerate(name for name in heads if name != "known"):
@@ -75,10 +75,10 @@ def by_hand(heads: Any, directions: dict[str, Any], weights: np.ndarray | None) 
         total = np.sum(says, 0)
         z = np.sum(np.array(says) * logits, 0) / total
         raised = z - heads["known"]
-        strongest = np.array([max(raised[j] for j in range(V) if RIVALS[j] == RIVALS[k]) for k in range(V)])
-        z = z - RIVAL * (strongest - raised)
+        strongest = np.array([max(raised[j] for j in range(V) if GROUPS[j] == GROUPS[k]) for k in range(V)])
+        z = z - EXCLUSION * (strongest - raised)
         likely = 1 / (1 + np.exp(-z))
-        evidence.append(np.log(1 + likely / EPS) / np.log(1 + 1 / EPS) / LENGTH)
+        evidence.append(np.log(1 + likely / EPS) / np.log(1 + 1 / EPS) / SCORE_NORM)
         shares.append(np.sum(np.array(says) / total * likely, 1) / likely.sum())
     return np.array(evidence), np.array(shares)
 
@@ -93,7 +93,7 @@ def test_vectors_of_search_are_direction_and_evidence(form):
     evidence, shares = by_hand(jax.tree.map(np.asarray, params["keyword_evidence"]), directions, weights)
     expected = np.concatenate([read.vectors, TINY.keyword_scale * evidence], axis=1)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert model.width == TINY.embedding_dim + V
+    assert model.search_dim == TINY.embedding_dim + V
     np.testing.assert_allclose(product.vectors, expected, rtol=2e-3, atol=1e-5)
     np.testing.assert_allclose(product.weights, read.weights if single else shares, rtol=2e-3, atol=1e-5)
 
@@ -121,9 +121,9 @@ def test_a_product_with_both_keywords_beats_one_that_is_surer_of_one():
         bias = jnp.log(jnp.array(p)) - jnp.log1p(-jnp.array(p))
         params = {"known": jnp.zeros(2), "product": head | {"predict": {"kernel": jnp.zeros((8, 2)), "bias": bias}}}
         shown = KeywordEvidence(2, (0, 1)).apply(
-            {"params": params}, {"product": ModalityEmbedding(nothing, jnp.ones(1, bool))}
+            {"params": params}, {"product": ModalityEmbedding(nothing, jnp.ones(1, bool))}, jnp.full((1, 2), 0.5)
         )
-        vector = concat_keyword_scores(nothing, shown.evidence, 1.0)
+        vector = concat_keyword_scores(nothing, shown.scores, 1.0)
         scores.append(float((concat_keyword_scores(nothing, query, 1.0) @ vector.T)[0, 0]))
     assert scores[0] > 1.4 * scores[1]
 
@@ -134,10 +134,10 @@ def test_a_keyword_counts_less_beside_a_stronger_rival_and_no_less_beside_anothe
     bias = jnp.array([3.0, 1.0, 1.0])
     params = {"known": jnp.zeros(3), "product": head | {"predict": {"kernel": jnp.zeros((8, 3)), "bias": bias}}}
     product = {"product": ModalityEmbedding(jnp.zeros((1, 4)), jnp.ones(1, bool))}
-    apart = KeywordEvidence(3, (0, 1, 2)).apply({"params": params}, product).evidence[0]
-    rivals = KeywordEvidence(3, (0, 0, 1)).apply({"params": params}, product).evidence[0]
+    apart = KeywordEvidence(3, (0, 1, 2)).apply({"params": params}, product, jnp.full((1, 2), 0.5)).scores[0]
+    rivals = KeywordEvidence(3, (0, 0, 1)).apply({"params": params}, product, jnp.full((1, 2), 0.5)).scores[0]
     assert apart[0] == rivals[0] and apart[2] == rivals[2]
-    expected = jnp.log1p(jax.nn.sigmoid(1.0 - RIVAL * 2.0) / EPS) / jnp.log1p(1 / EPS) / LENGTH
+    expected = jnp.log1p(jax.nn.sigmoid(1.0 - EXCLUSION * 2.0) / EPS) / jnp.log1p(1 / EPS) / SCORE_NORM
     np.testing.assert_allclose(rivals[1], expected, rtol=1e-5)
     assert rivals[1] < apart[1]
 
@@ -178,7 +178,7 @@ def test_width_follows_what_is_asked_and_what_there_is(evidence, keywords, width
         )
 
     query, product = jax.eval_shape(both)
-    assert model.width == width == query.shape[1] == product.shape[1]
+    assert model.search_dim == width == query.shape[1] == product.shape[1]
 
 
 def test_sets_are_unpacked_in_the_order_of_the_vocabulary():

@@ -1,5 +1,6 @@
 """The model: Modal Adaptation, missing modalities, number formats."""
 
+import typing
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from make_jax.config import AdaptationConfig, ImageConfig, InputsConfig, ModelConfig, TextConfig
 from make_jax.model.make import Make
+from make_jax.model.modal_adaptation import MODALITY_WEIGHTS
 from make_jax.model.transformer import l2_normalize
 
 B, VOCABULARY = 4, 50
@@ -170,3 +172,7 @@ def test_remat_gives_the_same_gradients():
 def test_unit_of_a_zero_vector_is_0_with_finite_gradient():
     gradient = jax.jit(jax.grad(lambda x: l2_normalize(x).sum()))(jnp.zeros((1, 4)))
     assert np.isfinite(gradient).all()
+
+
+def test_every_way_to_weigh_modalities_that_the_config_names_is_in_the_table():
+    assert set(typing.get_args(typing.get_type_hints(AdaptationConfig)["weights"])) == set(MODALITY_WEIGHTS)

@@ -78,5 +78,5 @@ def test_heads_are_fitted_to_the_training_products_that_have_the_modality(tmp_pa
         assert 0 < len(have) < len(read)
         np.testing.assert_array_equal(fitted[name]["y"], keywords.pack([sets[i] for i in have]))
         np.testing.assert_allclose(np.linalg.norm(fitted[name]["x"], axis=1), 1, rtol=1e-5)
-    share = np.array([np.mean([k in held for held in sets]) for k in range(model.evidence)])
+    share = np.array([np.mean([k in held for held in sets]) for k in range(model.keyword_dims)])
     np.testing.assert_allclose(1 / (1 + np.exp(-np.asarray(fitted["known"]))), share, atol=2e-4)

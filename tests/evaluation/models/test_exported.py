@@ -52,7 +52,7 @@ def test_evaluation_of_a_form_is_that_of_its_run(run, catalog, tmp_path, form):
     ours, theirs = (of.encode_products(TITLES, PICTURES) for of in (retriever, model))
     agree(ours.vectors, theirs.vectors)
     agree(ours.weights, theirs.weights)
-    assert model.encode_queries([]).shape == (0, retriever.model.width)
+    assert model.encode_queries([]).shape == (0, retriever.model.search_dim)
     first, second = (evaluate(of, catalog) for of in (retriever, model))
     assert np.array_equal(first.values["joint"]["nDCG@10"], second.values["joint"]["nDCG@10"])
     on_disk = evaluate(model, catalog, vectors_folder=tmp_path / "vectors")
