@@ -1,4 +1,4 @@
-"""The catalog inside the package: what PROVENANCE.md claims of it holds, and the rules that made it."""
+"""The packaged catalog: the claims of its PROVENANCE.md, and the rules that built it."""
 
 import importlib
 import io
@@ -16,7 +16,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGED = ROOT / "make_jax" / "catalog" / "openclipart.zip"
-SCRIPTS = ROOT / "scripts"
+SCRIPTS = ROOT / "scripts" / "openclipart"
 
 
 def read_lines(archive: zipfile.ZipFile, name: str) -> list[dict]:
@@ -46,7 +46,7 @@ def clicks(archive: zipfile.ZipFile) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def scripts():
-    """The folder of scripts on the import path, as `python scripts/build_openclipart.py` has it."""
+    """Adds the folder of the scripts to the import path, as running build_openclipart.py does."""
     sys.path.insert(0, str(SCRIPTS))
     yield
     sys.path.remove(str(SCRIPTS))
@@ -58,8 +58,8 @@ def build(scripts: None) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def pictures_of(scripts: None) -> ModuleType:
-    return importlib.import_module("openclipart_pictures")
+def images_module(scripts: None) -> ModuleType:
+    return importlib.import_module("openclipart_images")
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +71,16 @@ def words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower())
 
 
-def test_at_most_11_mebibytes_with_enough_to_train_and_to_judge(products, queries, clicks):
+def test_at_most_11_mebibytes_with_enough_products_and_queries(products, queries, clicks):
     splits = Counter(product["split"] for product in products)
-    asked = Counter(query["split"] for query in queries)
+    judged = Counter(query["split"] for query in queries)
     assert PACKAGED.stat().st_size <= 11 * 2**20
     assert splits["train"] >= 1200 and splits["val"] >= 100 and splits["test"] >= 550
-    assert asked["val"] >= 80 and asked["test"] >= 250 and asked["train"] == 0
+    assert judged["val"] >= 80 and judged["test"] >= 250 and judged["train"] == 0
     assert splits["train"] < len(clicks) <= 60_000
 
 
-def test_every_picture_is_a_webp_of_96_pixels_that_is_not_blank(archive, products):
+def test_every_image_is_a_webp_of_96_pixels_and_not_blank(archive, products):
     stored = {name for name in archive.namelist() if name.startswith("images/")}
     assert stored == {product["image"] for product in products}
     for product in products:
@@ -90,7 +90,7 @@ def test_every_picture_is_a_webp_of_96_pixels_that_is_not_blank(archive, product
             assert brightest - darkest > 8 or darkest < 240, product["id"]
 
 
-def test_ids_differ_and_equal_pictures_are_one_group(archive, products):
+def test_ids_are_unique_and_equal_images_share_a_group(archive, products):
     assert len({product["id"] for product in products}) == len(products)
     groups = defaultdict(set)
     for product in products:
@@ -112,32 +112,32 @@ def test_no_group_spans_two_splits(products):
     assert all(len(inside) == 1 for inside in splits.values())
 
 
-def test_near_duplicates_and_series_lie_in_one_group(archive, products, pictures_of):
-    pictures = []
+def test_near_duplicates_and_series_share_a_group(archive, products, images_module):
+    items = []
     for product in products:
         image = archive.read(product["image"])
-        author = product["group"]  # the author is not packed: series are looked for inside groups, pictures everywhere
-        pictures.append(
-            pictures_of.Picture(
-                product["id"], product["title"], author, set(), [], image, *pictures_of.fingerprint(image)
+        author = product["group"]  # authors are not packed: series are searched inside groups, images everywhere
+        items.append(
+            images_module.Item(
+                product["id"], product["title"], author, set(), [], image, *images_module.fingerprint(image)
             )
         )
-    pairs = [(i, j) for i, j in pictures_of.near(pictures) if i != j]
+    pairs = [(i, j) for i, j in images_module.near_duplicates(items) if i != j]
     assert len(pairs) > 200
     assert all(products[i]["group"] == products[j]["group"] for i, j in pairs)
 
 
-def test_clicks_are_of_training_products_only_and_each_has_one(products, clicks):
-    trained = {product["id"] for product in products if product["split"] == "train"}
-    assert {click["product"] for click in clicks} == trained
+def test_clicks_are_on_training_products_only_and_each_has_one(products, clicks):
+    training = {product["id"] for product in products if product["split"] == "train"}
+    assert {click["product"] for click in clicks} == training
     assert len({(click["query"], click["product"]) for click in clicks}) == len(clicks)
     assert {click["lang"] for click in clicks} == {"en"}
 
 
 def test_every_word_of_a_judged_query_occurs_in_training(queries, clicks):
-    trained = set(itertools.chain.from_iterable(words(click["query"]) for click in clicks))
+    training = set(itertools.chain.from_iterable(words(click["query"]) for click in clicks))
     for query in queries:
-        assert set(words(query["text"])) <= trained, query["text"]
+        assert set(words(query["text"])) <= training, query["text"]
 
 
 def test_queries_judge_products_of_their_own_split(products, queries):
@@ -150,7 +150,7 @@ def test_queries_judge_products_of_their_own_split(products, queries):
         assert query["lang"] == "en" and query["source"] == "contributor keyword"
 
 
-def test_no_keyword_query_is_carried_by_more_than_15_percent(products, queries):
+def test_no_keyword_query_is_relevant_to_more_than_15_percent(products, queries):
     sizes = Counter(product["split"] for product in products)
     for query in queries:
         assert len(query["rel"]) <= 0.20 * sizes[query["split"]], query["text"]  # 15 % over all splits together
@@ -163,7 +163,7 @@ def test_kind_picture_has_its_word_in_no_relevant_title_and_kind_title_has(produ
         kinds[query["kind"], query["split"]] += 1
         if query["kind"] == "keyword:pair":
             continue
-        said = any(
+        in_title = any(
             word.removesuffix("s").removesuffix("e") in titles[product] or word in titles[product]
             for word in words(query["text"])
             for product in query["rel"]
@@ -171,17 +171,17 @@ def test_kind_picture_has_its_word_in_no_relevant_title_and_kind_title_has(produ
         if query["kind"] == "keyword:picture":
             assert not any(word in titles[product] for word in words(query["text"]) for product in query["rel"]), query
         else:
-            assert query["kind"] == "keyword:title" and (said or query["text"].endswith(("y", "f", "ies"))), query
+            assert query["kind"] == "keyword:title" and (in_title or query["text"].endswith(("y", "f", "ies"))), query
     assert min(kinds[kind, "test"] for kind in ("keyword:title", "keyword:picture", "keyword:pair")) >= 60
 
 
-def test_words_of_the_librarys_filing_are_no_queries(queries, clicks, rules):
-    asked = {query["text"] for query in queries} | {click["query"] for click in clicks}
-    assert not asked & rules.FILING
-    assert not any(re.search(r"hash\(|0x|@|_|\bunsorted\b|clip ?art", text) for text in asked)
+def test_words_of_the_librarys_organization_are_not_queries(queries, clicks, rules):
+    texts = {query["text"] for query in queries} | {click["query"] for click in clicks}
+    assert not texts & rules.FILING
+    assert not any(re.search(r"hash\(|0x|@|_|\bunsorted\b|clip ?art", text) for text in texts)
 
 
-def test_provenance_lies_inside_and_beside_and_says_what_it_is_not(archive, products):
+def test_provenance_is_in_the_zip_and_next_to_it(archive, products):
     inside = archive.read("PROVENANCE.md").decode()
     assert inside == PACKAGED.with_suffix(".PROVENANCE.md").read_text(encoding="utf-8")
     assert "clip-art drawings, not products" in inside and "No query and no click is the behaviour of a user" in inside
@@ -189,7 +189,7 @@ def test_provenance_lies_inside_and_beside_and_says_what_it_is_not(archive, prod
         assert f"| {split} | {count} |" in inside
 
 
-def test_the_reader_takes_it(products, queries, clicks):
+def test_the_reader_loads_it(products, queries, clicks):
     reader = pytest.importorskip("make_jax.catalog.reader")
     catalog = reader.Catalog.load("")
     assert (len(catalog.products), len(catalog.queries), len(catalog.clicks)) == tuple(
@@ -220,7 +220,7 @@ def test_title_is_the_contributors_or_the_file_name_in_words(rules, written, aut
     assert rules.title(written, author, file) == expected
 
 
-def test_keywords_keep_a_persons_words_only(rules):
+def test_keywords_are_descriptions_only(rules):
     written = ["Animal", "hash(0x8669854)", "unsorted", "clip_art", "11", "benji park", "north_america", "icecream", ""]
     assert rules.keywords(written, "Benji Park") == {"animal", "north america", "ice cream"}
 
@@ -247,5 +247,5 @@ def test_plurals_become_singular_only_where_the_singular_is_known(rules):
         ("light bulb", "Bulb", True),
     ],
 )
-def test_a_word_stands_in_a_title_in_any_case_singular_or_plural(rules, keyword, title, expected):
-    assert rules.stands_in(keyword, title) is expected
+def test_a_word_occurs_in_a_title_in_any_case_singular_or_plural(rules, keyword, title, expected):
+    assert rules.occurs_in(keyword, title) is expected

@@ -1,4 +1,4 @@
-"""The pictures of the packages: what their contributors wrote, what they show, which belong together, their split."""
+"""The images of the packages: metadata, rendering, duplicate detection, groups and splits."""
 
 import contextlib
 import hashlib
@@ -15,15 +15,15 @@ import openclipart_rules as rules
 from PIL import Image, ImageChops
 from rich.progress import track
 
-SIDE = 96  # pixels, the longer side of a packaged picture
+SIDE = 96  # pixels, longer side of a packaged image
 QUALITY = 82  # of WebP
-LEAST_INK = 0.02  # share of pixels that differ from white
-MOST_PIXELS = 40_000_000  # a few files are absurdly large
-MOST_ELONGATED = 4.0  # longer side over shorter side
-NEAR_BITS = 24  # of 256: pictures this close in shape are one picture ...
-NEAR_COLOUR = 24.0  # ... when their colours are this close too (mean absolute difference, 0-255) or their author is one
+MIN_INK = 0.02  # share of pixels that differ from white
+MAX_PIXELS = 40_000_000
+MAX_ASPECT_RATIO = 4.0  # longer side over shorter side
+MAX_HASH_DISTANCE = 24  # bits of 256: images this close are near-duplicates ...
+MAX_COLOR_DISTANCE = 24.0  # ... if their colors (mean absolute difference, 0-255) are close or they share an author
 SHARES = {"train": 0.60, "val": 0.08, "test": 0.32}
-BIG_GROUP = 20  # a larger group trains, so that no split hangs on one series
+MAX_EVAL_GROUP = 20  # larger groups go to train, so that no evaluation split depends on one series
 
 NAMES = {
     "dc": "http://purl.org/dc/elements/1.1/",
@@ -34,8 +34,8 @@ SVG_IMAGE = "{http://www.w3.org/2000/svg}image"
 
 
 @dataclass
-class Picture:
-    """One clip-art picture on its way into the catalog."""
+class Item:
+    """One clip-art image of the catalog."""
 
     id: str
     title: str
@@ -44,16 +44,16 @@ class Picture:
     category: list[str]
     image: bytes  # WebP
     shape: np.ndarray  # bool [256], the difference hash
-    colour: np.ndarray  # f32 [8, 8, 3]
+    color: np.ndarray  # f32 [8, 8, 3]
     group: str = ""
     split: str = ""
 
 
 @dataclass
 class Source:
-    """One file of the packages: what its contributor wrote about it."""
+    """The metadata of one file of the packages."""
 
-    path: str  # inside the collection, no suffix
+    path: str  # inside the collection, without suffix
     title: str
     author: str
     keywords: list[str]
@@ -61,7 +61,7 @@ class Source:
 
 
 def read_source(file: Path, path: str) -> Source | None:
-    """The metadata of one SVG; None when it cannot be read or the picture needs a file that is not there."""
+    """The metadata of one SVG; None if it cannot be read or links an image that is not embedded."""
     try:
         root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError:
@@ -83,7 +83,7 @@ def read_source(file: Path, path: str) -> Source | None:
 
 
 def plain(text: str) -> str:
-    """Text without markup escapes (the library escaped some twice), mojibake and runs of spaces."""
+    """Text without markup escapes (the library escaped some twice), mojibake and repeated spaces."""
     text = html.unescape(html.unescape(text))
     with contextlib.suppress(UnicodeError):
         text = text.encode("latin-1").decode("utf-8")
@@ -91,7 +91,7 @@ def plain(text: str) -> str:
 
 
 def read_sources(folder: Path, dropped: Counter) -> list[Source]:
-    """Every SVG in an object-like folder, by path; what is left out is counted in `dropped`."""
+    """Every SVG in a folder of objects, by path; omitted files are counted in `dropped`."""
     sources = []
     files = sorted(folder.rglob("*.svg"))
     for file in track(files, description="metadata"):
@@ -102,38 +102,38 @@ def read_sources(folder: Path, dropped: Counter) -> list[Source]:
             dropped["without metadata, or showing an image that is not inside"] += 1
         elif "publicdomain" not in source.licence.lower():
             dropped["whose own licence field does not say public domain"] += 1
-        elif rules.unseemly(path, " ".join([source.title, *source.keywords])):
+        elif rules.is_unsuitable(path, " ".join([source.title, *source.keywords])):
             dropped["unseemly or trademarked"] += 1
         else:
             sources.append(source)
     return sources
 
 
-def one_per_picture(sources: list[Source], png: Path) -> list[tuple[Source, bytes]]:
-    """Joins the files that show the same picture (the library files one picture in several folders).
+def deduplicate(sources: list[Source], png: Path) -> list[tuple[Source, bytes]]:
+    """Merges byte-equal images (the library has one image in several folders).
 
-    The first path outside `unsorted` names it; the keywords are united.
+    The first path outside `unsorted` names the result; the keywords are merged.
     """
-    same: dict[str, list[Source]] = defaultdict(list)
+    by_digest: dict[str, list[Source]] = defaultdict(list)
     content: dict[str, bytes] = {}
     for source in track(sources, description="pictures"):
         data = (png / f"{source.path}.png").read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         content[digest] = data
-        same[digest].append(source)
-    joined = []
-    for digest, copies in same.items():
+        by_digest[digest].append(source)
+    unique = []
+    for digest, copies in by_digest.items():
         copies.sort(key=lambda source: (source.path.startswith("unsorted"), -source.path.count("/"), source.path))
         first = copies[0]
         first.keywords = [keyword for source in copies for keyword in source.keywords]
-        joined.append((first, content[digest]))
-    return sorted(joined, key=lambda pair: pair[0].path)
+        unique.append((first, content[digest]))
+    return sorted(unique, key=lambda pair: pair[0].path)
 
 
 def render(data: bytes) -> bytes | None:
-    """The picture on white without its margins, longer side SIDE, as WebP; None when empty, elongated or huge."""
+    """The image on white without margins, longer side SIDE, as WebP; None if empty, elongated or too large."""
     with Image.open(io.BytesIO(data)) as opened:
-        if opened.width * opened.height > MOST_PIXELS:
+        if opened.width * opened.height > MAX_PIXELS:
             return None
         picture = opened.convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
@@ -144,7 +144,7 @@ def render(data: bytes) -> bytes | None:
         return None
     width, height = box[2] - box[0], box[3] - box[1]
     ink = np.asarray(difference.crop(box)).mean() / 255
-    if ink < LEAST_INK or max(width, height) > MOST_ELONGATED * min(width, height) or min(width, height) < 16:
+    if ink < MIN_INK or max(width, height) > MAX_ASPECT_RATIO * min(width, height) or min(width, height) < 16:
         return None
     scale = SIDE / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -154,17 +154,17 @@ def render(data: bytes) -> bytes | None:
 
 
 def fingerprint(image: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """The 256-bit difference hash (bool [256]) and the colours (f32 [8, 8, 3]) of an encoded picture."""
+    """The 256-bit difference hash (bool [256]) and the colors (f32 [8, 8, 3]) of an encoded image."""
     with Image.open(io.BytesIO(image)) as opened:
         picture = opened.convert("RGB")
     grey = np.asarray(picture.convert("L").resize((17, 16), Image.Resampling.LANCZOS), np.int16)
-    colour = np.asarray(picture.resize((8, 8), Image.Resampling.BOX), np.float32)
-    return (grey[:, 1:] > grey[:, :-1] + 2).reshape(-1), colour
+    color = np.asarray(picture.resize((8, 8), Image.Resampling.BOX), np.float32)
+    return (grey[:, 1:] > grey[:, :-1] + 2).reshape(-1), color
 
 
-def read_pictures(sources: list[tuple[Source, bytes]], dropped: Counter) -> list[Picture]:
-    """The pictures with a title, a keyword and something to see."""
-    pictures: list[Picture] = []
+def read_items(sources: list[tuple[Source, bytes]], dropped: Counter) -> list[Item]:
+    """The items with a title, a keyword and a usable image."""
+    items: list[Item] = []
     taken: set[str] = set()
     for source, data in track(sources, description="rendering"):
         title = rules.title(source.title, source.author, source.path.rsplit("/", 1)[-1])
@@ -181,36 +181,36 @@ def read_pictures(sources: list[tuple[Source, bytes]], dropped: Counter) -> list
                 name += "-x"
             taken.add(name)
             category = source.path.split("/")[:-1]
-            pictures.append(Picture(name, title, source.author, keywords, category, image, *fingerprint(image)))
-    merge_plurals(pictures)
-    return pictures
+            items.append(Item(name, title, source.author, keywords, category, image, *fingerprint(image)))
+    merge_plurals(items)
+    return items
 
 
-def merge_plurals(pictures: list[Picture]) -> None:
-    """Writes a plural keyword as its singular where the singular is somebody's keyword too."""
-    known = set().union(*(picture.keywords for picture in pictures))
-    for picture in pictures:
-        picture.keywords = {rules.singular(word, known) for word in picture.keywords}
+def merge_plurals(items: list[Item]) -> None:
+    """Replaces plural keywords by their singular if that is a keyword too."""
+    known = set().union(*(item.keywords for item in items))
+    for item in items:
+        item.keywords = {rules.singular(word, known) for word in item.keywords}
 
 
-def near(pictures: list[Picture]) -> Iterable[tuple[int, int]]:
-    """Pairs of pictures that are one picture to the eye, or one series: same author, same title but for numbers."""
-    shapes = np.stack([picture.shape for picture in pictures])
-    colours = np.stack([picture.colour.reshape(-1) for picture in pictures])
-    for i in track(range(len(pictures)), description="near-duplicates"):
+def near_duplicates(items: list[Item]) -> Iterable[tuple[int, int]]:
+    """Pairs of near-duplicate images, or of one series: same author, same title except for numbers."""
+    shapes = np.stack([item.shape for item in items])
+    colors = np.stack([item.color.reshape(-1) for item in items])
+    for i in track(range(len(items)), description="near-duplicates"):
         bits = np.count_nonzero(shapes[i + 1 :] != shapes[i], axis=1)
-        for j in i + 1 + np.flatnonzero(bits <= NEAR_BITS):
-            close = np.abs(colours[i] - colours[j]).mean() <= NEAR_COLOUR
-            if close or pictures[i].author == pictures[j].author:
+        for j in i + 1 + np.flatnonzero(bits <= MAX_HASH_DISTANCE):
+            close = np.abs(colors[i] - colors[j]).mean() <= MAX_COLOR_DISTANCE
+            if close or items[i].author == items[j].author:
                 yield i, int(j)
     series: dict[tuple[str, str], int] = {}
-    for i, picture in enumerate(pictures):
-        yield series.setdefault((picture.author.lower(), rules.stem(picture.title)), i), i
+    for i, item in enumerate(items):
+        yield series.setdefault((item.author.lower(), rules.stem(item.title)), i), i
 
 
-def group_and_split(pictures: list[Picture]) -> None:
-    """Gives every picture its group (union of near pairs) and its split (hash of the group)."""
-    parent = list(range(len(pictures)))
+def group_and_split(items: list[Item]) -> None:
+    """Assigns groups (connected near-duplicates) and splits (hash of the group)."""
+    parent = list(range(len(items)))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -218,17 +218,17 @@ def group_and_split(pictures: list[Picture]) -> None:
             i = parent[i]
         return i
 
-    for i, j in near(pictures):
+    for i, j in near_duplicates(items):
         parent[max(root(i), root(j))] = min(root(i), root(j))
-    sizes = Counter(root(i) for i in range(len(pictures)))
-    for i, picture in enumerate(pictures):
+    sizes = Counter(root(i) for i in range(len(items)))
+    for i, item in enumerate(items):
         first = root(i)
-        picture.group = pictures[first].id
-        picture.split = "train" if sizes[first] > BIG_GROUP else split_of(picture.group)
+        item.group = items[first].id
+        item.split = "train" if sizes[first] > MAX_EVAL_GROUP else split_of(item.group)
 
 
 def split_of(group: str) -> str:
-    """A split by hash, in the shares of SHARES."""
+    """The split of a group by hash, with the proportions of SHARES."""
     point = int.from_bytes(hashlib.sha256(group.encode()).digest()[:6], "big") / 2**48
     for split, share in SHARES.items():
         if point < share:

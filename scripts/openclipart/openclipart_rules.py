@@ -1,10 +1,13 @@
-"""What build_openclipart.py keeps: folders, titles, keywords, and the words of PROVENANCE.md. [ours]"""
+"""Selection rules for folders, titles and keywords, and the text of PROVENANCE.md [ours].
+
+`TEXT` is part of the packaged zip and must not change: the bytes of the zip would.
+"""
 
 import re
 from collections import Counter
 
-# Folders of things that nobody would look for as an object: ornaments, maps, symbols, icon themes, playing cards (one
-# series of 226), flags other than national ones. A picture that another folder holds too is kept from there.
+# Folders of images that are not objects: ornaments, maps, symbols, icon themes, playing cards (one series of 226),
+# flags other than national ones. An image that is also in another folder is kept from there.
 NOT_OBJECTS = re.compile(
     r"(shapes|special|logos|buttons|decorations|unsorted/duplicates"
     r"|computer/(buttons|diagrams|icons/[^/]*-theme)|transportation/aiga-symbols"
@@ -12,7 +15,7 @@ NOT_OBJECTS = re.compile(
     r"|signs_and_symbols/flags/(?!(africa|america|asia|europe|oceania(/[a-z]*nesia)?)/[^/]*$)"
     r"|geography/[^/]*$|recreation/games/cards|people/clothing/pantyhose)(/|$)?"
 )
-UNSEEMLY = re.compile(
+UNSUITABLE = re.compile(
     r"nazi|swastik|hitler|sunwheel|black sun|fascis|ku klux|confederat|nud[ei]|naked|erotic|sex|porn|breast|boob|penis"
     r"|vagin|pantyhose|lingerie|bikini|stripper|marijuana|cannabis|hemp|bong|cocaine|heroin|drug|cigar|non smoking"
     r"|tobacco|fuck|shit|piss|murder|suicid|bloody|gunshot|terror|satan|gallows|atomic|fanart|disney|mickey|pokemon"
@@ -20,9 +23,9 @@ UNSEEMLY = re.compile(
     r"|eris\b|discordia|spaghetti monst|luther king|coltrane|lauburu",
     re.IGNORECASE,
 )
-# Picked by eye on contact sheets of everything: bare bodies, slurs, photographs of private persons, a game's hero,
-# blank frames, screens full of text, a regional flag.
-BY_EYE = {
+# Selected by hand on contact sheets: nudity, slurs, photographs of private persons, a game character, blank frames,
+# screens of text, a regional flag.
+BY_HAND = {
     *("stripper-jarno-vasamaa-01r", "portrait-of-a-woman-guid", "female-rollandin-frances", "mermaid-kurt-cagle"),
     *("human-humain-umano-sed-r", "silhouette-female-1", "silhouette-female-2", "silhouette-female-3"),
     *("silhouette-male-1", "silhouette-male-2", "silhouette-male-3", "pregnancy-silhouet-mo-01", "elfish-girl-mo1"),
@@ -35,14 +38,14 @@ BY_EYE = {
     *("blots-jesper-zedlitz-01", "lam-arn-01", "svg-buttons-lumen-design1", "splatter-linda-kim-r"),
     *("elfish-girl-mo", "chav-02", "jazz-enrique-meza-c-02", "enthusiast"),
 }
-# Titles that name a set, not a picture. Those of icon sets are dropped; of the others the file name speaks.
+# Titles that name a set instead of an image: images of icon sets are dropped, others are titled by their file name.
 ICON_SET = re.compile(r"flat icon collection|lemon svg|etiquette icons|iconset|gold-theme|plastik", re.IGNORECASE)
 SET_TITLE = re.compile(
     r"^clipart by|various cliparts|sibmission|^sallite|homes clipart|^advertising|road signs|map symbols|balloons-aj"
     r"|australian maps|aiga_symbol|untitled|no ?name|^image\b|^drawing\b|@|^svg\b|^test\b",
     re.IGNORECASE,
 )
-# Words of the library's filing, not of a person who describes a picture.
+# Words of the library's organization, not descriptions of an image.
 FILING = {
     *("hash", "unsorted", "icon", "app icon", "appicon", "mimeicon", "symbol", "sign", "signs and symbols", "shape"),
     *("special", "theme", "action", "application", "device", "mime types", "mimetypes", "filesystem", "stock", "logo"),
@@ -84,9 +87,9 @@ INFO = {
 }
 
 
-def unseemly(path: str, text: str) -> bool:
-    """Whether a file, by its name, title or keywords or by eye, does not belong into a package."""
-    return identifier(path) in BY_EYE or UNSEEMLY.search(f"{path} {text}".replace("_", " ")) is not None
+def is_unsuitable(path: str, text: str) -> bool:
+    """Whether a file must not be packaged, by name, title, keywords, or selection by hand."""
+    return identifier(path) in BY_HAND or UNSUITABLE.search(f"{path} {text}".replace("_", " ")) is not None
 
 
 def identifier(path: str) -> str:
@@ -105,7 +108,7 @@ def title(written: str, author: str, file: str) -> str:
 
 
 def without_author(file: str, author: str) -> str:
-    """A file name without its number and the (often cut) author's name that the library appended."""
+    """A file name without its number and the (often truncated) author's name that the library appended."""
     name = re.sub(r"[_-]([0-9]*[a-z]?|ganson|aj)$", "", file.lower())
     slug = re.sub(r"[^a-z]+", "_", author.lower()).strip("_")
     for length in range(len(slug), 2, -1):
@@ -115,7 +118,7 @@ def without_author(file: str, author: str) -> str:
 
 
 def words_of(text: str) -> str:
-    """Text with file-name joints opened and running numbers dropped; "" when fewer than three letters are left."""
+    """Text with file-name separators as spaces and without running numbers; "" if fewer than three letters remain."""
     text = re.sub(r"\.(svg|png)$", "", text)
     text = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", text)
     text = re.sub(r"#\d+|[_|:;*#\"]+", " ", text)
@@ -129,7 +132,7 @@ def words_of(text: str) -> str:
 
 
 def keywords(written: list[str], author: str) -> set[str]:
-    """The keywords that a person wrote to describe the picture: lower case, spaces for joints, no filing words."""
+    """The keywords that describe the image: lower case, separators as spaces, without words of FILING."""
     kept = set()
     for keyword in written:
         text = " ".join(re.sub(r"[_\-/,.]+", " ", keyword.lower()).split())
@@ -147,7 +150,7 @@ def keywords(written: list[str], author: str) -> set[str]:
 
 
 def singular(word: str, known: set[str]) -> str:
-    """The singular of an English plural when it is in `known`, else the word."""
+    """The singular of an English plural if it is in `known`, otherwise the word."""
     if word in NOT_PLURAL or word.endswith(("ss", "us", "is")):
         return word
     for ending, instead in (("ies", "y"), ("ves", "f"), ("es", ""), ("s", "")):
@@ -157,14 +160,14 @@ def singular(word: str, known: set[str]) -> str:
 
 
 def stem(text: str) -> str:
-    """A title without numbers, brackets and colours: equal for the pictures of one series."""
+    """A title without numbers, brackets and colors: equal for the images of one series."""
     text = re.sub(r"\(.*?\)|\d+|black and white", " ", text.lower())
     text = re.sub(r"\b(black|white|red|green|blue|yellow|orange|purple|pink|gr[ae]y|brown|colou?r)\b", " ", text)
     return " ".join(re.findall(r"[^\W_]+", text)) or text
 
 
-def stands_in(keyword: str, text: str) -> bool:
-    """Whether a word of a keyword stands in a text, in any case, singular or plural, alone or inside a longer word."""
+def occurs_in(keyword: str, text: str) -> bool:
+    """Whether a word of a keyword occurs in a text, in any case, singular or plural, also inside a longer word."""
     letters = re.sub(r"[\W_]+", "", text.lower())
     for word in keyword.split():
         roots = {word, re.sub(r"e?s$", "", word), re.sub(r"(ies|y)$", "", word)}
@@ -175,18 +178,18 @@ def stands_in(keyword: str, text: str) -> bool:
 
 
 def provenance(products: list[dict], queries: list[dict], clicks: list[dict], dropped: Counter) -> str:
-    """PROVENANCE.md of a built catalog, with its counts."""
+    """The PROVENANCE.md of a catalog, with its counts."""
     rows = ["| split | products | groups | queries | clicks |", "|---|---|---|---|---|"]
     for split in ("train", "val", "test"):
         inside = [product for product in products if product["split"] == split]
-        asked = sum(query["split"] == split for query in queries)
+        judged = sum(query["split"] == split for query in queries)
         groups = len({product["group"] for product in inside})
-        rows.append(f"| {split} | {len(inside)} | {groups} | {asked} | {len(clicks) if split == 'train' else 0} |")
+        rows.append(f"| {split} | {len(inside)} | {groups} | {judged} | {len(clicks) if split == 'train' else 0} |")
     rows += ["", "| query kind | val | test |", "|---|---|---|"]
     kinds = Counter((query["kind"], query["split"]) for query in queries)
     rows += [f"| {kind} | {kinds[kind, 'val']} | {kinds[kind, 'test']} |" for kind in sorted({k for k, _ in kinds})]
-    left_out = [f"* {count} {reason}" for reason, count in sorted(dropped.items())]
-    return "\n".join([TEXT.strip(), "", "Left out, files:", "", *left_out, "", "## Counts", "", *rows, ""])
+    omitted = [f"* {count} {reason}" for reason, count in sorted(dropped.items())]
+    return "\n".join([TEXT.strip(), "", "Left out, files:", "", *omitted, "", "## Counts", "", *rows, ""])
 
 
 TEXT = """

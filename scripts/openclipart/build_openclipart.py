@@ -1,11 +1,11 @@
-"""Builds the catalog that ships inside the package from Debian's public-domain clip-art.
+"""Builds the packaged catalog from Debian's public-domain clip art. One-off data preparation.
 
     apt-get download openclipart-png openclipart-svg        # 1:0.18+dfsg-19, 156 MB
     dpkg-deb -x openclipart-png_*.deb png && dpkg-deb -x openclipart-svg_*.deb svg
-    python scripts/build_openclipart.py --png png --svg svg --out make_jax/catalog/openclipart.zip
+    python scripts/openclipart/build_openclipart.py --png png --svg svg --out make_jax/catalog/openclipart.zip
 
-Takes about two minutes. The same packages and the same Pillow give the same bytes: everything is sorted,
-splits come from hashes, times in the zip are fixed. Beside the zip it writes openclipart.PROVENANCE.md.
+Takes about two minutes. The same packages and Pillow version give the same bytes: everything is sorted, splits are
+hashes, times in the zip are fixed. Also writes openclipart.PROVENANCE.md next to the zip.
 """
 
 import argparse
@@ -15,60 +15,60 @@ import itertools
 import json
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import openclipart_rules as rules
-from openclipart_pictures import Picture, group_and_split, one_per_picture, read_pictures, read_sources
+from openclipart_images import Item, deduplicate, group_and_split, read_items, read_sources
 from PIL import Image
 
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
 
-TOO_GENERAL = 0.15  # a keyword on more than this share of all products is no query
-LEAST_TRAIN = 2  # training products with a query's keyword; one person's word is not learnable
-PAIR_LEAST = 2  # products of the split that carry both keywords of a pair
-PAIR_IMPLIED = 0.8  # a pair is no query when one keyword nearly always comes with the other
+MAX_SHARE = 0.15  # keywords of a larger share of all products are not queries
+MIN_TRAIN = 2  # training products with a query's keyword; with one it cannot be learned
+MIN_PAIR = 2  # products of the split with both keywords of a pair
+MAX_IMPLIED = 0.8  # pairs are not queries if one keyword nearly always implies the other
 
 
 @dataclass
 class Catalog:
-    """The lines of the three files."""
+    """The lines of the three JSON files."""
 
     products: list[dict]
     queries: list[dict] = field(default_factory=list)
     clicks: list[dict] = field(default_factory=list)
 
 
-def make_catalog(pictures: list[Picture]) -> Catalog:
-    """Products, clicks of training products, judged queries of the other splits."""
+def make_catalog(items: list[Item]) -> Catalog:
+    """Products, clicks on training products, and judged queries of the other splits."""
     catalog = Catalog(
         products=[
             {
-                "id": picture.id,
-                "title": picture.title,
-                "image": f"images/{picture.id}.webp",
-                "category": picture.category,
-                "group": picture.group,
-                "split": picture.split,
+                "id": item.id,
+                "title": item.title,
+                "image": f"images/{item.id}.webp",
+                "category": item.category,
+                "group": item.group,
+                "split": item.split,
             }
-            for picture in pictures
+            for item in items
         ]
     )
-    trained = [picture for picture in pictures if picture.split == "train"]
-    for picture in trained:
-        texts = sorted(picture.keywords) + pair_clicks(picture)
-        catalog.clicks += [{"query": text, "product": picture.id, "lang": "en"} for text in texts]
-    everywhere = Counter(keyword for picture in pictures for keyword in picture.keywords)
-    training = Counter(keyword for picture in trained for keyword in picture.keywords)
+    training_items = [item for item in items if item.split == "train"]
+    for item in training_items:
+        texts = sorted(item.keywords) + pair_clicks(item)
+        catalog.clicks += [{"query": text, "product": item.id, "lang": "en"} for text in texts]
+    total = Counter(keyword for item in items for keyword in item.keywords)
+    training = Counter(keyword for item in training_items for keyword in item.keywords)
     usable = {
         keyword
-        for keyword, count in everywhere.items()
-        if count <= TOO_GENERAL * len(pictures) and training[keyword] >= LEAST_TRAIN
+        for keyword, count in total.items()
+        if count <= MAX_SHARE * len(items) and training[keyword] >= MIN_TRAIN
     }
     for split in ("val", "test"):
-        judged = [picture for picture in pictures if picture.split == split]
+        judged = [item for item in items if item.split == split]
         for kind, text, relevant in itertools.chain(keyword_queries(judged, usable), pair_queries(judged, usable)):
             catalog.queries.append(
                 {
@@ -77,16 +77,16 @@ def make_catalog(pictures: list[Picture]) -> Catalog:
                     "kind": kind,
                     "text": text,
                     "split": split,
-                    "rel": {picture.id: 3 for picture in relevant},
+                    "rel": {item.id: 3 for item in relevant},
                     "source": "contributor keyword",
                 }
             )
     return catalog
 
 
-def pair_clicks(picture: Picture) -> list[str]:
-    """Up to three texts of two keywords of one picture, chosen and ordered by hash."""
-    words = [word for word in sorted(picture.keywords) if " " not in word]
+def pair_clicks(item: Item) -> list[str]:
+    """Up to three queries of two keywords of one item, chosen and ordered by hash."""
+    words = [word for word in sorted(item.keywords) if " " not in word]
     pairs = sorted(itertools.permutations(words, 2), key=lambda pair: hashlib.sha256(repr(pair).encode()).digest())
     chosen: dict[frozenset[str], str] = {}
     for pair in pairs:
@@ -94,26 +94,26 @@ def pair_clicks(picture: Picture) -> list[str]:
     return list(chosen.values())[: min(3, len(words) // 2)]
 
 
-def keyword_queries(judged: list[Picture], usable: set[str]) -> Iterable[tuple[str, str, list[Picture]]]:
-    """(kind, text, relevant pictures) of every usable keyword; the kind says whether a relevant title has the word."""
+def keyword_queries(judged: list[Item], usable: set[str]) -> Iterable[tuple[str, str, list[Item]]]:
+    """(kind, text, relevant items) of every usable keyword; the kind states whether a relevant title has the word."""
     for keyword in sorted(usable):
-        relevant = [picture for picture in judged if keyword in picture.keywords]
+        relevant = [item for item in judged if keyword in item.keywords]
         if relevant:
-            said = any(rules.stands_in(keyword, picture.title) for picture in relevant)
-            yield "keyword:title" if said else "keyword:picture", keyword, relevant
+            in_title = any(rules.occurs_in(keyword, item.title) for item in relevant)
+            yield "keyword:title" if in_title else "keyword:picture", keyword, relevant
 
 
-def pair_queries(judged: list[Picture], usable: set[str]) -> Iterable[tuple[str, str, list[Picture]]]:
-    """(kind, text, relevant pictures) of pairs of keywords that do not imply each other."""
-    holders: dict[tuple[str, str], list[Picture]] = defaultdict(list)
+def pair_queries(judged: list[Item], usable: set[str]) -> Iterable[tuple[str, str, list[Item]]]:
+    """(kind, text, relevant items) of keyword pairs that do not imply each other."""
+    by_pair: dict[tuple[str, str], list[Item]] = defaultdict(list)
     count: Counter = Counter()
-    for picture in judged:
-        words = sorted(word for word in picture.keywords & usable if " " not in word)
+    for item in judged:
+        words = sorted(word for word in item.keywords & usable if " " not in word)
         count.update(words)
         for pair in itertools.combinations(words, 2):
-            holders[pair].append(picture)
-    for pair, relevant in sorted(holders.items()):
-        if len(relevant) >= PAIR_LEAST and len(relevant) <= PAIR_IMPLIED * min(count[word] for word in pair):
+            by_pair[pair].append(item)
+    for pair, relevant in sorted(by_pair.items()):
+        if len(relevant) >= MIN_PAIR and len(relevant) <= MAX_IMPLIED * min(count[word] for word in pair):
             flip = hashlib.sha256(repr(pair).encode()).digest()[0] % 2
             yield "keyword:pair", " ".join(reversed(pair) if flip else pair), relevant
 
@@ -124,7 +124,7 @@ def lines(rows: list[dict]) -> str:
 
 
 def pack(files: dict[str, bytes]) -> bytes:
-    """A zip whose bytes depend on the files only: pictures stored, texts deflated, one fixed time."""
+    """A zip whose bytes depend on the files only: images stored, texts deflated, one fixed time."""
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
         for name, data in files.items():
@@ -136,28 +136,28 @@ def pack(files: dict[str, bytes]) -> bytes:
 
 
 def collection(folder: Path, kind: str) -> Path:
-    """The folder of pictures inside an extracted package."""
+    """The image folder of an extracted package."""
     for candidate in (folder / "usr/share/openclipart" / kind, folder):
         if (candidate / "animals").is_dir():
             return candidate
     raise InputError(f"--{kind} {folder}: no usr/share/openclipart/{kind}/animals; expected the extracted package")
 
 
-def main() -> None:
-    """Reads the packages, writes the zip and its PROVENANCE.md, prints the counts."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the packages, writes the zip and its PROVENANCE.md, and prints the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--png", type=Path, required=True, help="extracted openclipart-png")
     parser.add_argument("--svg", type=Path, required=True, help="extracted openclipart-svg")
     parser.add_argument("--out", type=Path, required=True, help="the zip to write")
-    arguments = parser.parse_args()
-    Image.MAX_IMAGE_PIXELS = None  # render() looks at the size itself
+    arguments = parser.parse_args(argv)
+    Image.MAX_IMAGE_PIXELS = None  # render() checks the size
     dropped: Counter = Counter()
     sources = read_sources(collection(arguments.svg, "svg"), dropped)
-    joined = one_per_picture(sources, collection(arguments.png, "png"))
-    dropped["that repeat a picture of another folder"] = len(sources) - len(joined)
-    pictures = read_pictures(joined, dropped)
-    group_and_split(pictures)
-    catalog = make_catalog(pictures)
+    unique = deduplicate(sources, collection(arguments.png, "png"))
+    dropped["that repeat a picture of another folder"] = len(sources) - len(unique)
+    items = read_items(unique, dropped)
+    group_and_split(items)
+    catalog = make_catalog(items)
     provenance = rules.provenance(catalog.products, catalog.queries, catalog.clicks, dropped)
     texts = {
         "catalog.json": json.dumps(rules.INFO, indent=1) + "\n",
@@ -167,7 +167,7 @@ def main() -> None:
         "clicks.jsonl": lines(catalog.clicks),
     }
     files = {name: text.encode() for name, text in texts.items()}
-    files |= {f"images/{picture.id}.webp": picture.image for picture in pictures}
+    files |= {f"images/{item.id}.webp": item.image for item in items}
     content = pack(files)
     write_atomically(arguments.out, content)
     write_atomically(arguments.out.with_suffix(".PROVENANCE.md"), provenance)
