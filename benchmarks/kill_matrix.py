@@ -49,8 +49,8 @@ from benchmarks.common import processes as local_processes
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
+from make_jax.runs.failure_detection import EXIT_PEER_LOST
 from make_jax.runs.provenance import metadata
-from make_jax.runs.watch import GONE
 
 GRACE = 30.0  # seconds from SIGTERM to the end
 STEPS, EVAL = 40, 20
@@ -333,7 +333,10 @@ class Matrix:
             expect(codes == [0, 0] and seconds <= GRACE, f"exit codes {codes} after {seconds:.0f} s: {last!r}")
             expect(f"step {saved} is saved" in said, f"saved {saved}: {last!r}")
         else:
-            expect(codes[1 - index] == GONE and seconds <= 60, f"exit codes {codes} after {seconds:.0f} s: {last!r}")
+            expect(
+                codes[1 - index] == EXIT_PEER_LOST and seconds <= 60,
+                f"exit codes {codes} after {seconds:.0f} s: {last!r}",
+            )
             expect("restart the job with the same command" in said, f"not said: {last!r}")
         expect(saved >= before and not any(checkpoints(folder).values()), f"{before} was saved, {saved} is left")
         codes = local_processes.wait(self.pair(name)[1], LONGEST)

@@ -31,7 +31,7 @@ from jax.experimental import multihost_utils
 from make_jax.errors import InputError
 from make_jax.files import PARTIAL, sync_folder, write_atomically
 from make_jax.runs import manifest, named
-from make_jax.runs.quiet import silence_late_tracebacks
+from make_jax.runs.failure_detection import silence_save_tracebacks
 
 Kind = Literal["last", "best"]
 KINDS: tuple[Kind, ...] = ("last", "best")
@@ -331,7 +331,7 @@ def _broadcast(folder: Path, path: Path | None) -> Path | None:
 
 
 def _writer() -> ocp.AsyncCheckpointer:
-    silence_late_tracebacks()
+    silence_save_tracebacks()
     # Replicas share the writing of an array, each a slice of it, for which each shape and device compiles a program of
     # its own: 7 s for 20 shapes on 8 devices, and the first save halts the training for them.
     of_arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_LEAST_SLICE)

@@ -61,7 +61,7 @@ def train(config: Config) -> Path:
     """
     check(config)
     checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.max_to_keep)
-    with init_distributed(config.distributed, checkpoints.newest) as processes, closing(checkpoints):
+    with init_distributed(config.distributed, checkpoints.newest, Path(config.run)) as processes, closing(checkpoints):
         return _train(config, checkpoints, processes)
 
 

@@ -10,7 +10,7 @@ from make_jax.errors import InputError
 from make_jax.files import PARTIAL
 from make_jax.runs import checkpoints as module
 from make_jax.runs.checkpoints import Checkpoints
-from make_jax.runs.quiet import silence_late_tracebacks
+from make_jax.runs.failure_detection import silence_save_tracebacks
 from tests.runs.small_state import make_state, names, run, saved
 
 
@@ -98,7 +98,7 @@ def test_writes_that_end_after_the_failed_one_print_nothing_and_all_else_is_told
     before = {"excepthook": lambda kind, error, trace: told.append(error)}
     before["unraisablehook"] = lambda raised: told.append(raised.exc_value)
     monkeypatch.setattr(sys, hook, before[hook])
-    silence_late_tracebacks()
+    silence_save_tracebacks()
     for error in (RuntimeError("Event loop is closed"), RuntimeError("another"), ValueError("Event loop is closed")):
         raised = type(error), error, None
         if hook == "excepthook":

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.common.processes import said_by, start, wait
 from make_jax.config import to_json
-from make_jax.runs.watch import GONE
+from make_jax.runs.failure_detection import EXIT_PEER_LOST
 from make_jax.training import keyword_heads
 from make_jax.training.loop import train
 from make_jax.training.metric_logger import read_metrics
@@ -79,7 +79,7 @@ def test_a_killed_process_is_told_within_a_minute_and_the_job_goes_on_with_the_s
     first, killed = start(arguments, 2, 1, tmp_path / "logs")
     try:
         assert killed.wait(SLOW) == -9
-        assert first.wait(60) == GONE  # the promise
+        assert first.wait(60) == EXIT_PEER_LOST  # the promise
     finally:
         first.kill()
     last = said_by(tmp_path / "logs", 0).read_text().rstrip().splitlines()[-1]
