@@ -25,7 +25,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from make_jax.config import DistributedConfig
 from make_jax.errors import InputError, exit_cleanly
+from make_jax.runs import failure_detection, processes as runs_processes
 from make_jax.runs.processes import init_distributed
+runs_processes.HEARTBEAT_TIMEOUT = failure_detection.HEARTBEAT_TIMEOUT = 12  # shorter tests
 def main():
     with init_distributed(DistributedConfig({settings}), lambda: None, Path({folder!r})) as processes:
         print(processes.index, processes.count, processes.broadcast({{"a": 0.1 + processes.index}}), flush=True)
