@@ -84,7 +84,7 @@ def test_a_killed_process_is_told_within_a_minute_and_the_job_goes_on_with_the_s
         first.kill()
     last = said_by(tmp_path / "logs", 0).read_text().rstrip().splitlines()[-1]
     assert last.startswith("error: process 1 of 2 stopped answering at step ")
-    assert last.endswith("; restart the job with the same command: it goes on from step 3")
+    assert last.endswith("; restart the job with the same command: it resumes from step 3")
     (tmp_path / "die").unlink()
     assert wait(start(arguments, 2, 1, tmp_path / "logs"), SLOW) == [0, 0]
     assert "goes on from step 3" in said_by(tmp_path / "logs", 0).read_text()
