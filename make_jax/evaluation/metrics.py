@@ -119,15 +119,16 @@ def judge(queries: Sequence[Query], product_ids: Sequence[str], info: CatalogInf
 
 
 def score_ranking(
-    ranking: TopK, judgements: Judgements, metrics: Sequence[str] = tuple(METRICS)
+    ranking: TopK, judgements: Judgements, metrics: Sequence[str] | None = None
 ) -> dict[str, Float64[np.ndarray, "Q"]]:
-    """Returns the value of each metric for each query of `judgements.queries`, which are the rows of `ranking`.
+    """Returns the value of each metric, all of METRICS by default, for each query of `judgements.queries`.
 
-    nDCG is linear in the gains; the ideal ranking is over all judged products, retrieved or not. An empty ranking
-    scores 0. Raises ValueError when the number of rankings is not that of the queries.
+    The queries are the rows of `ranking`. nDCG is linear in the gains; the ideal ranking is over all judged products,
+    retrieved or not. An empty ranking scores 0. Raises ValueError for another number of rankings.
     """
     if len(ranking.indices) != len(judgements.queries):
         raise ValueError(f"{len(ranking.indices)} rankings for {len(judgements.queries)} queries")
+    metrics = tuple(METRICS) if metrics is None else metrics
     values = {metric: np.zeros(len(judgements.queries)) for metric in metrics}
     ids = np.array(judgements.product_ids, dtype=object)
     for depth, (measures, functions) in _by_depth(judgements, metrics).items():

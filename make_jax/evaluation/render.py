@@ -124,8 +124,8 @@ def _tasks(report: dict[str, Any]) -> list[str]:
             rows.append([task, f"{part['queries']:,}", metric, *cells])
     return [
         "## By task\n",
-        "The task of a query follows from its judgements: "
-        + "; ".join(f"{task}: {what}" for task, what in _TASKS.items())
+        "The judgements of a query define its task: "
+        + ", ".join(f"{task} ({what})" for task, what in _TASKS.items())
         + ".\n",
         markdown_table(["task", "queries", "metric", *map(system_name, report["systems"])], rows),
     ]
