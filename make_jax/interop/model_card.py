@@ -21,12 +21,11 @@ _LIBRARIES = ("jax", "flax", "numpy", "transformers", "tokenizers", "safetensors
 _ONNX_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")  # additional ones, for ONNX
 _USAGE = {
     "torch": """\
-    from make_jax.interop.torch_inputs import MakeProcessor
-    from make_jax.interop.torch_make import MakeModel
+    from make_jax.interop.torch_model import MakeModel, MakeProcessor
 
     model, processor = MakeModel.from_pretrained("."), MakeProcessor.from_pretrained(".")
-    queries = model.encode_query(**processor.queries(["..."]))
-    products = model.encode_product(**processor.products(["a title"], [open("a.jpg", "rb").read()]))
+    queries = model.query_embedding(**processor.queries(["..."]))
+    products = model.product_embedding(**processor.products(["a title"], [open("a.jpg", "rb").read()]))
     scores = queries @ products.vectors.T
 """,
     "sentence-transformers": """\

@@ -71,8 +71,7 @@ def _graphs(folder: Path, bundle: ModelBundle) -> Iterator[_Graph]:
     """The query graph and the product graph of a PyTorch export."""
     import torch
 
-    from make_jax.interop.torch_inputs import MakeProcessor
-    from make_jax.interop.torch_make import MakeModel
+    from make_jax.interop.torch_model import MakeModel, MakeProcessor
 
     import_optional("transformers", "onnx").utils.logging.disable_progress_bar()
     model: Any = MakeModel.from_pretrained(folder, attn_implementation="eager").eval()
@@ -82,24 +81,24 @@ def _graphs(folder: Path, bundle: ModelBundle) -> Iterator[_Graph]:
         del queries["query_keywords"]
 
     class Query(torch.nn.Module):
-        """`MakeModel.encode_query` as a module."""
+        """`MakeModel.query_embedding` as a module."""
 
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
         def forward(self, query_tokens: Any, query_mask: Any, query_keywords: Any = None) -> Any:
-            return self.model.encode_query(query_tokens, query_mask, query_keywords)
+            return self.model.query_embedding(query_tokens, query_mask, query_keywords)
 
     class Product(torch.nn.Module):
-        """`MakeModel.encode_product` as a module."""
+        """`MakeModel.product_embedding` as a module."""
 
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
         def forward(self, title_tokens: Any, title_mask: Any, image: Any, has_title: Any, has_image: Any) -> Any:
-            output = self.model.encode_product(title_tokens, title_mask, image, has_title, has_image)
+            output = self.model.product_embedding(title_tokens, title_mask, image, has_title, has_image)
             return output.vectors, output.weights
 
     yield _Graph(QUERY, Query(), queries, ["vectors"])

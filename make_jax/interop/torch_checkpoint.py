@@ -1,4 +1,4 @@
-"""The PyTorch export: Flax parameters as the state dict of `torch_make.MakeModel` and back, bit by bit. Needs no torch.
+"""The PyTorch export: Flax parameters as the state dict of `torch_model.MakeModel` and back, bit by bit; without torch.
 
 One table, `tensor_mapping`, serves both directions. Encoder tensors have the names under which transformers saves BERT
 and ViT; all others have the path of the Flax parameter with dots.

@@ -97,7 +97,10 @@ def test_every_field_that_differs_is_named_with_the_options_that_would_agree(tmp
         read_init_encoders(replace(config, model=replace(config.model, query=query)))
     message = str(caught.value)
     assert "model.query.init_from" in message and "\n" not in message
-    assert "model.query.layers is 1, the weights have 2; model.query.layer_norm_eps is 1e-05" in message
+    expected = (
+        "model.query.layers is 1, the weights have 2; model.query.layer_norm_eps is 1e-05, the weights have 1e-12"
+    )
+    assert expected in message
     assert "set --model.query.layers 2 --model.query.layer-norm-eps 1e-12" in message
     inputs = replace(config.inputs, image_mean=(0.5, 0.5, 0.5))
     with pytest.raises(InputError) as caught:

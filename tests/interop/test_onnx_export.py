@@ -50,7 +50,7 @@ def test_graphs_state_their_opset_and_name_no_file_of_the_machine(traced):
     for name in ("query.onnx", "product.onnx"):
         model = onnx.load(folder / name)
         assert {entry.domain: entry.version for entry in model.opset_import}[""] == onnx_export.OPSET
-        assert b"torch_make.py" not in (folder / name).read_bytes()
+        assert b"torch_model" not in (folder / name).read_bytes()
 
 
 def test_int8_computes_in_int8_and_stays_near(tmp_path):

@@ -24,7 +24,7 @@ def load(path: Path) -> Exported:
     _, beside = torch_checkpoint.read(path)  # every tensor is there, and nothing else
     torch = import_optional("torch", "torch")
     import_optional("transformers", "torch").utils.logging.disable_progress_bar()
-    from make_jax.interop.torch_make import MakeModel
+    from make_jax.interop.torch_model import MakeModel
 
     device = best_device()
     model: Any = MakeModel.from_pretrained(path, local_files_only=True, use_safetensors=True).eval().to(device)
@@ -34,11 +34,11 @@ def load(path: Path) -> Exported:
 
     def query(batch: Batch) -> np.ndarray:
         with torch.inference_mode():
-            return np.asarray(model.encode_query(**tensors(batch)).cpu())
+            return np.asarray(model.query_embedding(**tensors(batch)).cpu())
 
     def product(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            made = model.encode_product(**tensors(batch))
+            made = model.product_embedding(**tensors(batch))
             return np.asarray(made.vectors.cpu()), np.asarray(made.weights.cpu())
 
     return Exported(path, beside, query, product)

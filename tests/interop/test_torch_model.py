@@ -15,8 +15,7 @@ from tests.conftest import ROOT
 from tests.interop.exports import MODELS, PICTURES, TEXTS, TITLES, agree, ours, random_params, served
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install make_jax[torch]")
-from make_jax.interop.torch_inputs import MakeProcessor  # noqa: E402
-from make_jax.interop.torch_make import MakeModel  # noqa: E402
+from make_jax.interop.torch_model import MakeModel, MakeProcessor  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -45,13 +44,13 @@ def exported(folder: Path, name: str):
 def test_vectors_and_weights_are_those_of_the_flax_module(every):
     _, of, params, model, processor = every
     with torch.no_grad():
-        queries = model.encode_query(**processor.queries(TEXTS))
-        products = model.encode_product(**processor.products(TITLES, PICTURES))
+        queries = model.query_embedding(**processor.queries(TEXTS))
+        products = model.product_embedding(**processor.products(TITLES, PICTURES))
     vectors, product_vectors, weights = ours(of, params)
     agree(vectors, queries)
     agree(product_vectors, products.vectors)
     agree(weights, products.weights)
-    if model.two:  # nothing is told by what is not there
+    if model.has_two_embeddings:  # nothing is told by what is not there
         assert products.weights[1, 0] == 0
         assert products.weights[2, 1] == 0
 
@@ -63,8 +62,8 @@ def test_any_length_gives_the_same_as_padding_to_the_longest(fashion):
     cut = int(product["title_mask"].sum())
     shorter = {k: v[:, :cut] if k.startswith("title") else v for k, v in product.items()}
     with torch.no_grad():
-        agree(model.encode_query(**query), model.encode_query(**short))
-        agree(model.encode_product(**product).vectors, model.encode_product(**shorter).vectors)
+        agree(model.query_embedding(**query), model.query_embedding(**short))
+        agree(model.product_embedding(**product).vectors, model.product_embedding(**shorter).vectors)
 
 
 def test_what_pytorch_saves_is_the_export_bit_by_bit(every, tmp_path):
@@ -87,7 +86,7 @@ def test_every_gradient_is_finite_where_texts_and_pictures_are_missing(every):
 
 
 def test_the_pytorch_model_never_imports_jax():
-    code = "import make_jax.interop.torch_inputs, make_jax.interop.torch_make, sys; assert 'jax' not in sys.modules"
+    code = "import make_jax.interop.torch_model, sys; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -102,13 +101,17 @@ def test_the_example_of_the_docs_runs_and_its_step_helps(fashion, tmp_path, monk
     names: dict = {}
     exec(compile(example, "docs/converting.md", "exec"), names)
     assert names["scores"].shape == (1, 2)
-    processor = names["processor"]
-    with torch.no_grad():
-        logits = names["model"](
-            processor.queries(names["texts"]), processor.products(names["titles"], names["pictures"])
-        )
-        rows, loss = names["rows"], torch.nn.functional.cross_entropy
-        assert (loss(logits, rows) + loss(logits.T, rows)) / 2 < names["loss"]
+    texts, titles, images = names["texts"], names["titles"], names["pictures"]
+
+    def loss(folder: str) -> float:
+        """The contrastive loss without dropout."""
+        model = MakeModel.from_pretrained(folder).eval()
+        processor, cross_entropy = names["processor"], torch.nn.functional.cross_entropy
+        with torch.no_grad():
+            logits = model(processor.queries(texts), processor.products(titles, images))
+        return float(cross_entropy(logits, names["rows"]) + cross_entropy(logits.T, names["rows"])) / 2
+
+    assert loss("exports/tuned") < loss("exports/mine")
     tuned, _ = torch_checkpoint.read(Path("exports/tuned"))
     assert not np.array_equal(tuned["query_projection"]["kernel"], params["query_projection"]["kernel"])
     assert np.array_equal(tuned["keyword_evidence"]["known"], params["keyword_evidence"]["known"])  # waits for its fit

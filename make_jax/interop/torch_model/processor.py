@@ -1,4 +1,4 @@
-"""Texts and images as the tensors that `torch_make.MakeModel` reads. Imports no jax."""
+"""Texts and images as the tensors that `MakeModel` reads. Imports no jax."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from make_jax.interop.bundle import ModelBundle, read_bundle
 class MakeProcessor:
     """Tokenizer, image processor and keyword tagger in one, in the manner of a transformers processor.
 
-    `queries` returns the arguments of `MakeModel.encode_query`, `products` those of `encode_product`.
+    `queries` returns the arguments of `MakeModel.query_embedding`, `products` those of `product_embedding`.
     """
 
     def __init__(self, bundle: ModelBundle) -> None:
