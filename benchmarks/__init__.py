@@ -4,10 +4,11 @@
 - `scaling/`: training steps over devices and processes, gradient cache, compiled pod programs, cost model, tagging.
 - `study/`: ablations of MAKE, batch sizes, costs of objectives, modal weights.
 - `baselines/`: models that MAKE is compared with, and public text weights.
+- `robustness/`: crash recovery.
 - `search/`: exported models.
 - `common/`: what several of them use.
 
-`kill_*` (crash recovery) and `search_scale*` (search over millions of vectors) are at the top level.
+`search_scale*` (search over millions of vectors) is at the top level.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""What benchmarks/kill_matrix.py trains: the packaged catalog, a model so small that a step takes a tenth of a second.
+"""The configuration that kill_matrix.py trains: the packaged catalog and a model with 0.1 s a step.
 
-All that a checkpoint must carry is in use: dropout, averaged parameters, heads fitted at the end.
+It uses everything that a checkpoint holds: dropout, averaged parameters, keyword heads fitted at the end.
 """
 
 from make_jax.config import (
