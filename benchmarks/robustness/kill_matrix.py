@@ -172,7 +172,7 @@ class Matrix:
         return f"exit code 0 after {seconds:.1f} s; there was nothing to save"
 
     def stop(self, moment: str, number: signal.Signals = signal.SIGTERM) -> str:
-        """A signal: state saved, exit code 0 (Ctrl-C: 130), in time. One run gets all signals and resumes after each."""
+        """A signal: state saved, exit code 0 (Ctrl-C: 130), in time. One run gets all signals and resumes each time."""
         folder = self.work / "stopped"
         before = newest(folder)
         run = self.start("stopped", FREQUENT_SAVES)
