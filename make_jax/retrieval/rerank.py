@@ -1,12 +1,12 @@
-"""Re-ranking: the matching encoder reads each query together with the best products that its vector found.
+"""Re-ranking: the matching encoder scores each query jointly with its top products of the vector search.
 
 The score of a pair among the first K of a query [ours]:
 
-    S + weight * m        S = scale * q . p, m the logit of the matching encoder
+    S + weight * m        S = logit_scale * q . p, m the logit of the matching encoder
 
-QIM draws its negatives in proportion to exp(S), so m estimates by how much the positive is likelier than S says, and
-weight 1 adds the two up; evaluation chooses the weight on validation queries. Weight 0 is retrieval alone, a large one
-the matching encoder alone. Ties keep the order of retrieval, and products below K stay where they were.
+QIM samples its negatives in proportion to exp(S), so m estimates the log odds that S leaves unexplained, and weight 1
+adds the two; evaluation tunes the weight on validation queries. Weight 0 is retrieval alone, a large weight the
+matching encoder alone. Ties keep the order of retrieval, and products below K keep their positions.
 """
 
 from collections.abc import Sequence
@@ -21,24 +21,24 @@ from make_jax.errors import InputError
 from make_jax.retrieval.embed import Modality, read_products
 from make_jax.retrieval.top_k import Progress, TopK, no_progress
 
-DEFAULT_WEIGHT = 1.0  # of the matching logit where nothing was chosen
-DEFAULT_DEPTH = 50  # K, for a model that can
-_PRODUCTS_AT_ONCE = 1024  # whose images are in memory together
-_QUERIES_AT_ONCE = 4096
+DEFAULT_WEIGHT = 1.0  # of the matching logit, where none was tuned
+DEFAULT_DEPTH = 50  # K, for a model with a matching encoder
+_PRODUCTS_PER_CHUNK = 1024  # whose images are in memory together
+_QUERIES_PER_CHUNK = 4096
 
 
 @runtime_checkable
 class Matcher(Protocol):
-    """What re-ranking asks of a model."""
+    """The interface of a model that can re-rank."""
 
     @property
     def can_match(self) -> bool:
-        """Whether the model has a matching encoder that was trained."""
+        """Whether the model has a trained matching encoder."""
         ...
 
     @property
     def logit_scale(self) -> float:
-        """What a cosine is multiplied with in the model's contrast."""
+        """The factor of cosines in the contrastive loss."""
         ...
 
     def matching_logits(
@@ -58,28 +58,28 @@ def can_match(encoder: object) -> bool:
 
 
 def check_can_match(encoder: object) -> Matcher:
-    """The encoder as a Matcher; InputError when it cannot re-rank."""
+    """The encoder as a Matcher. Raises InputError when it cannot re-rank."""
     if isinstance(encoder, Matcher) and encoder.can_match:
         return encoder
     raise InputError(
         "this model cannot re-rank: it has no trained matching encoder; train with model.matching.layers and "
-        "objectives.qim more than 0, or ask for rerank 0"
+        "objectives.qim more than 0, or set rerank 0"
     )
 
 
 class Candidates(NamedTuple):
-    """A ranking by vectors and what the matching encoder says of its first K columns."""
+    """A ranking by vectors and the matching logits of its first K columns."""
 
     ranking: TopK
-    logits: Float32[np.ndarray, "Q K"]  # -inf where nothing was found
+    logits: Float32[np.ndarray, "Q K"]  # -inf beyond the last result
     logit_scale: float
 
     def order(self, weight: float) -> Int64[np.ndarray, "Q K"]:
-        """For each query the first K columns in their new order."""
+        """The first K columns of each query in their new order."""
         return np.argsort(-self._scores(weight), axis=1, kind="stable")
 
     def reranked(self, weight: float) -> TopK:
-        """The new ranking, with scores that fall: S + weight * m of the first K, S shifted below those of the rest."""
+        """The new ranking with descending scores: S + weight * m of the first K, S shifted below those for the rest."""
         scores, indices = self.ranking.scores * np.float32(self.logit_scale), self.ranking.indices.copy()
         depth = self.logits.shape[1]
         if depth == 0 or len(scores) == 0:
@@ -109,28 +109,28 @@ def match_candidates(
     modality: Modality = "both",
     progress: Progress = no_progress,
 ) -> Candidates:
-    """The matching logits of the first `depth` products of each query; `products` are what `ranking` counts.
+    """The matching logits of the first `depth` products of each query; `ranking` holds positions in `products`.
 
-    The products' titles and images are read again, a bounded number at a time. With `modality` "title" or "image" the
-    encoder sees that alone. Raises InputError when a logit is not finite.
+    Reads the products' titles and images, or only the one of `modality`, a bounded number at a time. Raises InputError
+    when a logit is not finite.
     """
     found = ranking.indices[:, :depth]
     logits = np.full(found.shape, -np.inf, np.float32)
     done, total = 0, int(np.count_nonzero(found >= 0))
-    for start in range(0, len(texts), _QUERIES_AT_ONCE):
-        rows, columns = np.nonzero(found[start : start + _QUERIES_AT_ONCE] >= 0)
+    for start in range(0, len(texts), _QUERIES_PER_CHUNK):
+        rows, columns = np.nonzero(found[start : start + _QUERIES_PER_CHUNK] >= 0)
         rows += start
         distinct, positions = np.unique(found[rows, columns], return_inverse=True)
-        for first in range(0, len(distinct), _PRODUCTS_AT_ONCE):
-            some = distinct[first : first + _PRODUCTS_AT_ONCE]
-            asked = np.flatnonzero((positions >= first) & (positions < first + len(some)))
-            titles, images = read_products(catalog, [products[i] for i in some], modality)
-            mine, query = np.unique(rows[asked], return_inverse=True)
-            pairs = np.stack([query, positions[asked] - first], axis=1).astype(np.int32)
-            logits[rows[asked], columns[asked]] = matcher.matching_logits(
-                [texts[i] for i in mine], titles, images, pairs
+        for first in range(0, len(distinct), _PRODUCTS_PER_CHUNK):
+            chunk = distinct[first : first + _PRODUCTS_PER_CHUNK]
+            selected = np.flatnonzero((positions >= first) & (positions < first + len(chunk)))
+            titles, images = read_products(catalog, [products[i] for i in chunk], modality)
+            distinct_rows, query = np.unique(rows[selected], return_inverse=True)
+            pairs = np.stack([query, positions[selected] - first], axis=1).astype(np.int32)
+            logits[rows[selected], columns[selected]] = matcher.matching_logits(
+                [texts[i] for i in distinct_rows], titles, images, pairs
             )
-            done += len(asked)
+            done += len(selected)
             progress("re-ranking", done, total)
     if not np.isfinite(logits[found >= 0]).all():
         raise InputError("the matching encoder gives logits that are not finite: its training diverged")

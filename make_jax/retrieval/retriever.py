@@ -1,4 +1,4 @@
-"""A trained model that answers: texts and products in, vectors and results out."""
+"""`Retriever`: encodes texts and products with a trained model and searches a catalog."""
 
 import dataclasses
 import hashlib
@@ -34,30 +34,30 @@ from make_jax.runs.state import Params
 
 
 class Hit(NamedTuple):
-    """A product that a query found."""
+    """One search result."""
 
     product: Product
-    score: float  # cosine of query and product, whatever it was ordered by
-    title_weight: float  # share of the title in the product's vector
-    image_weight: float  # share of the image; the two sum to 1
-    matching_logit: float | None = None  # logit of the matching encoder, of products that it re-ranked
+    score: float  # cosine of query and product, also where re-ranking ordered by another score
+    title_weight: float  # weight of the title in the product's vector
+    image_weight: float  # weight of the image; the two sum to 1
+    matching_logit: float | None = None  # of the matching encoder, for re-ranked products
 
 
 class QueryExpansion(NamedTuple):
-    """What Keyword Enhancement adds to a query."""
+    """The keywords that Keyword Enhancement predicts for a query."""
 
-    keywords: list[tuple[Keyword, float]]  # with the probability that an answer has it, most probable first
-    gate: float  # how much of their expected embedding the query took, 0 to 1
+    keywords: list[tuple[Keyword, float]]  # with the probability that a relevant product has it, descending
+    gate: float  # share of the expected keyword embedding added to the query, 0 to 1
 
 
 class Retriever:
-    """Text queries find products: `load`, `index` a catalog, `search`.
+    """Searches products by text: `load` a run, `index` a catalog, `search`.
 
     >>> from make_jax import Retriever
     >>> retriever = Retriever.load(run)  # a folder that train.py wrote
     >>> retriever.index()  # embeds the products; without arguments those of the catalog in the package
     >>> hits = retriever.search(["red apple", "old clock"], k=3)
-    >>> [len(found) for found in hits]
+    >>> [len(result) for result in hits]
     [3, 3]
     >>> best = hits[0][0]
     >>> round(best.title_weight + best.image_weight, 3)
@@ -90,20 +90,20 @@ class Retriever:
         self._trained_matching = trained_matching
         self._catalog: Catalog | None = None
         self._products: list[Product] = []
-        self._embeddings: VectorIndex | None = None
+        self._index: VectorIndex | None = None
 
     @classmethod
     def load(cls, run: str | Path, checkpoint: Literal["best", "last"] = "best") -> "Retriever":
-        """The model of a run's checkpoint, with the preprocessing saved there; executes nothing from the run.
+        """The model of a run's checkpoint, with the preprocessing saved there; executes no code of the run.
 
-        Raises InputError when the folder is no run or no checkpoint in it is intact.
+        Raises InputError when the folder is not a run or has no intact checkpoint.
         """
         params, _, files = read_checkpoint(run, checkpoint)
         return cls.from_checkpoint(run, params, files)
 
     @classmethod
     def from_checkpoint(cls, run: str | Path, params: Params, files: Mapping[str, str]) -> "Retriever":
-        """The model of a checkpoint that `read_checkpoint(run)` has read."""
+        """The model of a checkpoint that `read_checkpoint(run)` returned."""
         config = from_json(files[CONFIG], f"{run}/{CONFIG}")
         tokenizer = Tokenizer(files[TOKENIZER])
         keywords = read_keywords(files, Path(run))
@@ -113,15 +113,15 @@ class Retriever:
 
     @property
     def modalities(self) -> Modality:
-        """Which encoders the model has on the product side."""
+        """What the product encoder reads."""
         return self.model.config.adaptation.modalities
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256, in hex, of all that decides what vectors the model gives: parameters and preprocessing."""
+        """SHA-256, in hex, of parameters and preprocessing, which determine the vectors."""
         sha = hashlib.sha256()
-        said = {"model": dataclasses.asdict(self.model.config), "inputs": dataclasses.asdict(self.model.inputs)}
-        for text in (json.dumps(said, sort_keys=True), self.tokenizer.definition, self.keywords.to_json()):
+        settings = {"model": dataclasses.asdict(self.model.config), "inputs": dataclasses.asdict(self.model.inputs)}
+        for text in (json.dumps(settings, sort_keys=True), self.tokenizer.definition, self.keywords.to_json()):
             sha.update(text.encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self._params):
             array = np.ascontiguousarray(jax.device_get(leaf))
@@ -130,50 +130,51 @@ class Retriever:
         return sha.hexdigest()
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n E"]:
-        """Unit query vectors, one a text."""
-        width = self.model.search_dim
-        size = self._rows(len(texts))
-        rows = [np.zeros((0, width), np.float32)]
+        """Unit query vectors, one per text."""
+        size = self._batch_rows(len(texts))
+        rows = [np.zeros((0, self.model.search_dim), np.float32)]
         for batch in query_batches(texts, self.tokenizer, self.keywords, self.model.inputs, batch_size=size):
-            placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask", "query_keywords")})
-            rows.append(to_host(_encode_query(self.model, self._params, **placed), self._mesh))
+            placed = self._shard({name: batch[name] for name in ("query_tokens", "query_mask", "query_keywords")})
+            rows.append(to_host(_query_embedding(self.model, self._params, **placed), self._mesh))
         return np.concatenate(rows)[: len(texts)]
 
-    def expand_query(self, query: str, least: float = 0.05) -> QueryExpansion:
-        """The keywords that products which answer the query are expected to have: a query expansion to read.
+    def expand_query(self, query: str, min_probability: float = 0.05) -> QueryExpansion:
+        """The keywords predicted for the query's relevant products, with at least `min_probability`.
 
-        `least` is the smallest probability that is worth telling. Raises InputError when the model predicts none.
+        Raises InputError when the model predicts no keywords.
         """
         if not self.model.has_enrichment:
-            why = "model.enrichment is false" if len(self.keywords) else "its catalog gave no keywords"
-            raise InputError(f"this model does not enrich queries: {why}; train one that does")
-        (batch,) = query_batches([query], self.tokenizer, self.keywords, self.model.inputs, batch_size=self._rows(1))
-        placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask")})
-        read = _read_query(self.model, self._params, **placed)
-        likely = 1.0 / (1.0 + np.exp(-np.asarray(read.logits[0], np.float64)))
-        order = np.argsort(-likely, kind="stable")
-        found = [(self.keywords.keywords[k], float(likely[k])) for k in order.tolist() if likely[k] >= least]
-        return QueryExpansion(found, float(read.gate[0]))
+            reason = "model.enrichment is false" if len(self.keywords) else "its catalog gave no keywords"
+            raise InputError(f"this model does not enrich queries: {reason}; train one that does")
+        (batch,) = query_batches(
+            [query], self.tokenizer, self.keywords, self.model.inputs, batch_size=self._batch_rows(1)
+        )
+        placed = self._shard({name: batch[name] for name in ("query_tokens", "query_mask")})
+        outputs = _query_outputs(self.model, self._params, **placed)
+        probabilities = 1.0 / (1.0 + np.exp(-np.asarray(outputs.logits[0], np.float64)))
+        order = [k for k in np.argsort(-probabilities, kind="stable").tolist() if probabilities[k] >= min_probability]
+        keywords = [(self.keywords.keywords[k], float(probabilities[k])) for k in order]
+        return QueryExpansion(keywords, float(outputs.gate[0]))
 
     def encode_products(
         self, titles: Sequence[str], images: Sequence[bytes | None], names: Sequence[str] | None = None
     ) -> ProductEmbeddings:
-        """Unit product vectors and the weights of title and image in each; `images` are JPEG, PNG or WebP files' bytes.
+        """Unit product vectors and the weights of title and image in each.
 
-        "" is no title and None no image. Raises InputError for a product that lacks both, or whose image is unreadable;
-        `names` is what such an error calls the products.
+        `images` are the bytes of JPEG, PNG or WebP files; "" is a missing title, None a missing image. Raises
+        InputError for a product that lacks both, or whose image is unreadable, and calls it by `names`.
         """
         for i, (title, image) in enumerate(zip(titles, images, strict=True)):
             if not title.strip() and not image:
                 name = repr(names[i]) if names is not None else f"number {i}"
                 raise InputError(f"product {name} has neither title nor image; give one of them")
-        width, size = self.model.search_dim, self._rows(len(titles))
+        width, size = self.model.search_dim, self._batch_rows(len(titles))
         vectors, weights = [np.zeros((0, width), np.float32)], [np.zeros((0, 2), np.float32)]
         for batch in product_batches(titles, images, self.tokenizer, self.model.inputs, batch_size=size, names=names):
-            placed = self._place({name: batch[name] for name in PRODUCT_INPUTS})
-            adapted = to_host(_encode_product(self.model, self._params, **placed), self._mesh)
-            vectors.append(adapted.vectors)
-            weights.append(adapted.weights)
+            placed = self._shard({name: batch[name] for name in PRODUCT_INPUTS})
+            fused = to_host(_product_embedding(self.model, self._params, **placed), self._mesh)
+            vectors.append(fused.vectors)
+            weights.append(fused.weights)
         return ProductEmbeddings(np.concatenate(vectors)[: len(titles)], np.concatenate(weights)[: len(titles)])
 
     def index(
@@ -184,65 +185,64 @@ class Retriever:
         *,
         embeddings: str | Path = "",
     ) -> None:
-        """Embeds the products of a catalog (or of one split of it) for `search`; replaces what was indexed before.
+        """Embeds the products of a catalog, or of one split, for `search`; replaces the previous index.
 
-        With `embeddings` the vectors lie below that folder, in float16: those that are there are searched as they are,
-        those that are missing are made (docs/embeddings.md). Raises InputError when they are of another model or
-        catalog.
+        `embeddings` is a folder that keeps the vectors on disk in float16; only missing ones are embedded
+        (docs/embeddings.md). Raises InputError when the folder holds vectors of another model or catalog.
         """
         catalog = catalog if isinstance(catalog, Catalog) else Catalog.load(catalog)
         products = list(catalog.products) if split is None else catalog.split_products(split)
         modality, part = self.modalities, split or "all"
         if embeddings:
             folder = Path(embeddings) / f"{part}-{modality}"
-            self._embeddings = embed_to_disk(self, catalog, products, folder, part, modality, progress)
+            self._index = embed_to_disk(self, catalog, products, folder, part, modality, progress)
         else:
-            self._embeddings = embed_products(self, catalog, products, modality, progress)
+            self._index = embed_products(self, catalog, products, modality, progress)
         self._catalog, self._products = catalog, products
 
     def search(
         self, queries: Sequence[str], k: int = 10, rerank: int = 0, weight: float = DEFAULT_WEIGHT
     ) -> list[list[Hit]]:
-        """The `k` best indexed products of each query, best first; ties by the order of the catalog.
+        """The top `k` indexed products of each query, best first; ties in catalog order.
 
         `rerank` > 0 orders the first `rerank` products by logit_scale * cosine + `weight` * `Hit.matching_logit` and
         keeps the order of the rest (`retrieval/rerank.py`); a report of `eval.py` states the weight that was best on
-        validation queries. Raises InputError when nothing was indexed, or when the model cannot re-rank.
+        validation queries. Raises InputError without an index, and when the model cannot re-rank.
         """
-        if self._embeddings is None or self._catalog is None:
+        if self._index is None or self._catalog is None:
             raise InputError("nothing to search: call index() with a catalog first")
         if rerank < 0:
             raise InputError(f"rerank is {rerank}, expected at least 0")
         vectors = self.encode_queries(queries)
-        found = self._embeddings.search(vectors, max(k, rerank))
-        scores, indices = found
-        matches = np.full(scores.shape, np.nan, np.float32)
+        ranking = self._index.search(vectors, max(k, rerank))
+        scores, indices = ranking
+        logits = np.full(scores.shape, np.nan, np.float32)
         if rerank:
             matcher = check_can_match(self)
             candidates = match_candidates(
-                matcher, self._catalog, self._products, queries, found, rerank, self.modalities
+                matcher, self._catalog, self._products, queries, ranking, rerank, self.modalities
             )
             order, first = candidates.order(weight), slice(0, rerank)
-            matches[:, first] = candidates.logits
-            for array in (scores, indices, matches):
+            logits[:, first] = candidates.logits
+            for array in (scores, indices, logits):
                 array[:, first] = np.take_along_axis(array[:, first], order, axis=1)
-        return [list(self._hits(*row)) for row in zip(scores[:, :k], indices[:, :k], matches[:, :k], strict=True)]
+        return [list(self._hits(*row)) for row in zip(scores[:, :k], indices[:, :k], logits[:, :k], strict=True)]
 
-    def _hits(self, scores: np.ndarray, indices: np.ndarray, matches: np.ndarray) -> Iterator[Hit]:
-        assert self._embeddings is not None
-        for score, i, match in zip(scores.tolist(), indices.tolist(), matches.tolist(), strict=True):
+    def _hits(self, scores: np.ndarray, indices: np.ndarray, logits: np.ndarray) -> Iterator[Hit]:
+        assert self._index is not None
+        for score, i, logit in zip(scores.tolist(), indices.tolist(), logits.tolist(), strict=True):
             if i >= 0:
-                title, image = self._embeddings.weights[i].tolist()
-                yield Hit(self._products[i], score, title, image, None if np.isnan(match) else match)
+                title, image = self._index.weights[i].tolist()
+                yield Hit(self._products[i], score, title, image, None if np.isnan(logit) else logit)
 
     @property
     def can_match(self) -> bool:
-        """Whether the model has a matching encoder that was trained."""
+        """Whether the model has a trained matching encoder."""
         return self.model.config.matching.layers > 0 and self._trained_matching
 
     @property
     def logit_scale(self) -> float:
-        """What a cosine is multiplied with in the model's contrast."""
+        """The factor of cosines in the contrastive loss."""
         return float(np.exp(np.asarray(self._params["log_logit_scale"])))
 
     def matching_logits(
@@ -254,55 +254,59 @@ class Retriever:
     ) -> Float32[np.ndarray, "n"]:
         """The matching logit of each pair (position of a text, position of a product); see `encode_products`.
 
-        In memory at once: the states of all texts, and those of `batch_size` products and pairs.
+        Memory: the token states of all texts, and those of `batch_size` products and pairs.
         """
         check_can_match(self)
         if not len(pairs):
             return np.zeros(0, np.float32)
-        i, rows, size = self.model.inputs, self._rows(len(titles)), self._rows(len(pairs))
+        inputs, rows, size = self.model.inputs, self._batch_rows(len(titles)), self._batch_rows(len(pairs))
         states, masks = [], []
-        for batch in query_batches(texts, self.tokenizer, self.keywords, i, batch_size=self._rows(len(texts))):
-            placed = self._place({name: batch[name] for name in ("query_tokens", "query_mask")})
-            states.append(np.asarray(_read_query(self.model, self._params, **placed).states))
+        for batch in query_batches(
+            texts, self.tokenizer, self.keywords, inputs, batch_size=self._batch_rows(len(texts))
+        ):
+            placed = self._shard({name: batch[name] for name in ("query_tokens", "query_mask")})
+            states.append(np.asarray(_query_outputs(self.model, self._params, **placed).states))
             masks.append(batch["query_mask"])
-        asked = np.concatenate(states), np.concatenate(masks)
+        query_states, query_masks = np.concatenate(states), np.concatenate(masks)
         logits = np.zeros(len(pairs), np.float32)
-        for start, batch in enumerate(product_batches(titles, images, self.tokenizer, i, batch_size=rows)):
-            placed = self._place({name: batch[name] for name in PRODUCT_INPUTS})
-            product = jax.device_put(_read_product(self.model, self._params, placed), replicated_sharding(self._mesh))
-            mine = np.flatnonzero(pairs[:, 1] // rows == start)
-            for first in range(0, len(mine), size):
-                chosen = mine[first : first + size]
-                query, at = np.resize(pairs[chosen], (size, 2)).T  # the last is filled up with pairs that it has
-                placed = self._place({"states": asked[0][query], "mask": asked[1][query], "at": at - start * rows})
-                found = _match(self.model, self._params, product, **placed)
-                logits[chosen] = np.asarray(found)[: len(chosen)]
+        for start, batch in enumerate(product_batches(titles, images, self.tokenizer, inputs, batch_size=rows)):
+            placed = self._shard({name: batch[name] for name in PRODUCT_INPUTS})
+            product = jax.device_put(_product_states(self.model, self._params, placed), replicated_sharding(self._mesh))
+            in_batch = np.flatnonzero(pairs[:, 1] // rows == start)
+            for first in range(0, len(in_batch), size):
+                chosen = in_batch[first : first + size]
+                query, position = np.resize(pairs[chosen], (size, 2)).T  # repeats pairs to fill the last chunk
+                placed = self._shard(
+                    {"states": query_states[query], "mask": query_masks[query], "at": position - start * rows}
+                )
+                computed = _matching_logits(self.model, self._params, product, **placed)
+                logits[chosen] = np.asarray(computed)[: len(chosen)]
         return logits
 
-    def _rows(self, n: int) -> int:
-        """Rows of a batch: a power of two, so that few programs are compiled, and a multiple of the devices."""
+    def _batch_rows(self, n: int) -> int:
+        """The batch size for `n` rows: a power of two, to compile few programs, and a multiple of the devices."""
         rows = 1 << max(n - 1, 0).bit_length()
         devices = self._mesh.size
         return -(-min(rows, self._batch_size) // devices) * devices
 
-    def _place(self, batch: Batch) -> dict[str, jax.Array]:
+    def _shard(self, batch: Batch) -> dict[str, jax.Array]:
         return shard_rows(batch, self._mesh)
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode_query(
+def _query_embedding(
     model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array, query_keywords: jax.Array
 ) -> Any:
     return model.apply({"params": params}, query_tokens, query_mask, query_keywords, method=Make.query_embedding)
 
 
 @partial(jax.jit, static_argnums=0)
-def _read_query(model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array) -> Any:
+def _query_outputs(model: Make, params: Params, query_tokens: jax.Array, query_mask: jax.Array) -> Any:
     return model.apply({"params": params}, query_tokens, query_mask, method=Make.query_outputs)
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode_product(
+def _product_embedding(
     model: Make,
     params: Params,
     title_tokens: jax.Array,
@@ -312,17 +316,17 @@ def _encode_product(
     has_image: jax.Array,
 ) -> Any:
     rows = (title_tokens, title_mask, image, has_title, has_image)
-    adapted: Any = model.apply({"params": params}, *rows, method=Make.product_embedding)
-    return adapted._replace(title=None, image=None)  # nobody reads them here
+    fused: Any = model.apply({"params": params}, *rows, method=Make.product_embedding)
+    return fused._replace(title=None, image=None)  # unused here, so not computed
 
 
 @partial(jax.jit, static_argnums=0)
-def _read_product(model: Make, params: Params, batch: dict[str, jax.Array]) -> Any:
+def _product_states(model: Make, params: Params, batch: dict[str, jax.Array]) -> Any:
     return model.apply({"params": params}, *(batch[name] for name in PRODUCT_INPUTS), method=Make.product_outputs)[1]
 
 
 @partial(jax.jit, static_argnums=0)
-def _match(
+def _matching_logits(
     model: Make, params: Params, product: ProductStates, states: jax.Array, mask: jax.Array, at: jax.Array
 ) -> Any:
     """Logits of queries with the products at positions `at`."""

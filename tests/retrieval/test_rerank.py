@@ -133,7 +133,7 @@ def test_search_for_less_than_is_reranked_gives_the_best_of_the_reranked(retriev
 
 def test_reranking_without_a_trained_matching_encoder_or_below_0_is_an_input_error(retriever, catalog):
     untrained = Retriever(retriever.model, retriever._params, retriever.tokenizer, retriever.keywords)
-    untrained._catalog, untrained._embeddings = catalog, retriever._embeddings
+    untrained._catalog, untrained._index = catalog, retriever._index
     with pytest.raises(
         InputError, match=r"cannot re-rank: it has no trained matching encoder; train with model.matching"
     ):
@@ -167,8 +167,8 @@ def test_products_are_read_again_in_bounded_chunks_with_the_same_logits(catalog,
     arguments = (catalog, catalog.products, texts, ranking, 7)
     whole, chunked = FakeMatcher(), FakeMatcher()
     expected = match_candidates(whole, *arguments).logits
-    for name, most in (("_PRODUCTS_AT_ONCE", 6), ("_QUERIES_AT_ONCE", 5)):
-        monkeypatch.setattr(f"make_jax.retrieval.rerank.{name}", most)
+    for name, limit in (("_PRODUCTS_PER_CHUNK", 6), ("_QUERIES_PER_CHUNK", 5)):
+        monkeypatch.setattr(f"make_jax.retrieval.rerank.{name}", limit)
     np.testing.assert_array_equal(match_candidates(chunked, *arguments).logits, expected)
     assert max(len(titles) for titles, _ in chunked.seen) == 6 < len(whole.seen[0][0])
     for i, text in enumerate(texts):

@@ -76,11 +76,11 @@ def test_retriever_searches_a_folder_of_vectors_and_no_other_model_may(whole, tm
 
 def test_retriever_tells_the_keywords_that_it_expects(whole):
     retriever = Retriever.load(whole)
-    enhanced = retriever.expand_query("red circle", least=0.0)
+    enhanced = retriever.expand_query("red circle", min_probability=0.0)
     assert {str(keyword) for keyword, _ in enhanced.keywords} == {str(k) for k in retriever.keywords.keywords}
     likely = [probability for _, probability in enhanced.keywords]
     assert likely == sorted(likely, reverse=True) and 0 < likely[-1] < likely[0] < 1 and 0 < enhanced.gate < 1
-    assert len(retriever.expand_query("red circle", least=likely[0]).keywords) == 1
+    assert len(retriever.expand_query("red circle", min_probability=likely[0]).keywords) == 1
 
 
 def test_docstring_example_of_the_retriever_is_true(whole):

@@ -1,7 +1,7 @@
-"""A folder of CLIP, SigLIP or their kin, as Hugging Face's transformers saves them: two towers, late fusion."""
+"""A CLIP or SigLIP model saved by Hugging Face transformers: two towers, late fusion."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,61 +12,51 @@ from jaxtyping import Float32
 from make_jax.catalog.images import decode
 from make_jax.errors import InputError
 from make_jax.evaluation.late_fusion import LateFusion
-from make_jax.evaluation.models.torch_device import best_device
+from make_jax.evaluation.models.pytorch import IMAGE_BATCH_SIZE, TEXT_BATCH_SIZE, best_device, l2_normalized_rows
 from make_jax.files import folder_digest
 from make_jax.interop.optional_imports import import_optional
 
 FAMILIES = ("altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2")  # model_type in config.json
-_FIXED_LENGTH = ("siglip", "siglip2")  # families trained on texts that are all padded to the greatest length
-_TEXTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 32
+_FIXED_LENGTH = ("siglip", "siglip2")  # families trained on texts padded to the maximum length
 
 
 class TransformersTowers:
-    """`get_text_features` and `get_image_features` of a transformers model, in unit length."""
+    """The L2-normalized text and image features of a transformers model. `Towers`."""
 
-    def __init__(self, folder: Path, model: Any, tokenizer: Any, pixels: Any, device: str) -> None:
+    def __init__(self, folder: Path, model: Any, tokenizer: Any, image_processor: Any, device: str) -> None:
         self._folder, self._device = folder, device
-        self._model, self._tokenizer, self._pixels = model, tokenizer, pixels
-        longest = model.config.text_config.max_position_embeddings
-        self._length = min(longest, tokenizer.model_max_length)
+        self._model, self._tokenizer, self._image_processor = model, tokenizer, image_processor
+        max_positions = model.config.text_config.max_position_embeddings
+        self._max_length = min(max_positions, tokenizer.model_max_length)
         self._padding = "max_length" if model.config.model_type in _FIXED_LENGTH else "longest"
 
     @cached_property
     def digest(self) -> str:
-        """Of the folder's files."""
+        """SHA-256 of the folder's files."""
         return folder_digest(self._folder)
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        """One vector a text, which is cut at the model's greatest length."""
+        """One vector per text, truncated at the model's maximum length."""
 
-        def features(some: Sequence[str]) -> Any:
+        def features(batch: Sequence[str]) -> Any:
             tokens = self._tokenizer(
-                list(some), padding=self._padding, truncation=True, max_length=self._length, return_tensors="pt"
+                list(batch), padding=self._padding, truncation=True, max_length=self._max_length, return_tensors="pt"
             )
             return self._model.get_text_features(**tokens.to(self._device)).pooler_output
 
-        return unit_rows(features, texts, _TEXTS_AT_ONCE)
+        return l2_normalized_rows(features, texts, TEXT_BATCH_SIZE)
 
-    encode_titles = encode_queries  # texts like any other
+    encode_titles = encode_queries  # one text tower
 
     def encode_images(self, images: Sequence[bytes]) -> Float32[np.ndarray, "n D"]:
-        """One vector an image, prepared as the folder's preprocessor_config.json says."""
+        """One vector per image, preprocessed as preprocessor_config.json of the folder defines."""
 
-        def features(some: Sequence[bytes]) -> Any:
-            pictures = [decode(data, "image of a product") for data in some]
-            pixels = self._pixels(images=pictures, return_tensors="pt")
+        def features(batch: Sequence[bytes]) -> Any:
+            decoded = [decode(data, "image of a product") for data in batch]
+            pixels = self._image_processor(images=decoded, return_tensors="pt")
             return self._model.get_image_features(**pixels.to(self._device)).pooler_output
 
-        return unit_rows(features, images, _IMAGES_AT_ONCE)
-
-
-def unit_rows(features: Any, things: Sequence[Any], at_once: int) -> Float32[np.ndarray, "n D"]:
-    """What `features` gives for chunks of `things`, a PyTorch tensor [n, D] each, as rows of unit length."""
-    torch = import_optional("torch", "models", "this model")
-    with torch.inference_mode():
-        rows = [features(some).float().cpu().numpy() for some in _chunks(things, at_once)]
-    vectors = np.concatenate(rows)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return l2_normalized_rows(features, images, IMAGE_BATCH_SIZE)
 
 
 def matches(path: Path) -> bool:
@@ -75,30 +65,25 @@ def matches(path: Path) -> bool:
 
 
 def load(path: Path) -> LateFusion:
-    """The folder's model. Weights must be safetensors; no code of the folder is run."""
+    """The folder's model. Weights must be safetensors; no code of the folder is executed."""
     import_optional("torch", "models", "a CLIP or SigLIP folder")
     package = import_optional("transformers", "models", "a CLIP or SigLIP folder")
-    here = {"local_files_only": True, "trust_remote_code": False}
+    local = {"local_files_only": True, "trust_remote_code": False}
     device = best_device()
     try:
-        model = package.AutoModel.from_pretrained(path, use_safetensors=True, **here).to(device).eval()
-        tokenizer = package.AutoTokenizer.from_pretrained(path, **here)
-        pixels = package.AutoImageProcessor.from_pretrained(path, **here)
+        model = package.AutoModel.from_pretrained(path, use_safetensors=True, **local).to(device).eval()
+        tokenizer = package.AutoTokenizer.from_pretrained(path, **local)
+        image_processor = package.AutoImageProcessor.from_pretrained(path, **local)
     except (OSError, ValueError, KeyError) as error:
-        said = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
         expected = "expected weights in .safetensors, tokenizer and preprocessor_config.json"
-        raise InputError(f"{path}: transformers cannot read it ({said}); {expected}") from None
-    return LateFusion(TransformersTowers(path, model, tokenizer, pixels, device))
+        raise InputError(f"{path}: transformers cannot read it ({reason}); {expected}") from None
+    return LateFusion(TransformersTowers(path, model, tokenizer, image_processor, device))
 
 
 def _family(path: Path) -> str | None:
     try:
-        found = json.loads((path / "config.json").read_text("utf-8"))
+        config = json.loads((path / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return found.get("model_type") if isinstance(found, dict) else None
-
-
-def _chunks(things: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(things), size):
-        yield things[start : start + size]
+    return config.get("model_type") if isinstance(config, dict) else None

@@ -1,4 +1,4 @@
-"""What `convert.py export --to onnx` or `--to onnx-int8` wrote, run by onnxruntime."""
+"""An export of `convert.py export --to onnx` or `--to onnx-int8`, run by onnxruntime."""
 
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ def matches(path: Path) -> bool:
 
 
 def load(path: Path) -> Exported:
-    """The model, on CPU. InputError for a file that is absent or damaged, and without onnxruntime."""
+    """The model, on CPU. Raises InputError for a missing or damaged file, and without onnxruntime."""
     path = Path(path)
-    beside = bundle.read_bundle(path)
+    model_bundle = bundle.read_bundle(path)
     runtime = import_optional("onnxruntime", "onnx")
     queries, products = (_session(runtime, path / name) for name in (QUERY, PRODUCT))
 
@@ -32,18 +32,18 @@ def load(path: Path) -> Exported:
         vectors, weights = _run(products, batch)
         return vectors, weights
 
-    return Exported(path, beside, query, product)
+    return Exported(path, model_bundle, query, product)
 
 
 def _session(runtime: Any, path: Path) -> Any:
     if not path.is_file():
-        raise InputError(f"{path}: no such file, expected one as convert.py export wrote it")
+        raise InputError(f"{path}: no such file, expected one that convert.py export wrote")
     try:
         return runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of many kinds, all its own
+    except Exception as error:  # onnxruntime has no common base class
         raise InputError(f"{path}: onnxruntime cannot read it: {' '.join(str(error).split())[:200]}") from None
 
 
 def _run(session: Any, batch: Batch) -> Any:
-    """The outputs; a graph has no input for what it does not read."""
-    return session.run(None, {given.name: batch[given.name] for given in session.get_inputs()})
+    """The outputs; a graph has only the inputs that it reads."""
+    return session.run(None, {node.name: batch[node.name] for node in session.get_inputs()})

@@ -1,4 +1,4 @@
-"""A folder of OpenCLIP (open_clip_config.json beside the weights), as the Hugging Face hub has them: late fusion."""
+"""An OpenCLIP model in the layout of the Hugging Face hub (open_clip_config.json and weights): late fusion."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,46 +11,46 @@ from jaxtyping import Float32
 from make_jax.catalog.images import decode
 from make_jax.errors import InputError
 from make_jax.evaluation.late_fusion import LateFusion
-from make_jax.evaluation.models.clip import unit_rows
-from make_jax.evaluation.models.torch_device import best_device
+from make_jax.evaluation.models.pytorch import IMAGE_BATCH_SIZE, TEXT_BATCH_SIZE, best_device, l2_normalized_rows
 from make_jax.files import folder_digest
 from make_jax.interop.optional_imports import import_optional
 
 _CONFIG = "open_clip_config.json"
-# What open_clip takes before a pickle beside it.
+# What open_clip prefers to a pickle in the same folder.
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-_TEXTS_AT_ONCE, _IMAGES_AT_ONCE = 64, 32
 
 
 class OpenClipTowers:
-    """`encode_text` and `encode_image` of an OpenCLIP model, in unit length."""
+    """The L2-normalized `encode_text` and `encode_image` of an OpenCLIP model. `Towers`."""
 
-    def __init__(self, folder: Path, model: Any, tokenizer: Any, prepare: Any, device: str) -> None:
+    def __init__(self, folder: Path, model: Any, tokenizer: Any, preprocess: Any, device: str) -> None:
         self._folder, self._device = folder, device
-        self._model, self._tokenizer, self._prepare = model, tokenizer, prepare
+        self._model, self._tokenizer, self._preprocess = model, tokenizer, preprocess
 
     @cached_property
     def digest(self) -> str:
-        """Of the folder's files."""
+        """SHA-256 of the folder's files."""
         return folder_digest(self._folder)
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        """One vector a text, which is cut at the model's context length."""
-        return unit_rows(
-            lambda some: self._model.encode_text(self._tokenizer(list(some)).to(self._device)), texts, _TEXTS_AT_ONCE
-        )
+        """One vector per text, truncated at the model's context length."""
 
-    encode_titles = encode_queries  # texts like any other
+        def features(batch: Sequence[str]) -> Any:
+            return self._model.encode_text(self._tokenizer(list(batch)).to(self._device))
+
+        return l2_normalized_rows(features, texts, TEXT_BATCH_SIZE)
+
+    encode_titles = encode_queries  # one text tower
 
     def encode_images(self, images: Sequence[bytes]) -> Float32[np.ndarray, "n D"]:
-        """One vector an image, prepared as the folder's configuration says."""
+        """One vector per image, preprocessed as the folder's configuration defines."""
         torch = import_optional("torch", "models", "an OpenCLIP folder")
 
-        def features(some: Sequence[bytes]) -> Any:
-            pictures = [self._prepare(decode(data, "image of a product")) for data in some]
-            return self._model.encode_image(torch.stack(pictures).to(self._device))
+        def features(batch: Sequence[bytes]) -> Any:
+            preprocessed = [self._preprocess(decode(data, "image of a product")) for data in batch]
+            return self._model.encode_image(torch.stack(preprocessed).to(self._device))
 
-        return unit_rows(features, images, _IMAGES_AT_ONCE)
+        return l2_normalized_rows(features, images, IMAGE_BATCH_SIZE)
 
 
 def matches(path: Path) -> bool:
@@ -59,17 +59,17 @@ def matches(path: Path) -> bool:
 
 
 def load(path: Path) -> LateFusion:
-    """The folder's model. InputError for weights that are not safetensors, which would be unpickled."""
+    """The folder's model. Raises InputError for weights other than safetensors, which would be unpickled."""
     pickles = [*path.glob("*.bin"), *path.glob("*.pth")]
-    taken = [path / name for name in _WEIGHTS] if pickles else [*path.glob("*.safetensors")]
-    if not any(file.is_file() for file in taken):
+    candidates = [path / name for name in _WEIGHTS] if pickles else [*path.glob("*.safetensors")]
+    if not any(file.is_file() for file in candidates):
         raise InputError(f"{path}: no {_WEIGHTS[0]}, expected it there; pickles are not read")
     package = import_optional("open_clip", "models", "an OpenCLIP folder")
     device, name = best_device(), f"local-dir:{path}"
     try:
-        model, prepare = package.create_model_from_pretrained(name, device=device)
+        model, preprocess = package.create_model_from_pretrained(name, device=device)
         tokenizer = package.get_tokenizer(name)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: open_clip cannot read it ({said}); expected a folder as the hub has it") from None
-    return LateFusion(OpenClipTowers(path, model.eval(), tokenizer, prepare, device))
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: open_clip cannot read it ({reason}); expected the layout of the hub") from None
+    return LateFusion(OpenClipTowers(path, model.eval(), tokenizer, preprocess, device))

@@ -1,4 +1,4 @@
-"""A Python file of yours that defines `encoder`: docs/models.md has one of twenty lines."""
+"""A Python file that defines `encoder`; docs/models.md has an example of 20 lines."""
 
 import runpy
 from pathlib import Path
@@ -13,9 +13,9 @@ def matches(path: Path) -> bool:
 
 
 def load(path: Path) -> EmbeddingModel:
-    """The `encoder` that the file defines. The file is executed, so it is only ever one that the user names.
+    """The `encoder` that the file defines. The file is executed: the user names it, no folder can.
 
-    What its code raises is not caught: the traceback is what its author needs.
+    Exceptions of its code are not caught, because its author needs the traceback.
     """
     encoder = runpy.run_path(str(path)).get("encoder")
     if isinstance(encoder, PrecomputedVectors):

@@ -1,4 +1,4 @@
-"""A folder of sentence-transformers: queries and titles by one text encoder; it sees no pictures."""
+"""A sentence-transformers model: one text encoder for queries and titles, no images."""
 
 import json
 from collections.abc import Sequence
@@ -10,42 +10,41 @@ import numpy as np
 from jaxtyping import Float32
 
 from make_jax.errors import InputError
-from make_jax.evaluation.models.torch_device import best_device
+from make_jax.evaluation.models.pytorch import TEXT_BATCH_SIZE, best_device
 from make_jax.files import folder_digest
 from make_jax.interop.optional_imports import import_optional
 from make_jax.retrieval.embed import Modality
 from make_jax.retrieval.vector_index import ProductEmbeddings
 
 _MODULES = "modules.json"
-_OWN = "sentence_transformers."  # classes outside of it would be imported by their name alone
-_TEXTS_AT_ONCE = 64
+_OWN = "sentence_transformers."  # other classes would be imported by name
 
 
 class Sentences:
-    """A SentenceTransformer as an Encoder. Its own prompts for queries and documents are used, where it has some."""
+    """A SentenceTransformer as an `Encoder`, with the model's prompts for queries and documents, if any."""
 
     modalities: Modality = "title"
 
     def __init__(self, model: Any, folder: Path) -> None:
         self._model, self._folder = model, folder
-        self._unit = model.similarity_fn_name == "cosine"
+        self._normalize = model.similarity_fn_name == "cosine"
 
     @cached_property
     def digest(self) -> str:
-        """Of the folder's files."""
+        """SHA-256 of the folder's files."""
         return folder_digest(self._folder)
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        """One vector a text; of unit length unless the model compares by inner product."""
-        return self._encoded(self._model.encode_query, texts)
+        """One vector per text; of unit length unless the model compares by inner product."""
+        return self._encode(self._model.encode_query, texts)
 
     def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
         """The vectors of the titles."""
-        vectors = self._encoded(self._model.encode_document, titles)
+        vectors = self._encode(self._model.encode_document, titles)
         return ProductEmbeddings(vectors, np.tile(np.array([1, 0], np.float32), (len(titles), 1)))
 
-    def _encoded(self, encode: Any, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        options = {"batch_size": _TEXTS_AT_ONCE, "normalize_embeddings": self._unit, "show_progress_bar": False}
+    def _encode(self, encode: Any, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        options = {"batch_size": TEXT_BATCH_SIZE, "normalize_embeddings": self._normalize, "show_progress_bar": False}
         return np.asarray(encode(list(texts), convert_to_numpy=True, **options), np.float32)
 
 
@@ -55,7 +54,7 @@ def matches(path: Path) -> bool:
 
 
 def load(path: Path) -> Sentences:
-    """The folder's model. InputError for classes that are not of sentence-transformers, and for other measures."""
+    """The folder's model. Raises InputError for foreign classes and for similarities other than cosine and dot."""
     try:
         classes = [str(module["type"]) for module in json.loads((path / _MODULES).read_text("utf-8"))]
     except (ValueError, KeyError, TypeError):
@@ -73,9 +72,9 @@ def load(path: Path) -> Sentences:
             model_kwargs={"use_safetensors": True},
         )
     except (OSError, ValueError, KeyError) as error:
-        said = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: sentence-transformers cannot read it ({said}); weights must be .safetensors"
+            f"{path}: sentence-transformers cannot read it ({reason}); weights must be .safetensors"
         ) from None
     if model.similarity_fn_name not in ("cosine", "dot"):
         raise InputError(f"{path}: compares by {model.similarity_fn_name}, expected cosine or dot (inner product)")

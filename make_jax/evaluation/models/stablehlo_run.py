@@ -1,4 +1,4 @@
-"""What `convert.py export --to stablehlo` wrote, run by jax; the model's own code is not asked."""
+"""An export of `convert.py export --to stablehlo`, run by JAX without the model's code."""
 
 from pathlib import Path
 from typing import Any
@@ -22,33 +22,33 @@ def matches(path: Path) -> bool:
 
 
 def load(path: Path) -> Exported:
-    """The model, on the first device. InputError for a file that is absent or damaged."""
+    """The model, on the first device. Raises InputError for a missing or damaged file."""
     path = Path(path)
-    beside = bundle.read_bundle(path)
+    model_bundle = bundle.read_bundle(path)
     check_libraries()
     queries, products = (_function(path / name) for name in (QUERY, PRODUCT))
 
     def query(batch: Batch) -> np.ndarray:
-        return np.asarray(_called(queries, batch, _QUERY_INPUTS))
+        return np.asarray(_call(queries, batch, _QUERY_INPUTS))
 
     def product(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        vectors, weights = _called(products, batch, PRODUCT_INPUTS)
+        vectors, weights = _call(products, batch, PRODUCT_INPUTS)
         return np.asarray(vectors), np.asarray(weights)
 
-    return Exported(path, beside, query, product)
+    return Exported(path, model_bundle, query, product)
 
 
 def _function(path: Path) -> Any:
     if not path.is_file():
-        raise InputError(f"{path}: no such file, expected one as convert.py export wrote it")
+        raise InputError(f"{path}: no such file, expected one that convert.py export wrote")
     try:
         return jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
-    except Exception as error:  # of many kinds
+    except Exception as error:  # jax.export has no common base class
         raise InputError(f"{path}: jax.export cannot read it: {' '.join(str(error).split())[:200]}") from None
 
 
-def _called(function: Any, batch: Batch, names: tuple[str, ...]) -> Any:
-    """The outputs for the rows of the batch, computed for a power of two of them: each count compiles a program."""
+def _call(function: Any, batch: Batch, names: tuple[str, ...]) -> Any:
+    """The outputs of the batch, padded to a power of two of rows, because each row count compiles a program."""
     count = len(batch[names[0]])
-    whole = pad_batch({name: batch[name] for name in names}, 1 << (count - 1).bit_length())
-    return jax.tree.map(lambda rows: rows[:count], function(*whole.values()))
+    rows = pad_batch({name: batch[name] for name in names}, 1 << (count - 1).bit_length())
+    return jax.tree.map(lambda output: output[:count], function(*rows.values()))

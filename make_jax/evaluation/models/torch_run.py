@@ -1,4 +1,4 @@
-"""What `convert.py export --to torch` wrote, or PyTorch saved after it, run by PyTorch."""
+"""An export of `convert.py export --to torch`, or what PyTorch has trained from one, run by PyTorch."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from make_jax.evaluation.models.exported import Exported
-from make_jax.evaluation.models.torch_device import best_device
+from make_jax.evaluation.models.pytorch import best_device
 from make_jax.inputs.batch import Batch
 from make_jax.interop import torch_checkpoint
 from make_jax.interop.bundle import is_bundle
@@ -14,14 +14,14 @@ from make_jax.interop.optional_imports import import_optional
 
 
 def matches(path: Path) -> bool:
-    """Whether the folder is an export; asked after the other forms, whose files lie in a folder with a name."""
+    """Whether the folder is an export; tried after ONNX and StableHLO, which `bundle` also describes."""
     return is_bundle(path)
 
 
 def load(path: Path) -> Exported:
-    """The model, on a GPU where PyTorch has one. InputError as `torch_checkpoint.read`, and without PyTorch."""
+    """The model, on a GPU if PyTorch has one. Raises InputError as `torch_checkpoint.read`, and without PyTorch."""
     path = Path(path)
-    _, beside = torch_checkpoint.read(path)  # every tensor is there, and nothing else
+    _, model_bundle = torch_checkpoint.read(path)  # verifies that the tensors are complete
     torch = import_optional("torch", "torch")
     import_optional("transformers", "torch").utils.logging.disable_progress_bar()
     from make_jax.interop.torch_model import MakeModel
@@ -32,13 +32,13 @@ def load(path: Path) -> Exported:
     def tensors(batch: Batch) -> dict[str, Any]:
         return {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
 
-    def query(batch: Batch) -> np.ndarray:
+    def encode_query(batch: Batch) -> np.ndarray:
         with torch.inference_mode():
             return np.asarray(model.query_embedding(**tensors(batch)).cpu())
 
-    def product(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def encode_product(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            made = model.product_embedding(**tensors(batch))
-            return np.asarray(made.vectors.cpu()), np.asarray(made.weights.cpu())
+            product = model.product_embedding(**tensors(batch))
+            return np.asarray(product.vectors.cpu()), np.asarray(product.weights.cpu())
 
-    return Exported(path, beside, query, product)
+    return Exported(path, model_bundle, encode_query, encode_product)
