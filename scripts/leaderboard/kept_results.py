@@ -1,4 +1,4 @@
-"""What the leaderboard keeps of a report: one system's numbers, and its nDCG@10 of every query for paired tests."""
+"""Stored results of the leaderboard: the numbers of one system of a report, with nDCG@10 per query for paired tests."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ _DIGITS = 4
 
 
 class Row(NamedTuple):
-    """A model on a benchmark."""
+    """The stored result of a model on a benchmark."""
 
     path: Path
     kept: dict[str, Any]
@@ -27,43 +27,44 @@ class Row(NamedTuple):
 
 
 def keep(report: Path, target: Path, label: str, *, system: str = "", ours: bool = False, **more: Any) -> None:
-    """Writes the numbers of one system of a report, the main one for "", to `target`; `more` is added to them.
+    """Writes the numbers of one system of a report, the main one for "", to `target`, with the fields `more`.
 
-    `label` is what tables call the model, and `ours` says that it is MAKE. InputError for what is no report.
+    `label` names the model in tables; `ours` marks MAKE. Raises InputError for a folder without a report.
     """
-    read = read_report(report, system)
-    whole = read.report
-    shown = [name for name in whole["slices"] if is_shown(name)]
-    column = whole["metrics"].index(METRIC)
+    loaded = read_report(report, system)
+    content = loaded.report
+    shown = [name for name in content["slices"] if is_shown(name)]
+    column = content["metrics"].index(METRIC)
     kept = {
         "format": FORMAT,
         "label": label,
         "ours": ours,
-        "model": whole["about"].get("model", {}),
-        "system": read.system,
-        "benchmark": whole["about"]["catalog"]["name"],
+        "model": content["about"].get("model", {}),
+        "system": loaded.system,
+        "benchmark": content["about"]["catalog"]["name"],
         **{
-            key: whole[key] for key in ("split", "pool", "queries", "products", "relevant_grade", "parameters", "notes")
+            key: content[key]
+            for key in ("split", "pool", "queries", "products", "relevant_grade", "parameters", "notes")
         },
-        "cost": whole["cost"] if read.system == whole["main"] else {},
+        "cost": content["cost"] if loaded.system == content["main"] else {},
         "slices": {
             name: {
-                "queries": whole["slices"][name]["queries"],
-                "metrics": whole["slices"][name]["systems"][read.system],
+                "queries": content["slices"][name]["queries"],
+                "metrics": content["slices"][name]["systems"][loaded.system],
             }
             for name in shown
         },
-        "macro": {"groups": whole["macro"]["groups"], "metrics": whole["macro"]["systems"][read.system]},
-        "asked": _digest(read.queries),
-        "per_query": [round(value * 10**_DIGITS) for value in _sorted(read)[:, column].tolist()],
-        "members": {name: _packed(read, name) for name in shown},
+        "macro": {"groups": content["macro"]["groups"], "metrics": content["macro"]["systems"][loaded.system]},
+        "asked": _digest(loaded.queries),
+        "per_query": [round(value * 10**_DIGITS) for value in _sorted(loaded)[:, column].tolist()],
+        "members": {name: _packed(loaded, name) for name in shown},
     }
-    kept = _rounded(kept) | more | {"about": whole["about"]}  # a learning rate of 2e-5 is not rounded to 0
+    kept = _rounded(kept) | more | {"about": content["about"]}  # a learning rate of 2e-5 is not rounded to 0
     write_atomically(target, json.dumps(kept, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def load(folder: Path) -> list[Row]:
-    """Every kept result of a folder, by benchmark and label. InputError for a file that is none."""
+    """Returns the results of a folder, by file name. Raises InputError for a file that is not a result."""
     rows = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -83,23 +84,27 @@ def load(folder: Path) -> list[Row]:
 
 
 def check_comparable(rows: Sequence[Row]) -> None:
-    """InputError when results of one benchmark are not over the same catalog, split, pool and queries."""
+    """Raises InputError for results of one benchmark over different catalogs, splits, pools or queries."""
     first = rows[0]
     for row in rows[1:]:
         for key in ("split", "pool", "asked"):
             if row.kept[key] != first.kept[key]:
-                raise InputError(f"{row.path}: {key} differs from that of {first.path}; evaluate both alike")
+                raise InputError(
+                    f"{row.path}: {key} differs from that of {first.path}; evaluate both with the same options"
+                )
         if row.kept["about"]["catalog"]["digest"] != first.kept["about"]["catalog"]["digest"]:
-            raise InputError(f"{row.path}: another version of the catalog than {first.path}; evaluate both on one")
+            raise InputError(
+                f"{row.path}: other version of the catalog than {first.path}; evaluate both on one version"
+            )
 
 
 def is_shown(name: str) -> bool:
-    """Whether the leaderboard shows a slice: all but the whole kinds, of which there are many."""
+    """Returns whether the leaderboard shows a slice: all except complete kinds, of which there are many."""
     return not name.startswith("kind:") or name.count(":") == (2 if " lang:" in name else 1)
 
 
 def _sorted(read: ReadReport) -> np.ndarray:
-    """The values in the order of query ids, which is that of every file."""
+    """Returns the values in the order of query ids, as in every file."""
     return read.values[np.argsort(np.array(read.queries, object))]
 
 

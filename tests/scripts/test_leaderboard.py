@@ -1,4 +1,4 @@
-"""The leaderboard: what is kept of a report, and the page that is made of it."""
+"""The leaderboard: stored results, and the generated page."""
 
 import json
 from pathlib import Path
@@ -37,18 +37,18 @@ def kept(reports: Path, folder: Path, *names: str) -> list:
     return board.load(folder)
 
 
-def test_what_is_kept_gives_the_numbers_of_the_report(reports: Path, tmp_path: Path) -> None:
+def test_stored_results_have_the_numbers_of_the_report(reports: Path, tmp_path: Path) -> None:
     report = json.loads((reports / "both" / "report.json").read_text("utf-8"))
     (row,) = kept(reports, tmp_path, "both")
     assert set(row.kept["slices"]) == set(report["slices"])
     for name, mask in row.members.items():
-        whole = report["slices"][name]
-        assert mask.sum() == whole["queries"]
-        assert row.values[mask].mean() == pytest.approx(whole["systems"]["joint"]["nDCG@10"]["mean"], abs=1e-4)
+        expected = report["slices"][name]
+        assert mask.sum() == expected["queries"]
+        assert row.values[mask].mean() == pytest.approx(expected["systems"]["joint"]["nDCG@10"]["mean"], abs=1e-4)
     assert row.kept["about"]["catalog"]["digest"] == report["about"]["catalog"]["digest"]
 
 
-def test_another_system_of_a_report_can_be_kept_and_has_no_cost(reports, tmp_path) -> None:
+def test_another_system_of_a_report_can_be_stored_and_has_no_cost(reports, tmp_path) -> None:
     board.keep(reports / "both", tmp_path / "x.json", "image alone", system="image")
     (row,) = board.load(tmp_path)
     assert row.kept["system"] == "image" and row.kept["cost"] == {}
@@ -68,15 +68,15 @@ def test_the_page_has_every_table_and_its_numbers(reports: Path, tmp_path: Path)
         assert one["model"] in text and one["source"] in text
 
 
-def test_slices_that_ours_does_not_lead_are_listed_with_the_reason(reports, tmp_path) -> None:
+def test_slices_led_by_another_model_are_listed_with_the_reason(reports, tmp_path) -> None:
     rows = kept(reports, tmp_path, "both", "bm25")
     text = board.page(rows, {"rows": []}, {})
-    assert "BOTH leads every slice." in text and "Where it does not lead" not in text
+    assert "BOTH leads every slice." in text and "Slices led by another model" not in text
     for row in rows:
         row.kept["ours"] = row.kept["label"] == "BM25"
     text = board.page(rows, {"rows": []}, {"tiny": {"lang:zh": "titles are English"}})
     assert "* lang:zh: BOTH +" in text and "): see lang:zh below" in text
-    assert text.count("titles are English") == text.count("Of lang:zh: titles are English.") == 1
+    assert text.count("titles are English") == text.count("\nlang:zh: titles are English.") == 1
     assert "* all: BOTH +" in text and "): not explained yet" in text
     assert "leads every slice" not in text
 
@@ -110,7 +110,7 @@ def made(folder: Path, name: str, values: list[float], ours: bool = False) -> No
     (folder / f"{name}.json").write_text(json.dumps(kept))
 
 
-def test_bold_and_equals_and_reasons_mean_what_the_page_says(tmp_path: Path) -> None:
+def test_bold_equals_sign_and_reasons_follow_from_the_values(tmp_path: Path) -> None:
     made(tmp_path, "MAKE", [0.5] * 40, ours=True)
     made(tmp_path, "BETTER", [0.9] * 30 + [0.2] * 10)  # on titles alone
     made(tmp_path, "ALIKE", [0.6, 0.4] * 20)
@@ -121,15 +121,15 @@ def test_bold_and_equals_and_reasons_mean_what_the_page_says(tmp_path: Path) -> 
     assert cells["kind:title"] == [make, f"**{better}**", f"{alike} ="]
     assert cells["kind:attr"] == [f"**{make}**", "0.200 [0.200, 0.200]", f"**{alike}** ="]  # a tie: both are highest
     assert "* kind:title: BETTER +0.400 (p 0.0003 after Holm, significant): see kind:title below" in text
-    assert text.count("Of kind:title: strings are equal.") == 1
+    assert text.count("\nkind:title: strings are equal.") == 1
     assert "* all: BETTER +0.225 (p " in text
-    assert "): 30 of its 40 queries are of kind:title, see below; on the others -0.300" in text
+    assert "): 30 of its 40 queries are in kind:title, see below; on the others -0.300" in text
 
 
-def test_a_benchmark_that_one_model_ran_on_claims_nothing(tmp_path: Path) -> None:
+def test_a_benchmark_with_one_model_has_no_comparison(tmp_path: Path) -> None:
     made(tmp_path, "MAKE", [0.5] * 40, ours=True)
-    text = board.page(board.load(tmp_path), {"rows": []}, {"made": {"all": "never said"}})
-    assert "leads" not in text and "never said" not in text and "Holm" not in text
+    text = board.page(board.load(tmp_path), {"rows": []}, {"made": {"all": "unused"}})
+    assert "leads" not in text and "unused" not in text and "Holm" not in text
 
 
 def test_results_of_another_pool_are_refused(reports: Path, tmp_path: Path) -> None:
@@ -138,13 +138,13 @@ def test_results_of_another_pool_are_refused(reports: Path, tmp_path: Path) -> N
         board.page(rows, {"rows": []}, {})
 
 
-def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
+def test_an_invalid_result_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(InputError, match=r"x\.json: not a kept result"):
         board.load(tmp_path)
 
 
-def test_the_page_in_the_repository_is_what_the_files_give(tmp_path, monkeypatch) -> None:
+def test_the_page_in_the_repository_is_up_to_date(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(board, "PAGE", tmp_path / "leaderboard.md")
     board.write()
     assert (tmp_path / "leaderboard.md").read_text("utf-8") == (board.RESULTS / "leaderboard.md").read_text("utf-8")
