@@ -127,7 +127,7 @@ def test_the_comparison_is_printed_and_written_once(
     assert "A = both (joint), B = title (title only)" in shown and "nDCG@10 by slice" in shown
     compared = json.loads((tmp_path / "out" / "comparison.json").read_text("utf-8"))
     assert (tmp_path / "out" / "comparison.md").read_text("utf-8") == comparison_markdown(compared)
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="exists, expected a new folder"):
         compare_reports(options)
 
 

@@ -85,7 +85,7 @@ def test_special_token_typed_by_a_user_is_plain_text() -> None:
 
 
 def test_length_without_room_for_text_is_an_input_error() -> None:
-    with pytest.raises(InputError, match=r"inputs\.query_tokens"):
+    with pytest.raises(InputError, match=r"inputs\.max_query_tokens"):
         train_wordpiece(TEXTS, 200).encode(["red"], 2)
 
 
@@ -133,7 +133,7 @@ def test_characters_take_at_most_half_of_the_vocabulary() -> None:
 def test_training_on_no_text_is_an_input_error() -> None:
     with pytest.raises(InputError, match="no text"):
         train_wordpiece(["", " "], 100)
-    with pytest.raises(InputError, match=r"inputs\.vocabulary"):
+    with pytest.raises(InputError, match=r"inputs\.vocab_size"):
         train_wordpiece(TEXTS, 3)
 
 

@@ -104,7 +104,7 @@ def test_micro_batches_cost_a_third_more_work_and_less_memory(config):
     """With a batch whose activations outweigh the complete gradient, which micro-batches briefly hold twice."""
     large = replace(config, train=replace(config.train, batch_size=1024))
     plain = dry_run(large, STEP_FUNCTIONS, "cpu", 8)
-    cached = dry_run(replace(large, train=replace(large.train, micro_batch=8)), STEP_FUNCTIONS, "cpu", 8)
+    cached = dry_run(replace(large, train=replace(large.train, micro_batch_size=8)), STEP_FUNCTIONS, "cpu", 8)
     encoders = [each.step.total_flops - each.loss.total_flops for each in (plain, cached)]
     assert 1.25 < encoders[1] / encoders[0] < 1.4
     assert cached.step.live_bytes < 0.6 * plain.step.live_bytes
