@@ -1,5 +1,11 @@
-"""Weights in and out.
+"""Weights in and out: public encoders into a run, a run's model into PyTorch, ONNX, StableHLO, sentence-transformers.
 
-In: public encoders become ours (`encoders.py`); one file a family under `families/` says how. Out: `torch_files.py`,
-`onnx_files.py`, `stablehlo.py` and `sentence_transformers.py` write a model, `served.py` what lies beside it.
+families/                        one file per encoder family; add a family there (docs/extending.md)
+import_encoders.py               reads an encoder; model_folder.py: files and hub; tensor_names.py: mapping of tensors
+encoder_files.py                 imported encoders on disk
+init_encoders.py                 initializes a run from encoders; position_resampling.py adapts image positions
+export.py                        the table of export formats; add a format there
+onnx_export.py, stablehlo_export.py, sentence_transformers_export.py, torch_checkpoint.py    one file per format
+torch_model/                     MAKE in PyTorch, file by file as make_jax/model; read back by torch_checkpoint.py
+bundle.py, model_card.py         what accompanies the weights of every export
 """
