@@ -1,4 +1,4 @@
-"""Product catalogs: products, queries, clicks and relevance judgments. The file format is in docs/catalog.md.
+"""Product catalogs: products, queries, clicks and relevance judgements. The file format is in docs/catalog.md.
 
 schema.py       records: Product, Query, Click, CatalogInfo
 source.py       bounded, safe reading of a folder or a .zip; images.py: safe decoding of images

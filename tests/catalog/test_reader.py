@@ -217,7 +217,7 @@ def test_all_problems_are_reported_together_up_to_a_limit(tmp_path: Path) -> Non
     assert text[20].strip().startswith("clicks.jsonl:20: query: ")
 
 
-def test_an_invalid_product_line_does_not_invalidate_its_judgments(tmp_path: Path) -> None:
+def test_an_invalid_product_line_does_not_invalidate_its_judgements(tmp_path: Path) -> None:
     folder = write_catalog(tmp_path / "tiny")
     rows = (folder / "products.jsonl").read_text().splitlines()
     (folder / "products.jsonl").write_text("\n".join([*rows[:4], "{", *rows[5:]]))

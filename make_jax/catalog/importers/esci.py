@@ -1,4 +1,4 @@
-"""Shopping Queries (ESCI): Amazon products with human queries and judgments; images come from SQID.
+"""Shopping Queries (ESCI): Amazon products with human queries and judgements; images come from SQID.
 
 The layout is taken from README.md of github.com/amazon-science/esci-data (shopping_queries_dataset_examples.parquet,
 ..._products.parquet) and, for the gains, from ranking/prepare_trec_eval_files.py: E 1, S 0.1, C 0.01, I 0. SQID's
@@ -25,13 +25,13 @@ INFO = BenchmarkInfo(
     title="Shopping Queries (ESCI)",
     licence="Apache-2.0, as the repository states; SQID: MIT",
     provenance=(
-        "Amazon products with human queries and judgments, from github.com/amazon-science/esci-data. Grades: Exact 3, "
+        "Amazon products with human queries and judgements, from github.com/amazon-science/esci-data. Grades: Exact 3, "
         "Substitute 2, Complement 1, Irrelevant 0, with the gains 100, 10, 1, 0; only Exact counts as relevant. "
-        "Products without a judgment of the chosen language and version are omitted. A product judged by a test query "
+        "Products without a judgement of the chosen language and version are omitted. A product judged by a test query "
         "is in the split `test`, otherwise one judged by a validation query in `val`, the rest in `train`: no test "
         "product is used for training, which is stricter than the benchmark. Validation queries are 5 % of the "
-        "published training queries, chosen by a hash of the id; their judgments of test products are kept but are "
-        "outside the split. Clicks are the Exact judgments between training queries and training products. "
+        "published training queries, chosen by a hash of the id; their judgements of test products are kept but are "
+        "outside the split. Clicks are the Exact judgements between training queries and training products. "
         "Descriptions and bullet points are omitted. Images, if any, are those of SQID."
     ),
     citation=(
@@ -51,7 +51,7 @@ def read(state: ImportState, source: Path, locale: str, version: str, images: Se
     flag = f"{version}_version"
     state.read_table(
         Parquet([folder / "shopping_queries_dataset_examples.parquet"], (*EXAMPLES, flag)),
-        lambda row: _judgment(state, row, locale, flag),
+        lambda row: _judgement(state, row, locale, flag),
     )
     state.read_table(
         Parquet(
@@ -63,11 +63,11 @@ def read(state: ImportState, source: Path, locale: str, version: str, images: Se
     for folder in images:
         for shard in img2dataset.shards(folder, "product_id"):
             state.read_table(shard, lambda row: img2dataset.add_image(state, row, "product_id"))
-    state.run_once("clicks", lambda: state.add_clicks_from_judgments(3, LANGUAGES[locale]))
+    state.run_once("clicks", lambda: state.add_clicks_from_judgements(3, LANGUAGES[locale]))
     return dataclasses.replace(INFO, name=f"esci-{locale}-{version}")
 
 
-def _judgment(state: ImportState, row: Row, locale: str, flag: str) -> None:
+def _judgement(state: ImportState, row: Row, locale: str, flag: str) -> None:
     if row.choice("product_locale", tuple(LANGUAGES)) != locale or not row.non_negative_int(flag):
         return
     query, grade = row.id("query_id"), GRADES[row.choice("esci_label", tuple(GRADES))]
@@ -77,7 +77,7 @@ def _judgment(state: ImportState, row: Row, locale: str, flag: str) -> None:
     )
     if not state.has_query(query):
         state.add_query(row, query, split, row.text("query"), kind="people", lang=LANGUAGES[locale])
-    state.add_judgment(row, query, row.id("product_id"), grade)
+    state.add_judgement(row, query, row.id("product_id"), grade)
 
 
 def _product(state: ImportState, row: Row, locale: str) -> None:

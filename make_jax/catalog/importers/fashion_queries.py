@@ -127,4 +127,4 @@ def _add_judged_queries(state: ImportState, split: Split, products: list[tuple[s
         state.add_query(row, query, split, text, kind=name, lang="en", heldout_combo=heldout)
         for product, other in by_type[labels["type"]]:
             if value := grade(kind, labels, other):
-                state.add_judgment(row, query, product, value)
+                state.add_judgement(row, query, product, value)

@@ -163,8 +163,8 @@ class ImportState:
         """Whether the query was added."""
         return bool(self._db.execute("SELECT 1 FROM query WHERE id = ?", (identity,)).fetchone())
 
-    def add_judgment(self, row: Row, query: str, product: str, grade: int) -> None:
-        """Adds a judgment; ignores a repeated one. Raises BadRow if an earlier one has another grade."""
+    def add_judgement(self, row: Row, query: str, product: str, grade: int) -> None:
+        """Adds a judgement; ignores a repeated one. Raises BadRow if an earlier one has another grade."""
         values = (query, product, grade, row.place)
         if not self._db.execute("INSERT OR IGNORE INTO judgement VALUES(?, ?, ?, ?)", values).rowcount:
             sql = "SELECT grade, place FROM judgement WHERE query = ? AND product = ?"
@@ -181,8 +181,8 @@ class ImportState:
         sql = "SELECT DISTINCT q.split FROM judgement j JOIN query q ON q.id = j.query WHERE j.product = ?"
         return {split for (split,) in self._db.execute(sql, (product,))}
 
-    def add_clicks_from_judgments(self, min_grade: int, lang: str) -> None:
-        """Adds a training pair for each judgment >= `min_grade` between a training query and a training product."""
+    def add_clicks_from_judgements(self, min_grade: int, lang: str) -> None:
+        """Adds a training pair for each judgement >= `min_grade` between a training query and a training product."""
         self._db.execute(
             "INSERT INTO click SELECT json_extract(q.line, '$.text'), j.product, ?, j.place FROM judgement j "
             "JOIN query q ON q.id = j.query JOIN product p ON p.id = j.product "
@@ -274,8 +274,8 @@ class ImportState:
             "SELECT q.id, q.line, j.product, j.grade FROM query q LEFT JOIN judgement j ON j.query = q.id "
             "ORDER BY q.rowid, j.rowid"
         )
-        for (identity, line), judgments in itertools.groupby(self._db.execute(sql), key=lambda record: record[:2]):
-            rel = {product: grade for _, _, product, grade in judgments if product is not None}
+        for (identity, line), judgements in itertools.groupby(self._db.execute(sql), key=lambda record: record[:2]):
+            rel = {product: grade for _, _, product, grade in judgements if product is not None}
             yield {"qid": identity, **json.loads(line), "rel": rel}
 
     def _clicks(self) -> Iterator[dict[str, Any]]:

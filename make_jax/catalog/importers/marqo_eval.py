@@ -68,4 +68,4 @@ def _add_query(state: ImportState, row: Row, kind: str, text: str, relevant: lis
     if not state.has_query(query):
         state.add_query(row, query, "test", text, kind=kind)
     for identity in relevant:
-        state.add_judgment(row, query, identity, 1)
+        state.add_judgement(row, query, identity, 1)

@@ -1,4 +1,4 @@
-"""Marqo-GS-10M: Google Shopping results with their ranks as graded judgments, in four parts.
+"""Marqo-GS-10M: Google Shopping results with their ranks as graded judgements, in four parts.
 
 The layouts are taken from README.md, scripts/eval-vitb32-ckpt.sh, scripts/change_*image_paths.py and
 evals/eval_gs_v1.py of github.com/marqo-ai/GCL (query_<0|1>_product_id_<0|1>.csv with query, product_id, score_linear;
@@ -96,6 +96,6 @@ def _pair(state: ImportState, row: Row, part: Part) -> None:
     query = f"{part.kind}-{short_digest(text)}"
     if not state.has_query(query):
         state.add_query(row, query, part.split, text, kind=part.kind, lang="en")
-    state.add_judgment(row, query, product, grade)
+    state.add_judgement(row, query, product, grade)
     if part.kind == "in-domain":
         state.add_click(row, text, product, "en")

@@ -24,7 +24,7 @@ INFO = BenchmarkInfo(
     provenance=(
         "Chinese queries and product images of Taobao, in the archive that github.com/OFA-Sys/Chinese-CLIP links. "
         "There are no titles. The published split `valid` is `test` here, because results are published for it; the "
-        "published `test` has no judgments and is omitted. Of the published `train`, 2 % of the images, chosen by a "
+        "published `test` has no judgements and is omitted. Of the published `train`, 2 % of the images, chosen by a "
         "hash of the id, are `val`, and a text with `val` images only is a judged query; every other pair of a text "
         "and a `train` image is a click, and its pairs with `val` images are omitted. The only grade is 1."
     ),
@@ -71,7 +71,7 @@ def _text(state: ImportState, row: Row, part: str) -> None:
     if len(splits) == 1 and "train" not in splits:
         state.add_query(row, identity, splits.pop(), text, kind="people", lang="zh")
         for image in relevant:
-            state.add_judgment(row, identity, image, 1)
+            state.add_judgement(row, identity, image, 1)
         return
     for image in relevant:
         if _split(part, image) == "train":

@@ -1,4 +1,4 @@
-"""WANDS: Wayfair products with human queries and judgments; titles without images.
+"""WANDS: Wayfair products with human queries and judgements; titles without images.
 
 The layout is taken from README.md and read_dataset.ipynb of github.com/wayfair/WANDS: dataset/product.csv, query.csv,
 label.csv, separated by tabs; the notebook's header has "category hierarchy" with a space.
@@ -17,7 +17,7 @@ INFO = BenchmarkInfo(
     title="WANDS: Wayfair product search relevance",
     licence="MIT, as the repository states",
     provenance=(
-        "Wayfair products with human queries and judgments, from github.com/wayfair/WANDS. Grades: Exact 2, Partial 1, "
+        "Wayfair products with human queries and judgements, from github.com/wayfair/WANDS. Grades: Exact 2, Partial 1, "
         "Irrelevant 0; only Exact counts as relevant. The repository defines no gains, so the gain is the grade, and "
         "no split, so everything is `test`. There are no images. Descriptions, features and ratings are omitted."
     ),
@@ -45,7 +45,7 @@ def read(state: ImportState, source: Path) -> BenchmarkInfo:
     )
     state.read_table(
         Csv(folder / "label.csv", ("query_id", "product_id", "label"), "\t"),
-        lambda row: state.add_judgment(
+        lambda row: state.add_judgement(
             row, row.id("query_id"), row.id("product_id"), GRADES[row.choice("label", tuple(GRADES))]
         ),
     )

@@ -82,7 +82,7 @@ def test_sparse_titles_change_titles_alone(tmp_path: Path) -> None:
     assert "SPARSE TITLES" in (tmp_path / "sparse/PROVENANCE.md").read_text(encoding="utf-8")
 
 
-def test_clicks_and_judgments_follow_the_labels(tmp_path: Path) -> None:
+def test_clicks_and_judgements_follow_the_labels(tmp_path: Path) -> None:
     source = published.kaggle_fashion(tmp_path / "kaggle", products=240)
     catalog = imported(tmp_path / "out", "fashion", source, "--clicks")
     lines = (tmp_path / "out/products.jsonl").read_text(encoding="utf-8").splitlines()
