@@ -1,4 +1,4 @@
-"""`build`: whole or absent, keyed by content, used again, and read back as it was."""
+"""`build`: atomic, keyed by content, reused, and read back unchanged."""
 
 import json
 import os
@@ -26,8 +26,8 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def left(cache: Path) -> list[str]:
-    """What lies in the cache, beside lock files."""
+def entries(cache: Path) -> list[str]:
+    """The names in the cache except lock files."""
     return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
 
 
@@ -37,7 +37,7 @@ def child(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_products_come_back_as_they_were(tmp_path: Path, cache: Path, zipped: bool) -> None:
+def test_products_are_read_back_unchanged(tmp_path: Path, cache: Path, zipped: bool) -> None:
     path = write_catalog(tmp_path / "tiny", products=60, zipped=zipped)
     catalog = Catalog.load(path)
     built = build(str(path), str(cache))
@@ -45,7 +45,7 @@ def test_products_come_back_as_they_were(tmp_path: Path, cache: Path, zipped: bo
         source = built.products(split)
         expected = catalog.split_products(split)
         assert len(source) == len(expected)
-        for record, product in zip(source, expected, strict=True):  # "in the order of the catalog"
+        for record, product in zip(source, expected, strict=True):  # in catalog order
             assert record == {
                 "id": product.id,
                 "title": product.title,
@@ -56,7 +56,7 @@ def test_products_come_back_as_they_were(tmp_path: Path, cache: Path, zipped: bo
         assert built.titles(split) == [product.title for product in expected]
 
 
-def test_clicks_name_positions_in_the_train_source(tmp_path: Path, cache: Path) -> None:
+def test_clicks_contain_positions_in_the_training_split(tmp_path: Path, cache: Path) -> None:
     path = write_catalog(tmp_path / "tiny", products=60)
     catalog, built = Catalog.load(path), build(path, str(cache))
     clicks, source = built.clicks(), built.products("train")
@@ -66,9 +66,7 @@ def test_clicks_name_positions_in_the_train_source(tmp_path: Path, cache: Path) 
     assert [source[int(i)]["id"] for i in clicks.products] == [click.product for click in catalog.clicks]
 
 
-def test_shards_are_many_when_the_catalog_is_large(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_catalog_has_several_shards(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_BYTES", 3000)
     built = build(write_catalog(tmp_path / "tiny", products=60), str(cache))
     assert len(list((built.folder / "products").glob("*train*array_record*"))) > 2
@@ -85,7 +83,7 @@ def test_a_catalog_without_clicks_or_of_one_split_is_built(tmp_path: Path, cache
         built.products("train")
 
 
-def test_unchanged_content_is_used_again_and_changed_content_built_anew(tmp_path: Path, cache: Path) -> None:
+def test_unchanged_content_is_reused_and_changed_content_rebuilt(tmp_path: Path, cache: Path) -> None:
     folder = write_catalog(tmp_path / "tiny")
     first = build(folder, str(cache)).folder
     stamp = (first / MANIFEST).stat().st_mtime_ns
@@ -95,47 +93,47 @@ def test_unchanged_content_is_used_again_and_changed_content_built_anew(tmp_path
     (folder / "products.jsonl").write_text(text.replace("number 0", "number zero"))
     second = build(folder, str(cache))
     assert second.products("train")[0]["title"] == "red circle number zero"
-    assert left(cache) == [second.folder.name]  # the stale build is gone
+    assert entries(cache) == [second.folder.name]  # the stale build is gone
 
 
-def test_a_stale_build_in_use_and_builds_of_other_catalogs_stay(tmp_path: Path, cache: Path) -> None:
+def test_stale_builds_in_use_and_builds_of_other_catalogs_are_kept(tmp_path: Path, cache: Path) -> None:
     folder, other = write_catalog(tmp_path / "a" / "tiny"), write_catalog(tmp_path / "b" / "tiny", products=30)
     in_use, elsewhere = build(folder, str(cache)), build(other, str(cache))
     (folder / "clicks.jsonl").write_text("")
     newest = build(folder, str(cache))
     assert in_use.products("train")[0]["id"] == "p0"
-    assert left(cache) == sorted(built.folder.name for built in (in_use, elsewhere, newest))
+    assert entries(cache) == sorted(built.folder.name for built in (in_use, elsewhere, newest))
     name = in_use.folder.name
     del in_use
     build(folder, str(cache))
-    assert name not in left(cache)
+    assert name not in entries(cache)
 
 
-def test_an_unreadable_picture_stops_the_build(tmp_path: Path, cache: Path) -> None:
+def test_an_unreadable_image_stops_the_build(tmp_path: Path, cache: Path) -> None:
     folder = write_catalog(tmp_path / "tiny")
     (folder / "images/p1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(InputError, match=r"product 'p1': image: images/p1.png: damaged image"):
         build(folder, str(cache))
-    assert left(cache) == []
+    assert entries(cache) == []
 
 
 KILLED = """
 import os, signal, sys
 from make_jax.catalog import build
-build._write_tables = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # the shards are there, the rest is not
+build._write_tables = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # after the shards, before the tables
 build.build(sys.argv[1], sys.argv[2])
 """
 
 
-def test_an_interrupted_build_is_never_read_and_cleaned_up(tmp_path: Path, cache: Path) -> None:
+def test_an_interrupted_build_is_never_read_and_is_removed(tmp_path: Path, cache: Path) -> None:
     folder = write_catalog(tmp_path / "tiny")
     assert child(KILLED, folder, cache).returncode == -signal.SIGKILL
-    assert [name[:14] for name in left(cache)] == [".partial-tiny-"]
-    of_others = cache / f".partial-tiny-2-{'0' * 16}-abcdefgh"  # another catalog's, perhaps alive
-    of_others.mkdir()
+    assert [name[:14] for name in entries(cache)] == [".partial-tiny-"]
+    other = cache / f".partial-tiny-2-{'0' * 16}-abcdefgh"  # of another catalog, perhaps in progress
+    other.mkdir()
     built = build(folder, str(cache))
     assert len(built.products("train")) == 15
-    assert left(cache) == [of_others.name, built.folder.name]
+    assert entries(cache) == [other.name, built.folder.name]
 
 
 FULL = """
@@ -147,8 +145,8 @@ exit_cleanly(lambda: main(["build", sys.argv[1], "--cache", sys.argv[2]]))
 """
 
 
-@pytest.mark.parametrize("room", [100, 50_000])  # no TFDS info fits, no shard fits
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, cache: Path, room: int) -> None:
+@pytest.mark.parametrize("room", [100, 50_000])  # neither TFDS info nor shards fit; no shard fits
+def test_a_full_disk_is_one_error_line_and_leaves_nothing(tmp_path: Path, cache: Path, room: int) -> None:
     folder = write_catalog(tmp_path / "tiny")
     ended = child(FULL, folder, cache, room)
     errors = [line for line in ended.stderr.splitlines() if "━" not in line]
@@ -156,11 +154,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, cache: Path,
     assert errors == [
         f"error: {cache}: cannot write the built catalog (File too large); free some space or set data.cache elsewhere"
     ]
-    assert left(cache) == []
+    assert entries(cache) == []
 
 
 @pytest.mark.parametrize("damage", ["shorter shard", "missing file", "no manifest", "earlier format"])
-def test_a_damaged_build_is_never_read_and_built_anew(tmp_path: Path, cache: Path, damage: str) -> None:
+def test_a_damaged_build_is_never_read_and_is_rebuilt(tmp_path: Path, cache: Path, damage: str) -> None:
     folder = write_catalog(tmp_path / "tiny")
     place = build(folder, str(cache)).folder
     shard = next((place / "products").glob("*train*array_record*"))
@@ -176,10 +174,10 @@ def test_a_damaged_build_is_never_read_and_built_anew(tmp_path: Path, cache: Pat
     with pytest.raises(InputError):
         BuiltCatalog(place)
     built = build(folder, str(cache))
-    assert len(built.products("train")) == 15 and left(cache) == [built.folder.name]
+    assert len(built.products("train")) == 15 and entries(cache) == [built.folder.name]
 
 
-def test_two_builders_at_once_build_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_builders_build_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_catalog(tmp_path / "tiny")
     builds, built = [], []
     write = build_module._write
@@ -198,7 +196,7 @@ def test_two_builders_at_once_build_once(tmp_path: Path, cache: Path, monkeypatc
     assert len({one.folder for one in built}) == 1 and len(built) == 3
 
 
-def test_pickled_sources_are_light_and_open_in_another_process(tmp_path: Path, cache: Path) -> None:
+def test_pickled_sources_are_small_and_open_in_another_process(tmp_path: Path, cache: Path) -> None:
     built = build(write_catalog(tmp_path / "tiny"), str(cache))
     (tmp_path / "pickled").write_bytes(pickle.dumps((built, built.products("train"))))
     assert (tmp_path / "pickled").stat().st_size < 1000
@@ -220,7 +218,7 @@ def test_importing_the_catalog_is_light() -> None:
     assert ended.stdout == "set()\n", ended.stderr
 
 
-def test_the_default_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_cache_is_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_module.cache_root("") == tmp_path / "make_jax"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
@@ -230,6 +228,6 @@ def test_the_default_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["../../up", "a/b", "", "中文", "x" * 500])
-def test_a_catalogs_name_cannot_lead_out_of_the_cache(name: str) -> None:
+def test_a_catalog_name_cannot_escape_the_cache(name: str) -> None:
     folder = cache_module.folder_name(name, "0" * 64)
     assert "/" not in folder and not folder.startswith(".") and len(folder) < 100

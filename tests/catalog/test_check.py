@@ -14,14 +14,14 @@ from make_jax.errors import InputError
 from tests.tiny_catalog import write_catalog, write_lines
 
 
-def break_picture(folder: Path, name: str) -> None:
+def damage_image(folder: Path, name: str) -> None:
     path = folder / name
     path.write_bytes(path.read_bytes()[:60])
 
 
 def test_check_reports_every_problem_with_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_catalog(tmp_path / "tiny", products=60)
-    break_picture(folder, "images/p1.png")
+    damage_image(folder, "images/p1.png")
     (folder / "images/p9.png").unlink()
     clicks = [{"query": "", "product": "p0"}] * 30
     write_lines(folder / "clicks.jsonl", clicks)
@@ -29,21 +29,21 @@ def test_check_reports_every_problem_with_file_and_line(tmp_path: Path, capsys: 
     out = capsys.readouterr().out
     assert "products.jsonl:2: image: images/p1.png: damaged image (" in out
     assert 'products.jsonl:10: image: "images/p9.png" is not in the catalog' in out
-    assert all(f"clicks.jsonl:{number}: query: " in out for number in range(1, 31))  # no limit here
+    assert all(f"clicks.jsonl:{number}: query: " in out for number in range(1, 31))  # `check` has no limit
     assert "60 products (train 36, val 12, test 12)" in out and f"{folder}: 32 problems" in out
 
 
-def test_check_of_a_sound_catalog_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_a_valid_catalog_reports_no_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_catalog(tmp_path / "tiny", zipped=True)
     assert main(["check", str(path)]) == 0
     assert f"{path}: no problems" in capsys.readouterr().out
 
 
-def test_describe_prints_counts_lengths_coverage_and_bad_images(
+def test_describe_prints_counts_lengths_coverage_and_unreadable_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_catalog(tmp_path / "tiny", products=24, queries=8)
-    break_picture(folder, "images/p1.png")
+    damage_image(folder, "images/p1.png")
     (folder / "images/p2.png").unlink()
     out = tmp_path / "sheet.png"
     assert main(["describe", str(folder), "--out", str(out)]) == 0
@@ -67,7 +67,7 @@ def test_describe_counts_positives_and_queries_without_one(tmp_path: Path) -> No
     assert "  val                                 5        0        2        3        4      1" in text
 
 
-def test_sensitive_products_stay_out_of_the_contact_sheet(tmp_path: Path) -> None:
+def test_sensitive_products_are_not_in_the_contact_sheet(tmp_path: Path) -> None:
     folder = write_catalog(tmp_path / "tiny", products=20, missing=False)
     rows = [json.loads(line) for line in (folder / "products.jsonl").read_text().splitlines()]
     for row in rows[:15]:
@@ -80,14 +80,14 @@ def test_sensitive_products_stay_out_of_the_contact_sheet(tmp_path: Path) -> Non
     assert (255, 0, 0) not in colours  # the first fifteen are red, the others green
 
 
-def test_a_catalog_without_pictures_has_no_contact_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_catalog_without_images_has_no_contact_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": "x" * 500, "split": "train"}])
     assert main(["describe", str(tmp_path), "--out", str(tmp_path / "sheet.png")]) == 0
     assert "no contact sheet" in capsys.readouterr().out
     assert not (tmp_path / "sheet.png").exists()
 
 
-def test_commands_refuse_what_is_no_catalog(tmp_path: Path) -> None:
+def test_commands_reject_a_missing_catalog(tmp_path: Path) -> None:
     for command in ("check", "describe", "build"):
         with pytest.raises(InputError, match=r"not found, expected a catalog folder or .zip"):
             main([command, str(tmp_path / "nowhere")])

@@ -1,4 +1,4 @@
-"""`decode`: pixels from pictures that nobody has vouched for."""
+"""`decode`: pixels of untrusted images."""
 
 import io
 import struct
@@ -41,12 +41,12 @@ def test_reads_jpeg_png_and_webp(kind: str, options: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (9_000, 8_000), (2**31 - 1, 1)])
-def test_a_decompression_bomb_is_refused_before_it_is_decoded(size: tuple[int, int]) -> None:
+def test_a_decompression_bomb_is_rejected_before_decoding(size: tuple[int, int]) -> None:
     with pytest.raises(InputError, match=r"images/bomb.png: \d+ x \d+ pixels, expected at most 64,000,000"):
         decode(png_that_claims(*size), "images/bomb.png")
 
 
-def test_a_large_webp_is_refused() -> None:
+def test_a_large_webp_is_rejected() -> None:
     data = bytearray(encoded(noise().convert("RGBA"), "WEBP", lossless=True))
     extended = b"VP8X" + struct.pack("<I", 10) + bytes(4) + (16382).to_bytes(3, "little") * 2
     data[12:12] = extended
@@ -55,7 +55,7 @@ def test_a_large_webp_is_refused() -> None:
         decode(bytes(data), "x.webp")
 
 
-def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_bytes_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(noise(), "PNG")
     monkeypatch.setattr(images, "MAX_BYTES", len(data) - 1)
     with pytest.raises(InputError, match="expected an image of at most"):
@@ -70,14 +70,14 @@ def test_only_jpeg_png_and_webp_are_read(data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
-def test_a_truncated_picture_is_refused(kind: str, part: float) -> None:
+def test_a_truncated_image_is_rejected(kind: str, part: float) -> None:
     data = encoded(noise(200, 200), kind)
     with pytest.raises(InputError, match=r"images/a: damaged image \(.+\)"):
         decode(data[: int(part * len(data))], "images/a")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_broken_bytes_raise_nothing_but_input_error(kind: str) -> None:
+def test_damaged_bytes_raise_only_input_errors(kind: str) -> None:
     rng = np.random.default_rng(1)
     data = encoded(noise(), kind)
     for _ in range(200):
@@ -90,7 +90,7 @@ def test_broken_bytes_raise_nothing_but_input_error(kind: str) -> None:
             assert str(error).startswith("x: ")
 
 
-def test_transparent_parts_come_out_on_white() -> None:
+def test_transparent_parts_become_white() -> None:
     image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
     image.putpixel((1, 0), (0, 0, 255, 0))
     for data in (encoded(image, "PNG"), encoded(image, "WEBP", lossless=True)):

@@ -1,4 +1,4 @@
-"""Which keywords are mined, and under which names, from small invented shops; and the command that shows them."""
+"""Keyword mining on small synthetic catalogs, and the `keywords` command."""
 
 import json
 import os
@@ -24,9 +24,9 @@ EACH = 8  # products of a colour and a type
 
 
 def write_shop(folder: Path, clicks: Iterable[tuple[str, str, str]] = (), *, attributes: bool = True) -> Path:
-    """Products of every colour and type, and clicks on them in both languages, with the colour first and last.
+    """Writes products of every color and type, and clicks in two languages with the color first and last.
 
-    The given clicks, (query, colour, type) with "" for any, are each on all products that fit.
+    Each of the given clicks, (query, color, type) with "" for any, is on all matching products.
     """
     products = [
         {"id": f"{colour}-{kind}-{i}".replace(" ", ""), "title": f"{colour} {kind} no {i}", "split": "train"}
@@ -35,17 +35,17 @@ def write_shop(folder: Path, clicks: Iterable[tuple[str, str, str]] = (), *, att
         for kind in TYPES
         for i in range(EACH)
     ]
-    asked: list[tuple[str, str, str]] = list(clicks)
+    queries: list[tuple[str, str, str]] = list(clicks)
     for language in (0, 1):
         gap = " " if language == 0 else ""
         for kind, kinds in TYPES.items():
-            asked.append((kinds[language], "", kind))
+            queries.append((kinds[language], "", kind))
             for colour, colours in COLOURS.items():
-                asked.append((colours[language] + gap + kinds[language], colour, kind))
-                asked.append((kinds[language] + (" in " if gap else "") + colours[language], colour, kind))
+                queries.append((colours[language] + gap + kinds[language], colour, kind))
+                queries.append((kinds[language] + (" in " if gap else "") + colours[language], colour, kind))
     rows = [
         {"query": query, "product": product["id"]}
-        for query, colour, kind in asked
+        for query, colour, kind in queries
         for product in products
         if colour in ("", product["colour"]) and kind in ("", product["category"][1])
     ]
@@ -57,8 +57,8 @@ def write_shop(folder: Path, clicks: Iterable[tuple[str, str, str]] = (), *, att
     return folder
 
 
-def leave_colours_out(folder: Path) -> None:
-    """Every second title loses its colour, and other products come in, so that no word is in most titles."""
+def drop_colours(folder: Path) -> None:
+    """Removes the color of every second title and adds other products, so that no word is in most titles."""
     products = [json.loads(line) for line in (folder / "products.jsonl").read_text(encoding="utf-8").splitlines()]
     for product in products[::2]:
         product["title"] = product["title"].removeprefix(product["colour"])
@@ -71,46 +71,46 @@ def names(folder: Path, **options: Any) -> dict[str, tuple[str, ...]]:
     return {str(keyword): keyword.names for keyword in mine_keywords(Catalog.load(folder), **options).keywords}
 
 
-def test_synonyms_and_both_languages_are_tied_and_nothing_else_is(tmp_path: Path) -> None:
+def test_synonyms_and_both_languages_are_found_and_nothing_else(tmp_path: Path) -> None:
     assert names(write_shop(tmp_path / "shop")) == {
         "colour:Red": ("red", "红色"),
         "colour:Blue": ("blue", "蓝色"),
-        "colour:Maroon": ("maroon", "wine red", "酒红色"),  # of which a part is red, in both languages
+        "colour:Maroon": ("maroon", "wine red", "酒红色"),  # contains "red" in both languages
         "category:Shirts": ("shirt", "shirts", "衬衫"),
-        "category:Formal Shoes": ("dress shoes", "formal shoes", "皮鞋"),  # which are no dresses
+        "category:Formal Shoes": ("dress shoes", "formal shoes", "皮鞋"),  # not dresses
         "category:Dresses": ("dress", "dresses", "裙子"),
     }
 
 
-def test_a_word_is_tied_only_where_nearly_all_products_taken_carry_the_value(tmp_path: Path) -> None:
+def test_a_word_is_a_synonym_only_if_nearly_all_clicked_products_have_the_value(tmp_path: Path) -> None:
     clicks = [("scarlet", "Red", ""), ("cheap", "", ""), ("dark", "Blue", ""), ("dark", "Maroon", "")]
     clicks += [("smart", "", "Shirts"), ("smart", "", "Formal Shoes")]
     found = names(write_shop(tmp_path / "shop", clicks))
     assert found["colour:Red"] == ("red", "scarlet", "红色")
-    assert not {"cheap", "dark", "smart"} & {name for of in found.values() for name in of}
+    assert not {"cheap", "dark", "smart"} & {name for names in found.values() for name in names}
 
 
-def test_a_word_needs_as_many_different_products_as_a_keyword(tmp_path: Path) -> None:
+def test_a_synonym_needs_as_many_products_as_a_keyword(tmp_path: Path) -> None:
     folder = write_shop(tmp_path / "shop", [("scarlet", "Red", "Shirts")])
     assert "scarlet" in names(folder, min_products=EACH)["colour:Red"]
     assert "scarlet" not in names(folder, min_products=EACH + 1)["colour:Red"]
 
 
-def test_a_long_name_that_says_what_a_name_in_it_says_is_left_out(tmp_path: Path) -> None:
+def test_a_compound_with_the_meaning_of_its_parts_is_dropped(tmp_path: Path) -> None:
     clicks = [("evening dress", "", "Dresses"), ("blue shirt for work", "Blue", "Shirts")]
     found = names(write_shop(tmp_path / "shop", clicks))
     assert found["category:Dresses"] == ("dress", "dresses", "裙子")
     assert found["category:Shirts"] == ("shirt", "shirts", "衬衫") and found["colour:Blue"] == ("blue", "蓝色")
 
 
-def test_words_in_a_row_are_a_name_where_they_mean_something_else_than_one_by_one(tmp_path: Path) -> None:
+def test_a_compound_with_another_meaning_than_its_parts_is_a_name(tmp_path: Path) -> None:
     clicks = [("shoes", "", "Formal Shoes"), ("shoes", "", "Shirts"), ("shoes in red", "Red", "")]
     found = names(write_shop(tmp_path / "shop", clicks))
     assert found["category:Formal Shoes"] == ("dress shoes", "formal shoes", "皮鞋")  # not "shoes": shirts, too
     assert found["category:Dresses"] == ("dress", "dresses", "裙子")
 
 
-def test_the_rarest_keywords_are_left_out(tmp_path: Path) -> None:
+def test_the_rarest_keywords_are_dropped(tmp_path: Path) -> None:
     folder = write_shop(tmp_path / "shop")
     assert len(names(folder, max_keywords=4)) == 4
     assert names(folder, min_products=3 * EACH + 1) == {}
@@ -119,7 +119,7 @@ def test_the_rarest_keywords_are_left_out(tmp_path: Path) -> None:
             names(folder, **wrong)
 
 
-def test_where_queries_always_have_the_same_order_words_are_told_too(tmp_path: Path) -> None:
+def test_words_are_found_if_queries_always_have_the_same_order(tmp_path: Path) -> None:
     found = names(write_catalog(tmp_path / "tiny", products=60))
     assert found["colour:red"] == ("red", "红色") and found["category:triangle"] == ("triangle", "三角形")
 
@@ -127,7 +127,7 @@ def test_where_queries_always_have_the_same_order_words_are_told_too(tmp_path: P
 @pytest.mark.parametrize("attributes", [True, False])
 def test_only_training_products_and_clicks_are_read(tmp_path: Path, attributes: bool) -> None:
     folder = write_shop(tmp_path / "shop", attributes=attributes)
-    leave_colours_out(folder)
+    drop_colours(folder)
     before = mine_keywords(Catalog.load(folder))
     others = [
         {"id": f"{split}{i}", "title": f"Blue shirt {i}", "colour": "Blue", "category": ["Hats"], "split": split}
@@ -141,16 +141,16 @@ def test_only_training_products_and_clicks_are_read(tmp_path: Path, attributes: 
     assert mine_keywords(Catalog.load(folder)) == before and len(before) > 0
 
 
-def test_without_attributes_keywords_are_words_that_queries_and_titles_share(tmp_path: Path) -> None:
+def test_without_attributes_keywords_are_words_shared_by_queries_and_titles(tmp_path: Path) -> None:
     folder = write_shop(tmp_path / "shop")
-    leave_colours_out(folder)
+    drop_colours(folder)
     found = names(folder, attributes=False)
     assert found == {"term:blue": ("blue", "蓝色"), "term:red": ("red", "红色")}
     (folder / "catalog.json").write_text("{}")
     assert names(folder) == found  # no attributes are named
 
 
-def test_the_same_shop_gives_the_same_vocabulary_in_any_order_of_lines_and_hashes(tmp_path: Path) -> None:
+def test_the_vocabulary_does_not_depend_on_line_order_or_hash_seed(tmp_path: Path) -> None:
     folder = write_shop(tmp_path / "shop")
     before = mine_keywords(Catalog.load(folder)).to_json()
     for name in ("products.jsonl", "clicks.jsonl"):
@@ -162,7 +162,7 @@ def test_the_same_shop_gives_the_same_vocabulary_in_any_order_of_lines_and_hashe
     assert (tmp_path / "k.json").read_text(encoding="utf-8") == before
 
 
-def test_the_command_writes_the_vocabulary_and_shows_validation_queries_alone(
+def test_the_command_writes_the_vocabulary_and_shows_validation_queries_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_shop(tmp_path / "shop")

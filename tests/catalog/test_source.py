@@ -1,4 +1,4 @@
-"""Zips and folders from strangers: nothing outside the catalog is reached, nothing unbounded is read."""
+"""Untrusted zips and folders: no access outside the catalog, no unbounded reads."""
 
 import stat
 import struct
@@ -14,7 +14,7 @@ from make_jax.errors import InputError
 from tests.tiny_catalog import write_catalog
 
 
-def refused(path: Path) -> str:
+def rejected(path: Path) -> str:
     with pytest.raises(InputError) as caught:
         Catalog.load(path)
     assert "\n" not in str(caught.value)
@@ -29,56 +29,56 @@ def archive(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "name", ["../evil.txt", "/etc/evil.txt", "images/../../evil.txt", "a\\..\\evil.txt", "C:/evil"]
 )
-def test_a_zip_with_a_path_outside_it_is_refused(archive: Path, name: str) -> None:
+def test_a_zip_with_a_path_outside_it_is_rejected(archive: Path, name: str) -> None:
     with zipfile.ZipFile(archive, "a") as opened:
         opened.writestr(name, "x")
-    assert "expected a path inside the zip" in refused(archive)
+    assert "expected a path inside the zip" in rejected(archive)
 
 
-def test_a_zip_with_a_symbolic_link_is_refused(archive: Path) -> None:
+def test_a_zip_with_a_symbolic_link_is_rejected(archive: Path) -> None:
     link = zipfile.ZipInfo("images/link.png")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(archive, "a") as opened:
         opened.writestr(link, "/etc/passwd")
-    assert "is a symbolic link" in refused(archive)
+    assert "is a symbolic link" in rejected(archive)
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # zipfile says so while we make the bad zip
-def test_a_zip_with_a_name_twice_is_refused(archive: Path) -> None:
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # raised while the test writes the invalid zip
+def test_a_zip_with_a_name_twice_is_rejected(archive: Path) -> None:
     with zipfile.ZipFile(archive, "a") as opened:
         opened.writestr("products.jsonl", "")
-    assert "products.jsonl: duplicate name in the zip" in refused(archive)
+    assert "products.jsonl: duplicate name in the zip" in rejected(archive)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.95])
-def test_a_truncated_zip_is_refused(archive: Path, keep: float) -> None:
+def test_a_truncated_zip_is_rejected(archive: Path, keep: float) -> None:
     data = archive.read_bytes()
     archive.write_bytes(data[: int(keep if keep > 1 else keep * len(data))])
-    assert "damaged .zip" in refused(archive)
+    assert "damaged .zip" in rejected(archive)
 
 
-def test_a_zip_with_damaged_bytes_is_refused(archive: Path) -> None:
+def test_a_zip_with_damaged_bytes_is_rejected(archive: Path) -> None:
     with zipfile.ZipFile(archive) as opened:
         entry = opened.getinfo("queries.jsonl")
     data = bytearray(archive.read_bytes())
     start = entry.header_offset + 30 + len(entry.filename) + 4
     data[start : start + 8] = b"\xff" * 8
     archive.write_bytes(bytes(data))
-    assert "queries.jsonl: cannot be read" in refused(archive)
+    assert "queries.jsonl: cannot be read" in rejected(archive)
 
 
-def test_a_zip_that_unpacks_to_far_more_than_it_is_is_refused(archive: Path) -> None:
+def test_a_zip_with_an_extreme_compression_ratio_is_rejected(archive: Path) -> None:
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr("images/bomb.png", bytes(20 << 20))
-    assert "times its size, expected at most" in refused(archive)
+    assert "times its size, expected at most" in rejected(archive)
 
 
-def test_an_encrypted_zip_is_refused(archive: Path) -> None:
+def test_an_encrypted_zip_is_rejected(archive: Path) -> None:
     data = bytearray(archive.read_bytes())
     at = data.index(b"PK\x01\x02")  # the first entry of the list of files
     struct.pack_into("<H", data, at + 8, 1)
     archive.write_bytes(bytes(data))
-    assert "is encrypted" in refused(archive)
+    assert "is encrypted" in rejected(archive)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_sizes_of_a_zip_are_bounded(
     archive: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: int, text: str
 ) -> None:
     monkeypatch.setattr(source_module, bound, value)
-    assert f"expected at most {value}" in refused(archive) and text in refused(archive)
+    assert f"expected at most {value}" in rejected(archive) and text in rejected(archive)
 
 
 @pytest.mark.parametrize("zipped", [False, True])

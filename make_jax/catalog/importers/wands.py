@@ -17,8 +17,8 @@ INFO = BenchmarkInfo(
     title="WANDS: Wayfair product search relevance",
     licence="MIT, as the repository states",
     provenance=(
-        "Wayfair products with human queries and judgements, from github.com/wayfair/WANDS. Grades: Exact 2, Partial 1, "
-        "Irrelevant 0; only Exact counts as relevant. The repository defines no gains, so the gain is the grade, and "
+        "Wayfair products with human queries and judgements, from github.com/wayfair/WANDS. Grades: Exact 2, Partial "
+        "1, Irrelevant 0; only Exact counts as relevant. The repository defines no gains, so a gain is the grade, and "
         "no split, so everything is `test`. There are no images. Descriptions, features and ratings are omitted."
     ),
     citation=(

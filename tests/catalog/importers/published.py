@@ -1,4 +1,4 @@
-"""Tiny copies of public benchmarks, in exactly the layout in which they are published."""
+"""Tiny datasets in the published layouts of the benchmarks."""
 
 import base64
 import io
@@ -16,15 +16,15 @@ TYPES = {"Tshirts": "Topwear", "Shirts": "Topwear", "Casual Shoes": "Shoes", "Br
 COLOURS = ("Blue", "Navy Blue", "White")
 
 
-def picture(number: int, kind: str = "JPEG") -> bytes:
-    """An encoded picture; each number another one."""
+def encoded_image(number: int, kind: str = "JPEG") -> bytes:
+    """An encoded image, different for each number."""
     stream = io.BytesIO()
     Image.new("RGB", (8, 8), (number * 37 % 256, number * 11 % 256, 90)).save(stream, kind)
     return stream.getvalue()
 
 
 def hugging_face(data: bytes | None) -> dict[str, Any] | None:
-    """A picture as a Hugging Face data set stores one."""
+    """An image as a Hugging Face dataset stores it."""
     return None if data is None else {"bytes": data, "path": None}
 
 
@@ -44,7 +44,7 @@ def style(number: int) -> list[str]:
 
 
 def kaggle_fashion(folder: Path, products: int = 24) -> Path:
-    """styles.csv, images, styles. Line 4 has a comma in its title, the last product no picture, product 1 is "NA"."""
+    """styles.csv, images, styles. Line 4 has a comma in its title, the last product no image, product 1 an "NA"."""
     (folder / "images").mkdir(parents=True)
     (folder / "styles").mkdir()
     lines = [style(number) for number in range(products)]
@@ -52,7 +52,7 @@ def kaggle_fashion(folder: Path, products: int = 24) -> Path:
     lines[1][8] = "NA"
     (folder / "styles.csv").write_text("\n".join([STYLES, *map(",".join, lines)]) + "\n", encoding="utf-8")
     for number in range(products - 1):
-        (folder / "images" / f"{1000 + number}.jpg").write_bytes(picture(number))
+        (folder / "images" / f"{1000 + number}.jpg").write_bytes(encoded_image(number))
     values = {"notification": {}, "meta": {"code": 200}, "data": {"id": 1000, "brandName": "PUMA SE"}}
     (folder / "styles" / "1000.json").write_text(json.dumps(values), encoding="utf-8")
     return folder
@@ -63,7 +63,7 @@ def hugging_face_fashion(folder: Path, products: int = 24) -> Path:
     rows = []
     for number in range(products):
         values: dict[str, Any] = dict(zip(STYLES.split(","), style(number), strict=True))
-        rows.append({**values, "id": int(values["id"]), "year": 2011.0, "image": hugging_face(picture(number))})
+        rows.append({**values, "id": int(values["id"]), "year": 2011.0, "image": hugging_face(encoded_image(number))})
     half = products // 2
     write_parquet(folder / "data/train-00000-of-00002-abc.parquet", rows[:half])
     write_parquet(folder / "data/train-00001-of-00002-def.parquet", rows[half:])
@@ -71,7 +71,7 @@ def hugging_face_fashion(folder: Path, products: int = 24) -> Path:
 
 
 def marqo_gs_files(folder: Path) -> tuple[Path, Path]:
-    """marqo_gs_tiny/ with .csv and corpus files, and the folder of pictures beside it. Product 1003 has none."""
+    """marqo_gs_tiny/ with .csv and corpus files, and a folder of images next to it. Product 1003 has no image."""
     source, images = folder / "marqo_gs_tiny", folder / "images_tiny"
     source.mkdir(parents=True)
     images.mkdir()
@@ -81,7 +81,7 @@ def marqo_gs_files(folder: Path) -> tuple[Path, Path]:
             identity = f"{corpus + 1}00{number}"
             members[identity] = {"title": f'Häkel "bag" {identity}', "image_local": f"/data/images_tiny/{identity}.jpg"}
             if identity != "1003":
-                (images / f"{identity}.jpg").write_bytes(picture(number + 4 * corpus))
+                (images / f"{identity}.jpg").write_bytes(encoded_image(number + 4 * corpus))
         (source / f"corpus_{corpus + 1}.json").write_text(json.dumps(members), encoding="utf-8")
         for queries in (0, 1):
             lines = ['"","query","product_id","position","title","score_linear","query_id","image_local"']
@@ -95,7 +95,7 @@ def marqo_gs_files(folder: Path) -> tuple[Path, Path]:
 
 
 def marqo_gs_parquet(folder: Path) -> Path:
-    """data/<part>-*.parquet with pictures inside."""
+    """data/<part>-*.parquet with embedded images."""
     for place, part in enumerate(("in_domain", "novel_query", "novel_document", "zero_shot")):
         rows = []
         for query in range(2):
@@ -109,7 +109,7 @@ def marqo_gs_parquet(folder: Path) -> Path:
                 }
                 values |= {"title": f"bag {identity}", "pair_id": f"{query}-{identity}", "score_linear": 100 - number}
                 values |= {"score_reciprocal": 1 / (number + 1), "no_score": 1, "query_id": str(query)}
-                rows.append({**values, "image": hugging_face(picture(product + 4 * (place // 2)))})
+                rows.append({**values, "image": hugging_face(encoded_image(product + 4 * (place // 2)))})
         write_parquet(folder / f"data/{part}-00000-of-00001.parquet", rows)
     return folder
 
@@ -118,7 +118,7 @@ def marqo_eval(folder: Path, categories: bool = True) -> Path:
     """data/data-*.parquet: item_ID, title, image, and query and position for Google Shopping."""
     rows = []
     for number in range(8):
-        values: dict[str, Any] = {"image": hugging_face(picture(number, "PNG")), "item_ID": f"id-{number}"}
+        values: dict[str, Any] = {"image": hugging_face(encoded_image(number, "PNG")), "item_ID": f"id-{number}"}
         if categories:
             values |= {"query": ("lamps", "rugs")[number % 2], "position": number}
         rows.append({**values, "title": f"Lamp {number // 2} ..."})
@@ -134,7 +134,7 @@ def ground_truth(path: Path) -> Path:
 
 
 def esci(folder: Path) -> Path:
-    """The three files of shopping_queries_dataset/. Query 9 is of the large version alone, query 8 is Spanish."""
+    """The three files of shopping_queries_dataset/. Query 9 is in the large version only, query 8 is Spanish."""
     examples, products = [], []
     for query in range(10):
         locale = "es" if query == 8 else "us"
@@ -156,8 +156,8 @@ def esci(folder: Path) -> Path:
     return folder
 
 
-def fetched(folder: Path, layout: str, products: list[str]) -> Path:
-    """What img2dataset writes in one of its output formats. The second picture could not be fetched."""
+def img2dataset_output(folder: Path, layout: str, products: list[str]) -> Path:
+    """The output of img2dataset in one of its formats. The download of the second image failed."""
     folder.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     for number, product in enumerate(products):
@@ -166,11 +166,11 @@ def fetched(folder: Path, layout: str, products: list[str]) -> Path:
         values |= {"key": f"00000{number:04d}", "status": "failed_to_download" if failed else "success"}
         values |= {"error_message": "404" if failed else None, "width": None if failed else 8}
         if layout == "parquet":
-            values["jpg"] = None if failed else picture(number)
+            values["jpg"] = None if failed else encoded_image(number)
         rows.append(values)
     write_parquet(folder / "00000.parquet", rows)
     (folder / "00000_stats.json").write_text("{}", encoding="utf-8")
-    files = [(f"{row['key']}.jpg", picture(n)) for n, row in enumerate(rows) if row["status"] == "success"]
+    files = [(f"{row['key']}.jpg", encoded_image(n)) for n, row in enumerate(rows) if row["status"] == "success"]
     if layout == "files":
         (folder / "00000").mkdir()
         for name, data in files:
@@ -205,11 +205,11 @@ def wands(folder: Path) -> Path:
     return folder
 
 
-def muge(folder: Path, pictures: int = 60) -> Path:
+def muge(folder: Path, images: int = 60) -> Path:
     """train and valid as .tsv of base64 and .jsonl of texts."""
     folder.mkdir(parents=True)
-    for part, first, count in (("train", 1000, pictures), ("valid", 5000, 4)):
-        lines = [f"{first + n}\t{base64.b64encode(picture(n)).decode()}" for n in range(count)]
+    for part, first, count in (("train", 1000, images), ("valid", 5000, 4)):
+        lines = [f"{first + n}\t{base64.b64encode(encoded_image(n)).decode()}" for n in range(count)]
         (folder / f"{part}_imgs.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         texts = [{"text_id": first + n, "text": f"红色包包{n}", "image_ids": [first + n]} for n in range(count)]
         texts[0]["image_ids"] = [first, first + 1]

@@ -1,4 +1,4 @@
-"""Each benchmark, in the layout it is published in, becomes a catalog without problems that says what it said."""
+"""Each benchmark in its published layout becomes a valid catalog with the same content."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.catalog.importers.contents import contents
 from tests.catalog.importers.imports import imported
 
 
-def test_wands_has_three_grades_and_no_pictures(tmp_path: Path) -> None:
+def test_wands_has_three_grades_and_no_images(tmp_path: Path) -> None:
     catalog = imported(tmp_path / "out", "wands", published.wands(tmp_path / "WANDS"))
     assert [product.id for product in catalog.products] == ["0", "1", "2", "3", "4", "5"]
     assert catalog.products[1].category == ("Furniture", "Bedroom Furniture", "Beds")
@@ -28,13 +28,13 @@ def test_wands_has_three_grades_and_no_pictures(tmp_path: Path) -> None:
 def test_muge_reports_on_the_published_validation_split(tmp_path: Path) -> None:
     catalog = imported(tmp_path / "out", "muge", published.muge(tmp_path / "MUGE"))
     first = catalog.products[0]
-    assert first.title == "" and catalog.image_bytes(first) == published.picture(0)
+    assert first.title == "" and catalog.image_bytes(first) == published.encoded_image(0)
     assert len(catalog.split_products("test")) == 4 and len(catalog.split_queries("test")) == 4
     assert catalog.queries[-4].rel == {"5000": 1, "5001": 1}
-    held = {product.id for product in catalog.split_products("val")}
-    assert 0 < len(held) < 10
-    asked = {product for query in catalog.split_queries("val") for product in query.rel}
-    assert asked <= held and {click.product for click in catalog.clicks}.isdisjoint(held)
+    val = {product.id for product in catalog.split_products("val")}
+    assert 0 < len(val) < 10
+    judged = {product for query in catalog.split_queries("val") for product in query.rel}
+    assert judged <= val and {click.product for click in catalog.clicks}.isdisjoint(val)
     assert {click.lang for click in catalog.clicks} == {"zh"}
 
 
@@ -62,10 +62,10 @@ def test_esci_reads_another_language_and_the_large_version(tmp_path: Path) -> No
 @pytest.mark.parametrize("layout", ["parquet", "webdataset", "files"])
 def test_esci_takes_the_pictures_that_img2dataset_fetched(tmp_path: Path, layout: str) -> None:
     source = published.esci(tmp_path / "esci-data")
-    images = published.fetched(tmp_path / "sqid", layout, ["B000", "B001", "B002", "unknown"])
+    images = published.img2dataset_output(tmp_path / "sqid", layout, ["B000", "B001", "B002", "unknown"])
     catalog = imported(tmp_path / "out", "esci", source, "--images", images)
     found = {product.id: catalog.image_bytes(product) for product in catalog.products if product.image}
-    assert found == {"B000": published.picture(0), "B002": published.picture(2)}
+    assert found == {"B000": published.encoded_image(0), "B002": published.encoded_image(2)}
 
 
 def test_google_shopping_asks_with_titles_and_categories_and_hides_titles(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_marqo_gs_from_hugging_face_has_the_same_parts(tmp_path: Path) -> None:
     catalog = imported(tmp_path / "out", "marqo-gs", published.marqo_gs_parquet(tmp_path / "gs"))
     assert [product.split for product in catalog.products] == ["train"] * 4 + ["test"] * 4
     assert len(catalog.queries) == 8 and len(catalog.clicks) == 6
-    assert catalog.image_bytes(catalog.products[5]) == published.picture(5)
+    assert catalog.image_bytes(catalog.products[5]) == published.encoded_image(5)
 
 
 def test_a_missing_file_of_several_is_named(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_fashion_reads_titles_with_commas_and_labels(tmp_path: Path) -> None:
 def test_fashion_from_hugging_face_is_the_same_catalog(tmp_path: Path) -> None:
     kaggle = published.kaggle_fashion(tmp_path / "kaggle")
     (kaggle / "styles/1000.json").unlink()
-    (kaggle / "images/1023.jpg").write_bytes(published.picture(23))
+    (kaggle / "images/1023.jpg").write_bytes(published.encoded_image(23))
     text = (kaggle / "styles.csv").read_text(encoding="utf-8").replace(",NA,", ",Casual,").replace(", Pack of 2", "")
     (kaggle / "styles.csv").write_text(text, encoding="utf-8")
     imported(tmp_path / "a", "fashion", kaggle)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def esci_with_images(folder: Path) -> list[str]:
-    images = published.fetched(folder / "sqid", "webdataset", [f"B{number:03d}" for number in range(8)])
+    images = published.img2dataset_output(folder / "sqid", "webdataset", [f"B{number:03d}" for number in range(8)])
     return ["esci", str(published.esci(folder / "esci-data")), "--images", str(images)]
 
 
@@ -28,7 +28,7 @@ def fashion_with_clicks(folder: Path) -> list[str]:
 
 
 def muge(folder: Path) -> list[str]:
-    return ["muge", str(published.muge(folder / "MUGE", pictures=6))]
+    return ["muge", str(published.muge(folder / "MUGE", images=6))]
 
 
 def marqo_gs(folder: Path) -> list[str]:
@@ -48,7 +48,7 @@ def test_an_import_killed_at_any_line_ends_byte_equal(tmp_path: Path, publish: C
 
 def test_committed_rows_are_not_handled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_state, "BATCH", 4)
-    source = published.muge(tmp_path / "MUGE", pictures=12)
+    source = published.muge(tmp_path / "MUGE", images=12)
     text = (source / "train_imgs.tsv").read_text(encoding="utf-8")
     lines = text.splitlines()
     lines[9] = "1009\t%%%%"

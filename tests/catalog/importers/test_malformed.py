@@ -68,9 +68,9 @@ DATA, EXAMPLES = (
     "shopping_queries_dataset/shopping_queries_dataset_examples.parquet",
 )
 PRODUCTS = "shopping_queries_dataset/shopping_queries_dataset_products.parquet"
-JPEG = base64.b64encode(published.picture(1)).decode()
+JPEG = base64.b64encode(published.encoded_image(1)).decode()
 GIF = base64.b64encode(b"GIF89a" + bytes(20)).decode()
-CUT = base64.b64encode(published.picture(1)[:-40]).decode()
+CUT = base64.b64encode(published.encoded_image(1)[:-40]).decode()
 
 CASES: list[tuple[str, Callable[[Path], Path], Corruption, str]] = [
     # missing column
@@ -313,7 +313,7 @@ def test_malformed_corpus_files_of_marqo_gs(
     ],
 )
 def test_malformed_output_of_img2dataset(tmp_path: Path, corrupt: Corruption, expected: str) -> None:
-    images = published.fetched(tmp_path / "sqid", "webdataset", ["B000", "B001", "B002"])
+    images = published.img2dataset_output(tmp_path / "sqid", "webdataset", ["B000", "B001", "B002"])
     corrupt(images)
     with pytest.raises(InputError) as caught:
         imported(tmp_path / "out", "esci", published.esci(tmp_path / "esci-data"), "--images", images)
