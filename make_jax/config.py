@@ -207,6 +207,7 @@ class TrainConfig:
     init_from: str = ""  # run or checkpoint folder whose weights a new run starts from; "" initializes from the seed
     fsdp: AtLeast1 = 1  # devices over which large matrices are sharded: the mesh's fsdp axis
     profile: str = ""  # FIRST:LAST steps traced into RUN/profile, such as 10:15; "" disables profiling
+    writers: tuple[str, ...] = ("jsonl", "tensorboard")  # metric writers; also "wandb" (training/metric_writers)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from make_jax.errors import InputError
 from make_jax.files import PARTIAL
 from make_jax.runs import manifest
 from make_jax.runs.run_folder import read_checkpoint
-from make_jax.training.metric_logger import METRICS, read_metrics
+from make_jax.training.metric_writers.jsonl import METRICS, read_metrics
 
 RECIPE = Path(__file__).with_name("kill_recipe.py")
 TIMEOUT = 900.0  # seconds after which a run counts as hung

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 
 from make_jax.errors import InputError
 from make_jax.files import write_atomically
-from make_jax.training.metric_logger import read_metrics
+from make_jax.training.metric_writers.jsonl import read_metrics
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -18,7 +18,7 @@ from make_jax.retrieval.retriever import Retriever
 from make_jax.runs.run_folder import read_checkpoint
 from make_jax.training import keyword_heads, loop, validation
 from make_jax.training.loop import train
-from make_jax.training.metric_logger import read_metrics
+from make_jax.training.metric_writers.jsonl import read_metrics
 from tests.training.tiny_run import tiny_config
 
 

@@ -10,7 +10,7 @@ from make_jax.config import to_json
 from make_jax.runs.failure_detection import EXIT_PEER_LOST
 from make_jax.training import keyword_heads
 from make_jax.training.loop import train
-from make_jax.training.metric_logger import read_metrics
+from make_jax.training.metric_writers.jsonl import read_metrics
 from tests.training.tiny_run import tiny_config
 
 SLOW = 900.0  # seconds; on a quiet machine a run takes twenty, on one that compiles much else many times that
