@@ -315,7 +315,7 @@ class Matrix:
         """
         reference, worst = logged_values(self.work / "plain"), 0.0
         for (step, name), value in logged_values(folder).items():
-            expect(name != "seen" or value == reference[step, name], f"another batch before step {step}")
+            expect(name != "data_fingerprint" or value == reference[step, name], f"another batch before step {step}")
             if name == "loss":
                 worst = max(worst, abs(value - reference[step, name]) / abs(reference[step, name]))
         expect(worst <= 1e-5, f"losses differ by {worst:.1e}")

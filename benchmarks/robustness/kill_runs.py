@@ -74,7 +74,7 @@ class Run:
     @property
     def resumed_from(self) -> int | None:
         """The step from which the log says it resumes, if it does."""
-        found = re.search(r"goes on from step (\d+)", self.output)
+        found = re.search(r"resuming from step (\d+)", self.output)
         return int(found[1]) if found else None
 
     @property
@@ -166,7 +166,7 @@ def largest(path: Path) -> Path:
 
 def logged_values(folder: Path) -> dict[tuple[int, str], Any]:
     """Returns (step, name) -> value of all values that must equal those of an undisturbed run."""
-    names = ("loss", "gradient_norm", "seen", "val_ndcg@10")
+    names = ("loss", "gradient_norm", "data_fingerprint", "val_ndcg@10")
     return {(line["step"], n): line[n] for line in read_metrics(folder / METRICS) for n in names if n in line}
 
 

@@ -54,9 +54,9 @@ from make_jax.objectives.total import total_loss
 from make_jax.runs.mesh import batch_sharding, make_mesh, replicated_sharding, shard_batch
 from make_jax.runs.provenance import metadata
 from make_jax.training.gradient_cache import make_encode, make_gradient
-from make_jax.training.initialization import make_keywords, make_tokenizer
 from make_jax.training.optimizer import named_leaves
 from make_jax.training.step import init_params, init_state, make_step
+from make_jax.training.vocabularies import make_keywords, make_tokenizer
 
 VARIANTS = [(256, 0), (256, 64), (1024, 0), (1024, 64), (1024, 256), (4096, 64), (4096, 256)]  # rows, micro-batch
 LARGE, MICRO = 32768, 256

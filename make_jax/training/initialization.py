@@ -1,9 +1,9 @@
-"""What a run starts from, the first of these that there is:
+"""What a run is initialized from: the first of these that exists.
 
-its own newest intact checkpoint     goes on: state, data position, tokenizer, keywords
-train.init_from                      step 0 with the weights, tokenizer and keywords of another run
-model.*.init_from                    step 0 with public encoders and their tokenizer, the rest new
-the seed                             step 0, all of it new
+1. own run       the newest intact checkpoint of the run folder: state, data position, tokenizer, keywords (a resume)
+2. init-from     `train.init_from`: weights, tokenizer and keywords of another run; step 0
+3. pretrained    `model.*.init_from`: pretrained encoders and their tokenizer, the rest from the seed; step 0
+4. scratch       everything from `train.seed`; step 0
 """
 
 from collections.abc import Callable, Mapping
@@ -13,157 +13,159 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from make_jax.catalog.keywords import KeywordVocabulary
-from make_jax.catalog.mining import mine_keywords
 from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, from_json
 from make_jax.errors import InputError
-from make_jax.inputs.tokenizer import Tokenizer, add_characters, load_tokenizer, train_wordpiece
+from make_jax.inputs.tokenizer import Tokenizer, load_tokenizer
 from make_jax.interop.encoder_files import PretrainedEncoder
-from make_jax.interop.init_encoders import read_init_encoders
-from make_jax.runs import checkpoints as checkpoints_of
+from make_jax.interop.init_encoders import init_from_encoders, read_init_encoders
+from make_jax.runs import checkpoints as run_checkpoints
 from make_jax.runs.checkpoints import CheckpointInfo, Checkpoints
 from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, TOKENIZER, read_keywords
-from make_jax.runs.state import TrainState
-from make_jax.training.public_encoders import with_encoders
+from make_jax.runs.state import Params, TrainState
 from make_jax.training.resume_check import check_resumable, config_differences
+from make_jax.training.vocabularies import make_keywords, make_tokenizer
+
+KEYWORD_HEADS = "keyword_evidence"  # fitted after the last step, so never initialized from another run
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where a run starts."""
+class Initialization:
+    """What a run is initialized from; at most one of `own`, `source` and `encoders` is set."""
 
     tokenizer: Tokenizer
     keywords: KeywordVocabulary
-    own: CheckpointInfo | None = None  # the run's checkpoint that it goes on from
-    source: CheckpointInfo | None = None  # the checkpoint whose weights it begins with
+    own: CheckpointInfo | None = None  # the run's own checkpoint, to resume
+    source: CheckpointInfo | None = None  # the checkpoint of `train.init_from`
     encoders: Mapping[str, PretrainedEncoder] = field(default_factory=dict)  # by the setting that names them
 
     @property
     def step(self) -> int:
-        """Training steps that are done."""
+        """Number of completed training steps."""
         return 0 if self.own is None else self.own.step
 
     @property
-    def remembered(self) -> Mapping[str, Any]:
-        """What the run's checkpoint says beside the state; nothing in a run that begins."""
+    def metadata(self) -> Mapping[str, Any]:
+        """The metadata of the run's own checkpoint; empty in a new run."""
         return {} if self.own is None else self.own.meta
 
-    def ranks_otherwise(self, config: Config) -> bool:
-        """Whether the run is over and was measured with another keyword_scale, which no training depends on."""
+    @property
+    def provenance(self) -> Mapping[str, Any] | None:
+        """Which weights the run was first initialized from, for checkpoint metadata; None if from the seed."""
+        if self.source is None:
+            return self.metadata.get("init_from")
+        source = {name: self.source.meta.get(name) for name in ("catalog_digest", "commit", "init_from")}
+        return {"checkpoint": str(self.source.path), "digest": run_checkpoints.digest(self.source), **source}
+
+    def needs_reevaluation(self, config: Config) -> bool:
+        """Whether a finished run was evaluated with another keyword_scale, which training does not depend on."""
         if self.own is None or self.step < config.train.steps:
             return False
-        before = from_json(self.own.files[CONFIG], f"{self.own.path}/{CONFIG}")
-        return before.model.keyword_scale != config.model.keyword_scale
+        saved = from_json(self.own.files[CONFIG], f"{self.own.path}/{CONFIG}")
+        return saved.model.keyword_scale != config.model.keyword_scale
 
-    @property
-    def origin(self) -> Mapping[str, Any] | None:
-        """What a checkpoint tells of the weights that the run began with; None: they came from the seed."""
-        if self.source is None:
-            return self.remembered.get("init_from")
-        meta = self.source.meta
-        about = {name: meta.get(name) for name in ("catalog_digest", "commit", "init_from")}
-        return {"checkpoint": str(self.source.path), "digest": checkpoints_of.digest(self.source), **about}
-
-    def state(
-        self, fresh: TrainState, checkpoints: Checkpoints, config: Config, note: Callable[[str], None]
+    def initialize(
+        self, scratch: TrainState, checkpoints: Checkpoints, config: Config, message: Callable[[str], None]
     ) -> TrainState:
-        """The state to go on from; `fresh` is what the seed gives, on the devices of this run; `note` is told of what
-        public encoders needed.
+        """Returns the state to start from, with the shardings of `scratch`, the state made from the seed.
 
-        Raises InputError that lists the leaves which the checkpoint lacks, has besides, or has in another shape.
+        `message` receives a line about each pretrained encoder. Raises InputError that lists the leaves which the
+        checkpoint lacks, has in addition, or has in another shape.
         """
         if self.own is not None:
-            return checkpoints.restore(fresh, self.own)[0]
+            return checkpoints.restore(scratch, self.own)[0]
         if self.source is not None:
-            # Heads are fitted to encoders that are done; those of the source would judge encoders that have moved on.
-            params = checkpoints.restore_params(fresh.params, self.source, but="keyword_evidence")
-            ema = None if fresh.ema is None else jax.tree.map(jnp.copy, params)
-            return replace(fresh, params=params, ema=ema)
-        return with_encoders(fresh, self.encoders, config, self.tokenizer, note) if self.encoders else fresh
+            params = checkpoints.restore_params(scratch.params, self.source, but=KEYWORD_HEADS)
+            ema = None if scratch.ema is None else jax.tree.map(jnp.copy, params)
+            return replace(scratch, params=params, ema=ema)
+        if self.encoders:
+            return with_pretrained_encoders(scratch, self.encoders, config, self.tokenizer, message)
+        return scratch
 
-    def notes(self, config: Config) -> list[str]:
-        """What to tell the user of a run that begins with the weights of another."""
+    def describe(self, config: Config) -> list[str]:
+        """Lines for the user about a run initialized from another: its path, and settings that differ."""
         if self.source is None:
             return []
-        before = from_json(self.source.files[CONFIG], f"{self.source.path}/{CONFIG}")
-        parts = [("model", config.model, before.model), ("inputs", config.inputs, before.inputs)]
-        other = [
-            f"{name} is {here!r} here and {there!r} there"
-            for part, a, b in parts
-            for name, here, there in config_differences(a, b, f"{part}.")
+        saved = from_json(self.source.files[CONFIG], f"{self.source.path}/{CONFIG}")
+        sections = [("model", config.model, saved.model), ("inputs", config.inputs, saved.inputs)]
+        different = [
+            f"{name} is {ours!r} here, {theirs!r} in the checkpoint"
+            for section, a, b in sections
+            for name, ours, theirs in config_differences(a, b, f"{section}.")
         ]
-        told = f"begins with the weights, tokenizer and keywords of {self.source.path}"
-        return [told + (f"; beware: {'; '.join(other)}" if other else "")]
+        line = f"initialized from the weights, tokenizer and keywords of {self.source.path}"
+        return [line + (f"; warning: {'; '.join(different)}" if different else "")]
 
 
-def find_start(config: Config, catalog: Catalog, checkpoints: Checkpoints) -> Start:
-    """Where the run of `config` starts; reads no arrays.
+def find_initialization(config: Config, catalog: Catalog, checkpoints: Checkpoints) -> Initialization:
+    """Returns what the run is initialized from, in the order above; reads no arrays.
 
-    Raises InputError when its folder holds a run with other settings or no intact checkpoint, and when
-    `train.init_from` is no run or contradicts `inputs.tokenizer`.
+    Raises InputError if the run folder has checkpoints of other settings or no intact one, and if `train.init_from` is
+    not a run or contradicts `inputs.tokenizer`.
     """
+    # 1. own run
     if checkpoints.exists():
         own = checkpoints.latest_intact("last")
         check_resumable(config, catalog.digest, own)
-        return Start(Tokenizer(own.files[TOKENIZER]), read_keywords(own.files, own.path), own=own)
+        return Initialization(Tokenizer(own.files[TOKENIZER]), read_keywords(own.files, own.path), own=own)
+    # 2. init-from
     if config.train.init_from:
-        source = find_source(config.train.init_from)
+        source = find_init_from(config.train.init_from)
         tokenizer = Tokenizer(source.files[TOKENIZER])
-        asked = config.inputs.tokenizer
-        if asked and load_tokenizer(asked).definition != tokenizer.definition:
+        setting = config.inputs.tokenizer
+        if setting and load_tokenizer(setting).definition != tokenizer.definition:
             raise InputError(
-                f"inputs.tokenizer is {asked!r}, expected that of train.init_from {source.path}, whose weights mean "
-                "nothing with other tokens; leave inputs.tokenizer empty"
+                f"inputs.tokenizer is {setting!r}, expected the one of train.init_from {source.path}, whose weights "
+                "belong to its tokens; leave inputs.tokenizer empty"
             )
         keywords = read_keywords(source.files, source.path)
-        return Start(tokenizer, keywords if len(keywords) else make_keywords(config, catalog), source=source)
+        return Initialization(tokenizer, keywords if len(keywords) else make_keywords(config, catalog), source=source)
+    # 3. pretrained encoders, and 4. scratch, where there are none
     encoders = read_init_encoders(config)
-    return Start(make_tokenizer(config, catalog, encoders), make_keywords(config, catalog), encoders=encoders)
+    tokenizer = make_tokenizer(config, catalog, encoders)
+    return Initialization(tokenizer, make_keywords(config, catalog), encoders=encoders)
 
 
-def find_source(path: str) -> CheckpointInfo:
-    """The checkpoint that `train.init_from` names: a run's best one, or the very one whose folder is named."""
+def find_init_from(path: str) -> CheckpointInfo:
+    """Returns the checkpoint that `train.init_from` names: a run folder's best one, or the checkpoint folder itself."""
     folder = Path(path)
     if (folder / CHECKPOINTS).is_dir():
         return Checkpoints(folder / CHECKPOINTS).latest_intact("best")
-    if (folder / checkpoints_of.STATE).is_dir():
-        return checkpoints_of.read(folder)
-    expected = "expected a run's folder or one of its checkpoints, such as RUN/checkpoints/best/000200"
+    if (folder / run_checkpoints.STATE).is_dir():
+        return run_checkpoints.read(folder)
+    expected = "expected a run folder or one of its checkpoints, such as RUN/checkpoints/best/000200"
     raise InputError(f"train.init_from is {path!r}, {expected}")
 
 
-def make_tokenizer(
-    config: Config, catalog: Catalog, encoders: Mapping[str, PretrainedEncoder] | None = None
-) -> Tokenizer:
-    """The tokenizer that the config names, else that of the weights that a text encoder begins with, with new pieces.
+def with_pretrained_encoders(
+    state: TrainState,
+    encoders: Mapping[str, PretrainedEncoder],
+    config: Config,
+    tokenizer: Tokenizer,
+    message: Callable[[str], None],
+) -> TrainState:
+    """Returns `state` with pretrained encoders in its parameters and their average, with the same shardings.
 
-    Else a WordPiece of the training titles and clicked queries. InputError when weights come without a tokenizer.
+    Errors are those of `interop.init_encoders.init_from_encoders`.
     """
-    if config.inputs.tokenizer:
-        return load_tokenizer(config.inputs.tokenizer)
-    for setting, encoder in (encoders or {}).items():
-        if encoder.tokenizer is not None:
-            theirs = Tokenizer(encoder.tokenizer)
-            more = config.inputs.new_characters
-            return add_characters(theirs, _texts(catalog), more) if more else theirs
-        if encoder.kind == "text":
-            raise InputError(
-                f"{setting}.init_from: no tokenizer lies in {encoder.folder}; set inputs.tokenizer to the folder of "
-                "the one that its weights belong to"
-            )
-    return train_wordpiece(_texts(catalog), config.inputs.vocab_size)
+
+    def initialize(params: Params, message: Callable[[str], None]) -> Params:
+        return _place_like(init_from_encoders(params, encoders, config, tokenizer, message), params)
+
+    ema = None if state.ema is None else initialize(state.ema, lambda _: None)  # one message for both
+    return replace(state, params=initialize(state.params, message), ema=ema)
 
 
-def _texts(catalog: Catalog) -> list[str]:
-    """Training titles and clicked queries."""
-    titles = [product.title for product in catalog.split_products("train")]
-    return [*titles, *(click.query for click in catalog.clicks)]
+def _place_like(arrays: Params, template: Params) -> Params:
+    """Places every NumPy array of `arrays` with dtype and sharding of `template`; jax arrays stay as they are."""
 
+    def place(array: Any, like: jax.Array) -> jax.Array:
+        if isinstance(array, jax.Array):
+            return array
+        array = np.asarray(array, like.dtype)
+        return jax.make_array_from_callback(array.shape, like.sharding, lambda index: array[index])
 
-def make_keywords(config: Config, catalog: Catalog) -> KeywordVocabulary:
-    """The keywords of the training products and clicks, or none where the config asks for none."""
-    if not config.inputs.max_keywords:
-        return KeywordVocabulary(())
-    return mine_keywords(catalog, attributes=config.inputs.keyword_attributes, max_keywords=config.inputs.max_keywords)
+    return jax.tree.map(place, arrays, template)

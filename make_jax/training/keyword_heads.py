@@ -1,145 +1,172 @@
-"""Fits the heads of keyword evidence (`model/keyword_evidence.py`) when the encoders are done [ours].
+"""Fits the keyword heads (`model/keyword_evidence.py`) after the encoders are trained [ours].
 
-    minimise  sum_i sum_k BCE(head_m(d_mi)_k, y_ik)        y_ik = 1 where K(p_i), of title and attributes, has keyword k
+    minimize  sum_i sum_k BCE(head_m(e_mi)_k, y_ik)        y_ik = 1 where K(p_i), of title and attributes, has keyword k
 
-over training products, the directions d fixed. Trained beside the encoders the heads follow directions that turn all
-the time and end far behind these (docs/study.md); fitted afterwards they cost one pass over the products and seconds
-for each head, and change nothing that the encoders learned.
+over training products i, with fixed embeddings e_mi of modality m. Heads trained together with the encoders lag behind
+embeddings that keep moving and end up far worse (docs/study.md). Fitted afterwards, they cost one pass over the
+products and seconds per head, and change nothing that the encoders learned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Bool, Float32, UInt32
 
-from make_jax.catalog.keywords import KeywordVocabulary
-from make_jax.catalog.reader import Catalog
+from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
 from make_jax.inputs.batch import PRODUCT_INPUTS
 from make_jax.inputs.eval_pipeline import product_batches
-from make_jax.inputs.tokenizer import Tokenizer
-from make_jax.model.keyword_evidence import KeywordHead, ModalityEmbedding
+from make_jax.model.keyword_evidence import KeywordHead
 from make_jax.model.make import Make
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.retrieval.embed import read_products
 from make_jax.runs.mesh import replicate, replicated_sharding, shard_rows
 from make_jax.runs.state import Params
+from make_jax.training.eval_context import EvalContext
 
-MOST = 100_000  # products that heads are fitted to; of more, as many are drawn
-PART = 200  # steps between two looks whether the fit should give way
-STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 2000, 256, 2e-3, 1e-2  # chosen on validation, fashion-sparse-mini
-NEVER = 1e-4  # added to the share of products that have a keyword
+MAX_PRODUCTS = 100_000  # a random sample of larger catalogs
+STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 2000, 256, 2e-3, 1e-2  # chosen on validation, fashion-sparse-mini
+STEPS_PER_POLL = 200  # between two polls of `raise_if_stopping`
+SMOOTHING = 1e-4  # added to keyword frequencies, for finite logits
+
+
+class Embeddings(NamedTuple):
+    """Embeddings of one modality, as NumPy arrays."""
+
+    vectors: Float32[np.ndarray, "n E"]
+    present: Bool[np.ndarray, " n"]  # whether the product has the modality
 
 
 def fit_keyword_heads(
-    model: Make,
+    context: EvalContext,
     params: Params,
-    catalog: Catalog,
-    tokenizer: Tokenizer,
-    keywords: KeywordVocabulary,
-    mesh: Mesh,
-    batch_size: int,
+    *,
     seed: int,
-    note: Callable[[str], None],
-    give_way: Callable[[], None] = lambda: None,
+    message: Callable[[str], None],
+    raise_if_stopping: Callable[[], None] = lambda: None,
 ) -> Params:
-    """The parameters `keyword_evidence` of a model whose other parameters are `params`; a function of `seed`.
+    """Returns the parameters `keyword_evidence` of a model whose other parameters are `params`; a function of `seed`.
 
-    All processes read all products. An unreadable picture does not end a run that is as good as over: its batch is left
-    out, and `note` is told. `give_way` is called every so often, and may end the fit by an exception.
+    All processes read all products. A batch with an unreadable image is left out with a `message`, since the run is
+    almost complete. `raise_if_stopping` is polled regularly and may end the fit by an exception.
     """
-    params = jax.device_put(params, replicated_sharding(mesh))  # once: they are read for every batch
-    rng = np.random.default_rng(seed)
-    products = catalog.split_products("train")
-    products = [products[i] for i in np.sort(rng.permutation(len(products))[:MOST])]
-    held = [keywords.tag(p.title) | keywords.attribute_keywords(p.attributes) for p in products]
-    packed = keywords.pack(held)
-    share = np.zeros(model.keyword_dims)
-    for k in (k for some in held for k in some if k < model.keyword_dims):
-        share[k] += 1 / len(held)
-    known = np.log((share + NEVER) / (1 + NEVER - share)).astype(np.float32)
-    size = -(-batch_size // mesh.size) * mesh.size
-    rows: list[dict[str, ModalityEmbedding]] = []
-    read: list[int] = []  # positions of products
-    for start in range(0, len(products), size):
-        give_way()
-        some = products[start : start + size]
-        titles, images = read_products(catalog, some, model.config.adaptation.modalities)
-        names = [product.id for product in some]
-        try:
-            [batch] = product_batches(titles, images, tokenizer, model.inputs, batch_size=size, names=names)
-        except InputError as error:
-            note(f"{len(some)} products are left out of keyword evidence: {error}")
-            continue
-        placed = shard_rows({name: batch[name] for name in PRODUCT_INPUTS}, mesh)
-        found, n = jax.device_get(_directions(mesh, model, params, placed)), len(some)
-        rows.append({name: ModalityEmbedding(of.vectors[:n], of.present[:n]) for name, of in found.items()})
-        read += range(start, start + n)
-    fitted: dict[str, Any] = {"known": known}
-    for name in sorted(params["keyword_evidence"].keys() - {"known"}):
-        directions = [found[name].vectors for found in rows]
-        has = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(found[name].present for found in rows)]))
-        given = np.concatenate([np.zeros((0, model.config.embedding_dim), np.float32), *directions])[has]
-        fitted[name] = fit_head(given, packed[read][has], known, mesh, seed, give_way)
-    return replicate(fitted, mesh)
+    c = context
+    params = jax.device_put(params, replicated_sharding(c.mesh))  # once, not for every batch
+    products = c.catalog.split_products("train")
+    sample = np.random.default_rng(seed).permutation(len(products))[:MAX_PRODUCTS]
+    products = [products[i] for i in np.sort(sample)]
+    keyword_sets = [c.keywords.tag(p.title) | c.keywords.attribute_keywords(p.attributes) for p in products]
+    prior = prior_logits(keyword_sets, c.model.keyword_dims)
+    heads: dict[str, Any] = {"known": prior}
+    names = sorted(params["keyword_evidence"].keys() - {"known"})
+    embeddings, rows = _embed(context, params, products, names, message, raise_if_stopping)
+    targets = c.keywords.pack(keyword_sets)[rows]
+    for name in names:
+        present = np.flatnonzero(embeddings[name].present)
+        vectors = embeddings[name].vectors[present]
+        heads[name] = fit_head(vectors, targets[present], prior, c.mesh, seed, raise_if_stopping)
+    return replicate(heads, c.mesh)
+
+
+def prior_logits(keyword_sets: Sequence[Collection[int]], count: int) -> Float32[np.ndarray, " V"]:
+    """Returns the logits of the smoothed frequencies of the first `count` keywords."""
+    frequency = np.zeros(count)
+    for keyword in (k for keywords in keyword_sets for k in keywords if k < count):
+        frequency[keyword] += 1 / len(keyword_sets)
+    return np.log((frequency + SMOOTHING) / (1 + SMOOTHING - frequency)).astype(np.float32)
 
 
 def fit_head(
-    directions: np.ndarray,
-    keywords: np.ndarray,
-    known: np.ndarray,
+    embeddings: Float32[np.ndarray, "n E"],
+    keywords: UInt32[np.ndarray, "n words"],
+    prior: Float32[np.ndarray, " V"],
     mesh: Mesh,
     seed: int,
-    give_way: Callable[[], None] = lambda: None,
+    raise_if_stopping: Callable[[], None] = lambda: None,
 ) -> Params:
-    """The parameters of one head for directions [n, E] of products with packed keywords [n, words].
+    """Returns the parameters of one head for embeddings of products with packed keywords.
 
-    `known` [V] are the logits of the keywords of any product: what the head says before it has learned. Without
-    products it says nothing else.
+    The head starts from the `prior` logits as its bias; without products it stays there.
     """
-    head, steps = KeywordHead(len(known)), STEPS
-    if not len(directions):  # one row, for its shape
-        directions, keywords, steps = np.zeros((1, directions.shape[1]), np.float32), np.zeros((1, 1), np.uint32), 0
+    head, steps = KeywordHead(len(prior)), STEPS
+    if not len(embeddings):  # one row, for its shape
+        embeddings, keywords, steps = np.zeros((1, embeddings.shape[1]), np.float32), np.zeros((1, 1), np.uint32), 0
     optimizer = optax.adamw(
         optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, STEPS // 50, STEPS), weight_decay=WEIGHT_DECAY
     )
 
     @partial(jax.jit, out_shardings=replicated_sharding(mesh))
-    def start(directions: jax.Array) -> tuple[Params, Any]:
-        params = head.init(jax.random.key(seed), directions[:1])["params"]
-        params = {**params, "predict": {**params["predict"], "bias": jnp.asarray(known)}}
+    def init(embeddings: jax.Array) -> tuple[Params, Any]:
+        params = head.init(jax.random.key(seed), embeddings[:1])["params"]
+        params = {**params, "predict": {**params["predict"], "bias": jnp.asarray(prior)}}
         return params, optimizer.init(params)
 
     @partial(jax.jit, out_shardings=replicated_sharding(mesh))
-    def fit(state: tuple[Params, Any], directions: jax.Array, keywords: jax.Array, steps: jax.Array) -> Any:
-        def loss(params: Params, chosen: jax.Array) -> jax.Array:
-            logits = head.apply({"params": params}, directions[chosen])
-            return keyword_loss(logits, keywords[chosen], jnp.ones(BATCH)).value  # type: ignore[arg-type]
+    def train(state: tuple[Params, Any], embeddings: jax.Array, keywords: jax.Array, steps: jax.Array) -> Any:
+        def loss(params: Params, rows: jax.Array) -> jax.Array:
+            logits = head.apply({"params": params}, embeddings[rows])
+            return keyword_loss(logits, keywords[rows], jnp.ones(BATCH_SIZE)).value  # type: ignore[arg-type]
 
         def step(i: jax.Array, state: tuple[Params, Any]) -> tuple[Params, Any]:
             params, opt_state = state
-            chosen = jax.random.randint(jax.random.fold_in(jax.random.key(seed), i), (BATCH,), 0, len(directions))
-            updates, opt_state = optimizer.update(jax.grad(loss)(params, chosen), opt_state, params)
+            key = jax.random.fold_in(jax.random.key(seed), i)
+            rows = jax.random.randint(key, (BATCH_SIZE,), 0, len(embeddings))
+            updates, opt_state = optimizer.update(jax.grad(loss)(params, rows), opt_state, params)
             return optax.apply_updates(params, updates), opt_state
 
         return jax.lax.fori_loop(steps[0], steps[1], step, state)
 
-    given = replicate((directions, keywords), mesh)
-    state = start(given[0])
-    for first in range(0, steps, PART):
-        give_way()
-        state = jax.block_until_ready(fit(state, *given, np.array([first, min(first + PART, steps)])))
+    data = replicate((embeddings, keywords), mesh)
+    state = init(data[0])
+    for first in range(0, steps, STEPS_PER_POLL):
+        raise_if_stopping()
+        state = jax.block_until_ready(train(state, *data, np.array([first, min(first + STEPS_PER_POLL, steps)])))
     return state[0]
 
 
+def _embed(
+    context: EvalContext,
+    params: Params,
+    products: Sequence[Product],
+    names: Sequence[str],
+    message: Callable[[str], None],
+    raise_if_stopping: Callable[[], None],
+) -> tuple[dict[str, Embeddings], np.ndarray]:
+    """Embeddings [n, E] of each modality in `names`, and the positions [n] of the products that could be read."""
+    c = context
+    size = -(-c.batch_size // c.mesh.size) * c.mesh.size
+    empty = Embeddings(np.zeros((0, c.model.config.embedding_dim), np.float32), np.zeros(0, bool))
+    chunks: dict[str, list[Embeddings]] = {name: [empty] for name in names}
+    rows: list[int] = []
+    for start in range(0, len(products), size):
+        raise_if_stopping()
+        chunk = products[start : start + size]
+        titles, images = read_products(c.catalog, chunk, c.model.config.adaptation.modalities)
+        ids = [product.id for product in chunk]
+        try:
+            [batch] = product_batches(titles, images, c.tokenizer, c.model.inputs, batch_size=size, names=ids)
+        except InputError as error:
+            message(f"{len(chunk)} products are left out of the keyword heads: {error}")
+            continue
+        on_device = shard_rows({name: batch[name] for name in PRODUCT_INPUTS}, c.mesh)
+        embedded = jax.device_get(_modality_embeddings(c.mesh, c.model, params, on_device))
+        for name in names:
+            vectors, present = embedded[name]
+            chunks[name].append(Embeddings(vectors[: len(chunk)], present[: len(chunk)]))
+        rows += range(start, start + len(chunk))
+    joined = {name: Embeddings(*map(np.concatenate, zip(*parts, strict=True))) for name, parts in chunks.items()}
+    return joined, np.array(rows, np.int64)
+
+
 @partial(jax.jit, static_argnums=(0, 1))
-def _directions(mesh: Mesh, model: Make, params: Params, batch: dict[str, jax.Array]) -> Any:
-    """On every device whole, so that each process can read them."""
-    rows = (batch[name] for name in PRODUCT_INPUTS)
-    found = model.apply({"params": params}, *rows, method=Make.modality_embeddings)
-    return jax.lax.with_sharding_constraint(found, replicated_sharding(mesh))
+def _modality_embeddings(mesh: Mesh, model: Make, params: Params, batch: dict[str, jax.Array]) -> Any:
+    """Replicated, so that each process can read all rows."""
+    inputs = (batch[name] for name in PRODUCT_INPUTS)
+    embeddings = model.apply({"params": params}, *inputs, method=Make.modality_embeddings)
+    return jax.lax.with_sharding_constraint(embeddings, replicated_sharding(mesh))

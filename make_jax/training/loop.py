@@ -1,33 +1,30 @@
-"""A run from its first line to its last. The order inside the loop never changes:
+"""One training run, from first line to last: `train` sets it up, `Trainer.run` is the loop.
+
+The order inside the loop never changes:
 
     evaluate, save, take the next batch, step, write
 
-so that a checkpoint of step i holds the state before batch i is read, and i is also the data position. After the last
-step, before it is evaluated, the heads of keyword evidence are fitted.
+so a checkpoint of step i holds the state before batch i is read, and i is also the data position. The keyword heads are
+fitted after the last step, before its evaluation.
 """
 
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 
 from make_jax.catalog.build import BuiltCatalog, build
-from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, check, to_json
 from make_jax.errors import InputError
 from make_jax.files import write_atomically
 from make_jax.inputs.batch import Batch
-from make_jax.inputs.device import Prefetch, prefetch
-from make_jax.inputs.tokenizer import Tokenizer
+from make_jax.inputs.device import DevicePrefetch
 from make_jax.inputs.train_pipeline import train_batches
 from make_jax.model.make import Make
 from make_jax.runs.checkpoints import Checkpoints
@@ -36,290 +33,252 @@ from make_jax.runs.processes import Processes, init_distributed
 from make_jax.runs.provenance import commit
 from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
 from make_jax.runs.state import Params, TrainState, parameter_count
+from make_jax.training.checkpointing import CheckpointSaver, Progress
 from make_jax.training.curves import draw_curves
-from make_jax.training.data_fingerprint import make_fingerprint_update
-from make_jax.training.initialization import Start, find_start
+from make_jax.training.eval_context import EvalContext
+from make_jax.training.initialization import KEYWORD_HEADS, Initialization, find_initialization
 from make_jax.training.keyword_heads import fit_keyword_heads
-from make_jax.training.metric_logger import METRICS, MetricLogger, Silent
-from make_jax.training.optimizer import learning_rate_schedule
+from make_jax.training.metric_logger import MetricLogger, open_logger
+from make_jax.training.metric_writers import check_writers
+from make_jax.training.metric_writers.jsonl import METRICS
 from make_jax.training.profiling import StepProfiler
 from make_jax.training.resume_check import values_to_agree_on
 from make_jax.training.step import init_state, make_step
+from make_jax.training.step_metrics import StepMetrics
 from make_jax.training.stopping import Stop, StopRequested, stop_on_signals
-from make_jax.training.utilization import Utilization
 from make_jax.training.validation import BEST_METRIC, Validator
 
 CURVES, PROFILE = "curves.png", "profile"  # in a run's folder
-Batches = Prefetch[Batch, dict[str, jax.Array]]
+DeviceBatches = DevicePrefetch[Batch, dict[str, jax.Array]]
 
 
 def train(config: Config) -> Path:
-    """Trains what `config` says and gives back the run folder; `training/initialization.py` says where a run starts.
+    """Trains as `config` says and returns the run folder.
 
-    Raises InputError for bad settings or data, and when the loss stops being finite; the last good checkpoint stands.
+    Raises InputError for bad settings or data, and if the loss is no longer finite; the last good checkpoint is kept.
     Ctrl-C and SIGTERM save and raise KeyboardInterrupt and Terminated.
     """
     check(config)
+    check_writers(config.train.writers)
     checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.max_to_keep)
-    with init_distributed(config.distributed, checkpoints.newest, Path(config.run)) as processes, closing(checkpoints):
-        return _train(config, checkpoints, processes)
-
-
-def _train(config: Config, checkpoints: Checkpoints, processes: Processes) -> Path:
-    """What `train` does, in each of the processes."""
-    folder = Path(config.run)
-    mesh = make_mesh(config.train.fsdp)
-    check_batch_config(config, mesh)
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_on_signals())
-        catalog = Catalog.load(config.data.catalog)
-        _check_splits(catalog)
-        processes.check_equal(values_to_agree_on(config, catalog.digest))
-        start = find_start(config, catalog, checkpoints)
-        tokenizer, keywords = start.tokenizer, start.keywords
-        built = build(catalog, config.data.cache)
-        model = Make(config.model, config.inputs, tokenizer.vocab_size, len(keywords), keywords.exclusion_groups)
-        told: list[str] = []
-        state = start.state(init_state(model, config, mesh), checkpoints, config, told.append)
-        if processes.is_coordinator:
-            write_atomically(folder / CONFIG, to_json(config))
-            checkpoints.expect_room(state)  # now, not after the first hours
-        telemetry: MetricLogger | Silent = Silent()
-        if processes.is_coordinator:
-            telemetry = stack.enter_context(MetricLogger(folder, config.train.steps, start_step=start.step))
-        # Of process 0 alone, which stands for the others: two of one machine would write the same file.
-        profile = StepProfiler(config.train.profile if processes.is_coordinator else "", folder / PROFILE)
-        stack.callback(profile.close)
-        for line in told:
-            telemetry.note(line)
-        _greet(telemetry, config, catalog, built, state, start, mesh.size)
-        run = _Run(
-            config,
-            checkpoints,
-            processes,
-            telemetry,
-            Utilization(config, mesh),
-            profile,
-            stop,
-            Validator(catalog, model, tokenizer, keywords, mesh, config.train.eval_batch_size),
-            partial(
-                fit_keyword_heads,
-                model,
-                catalog=catalog,
-                tokenizer=tokenizer,
-                keywords=keywords,
-                mesh=mesh,
-                batch_size=config.train.eval_batch_size,
-                seed=config.train.seed,
-                note=telemetry.note,
-                give_way=stop.raise_if_stopping,
-            ),
-            make_fingerprint_update(mesh),
-            {"catalog_digest": catalog.digest, "init_from": start.origin, "commit": commit(), "jax": jax.__version__},
-            {CONFIG: to_json(config), TOKENIZER: tokenizer.definition, KEYWORDS: keywords.to_json()},
-        )
-        run.resume(start)
-        batches = _batches(config, built, tokenizer, keywords, start.step)
-        placed = stack.enter_context(prefetch(batches, partial(shard_batch, mesh=mesh), max(1, config.data.prefetch)))
-        stopped = _loop(run, state, make_step(model, config, mesh, state.params), placed, start.step)
+    with (
+        init_distributed(config.distributed, checkpoints.newest, Path(config.run)) as processes,
+        closing(checkpoints),
+        stop_on_signals() as stop,
+        ExitStack() as resources,
+    ):
+        trainer, state, start_step = set_up(config, checkpoints, processes, stop, resources)
+        stopped_at = trainer.run(state, start_step)
         checkpoints.wait()
         processes.finish()
-        if processes.is_coordinator:
-            draw_curves(folder / METRICS, folder / CURVES)
-        if stopped is not None:
-            stop.raise_stopped(f"step {stopped} is saved")
-    return folder
+        metrics = Path(config.run) / METRICS
+        if processes.is_coordinator and metrics.exists():
+            draw_curves(metrics, Path(config.run) / CURVES)
+        if stopped_at is not None:
+            stop.raise_stopped(f"step {stopped_at} is saved")
+    return Path(config.run)
 
 
-def _batches(
-    config: Config, built: BuiltCatalog, tokenizer: Tokenizer, keywords: KeywordVocabulary, start: int
-) -> Iterator[Batch]:
-    """This process's rows of the batches from `start` on, with what the objectives ask for."""
-    return train_batches(
-        built,
-        tokenizer,
-        keywords,
-        config.inputs,
-        config.data,
-        keyword_swaps=config.objectives.keyword_swaps and len(keywords) > 0,
-        mlm=config.objectives.mlm > 0,
-        mpm_patch_size=config.model.image.patch_size if config.objectives.mpm else 0,
-        batch_size=config.train.batch_size,
-        seed=config.train.seed,
-        start_step=start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+def set_up(
+    config: Config, checkpoints: Checkpoints, processes: Processes, stop: Stop, resources: ExitStack
+) -> tuple["Trainer", TrainState, int]:
+    """Returns the trainer of a run, the state it starts from and the number of steps already done."""
+    # --- Devices and data
+    mesh = make_mesh(config.train.fsdp)
+    check_batch_config(config, mesh)
+    catalog = _load_catalog(config)
+    processes.check_equal(values_to_agree_on(config, catalog.digest))
+
+    # --- Model and state: own checkpoint, else another run's weights, else pretrained encoders, else the seed
+    init = find_initialization(config, catalog, checkpoints)
+    built = build(catalog, config.data.cache)
+    groups = init.keywords.exclusion_groups
+    model = Make(config.model, config.inputs, init.tokenizer.vocab_size, len(init.keywords), groups)
+    messages: list[str] = []
+    state = init.initialize(init_state(model, config, mesh), checkpoints, config, messages.append)
+
+    # --- Run folder and logs, written by process 0 only
+    logger, profiler = MetricLogger(), StepProfiler("", Path())
+    if processes.is_coordinator:
+        write_atomically(Path(config.run) / CONFIG, to_json(config))
+        checkpoints.expect_room(state)  # fail now rather than at the first save, hours later
+        logger = resources.enter_context(open_logger(config, init.step))
+        profiler = StepProfiler(config.train.profile, Path(config.run) / PROFILE)
+        resources.callback(profiler.close)
+    for message in [*messages, *_start_messages(config, catalog, built, state, init, mesh)]:
+        logger.message(message)
+
+    # --- The parts of the loop
+    context = EvalContext(catalog, model, init.tokenizer, init.keywords, mesh, config.train.eval_batch_size)
+    progress = Progress.restore(init, config)
+    validator = Validator(context)
+    batches = resources.enter_context(_device_batches(config, built, init, mesh))
+    trainer = Trainer(
+        config=config,
+        step=make_step(model, config, mesh, state.params),
+        batches=batches,
+        metrics=StepMetrics(config, mesh, batches, progress, logger),
+        progress=progress,
+        saver=_checkpoint_saver(config, checkpoints, progress, catalog, init),
+        validator=validator,
+        fit_keyword_heads=partial(
+            fit_keyword_heads,
+            context,
+            seed=config.train.seed,
+            message=logger.message,
+            raise_if_stopping=stop.raise_if_stopping,
+        ),
+        logger=logger,
+        profiler=profiler,
+        stop=stop,
+        processes=processes,
     )
-
-
-def _loop(run: "_Run", state: TrainState, step: Any, batches: Batches, start: int) -> int | None:
-    """Steps to the end; gives back the step at which a signal stopped it before."""
-    t = run.config.train
-    for i in range(start, t.steps + 1):
-        if i > run.evaluated and (i == t.steps or (t.eval_every and i % t.eval_every == 0)):
-            run.flush(i, batches)
-            try:
-                if i == t.steps:
-                    state = run.fit_keyword_heads(state)
-                run.evaluate(i, state)
-            except StopRequested:
-                pass  # it is done again when the run goes on
-        stopped = run.stop.should_stop()
-        over = stopped or i == t.steps
-        if run.unsaved and (over or (t.save_every and i % t.save_every == 0)):
-            run.flush(i, batches)
-            run.save("last", i, state)
-        if over:
-            return i if stopped else None
-        batch = next(batches)
-        run.utilization.count_flops(step, state, batch)
-        state, metrics = run.profile.run(i + 1, step, state, batch)
-        run.remember(i + 1, batch, metrics)
-        if (i + 1) % t.log_every == 0:
-            run.flush(i + 1, batches)
-    raise AssertionError("a run ends at its last step")
+    return trainer, state, init.step
 
 
 @dataclass
-class _Run:
-    """What the loop tells and keeps."""
+class Trainer:
+    """The training loop and its parts."""
 
     config: Config
-    checkpoints: Checkpoints
-    processes: Processes
-    telemetry: MetricLogger | Silent
-    utilization: Utilization
-    profile: StepProfiler
+    step: Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]  # with metrics
+    batches: DeviceBatches  # from the data position of the start step on
+    metrics: StepMetrics
+    progress: Progress
+    saver: CheckpointSaver
+    validator: Validator
+    fit_keyword_heads: Callable[[Params], Params]  # all parameters -> those of the keyword heads
+    logger: MetricLogger
+    profiler: StepProfiler
     stop: Stop
-    validation: Validator
-    fit_heads: Callable[[Params], Params]  # of keyword evidence, to the encoders among the parameters
-    fold: Callable[[Any, dict[str, jax.Array]], jax.Array]  # of training/data_fingerprint.py
-    about: dict[str, Any]  # what every checkpoint says of the run
-    files: dict[str, str]  # what travels in every checkpoint
-    best: float = -math.inf
-    measured: dict[str, float] = field(default_factory=dict)  # the newest validation figures
-    evaluated: int = 0  # the step of the newest evaluation, finished; at the last one heads are fitted too
-    unsaved: bool = False  # whether the newest `last` checkpoint lacks something
-    pending: list[dict[str, jax.Array]] = field(default_factory=list)  # metrics of steps that were not read yet
-    seen: Any = 0  # uint32 [], what training/data_fingerprint.py makes of all batches so far
-    clock: float = field(default_factory=time.perf_counter)
-    waited: float = 0.0
-    seconds: float = 0.0  # of training, over all starts of this run
+    processes: Processes
 
-    def resume(self, start: Start) -> None:
-        """Takes over what the checkpoint remembers; one of before `evaluated` was told was evaluated."""
-        meta = start.remembered
-        if meta:
-            self.best = -math.inf if meta["best"] is None else meta["best"]
-            self.seconds, self.measured = meta["seconds"], meta["metrics"]
-            self.evaluated, self.seen = meta.get("evaluated", start.step), meta.get("seen", 0)
-        if start.ranks_otherwise(self.config):
-            self.best, self.evaluated = -math.inf, start.step - 1  # the last step is evaluated, and saved, anew
+    def run(self, state: TrainState, start_step: int) -> int | None:
+        """Trains to the last step and returns None, or returns the step at which a signal stopped the run."""
+        train = self.config.train
+        for i in range(start_step, train.steps + 1):
+            is_last = i == train.steps
 
-    def remember(self, step: int, batch: dict[str, jax.Array], metrics: dict[str, jax.Array]) -> None:
-        """Remembers a step that is under way. No more than two are, so that a stop need not wait for many."""
-        self.unsaved = self.stop.has_stepped = True
-        self.seen = self.fold(jnp.uint32(self.seen), batch)
-        self.pending.append(metrics)
-        if len(self.pending) > 2:
-            jax.block_until_ready(self.pending[-3])
-        self.telemetry.advance(step)
-        self.processes.step = step
+            # evaluate
+            if i > self.progress.evaluated_step and (is_last or _every(train.eval_every, i)):
+                state = self.evaluate(i, state)
 
-    def flush(self, step: int, batches: Batches) -> None:
-        """Reads and tells the metrics of the steps up to `step`. InputError when one of them is not finite."""
-        if not self.pending:
-            return
-        read, self.seen = jax.device_get((self.pending, self.seen))
-        told = [{name: float(value) for name, value in metrics.items()} for metrics in read]
-        first = step - len(told)
-        for i, metrics in enumerate(told):
-            if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"])):
-                raise InputError(
-                    f"the loss or its gradient is not finite at step {first + i + 1} (steps {first + 1} to {step} were "
-                    f"looked at); lower optim.learning_rate or optim.clip_norm; the last good checkpoint stands in "
-                    f"{self.checkpoints.folder}"
-                )
-        now, waited = time.perf_counter(), batches.seconds_waited
-        elapsed = now - self.clock
-        self.telemetry.write(
-            step,
-            {
-                **{name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]},
-                "learning_rate": float(learning_rate_schedule(self.config.optim, self.config.train.steps)(step)),
-                **self.utilization.metrics(len(told), elapsed),
-                "data_wait": (waited - self.waited) / elapsed,
-            },
-            seen=f"{int(self.seen):08x}",
-        )
-        self.seconds += elapsed
-        self.pending, self.clock, self.waited = [], now, waited
+            # save
+            should_stop = self.stop.should_stop()
+            if self.saver.unsaved and (is_last or should_stop or _every(train.save_every, i)):
+                self.metrics.flush(i)
+                self.saver.save("last", i, state)
+                self.metrics.restart_clock()
+            if is_last or should_stop:
+                return i if should_stop else None
 
-    def fit_keyword_heads(self, state: TrainState) -> TrainState:
-        """The state with the heads of keyword evidence fitted to its encoders."""
-        if "keyword_evidence" not in state.params:
+            # take the next batch
+            batch = next(self.batches)
+
+            # step
+            self.metrics.utilization.count_flops(self.step, state, batch)
+            state, metrics = self.profiler.run(i + 1, self.step, state, batch)
+            self.stop.has_stepped = self.saver.unsaved = True
+            self.metrics.add(i + 1, batch, metrics)
+            self.processes.step = i + 1
+
+            # write
+            if _every(train.log_every, i + 1):
+                self.metrics.flush(i + 1)
+        raise AssertionError("unreachable: a run returns at its last step")
+
+    def evaluate(self, step: int, state: TrainState) -> TrainState:
+        """Measures validation and saves the checkpoint if it is the best so far; first fits the heads at the last step.
+
+        Returns the state, which only the fit changes. A stop request ends it early; the restarted run repeats it.
+        """
+        self.metrics.flush(step)
+        try:
+            if step == self.config.train.steps and KEYWORD_HEADS in state.params:
+                state = self._with_keyword_heads(state)
+            if self.validator.query_count:
+                values = self.validator.measure(state.eval_params, lambda *_: self.stop.raise_if_stopping())
+                self.progress.validation = self.processes.broadcast(values)  # all must take the same decisions
+                self.logger.write(step, self.progress.validation)
+                shown = "  ".join(f"{name} {value:.4f}" for name, value in self.progress.validation.items())
+                self.logger.message(f"step {step}: {shown}")
+        except StopRequested:
             return state
-        self.telemetry.note("fitting keyword evidence to the training products; validation was without it until now")
-        heads = self.fit_heads(state.eval_params)
-        params = {**state.params, "keyword_evidence": heads}
-        ema = None if state.ema is None else {**state.ema, "keyword_evidence": jax.tree.map(jnp.copy, heads)}
-        return replace(state, params=params, ema=ema)
+        self.progress.evaluated_step, self.saver.unsaved = step, True
+        score = self.progress.validation.get(BEST_METRIC, float(step))
+        if score > self.progress.best_score:
+            self.progress.best_score = score
+            self.saver.save("best", step, state)
+        self.metrics.restart_clock()
+        return state
 
-    def evaluate(self, step: int, state: TrainState) -> None:
-        """Measures validation and saves the checkpoint when it is the best so far."""
-        if self.validation.queries:
-            measured = self.validation.measure(state.eval_params, lambda *_: self.stop.raise_if_stopping())
-            self.measured = self.processes.broadcast(measured)
-            self.telemetry.write(step, self.measured)
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in self.measured.items())
-            self.telemetry.note(f"step {step}: {shown}")
-        self.evaluated, self.unsaved = step, True
-        score = self.measured.get(BEST_METRIC, float(step))
-        if score > self.best:
-            self.best = score
-            self.save("best", step, state)
-        self.clock = time.perf_counter()
-
-    def save(self, kind: Any, step: int, state: TrainState) -> None:
-        """Starts a checkpoint in the background."""
-        meta = {
-            **self.about,
-            "position": step,  # global batches consumed
-            "seen": int(self.seen),
-            "evaluated": self.evaluated,
-            "metrics": self.measured,
-            "best": self.best if math.isfinite(self.best) else None,
-            "seconds": self.seconds,
-        }
-        self.checkpoints.save(kind, step, state, meta, self.files)
-        self.unsaved = self.unsaved and kind != "last"
-        self.clock = time.perf_counter()
+    def _with_keyword_heads(self, state: TrainState) -> TrainState:
+        """The state with keyword heads fitted to its encoders."""
+        self.logger.message("fitting the keyword heads to the training products; earlier validation was without them")
+        heads = self.fit_keyword_heads(state.eval_params)
+        ema = None if state.ema is None else {**state.ema, KEYWORD_HEADS: jax.tree.map(jnp.copy, heads)}
+        return replace(state, params={**state.params, KEYWORD_HEADS: heads}, ema=ema)
 
 
-def _check_splits(catalog: Catalog) -> None:
+def _every(interval: int, step: int) -> bool:
+    """Whether something is due at `step` that happens every `interval` steps; 0 means never."""
+    return interval > 0 and step % interval == 0
+
+
+def _load_catalog(config: Config) -> Catalog:
+    """The catalog; InputError without products or clicks to train on."""
+    catalog = Catalog.load(config.data.catalog)
     if not catalog.split_products("train"):
         raise InputError(f'{catalog.path}: no product of the train split; set "split": "train" in products.jsonl')
     if not catalog.clicks:
         raise InputError(
             f"{catalog.path}: no clicks to train on; expected clicks.jsonl with lines of query and product"
         )
+    return catalog
 
 
-def _greet(
-    telemetry: MetricLogger | Silent,
-    config: Config,
-    catalog: Catalog,
-    built: BuiltCatalog,
-    state: TrainState,
-    start: Start,
-    n: int,
-) -> None:
-    telemetry.note(
-        f"{catalog.info.name}: {len(built.products('train')):,} training products, {len(catalog.clicks):,} clicks; "
-        f"{parameter_count(state.params) / 1e6:.1f}M parameters; {n} {jax.devices()[0].platform} device(s); "
-        f"{config.run}" + (f"; goes on from step {start.step}" if start.step else "")
+def _device_batches(config: Config, built: BuiltCatalog, init: Initialization, mesh: Mesh) -> DeviceBatches:
+    """This process's rows of the batches from the start step on, placed on its devices."""
+    batches = train_batches(
+        built,
+        init.tokenizer,
+        init.keywords,
+        config.inputs,
+        config.data,
+        keyword_swaps=config.objectives.keyword_swaps and len(init.keywords) > 0,
+        mlm=config.objectives.mlm > 0,
+        mpm_patch_size=config.model.image.patch_size if config.objectives.mpm else 0,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        start_step=init.step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
-    for note in start.notes(config):
-        telemetry.note(note)
-    if start.step == 0:
-        telemetry.note("compiling the step, which takes a while")
+    return DevicePrefetch(batches, partial(shard_batch, mesh=mesh), config.data.prefetch)
+
+
+def _checkpoint_saver(
+    config: Config, checkpoints: Checkpoints, progress: Progress, catalog: Catalog, init: Initialization
+) -> CheckpointSaver:
+    metadata = {
+        "catalog_digest": catalog.digest,
+        "init_from": init.provenance,
+        "commit": commit(),
+        "jax": jax.__version__,
+    }
+    files = {CONFIG: to_json(config), TOKENIZER: init.tokenizer.definition, KEYWORDS: init.keywords.to_json()}
+    return CheckpointSaver(checkpoints, progress, metadata, files)
+
+
+def _start_messages(
+    config: Config, catalog: Catalog, built: BuiltCatalog, state: TrainState, init: Initialization, mesh: Mesh
+) -> list[str]:
+    """What the terminal shows before the first step."""
+    summary = (
+        f"{catalog.info.name}: {len(built.products('train')):,} training products, {len(catalog.clicks):,} clicks; "
+        f"{parameter_count(state.params) / 1e6:.1f}M parameters; {mesh.size} {jax.devices()[0].platform} device(s); "
+        f"{config.run}"
+    )
+    if init.step:
+        return [f"{summary}; resuming from step {init.step}", *init.describe(config)]
+    return [summary, *init.describe(config), "compiling the training step, which takes a while"]

@@ -10,9 +10,9 @@ from benchmarks.robustness import kill_matrix, kill_runs
 from make_jax.runs import manifest
 
 
-def metrics(folder, losses, seen="abc"):
+def metrics(folder, losses, fingerprint="abc"):
     folder.mkdir(exist_ok=True)
-    lines = [{"step": i + 1, "loss": loss, "seen": seen} for i, loss in enumerate(losses)]
+    lines = [{"step": i + 1, "loss": loss, "data_fingerprint": fingerprint} for i, loss in enumerate(losses)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
@@ -31,7 +31,7 @@ def test_another_loss_or_batch_in_the_last_bit_is_detected(tmp_path):
     with pytest.raises(kill_runs.PromiseBroken, match=r"1 of 4 values differ, first \[\(2, 'loss'\)\]"):
         kill_runs.expect_same(metrics(tmp_path / "b", [1.0, 2.0000000000000004]), reference, complete=False)
     with pytest.raises(kill_runs.PromiseBroken, match=r"2 of 4 values differ"):
-        kill_runs.expect_same(metrics(tmp_path / "b", [1.0, 2.0], seen="abd"), reference, complete=False)
+        kill_runs.expect_same(metrics(tmp_path / "b", [1.0, 2.0], fingerprint="abd"), reference, complete=False)
     with pytest.raises(kill_runs.PromiseBroken, match=r"4 values logged instead of 6"):
         kill_runs.expect_same(metrics(tmp_path / "b", [1.0, 2.0]), reference)
 

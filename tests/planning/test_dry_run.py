@@ -155,7 +155,7 @@ def test_batch_shapes_equal_those_of_real_batches(tmp_path):
     from make_jax.catalog.reader import Catalog
     from make_jax.inputs.train_pipeline import train_batches
     from make_jax.model.make import Make
-    from make_jax.training.initialization import make_keywords, make_tokenizer
+    from make_jax.training.vocabularies import make_keywords, make_tokenizer
 
     c = tiny_config(tmp_path)
     catalog = Catalog.load(c.data.catalog)

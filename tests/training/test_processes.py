@@ -50,7 +50,7 @@ def prepared(folder: Path) -> list[str]:
     return ["--config", str(folder / "recipe.py")]
 
 
-def told(run: Path, name: str) -> dict[int, float]:
+def logged(run: Path, name: str) -> dict[int, float]:
     return {line["step"]: line[name] for line in read_metrics(run / "metrics.jsonl") if name in line}
 
 
@@ -64,13 +64,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def same(run: Path, alone: Path) -> None:
     """The losses, batches and validation figures of a run are those of the run of one process."""
-    assert told(run, "seen") == told(alone, "seen")
-    assert list(told(run, "loss")) == [1, 2, 3, 4, 5, 6]
+    assert logged(run, "data_fingerprint") == logged(alone, "data_fingerprint")
+    assert list(logged(run, "loss")) == [1, 2, 3, 4, 5, 6]
     for name in ("loss", "gradient_norm", "val_ndcg@10"):
-        expected, found = (list(told(each, name).values()) for each in (alone, run))
+        expected, found = (list(logged(each, name).values()) for each in (alone, run))
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=0)
     # The heads of keyword evidence were fitted alike: validation after the last step depends on them.
-    assert told(run, "val_ndcg@10")[6] == told(alone, "val_ndcg@10")[6]
+    assert logged(run, "val_ndcg@10")[6] == logged(alone, "val_ndcg@10")[6]
 
 
 def test_a_killed_process_is_told_within_a_minute_and_the_job_goes_on_with_the_same_losses(tmp_path, alone):
@@ -87,7 +87,7 @@ def test_a_killed_process_is_told_within_a_minute_and_the_job_goes_on_with_the_s
     assert last.endswith("; restart the job with the same command: it resumes from step 3")
     (tmp_path / "die").unlink()
     assert wait(start(arguments, 2, 1, tmp_path / "logs"), SLOW) == [0, 0]
-    assert "goes on from step 3" in said_by(tmp_path / "logs", 0).read_text()
+    assert "resuming from step 3" in said_by(tmp_path / "logs", 0).read_text()
     same(tmp_path / "run", alone)
     assert "done" not in said_by(tmp_path / "logs", 1).read_text()  # process 0 tells
 

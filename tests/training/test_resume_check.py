@@ -1,4 +1,4 @@
-"""What may differ between the starts of a run, and how the rest is explained."""
+"""Which settings may change when a run is resumed, and how the others are reported."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,37 +11,40 @@ from make_jax.runs.checkpoints import CheckpointInfo
 from make_jax.runs.run_folder import CONFIG
 from make_jax.training.resume_check import CHANGEABLE_ON_RESUME, check_resumable, config_differences
 
-CONFIG_THERE = Config()
-FOUND = CheckpointInfo(Path("/r/000007"), "last", 7, {"catalog_digest": "d"}, {CONFIG: to_json(CONFIG_THERE)})
+SAVED_CONFIG = Config()
+CHECKPOINT = CheckpointInfo(Path("/r/000007"), "last", 7, {"catalog_digest": "d"}, {CONFIG: to_json(SAVED_CONFIG)})
 
 
-def test_all_that_differs_is_said_field_by_field_in_one_error():
+def test_all_differences_are_listed_in_one_error():
     config = replace(
-        CONFIG_THERE,
-        train=replace(CONFIG_THERE.train, steps=9, seed=4),
-        model=replace(CONFIG_THERE.model, query=replace(CONFIG_THERE.model.query, layers=5)),
+        SAVED_CONFIG,
+        train=replace(SAVED_CONFIG.train, steps=9, seed=4),
+        model=replace(SAVED_CONFIG.model, query=replace(SAVED_CONFIG.model.query, layers=5)),
     )
     with pytest.raises(InputError) as caught:
-        check_resumable(config, "other", FOUND)
+        check_resumable(config, "other", CHECKPOINT)
     assert str(caught.value) == (
-        "/r/000007: a run with other settings: model.query.layers is 5 here and 3 there; train.steps is 9 here and 700 "
-        "there; train.seed is 4 here and 0 there; the catalog's content differs; use the same, or another folder by "
-        "--run (with --train.init-from /r/000007 it begins with these weights)"
+        "/r/000007: a run with other settings: model.query.layers is 5 here, 3 in the checkpoint; "
+        "train.steps is 9 here, 700 in the checkpoint; train.seed is 4 here, 0 in the checkpoint; "
+        "the catalog's content differs; use the same settings, or another folder with --run "
+        "(--train.init-from /r/000007 initializes it from these weights)"
     )
 
 
-def test_free_settings_exist_and_may_differ():
-    data = replace(CONFIG_THERE.data, catalog="elsewhere", workers=3)
+def test_changeable_settings_exist_and_may_differ():
+    data = replace(SAVED_CONFIG.data, catalog="elsewhere", workers=3)
     train = replace(
-        CONFIG_THERE.train, log_every=1, eval_every=2, save_every=3, eval_batch_size=4, fsdp=5, max_to_keep=6
+        SAVED_CONFIG.train, log_every=1, eval_every=2, save_every=3, eval_batch_size=4, fsdp=5, max_to_keep=6
     )
-    train = replace(train, micro_batch_size=7, profile="1:2")
-    model = replace(CONFIG_THERE.model, remat=True, keyword_scale=2.0)
-    objectives = replace(CONFIG_THERE.objectives, implementation="ring", tile=8)
-    processes = replace(CONFIG_THERE.distributed, initialization_timeout=9)
-    config = Config(run="elsewhere", data=data, train=train, model=model, objectives=objectives, distributed=processes)
-    changed = {name for name, _, _ in config_differences(config, CONFIG_THERE)}
-    whole = ("data", "distributed")
-    parts = {"data.catalog", "data.workers", "distributed.initialization_timeout"}
-    assert changed == parts | {name for name in CHANGEABLE_ON_RESUME if name not in whole}
-    check_resumable(config, "d", FOUND)
+    train = replace(train, micro_batch_size=7, profile="1:2", writers=())
+    model = replace(SAVED_CONFIG.model, remat=True, keyword_scale=2.0)
+    objectives = replace(SAVED_CONFIG.objectives, implementation="ring", tile=8)
+    distributed = replace(SAVED_CONFIG.distributed, initialization_timeout=9)
+    config = Config(
+        run="elsewhere", data=data, train=train, model=model, objectives=objectives, distributed=distributed
+    )
+    changed = {name for name, _, _ in config_differences(config, SAVED_CONFIG)}
+    sections = ("data", "distributed")
+    changed_in_sections = {"data.catalog", "data.workers", "distributed.initialization_timeout"}
+    assert changed == changed_in_sections | {name for name in CHANGEABLE_ON_RESUME if name not in sections}
+    check_resumable(config, "d", CHECKPOINT)
