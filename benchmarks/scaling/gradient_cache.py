@@ -38,6 +38,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository root
 
@@ -54,7 +55,6 @@ from make_jax.objectives.total import total_loss
 from make_jax.runs.mesh import batch_sharding, make_mesh, replicated_sharding, shard_batch
 from make_jax.runs.provenance import metadata
 from make_jax.training.gradient_cache import make_encode, make_gradient
-from make_jax.training.optimizer import named_leaves
 from make_jax.training.step import init_params, init_state, make_step
 from make_jax.training.vocabularies import make_keywords, make_tokenizer
 
@@ -191,8 +191,8 @@ def compare_gradients(rows: int = 512, micro: int = 16, dropout: float = 0.1) ->
     arguments = jax.device_put((params, batch, key), places)
     loss, _, _, found = jax.device_get(jax.jit(lambda p, b, k: gradient(p, b, None, k))(*arguments))
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-    ours, differences = dict(named_leaves(found)), {}
-    for name, leaf in named_leaves(expected):
+    ours, differences = flatten_dict(found, sep="/"), {}
+    for name, leaf in flatten_dict(expected, sep="/").items():
         # A softmax does not see what is added to all of its logits: a key's bias has gradient 0, computed as noise.
         scale = largest if name.endswith("key/bias") else np.abs(leaf).max()
         differences[name] = float(np.abs(ours[name] - leaf).max() / max(scale, 1e-30))

@@ -22,7 +22,7 @@ class MetricLogger:
 
     def __init__(self, writers: Sequence[MetricWriter] = (), terminal: TerminalProgress | None = None) -> None:
         self._terminal = terminal
-        self._writers = [*writers, *([] if terminal is None else [terminal])]
+        self.writers = [*writers, *([] if terminal is None else [terminal])]
 
     def __enter__(self) -> "MetricLogger":
         return self
@@ -39,7 +39,7 @@ class MetricLogger:
 
     def write(self, step: int, metrics: Mapping[str, float | str]) -> None:
         """Writes `metrics` of `step` to all writers."""
-        for writer in self._writers:
+        for writer in self.writers:
             writer.write(step, metrics)
 
     def message(self, text: str) -> None:
@@ -49,7 +49,7 @@ class MetricLogger:
 
     def close(self) -> None:
         """Closes all writers. Safe to call twice."""
-        for writer in reversed(self._writers):  # the terminal first, so that an upload cannot delay its last line
+        for writer in reversed(self.writers):  # the terminal first, so that an upload cannot delay its last line
             writer.close()
 
 

@@ -1,4 +1,4 @@
-"""One optimizer step, compiled once."""
+"""The training step: gradient, optimizer update, logit-scale clamp, parameter average; compiled once."""
 
 from functools import partial
 
@@ -17,12 +17,13 @@ from make_jax.training.gradient_cache import make_encode, make_gradient
 from make_jax.training.optimizer import lr_multipliers, make_optimizer
 
 Batch = dict[str, jax.Array]
-Step = jax.stages.Wrapped  # (state, batch) -> (state after it, metrics of it)
-LARGEST_EMA_START = 10.0  # the update_ema forgets its random start: decay at step t is at most (1 + t) / (10 + t)
+Metrics = dict[str, jax.Array]
+Step = jax.stages.Wrapped  # (state, batch) -> (next state, metrics)
+EMA_WARMUP = 10.0  # decay at step t is at most (1 + t) / (EMA_WARMUP + t), so the average forgets its random start
 
 
 def init_params(model: Make, seed: int) -> Params:
-    """Fresh parameters, a function of the seed alone: shapes come from the model's own settings."""
+    """Returns freshly initialized parameters; they depend on `seed` only."""
     i = model.inputs
     batch = {
         "query_tokens": jnp.zeros((1, i.max_query_tokens), jnp.int32),
@@ -37,7 +38,7 @@ def init_params(model: Make, seed: int) -> Params:
 
 
 def init_state(model: Make, config: Config, mesh: Mesh) -> TrainState:
-    """The state before the first step, on the mesh, each part where `runs/sharding.py` says; none is ever whole."""
+    """Returns the state before the first step, created with its shardings, so that no device ever holds all of it."""
 
     def build() -> TrainState:
         return first_state(model, config, init_params(model, config.train.seed))
@@ -46,53 +47,53 @@ def init_state(model: Make, config: Config, mesh: Mesh) -> TrainState:
 
 
 def first_state(model: Make, config: Config, params: Params) -> TrainState:
-    """The state before the first step, of parameters or of their shapes."""
+    """Returns the state before the first step; `params` are arrays, or their shapes under `jax.eval_shape`."""
     optimizer = make_optimizer(config.optim, config.train.steps, params)
     ema = jax.tree.map(jnp.copy, params) if config.optim.ema_decay else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
 
 def make_step(model: Make, config: Config, mesh: AnyMesh, params: Params) -> Step:
-    """The compiled step: (state, batch) -> (state after it, metrics of it). The old state's memory is reused.
+    """Returns the jitted step (state, batch) -> (next state, metrics); it donates the old state's memory.
 
-    `params` gives the tree that rules are matched against; only its structure and shapes are read.
+    Only the structure and shapes of `params` are read. Raises InputError for an lr_multipliers rule without a match.
     """
     optimizer = make_optimizer(config.optim, config.train.steps, params)
     gradient = make_gradient(model, config, mesh, params, lr_multipliers(config.optim, params))
     seed = config.train.seed
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         loss, metrics, gradients = gradient(state.params, batch, key)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        new = clamp_logit_scale(optax.apply_updates(state.params, updates), config.optim.max_logit_scale)
-        ema = None if state.ema is None else update_ema(state.ema, new, state.step, config.optim.ema_decay)
+        params = clamp_logit_scale(optax.apply_updates(state.params, updates), config.optim.max_logit_scale)
+        ema = None if state.ema is None else update_ema(state.ema, params, state.step, config.optim.ema_decay)
         metrics = {
             "loss": loss,
-            "logit_scale": jnp.exp(new["log_logit_scale"]),
+            "logit_scale": jnp.exp(params["log_logit_scale"]),
             "gradient_norm": optax.tree.norm(gradients),
             **metrics,
         }
-        return TrainState(state.step + 1, new, opt_state, ema), metrics
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
 
-    states = state_shardings(jax.eval_shape(partial(first_state, model, config), params), mesh)
+    shardings = state_shardings(jax.eval_shape(partial(first_state, model, config), params), mesh)
     return jax.jit(
         step,
-        in_shardings=(states, batch_sharding(mesh)),
-        out_shardings=(states, replicated_sharding(mesh)),
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated_sharding(mesh)),
         donate_argnums=0,
     )
 
 
-def clamp_logit_scale(params: Params, largest: float) -> Params:
-    """The logit scale at most `largest`; done after the update, since a clip inside the loss bends its gradient."""
-    return {**params, "log_logit_scale": jnp.minimum(params["log_logit_scale"], jnp.log(largest))}
+def clamp_logit_scale(params: Params, maximum: float) -> Params:
+    """Returns `params` with the logit scale at most `maximum`; a clip inside the loss would change its gradient."""
+    return {**params, "log_logit_scale": jnp.minimum(params["log_logit_scale"], jnp.log(maximum))}
 
 
-def update_ema(ema: Params, new: Params, step: jax.Array, decay: float) -> Params:
-    """Exponential moving update_ema of the parameters."""
-    now = jnp.minimum(decay, (1.0 + step) / (LARGEST_EMA_START + step))
-    return optax.incremental_update(new, ema, 1.0 - now)
+def update_ema(ema: Params, params: Params, step: jax.Array, decay: float) -> Params:
+    """Returns the exponential moving average of the parameters, with a warm-up of the decay."""
+    decay_now = jnp.minimum(decay, (1.0 + step) / (EMA_WARMUP + step))
+    return optax.incremental_update(params, ema, 1.0 - decay_now)
 
 
 STEP_FUNCTIONS = StepFunctions(init_params, first_state, make_encode, make_step)  # what a dry run traces

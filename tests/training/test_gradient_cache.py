@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from make_jax.config import (
     Config,
@@ -31,7 +32,6 @@ from make_jax.objectives.means import Mean
 from make_jax.runs.mesh import batch_sharding, check_micro_batch, make_mesh, replicated_sharding
 from make_jax.runs.sharding import partition_specs
 from make_jax.training.gradient_cache import make_gradient
-from make_jax.training.optimizer import named_leaves
 from make_jax.training.step import init_params
 from tests.training.tiny_batch import random_batch
 
@@ -160,9 +160,9 @@ def errors_of(gradients: Any, expected: Any) -> dict[str, float]:
     """max|difference| / max|reference| of each parameter's gradient; 0 where both are 0."""
     if not expected:
         return {}
-    ours, largest = dict(named_leaves(gradients)), max(np.abs(x).max() for x in jax.tree.leaves(expected))
+    ours, largest = flatten_dict(gradients, sep="/"), max(np.abs(x).max() for x in jax.tree.leaves(expected))
     errors = {}
-    for name, gradient in named_leaves(expected):
+    for name, gradient in flatten_dict(expected, sep="/").items():
         # A softmax does not see what is added to all of its logits: this gradient is 0, and computed as noise.
         scale = largest if name.endswith("key/bias") else np.abs(gradient).max()
         difference = np.abs(ours[name] - gradient).max()
@@ -209,7 +209,7 @@ def collectives(text: str) -> list[tuple[str, str, str]]:
 
 def shape_of(name: str, parts: int = 1) -> str:
     """A parameter's shape as a program writes it, its last axis split into `parts`."""
-    *rest, last = dict(named_leaves(params()))[name].shape
+    *rest, last = flatten_dict(params(), sep="/")[name].shape
     return f"f32[{','.join(map(str, (*rest, last // parts)))}]"
 
 

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from make_jax.config import Config, ObjectivesConfig, OptimConfig
 from make_jax.errors import InputError
 from make_jax.model.make import Make
 from make_jax.runs.mesh import check_batch, make_mesh, shard_batch
-from make_jax.training.optimizer import lr_multipliers, named_leaves, weight_decay_mask
+from make_jax.training.optimizer import lr_multipliers, weight_decay_mask
 from make_jax.training.step import init_params, init_state, make_step
 from tests.training.tiny_run import tiny_config
 
@@ -92,8 +93,8 @@ def test_frozen_parameters_stay_and_others_move(settings):
         settings, optim=replace(settings.optim, lr_multipliers=(("title_encoder/layer", 0.0), ("title_encoder", 0.1)))
     )
     model = Make(c.model, c.inputs, VOCABULARY, KEYWORDS)
-    before = dict(named_leaves(init_params(model, c.train.seed)))
-    after = dict(named_leaves(run(c, 1, 2)[1].params))
+    before = flatten_dict(init_params(model, c.train.seed), sep="/")
+    after = flatten_dict(run(c, 1, 2)[1].params, sep="/")
     for name, leaf in after.items():
         same = np.array_equal(leaf, before[name])
         if "title_encoder/layer" in name:
@@ -105,7 +106,7 @@ def test_frozen_parameters_stay_and_others_move(settings):
 def test_a_rule_that_matches_nothing_is_an_error_and_the_first_match_counts(settings):
     params = init_params(Make(settings.model, settings.inputs, VOCABULARY, KEYWORDS), 0)
     rules = (("layer_0/attention", 0.0), ("query_encoder", 0.5))
-    factors = dict(named_leaves(lr_multipliers(replace(settings.optim, lr_multipliers=rules), params)))
+    factors = flatten_dict(lr_multipliers(replace(settings.optim, lr_multipliers=rules), params), sep="/")
     assert factors["query_encoder/layer_0/attention/out/bias"] == 0.0
     assert factors["query_encoder/layer_0/mlp/in/kernel"] == 0.5
     assert factors["image_encoder/patch/kernel"] == 1.0
@@ -115,7 +116,7 @@ def test_a_rule_that_matches_nothing_is_an_error_and_the_first_match_counts(sett
 
 def test_no_decay_on_norms_biases_scale_and_positions(settings):
     params = init_params(Make(settings.model, settings.inputs, VOCABULARY, KEYWORDS), 0)
-    for name, yes in named_leaves(weight_decay_mask(params)):
+    for name, yes in flatten_dict(weight_decay_mask(params), sep="/").items():
         assert yes == name.endswith(("kernel", "embedding")), name
 
 
