@@ -1,4 +1,4 @@
-"""What a run's checkpoints hold beside the state: metadata with the progress of the run, and the files of the model."""
+"""What a run's checkpoints contain in addition to the state: progress metadata, and the files of the model."""
 
 import math
 from collections.abc import Mapping

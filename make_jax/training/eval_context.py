@@ -1,4 +1,4 @@
-"""What it takes, beside parameters, to embed a catalog while training."""
+"""What embedding a catalog during training needs in addition to parameters."""
 
 from dataclasses import dataclass
 

@@ -53,7 +53,7 @@ DeviceBatches = DevicePrefetch[Batch, dict[str, jax.Array]]
 
 
 def train(config: Config) -> Path:
-    """Trains as `config` says and returns the run folder.
+    """Trains by the settings in `config` and returns the run folder.
 
     Raises InputError for bad settings or data, and if the loss is no longer finite; the last good checkpoint is kept.
     Ctrl-C and SIGTERM save and raise KeyboardInterrupt and Terminated.

@@ -1,4 +1,4 @@
-"""Micro-batches against all rows at once on one device: value, metrics, every gradient; collectives; memory."""
+"""Micro-batches compared with all rows at once on one device: loss, metrics, every gradient; collectives; memory."""
 
 import re
 from dataclasses import replace
@@ -65,7 +65,7 @@ def batch() -> dict[str, np.ndarray]:
 
 @cache
 def params() -> Any:
-    """Not those of a start, where zero biases and heads would hide what is wrong."""
+    """Not the initial ones, whose zero biases and heads would hide errors."""
     rng = np.random.default_rng(2)
     start = jax.device_get(init_params(MODEL, 0))
     moved = jax.tree.map(lambda x: x + rng.normal(0, 0.05, x.shape).astype(np.float32), start)
@@ -74,57 +74,57 @@ def params() -> Any:
 
 @cache
 def reference(size: int) -> Any:
-    """(loss, parts), gradients: one device, all groups of `size` rows side by side, no loop, nothing read twice."""
+    """(loss, parts), gradients: one device, all groups of `size` rows in parallel (vmap), no loop, no recomputation."""
     model, o, count = MODEL, CONFIG.objectives, B // size
     rows = {name: jnp.asarray(value) for name, value in batch().items()}
-    drawing, dropping = jax.random.split(KEY)
-    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(dropping, i)))(jnp.arange(count))
+    sampling_key, dropout_key = jax.random.split(KEY)
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(dropout_key, i)))(jnp.arange(count))
     split = lambda tree: jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tree)  # noqa: E731
-    joined = lambda tree: jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)  # noqa: E731
+    merged = lambda tree: jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)  # noqa: E731
 
     def loss(params: Any) -> Any:
         def call(key: Any, arguments: Any, **named: Any) -> Any:
             return model.apply({"params": params}, *arguments, train=True, rngs={"dropout": key}, **named)
 
         out: Outputs = jax.vmap(lambda key, rows: call(key, (rows,)))(keys[:, 0], split(rows))
-        out = joined(out._replace(log_logit_scale=out.log_logit_scale[:, None], logit_bias=out.logit_bias[:, None]))
+        out = merged(out._replace(log_logit_scale=out.log_logit_scale[:, None], logit_bias=out.logit_bias[:, None]))
         out = out._replace(log_logit_scale=out.log_logit_scale[0], logit_bias=out.logit_bias[0])
 
         def apply(method: Any, *arguments: Any) -> Any:
             words = tuple(x for x in arguments if isinstance(x, str))
             arrays = split(arguments[: len(arguments) - len(words)])
-            return joined(jax.vmap(lambda key, some: call(key, (*some, *words), method=method))(keys[:, 1], arrays))
+            return merged(jax.vmap(lambda key, part: call(key, (*part, *words), method=method))(keys[:, 1], arrays))
 
-        def contrast(vectors: Any, weights: Any, **more: Any) -> Any:
+        def contrast(embeddings: Any, weights: Any, **more: Any) -> Any:
             queries = ContrastiveInputs(out.query.vectors, rows["query_id"], rows["query_keywords"])
-            products = ContrastiveInputs(vectors, rows["product_id"], rows["product_keywords"])
+            products = ContrastiveInputs(embeddings, rows["product_id"], rows["product_keywords"])
             return contrastive_loss(queries, products, out.log_logit_scale, weights=weights, margin=o.margin, **more)
 
         w = rows["weight"]
         swaps = ContrastiveInputs(out.swap.vectors, jnp.where(rows["swap_mask"].any(1), 0, -1))
-        told: dict[str, Any] = {}
-        told["qic"], metrics = contrast(out.product.vectors, w, swaps=swaps)
-        told |= metrics
+        terms: dict[str, Any] = {}
+        terms["qic"], metrics = contrast(out.product.vectors, w, swaps=swaps)
+        terms |= metrics
         for name in ("title", "image"):
-            told[f"{name}_contrast"], _ = contrast(getattr(out.product, name), w * rows[f"has_{name}"])
-        told["key"] = keyword_loss(out.query.logits, rows["product_keywords"], w)
-        losses, metrics = matching_losses(o, out, rows, apply, drawing, jnp.zeros((), jnp.int32))
-        told["mlm"], more = mlm(out, rows, apply)
-        told |= losses | metrics | more
-        said = apply(Make.predict_patches, rows["image"], rows["patch_mask"])
-        each, more = jax.vmap(patch_loss)(split(said), split(w))  # its negatives are of rows that are encoded together
-        told |= {name: Mean(mean.total.sum(), mean.weight.sum()) for name, mean in ({"mpm": each} | more).items()}
+            terms[f"{name}_contrast"], _ = contrast(getattr(out.product, name), w * rows[f"has_{name}"])
+        terms["key"] = keyword_loss(out.query.logits, rows["product_keywords"], w)
+        losses, metrics = matching_losses(o, out, rows, apply, sampling_key, jnp.zeros((), jnp.int32))
+        terms["mlm"], more = mlm(out, rows, apply)
+        terms |= losses | metrics | more
+        patches = apply(Make.predict_patches, rows["image"], rows["patch_mask"])
+        each, more = jax.vmap(patch_loss)(split(patches), split(w))  # negatives come from rows encoded together
+        terms |= {name: Mean(mean.total.sum(), mean.weight.sum()) for name, mean in ({"mpm": each} | more).items()}
         both = w * (rows["has_title"] & rows["has_image"])
-        told["title_weight"] = Mean(jnp.sum(both * out.product.weights[:, 0]), jnp.sum(both))
-        told = {name: value.value if isinstance(value, Mean) else value for name, value in told.items()}
-        return sum(getattr(o, name) * value for name, value in told.items() if hasattr(o, name)), told
+        terms["title_weight"] = Mean(jnp.sum(both * out.product.weights[:, 0]), jnp.sum(both))
+        terms = {name: value.value if isinstance(value, Mean) else value for name, value in terms.items()}
+        return sum(getattr(o, name) * value for name, value in terms.items() if hasattr(o, name)), terms
 
     return jax.device_get(jax.jit(jax.value_and_grad(loss, has_aux=True))(params()))
 
 
 @cache
 def program(devices: int, fsdp: int, size: int, config: Config = CONFIG) -> Any:
-    """The compiled function of (parameters, batch, key), with what it takes."""
+    """The compiled function of (parameters, batch, key), with its arguments."""
     model = Make(config.model, config.inputs, VOCABULARY, KEYWORDS)
     start = params() if config == CONFIG else jax.device_get(init_params(model, 0))
     mesh = make_mesh(fsdp, jax.devices()[:devices])
@@ -136,23 +136,23 @@ def program(devices: int, fsdp: int, size: int, config: Config = CONFIG) -> Any:
     return jax.jit(gradient).lower(*arguments).compile(), arguments
 
 
-def found(*which: Any) -> Any:
+def cached_result(*which: Any) -> Any:
     compiled, arguments = program(*which)
-    loss, told, gradients = jax.device_get(compiled(*arguments))
-    return (loss, told), gradients
+    loss, metrics, gradients = jax.device_get(compiled(*arguments))
+    return (loss, metrics), gradients
 
 
-def assert_equal(found: Any, expected: Any, tolerance: float, sizes: dict[str, float] | None = None) -> None:
+def assert_equal(actual: Any, expected: Any, tolerance: float, sizes: dict[str, float] | None = None) -> None:
     """max|difference| / max|reference| of the loss, of each metric and of the gradient of each parameter.
 
-    `sizes` has the reference of metrics whose own value says nothing.
+    `sizes` gives the reference of metrics whose own value is near 0.
     """
-    (loss, told), gradients = found
-    (expected_loss, expected_told), expected_gradients = expected
+    (loss, metrics), gradients = actual
+    (expected_loss, expected_metrics), expected_gradients = expected
     assert abs(loss - expected_loss) <= tolerance * abs(expected_loss)
-    assert told.keys() == expected_told.keys()
-    for name, value in expected_told.items():
-        assert abs(told[name] - value) <= tolerance * max(abs(value), (sizes or {}).get(name, 1e-30)), name
+    assert metrics.keys() == expected_metrics.keys()
+    for name, value in expected_metrics.items():
+        assert abs(metrics[name] - value) <= tolerance * max(abs(value), (sizes or {}).get(name, 1e-30)), name
     assert not {name: e for name, e in errors_of(gradients, expected_gradients).items() if not e <= tolerance}
 
 
@@ -163,7 +163,7 @@ def errors_of(gradients: Any, expected: Any) -> dict[str, float]:
     ours, largest = flatten_dict(gradients, sep="/"), max(np.abs(x).max() for x in jax.tree.leaves(expected))
     errors = {}
     for name, gradient in flatten_dict(expected, sep="/").items():
-        # A softmax does not see what is added to all of its logits: this gradient is 0, and computed as noise.
+        # A softmax is invariant to a constant added to all logits: this gradient is 0 up to rounding.
         scale = largest if name.endswith("key/bias") else np.abs(gradient).max()
         difference = np.abs(ours[name] - gradient).max()
         errors[name] = float(difference / scale) if scale else float(difference > 0)
@@ -172,14 +172,14 @@ def errors_of(gradients: Any, expected: Any) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     ("devices", "fsdp", "size"),
-    [(1, 1, 4), (4, 2, 4), (8, 4, 4), (2, 1, 8)],  # turns of a device: 8, 2, 1, 2
+    [(1, 1, 4), (4, 2, 4), (8, 4, 4), (2, 1, 8)],  # micro-batches per device: 8, 2, 1, 2
 )
 def test_equals_all_rows_at_once_with_dropout_and_every_objective(devices, fsdp, size):
-    assert_equal(found(devices, fsdp, size), reference(size), 1e-5)
+    assert_equal(cached_result(devices, fsdp, size), reference(size), 1e-5)
 
 
 def test_bfloat16_remat_and_split_parameters_by_ring_equal_all_rows_at_once():
-    """Without dropout, whose keys the micro-batches decide."""
+    """Without dropout, whose keys depend on the micro-batches."""
     text, image = (replace(tower, layers=1, dropout=0.0) for tower in (CONFIG.model.query, CONFIG.model.image))
     model = replace(CONFIG.model, query=text, title=text, image=image, matching=MatchingConfig(), mlm=False, mpm="none")
     objectives = ObjectivesConfig(title_contrast=0.5, key=0.1)
@@ -187,17 +187,17 @@ def test_bfloat16_remat_and_split_parameters_by_ring_equal_all_rows_at_once():
     cached = replace(
         plain, model=replace(plain.model, remat=True), objectives=replace(objectives, implementation="ring", tile=3)
     )
-    ours, theirs = found(4, 2, 4, cached), found(1, 1, 0, plain)
-    exact = found(1, 1, 0, replace(plain, model=replace(plain.model, dtype="float32")))
-    # The mean of cosines of either sign is near 0 here: what it may differ by is told by their size.
+    ours, theirs = cached_result(4, 2, 4, cached), cached_result(1, 1, 0, plain)
+    exact = cached_result(1, 1, 0, replace(plain, model=replace(plain.model, dtype="float32")))
+    # The mean of cosines of either sign is near 0 here: the tolerance is relative to their size.
     assert_equal((ours[0], {}), (theirs[0], {}), 2**-7, {"positive": 1.0})
-    # Both round: micro-batches may be no further from float32 than all rows at once are, but for 2^-7.
+    # Both round: micro-batches may differ from float32 as much as all rows at once do, plus 2^-7.
     errors, allowed = errors_of(ours[1], exact[1]), errors_of(theirs[1], exact[1])
     assert not {name: error for name, error in errors.items() if not error <= allowed[name] + 2**-7}
 
 
 def collectives(text: str) -> list[tuple[str, str, str]]:
-    """(computation, operation, what it gives) of every exchange in a compiled program."""
+    """(computation, operation, result type) of every collective in a compiled program."""
     made, computation = [], ""
     for line in text.splitlines():
         if line.endswith("{") and " -> " in line:
@@ -208,17 +208,17 @@ def collectives(text: str) -> list[tuple[str, str, str]]:
 
 
 def shape_of(name: str, parts: int = 1) -> str:
-    """A parameter's shape as a program writes it, its last axis split into `parts`."""
+    """A parameter's shape in HLO text, its last axis split into `parts`."""
     *rest, last = flatten_dict(params(), sep="/")[name].shape
     return f"f32[{','.join(map(str, (*rest, last // parts)))}]"
 
 
-SPLIT, WHOLE = "matching/layer_0/mlp/in/kernel", "enhancement/embedding"  # of shapes that nothing else has
+SHARDED, REPLICATED = "matching/layer_0/mlp/in/kernel", "enhancement/embedding"  # with shapes that no other array has
 
 
 def test_gradients_are_all_reduced_once_and_outside_the_loop():
     made = collectives(program(2, 1, 8)[0].as_text())
-    [(where, operation, what)] = [each for each in made if shape_of(WHOLE) in each[2]]
+    [(where, operation, what)] = [each for each in made if shape_of(REPLICATED) in each[2]]
     assert (where, operation) == ("ENTRY", "all-reduce")
     sizes = [int(np.prod([int(n) for n in dims.split(",") if n])) for dims in re.findall(r"f32\[([\d,]*)\]", what)]
     trained = {name: tree for name, tree in params().items() if name != "keyword_evidence"}  # fitted afterwards
@@ -230,14 +230,14 @@ def test_split_gradients_are_scattered_once_and_split_parameters_gathered_once()
     made = collectives(program(4, 2, 4)[0].as_text())
     assert not [each for each in made if each[0] != "ENTRY"]
     by_operation = {name: [each[2] for each in made if each[1] == name] for name in ("all-gather", "reduce-scatter")}
-    assert sum(shape_of(SPLIT) in what for what in by_operation["all-gather"]) == 1
-    assert sum(shape_of(SPLIT, 2) in what for what in by_operation["reduce-scatter"]) == 1
-    assert not any(shape_of(WHOLE) in what for what in by_operation["all-gather"])
-    assert sum(shape_of(WHOLE) in each[2] for each in made) == 1
+    assert sum(shape_of(SHARDED) in what for what in by_operation["all-gather"]) == 1
+    assert sum(shape_of(SHARDED, 2) in what for what in by_operation["reduce-scatter"]) == 1
+    assert not any(shape_of(REPLICATED) in what for what in by_operation["all-gather"])
+    assert sum(shape_of(REPLICATED) in each[2] for each in made) == 1
 
 
-def test_memory_does_not_grow_with_the_batch_but_for_vectors():
-    """Temporary buffers of a device: the loss takes them by the ring, so that its matrix does not hide the rest."""
+def test_memory_does_not_grow_with_the_batch_except_for_embeddings():
+    """Temporary buffers of one device; the ring loss has no B x B matrix that would hide the rest."""
     objectives = ObjectivesConfig(implementation="ring", tile=16)
     config = replace(CONFIG, objectives=objectives, train=replace(CONFIG.train, micro_batch_size=16))
     model, mesh = Make(CONFIG.model, CONFIG.inputs, VOCABULARY, KEYWORDS), make_mesh(devices=jax.devices()[:1])
@@ -248,17 +248,17 @@ def test_memory_does_not_grow_with_the_batch_but_for_vectors():
         return jax.jit(gradient).lower(params(), rows, None, KEY).compile().memory_analysis().temp_size_in_bytes
 
     small, large = temporary(64), temporary(1024)
-    vectors = 5 * 16 * 4  # bytes a row: three vectors, each with its cotangent, in float32
+    vectors = 5 * 16 * 4  # bytes a row: three embeddings, each with its cotangent, in float32
     assert small < large < small + 4 * vectors * (1024 - 64)
 
 
-def test_micro_batches_that_do_not_divide_a_devices_rows_are_an_error():
+def test_a_micro_batch_size_that_does_not_divide_a_devices_rows_is_an_error():
     mesh = make_mesh()
     check_micro_batch(256, 0, mesh)
     check_micro_batch(256, 32, mesh)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         check_micro_batch(256, 12, mesh)
-    assert str(told.value) == (
+    assert str(caught.value) == (
         "train.micro_batch_size is 12, which does not divide the 32 rows that each of 8 devices has of "
         "train.batch_size 256; set it to 8 or 16"
     )

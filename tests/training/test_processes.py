@@ -1,4 +1,4 @@
-"""Two and four real processes train what one process trains; a killed one is said, and the job goes on."""
+"""Two and four real processes train the same as one; a killed process is reported, and the job can be resumed."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from make_jax.training.loop import train
 from make_jax.training.metric_writers.jsonl import read_metrics
 from tests.training.tiny_run import tiny_config
 
-SLOW = 900.0  # seconds; on a quiet machine a run takes twenty, on one that compiles much else many times that
+SLOW = 900.0  # seconds; an idle machine needs twenty, a busy one many times that
 
-# Process 1 dies as if its machine had: before its fourth step, when the checkpoint of step 3 is complete.
+# Process 1 dies as if its machine had failed, before its fourth step, once the checkpoint of step 3 is complete.
 RECIPE = """
 import os, signal, sys, time
 from pathlib import Path
@@ -27,7 +27,7 @@ folder = Path({folder!r})
 config = from_json((folder / "config.json").read_text(), "config.json")
 real = loop.make_step
 
-def dying(*arguments):
+def die_at_step_4(*arguments):
     step, taken = real(*arguments), []
     def one(state, batch):
         taken.append(1)
@@ -39,7 +39,7 @@ def dying(*arguments):
     return one
 
 if (folder / "die").exists() and "--distributed.process-id=1" in sys.argv:
-    loop.make_step = dying
+    loop.make_step = die_at_step_4
 """
 
 
@@ -62,18 +62,18 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return train(tiny_config(tmp_path_factory.mktemp("alone")))
 
 
-def same(run: Path, alone: Path) -> None:
-    """The losses, batches and validation figures of a run are those of the run of one process."""
+def assert_same(run: Path, alone: Path) -> None:
+    """Asserts that losses, batches and validation metrics equal those of the run of one process."""
     assert logged(run, "data_fingerprint") == logged(alone, "data_fingerprint")
     assert list(logged(run, "loss")) == [1, 2, 3, 4, 5, 6]
     for name in ("loss", "gradient_norm", "val_ndcg@10"):
-        expected, found = (list(logged(each, name).values()) for each in (alone, run))
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=0)
-    # The heads of keyword evidence were fitted alike: validation after the last step depends on them.
+        expected, actual = (list(logged(each, name).values()) for each in (alone, run))
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=0)
+    # The keyword heads are the same: validation after the last step depends on them.
     assert logged(run, "val_ndcg@10")[6] == logged(alone, "val_ndcg@10")[6]
 
 
-def test_a_killed_process_is_told_within_a_minute_and_the_job_goes_on_with_the_same_losses(tmp_path, alone):
+def test_a_killed_process_is_reported_within_a_minute_and_the_job_resumes_with_the_same_losses(tmp_path, alone):
     arguments = prepared(tmp_path)
     (tmp_path / "die").touch()
     first, killed = start(arguments, 2, 1, tmp_path / "logs")
@@ -88,11 +88,11 @@ def test_a_killed_process_is_told_within_a_minute_and_the_job_goes_on_with_the_s
     (tmp_path / "die").unlink()
     assert wait(start(arguments, 2, 1, tmp_path / "logs"), SLOW) == [0, 0]
     assert "resuming from step 3" in said_by(tmp_path / "logs", 0).read_text()
-    same(tmp_path / "run", alone)
-    assert "done" not in said_by(tmp_path / "logs", 1).read_text()  # process 0 tells
+    assert_same(tmp_path / "run", alone)
+    assert "done" not in said_by(tmp_path / "logs", 1).read_text()  # only process 0 logs
 
 
 def test_four_processes_with_sharded_state_train_the_same_losses_as_one(tmp_path, alone):
     arguments = [*prepared(tmp_path), "--train.fsdp", "2"]
     assert wait(start(arguments, 4, 1, tmp_path / "logs"), SLOW) == [0, 0, 0, 0]
-    same(tmp_path / "run", alone)
+    assert_same(tmp_path / "run", alone)

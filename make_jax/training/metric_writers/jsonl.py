@@ -39,7 +39,7 @@ class JsonlWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the records of a `metrics.jsonl` in order; None stands for a value that was not finite.
+    """Returns the records of a `metrics.jsonl` in order; a value that was not finite is None.
 
     An incomplete last line, left by a killed run, is skipped. Raises InputError with the line number for any other
     line that is not a record.
