@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from make_jax.command_line import parse
+from make_jax.cli.train_options import parse_settings
 from make_jax.training.metric_logger import open_logger
 from make_jax.training.metric_writers import WRITERS, MetricWriter
 from tests.conftest import ROOT
@@ -29,7 +29,7 @@ def test_the_example_is_selected_by_its_name_and_logs_no_step_twice(
         exec(block, names)
     monkeypatch.setitem(WRITERS, "csv", table["csv"])
     (command,) = re.findall(r"python train\.py --config configs/demo\.py (.*)", text)
-    config = parse([*command.split(), "--run", str(tmp_path)], "")
+    config = parse_settings([*command.split(), "--run", str(tmp_path)], "")
     assert config.train.writers == ("jsonl", "tensorboard", "csv")
     for start_step in (0, 1):
         with open_logger(config, start_step, Console(file=io.StringIO())) as logger:
