@@ -83,10 +83,10 @@ def _judgement(state: ImportState, row: Row, locale: str, flag: str) -> None:
 def _product(state: ImportState, row: Row, locale: str) -> None:
     if row.text("product_locale") != locale:
         return
-    identity = row.id("product_id")
-    splits = state.splits_judging(identity)
+    id = row.id("product_id")
+    splits = state.splits_judging(id)
     if not splits:
         return
     split: Split = "test" if "test" in splits else "val" if "val" in splits else "train"
     brand, colour = row.text("product_brand"), row.text("product_color")
-    state.add_product(row, identity, split, row.required_text("product_title"), None, brand=brand, colour=colour)
+    state.add_product(row, id, split, row.required_text("product_title"), None, brand=brand, colour=colour)

@@ -73,23 +73,23 @@ def _title_vocabulary(table: Table) -> TitleVocabulary:
 
 
 def _product(state: ImportState, row: Row, source: Path, vocabulary: TitleVocabulary, sparse: bool) -> None:
-    identity, title = row.id("id"), row.text("productDisplayName")
-    file = source / "images" / f"{identity}.jpg"
+    id, title = row.id("id"), row.text("productDisplayName")
+    file = source / "images" / f"{id}.jpg"
     image = row.image_bytes("image") or (file.read_bytes() if file.is_file() else None)
     levels = [_label(row, key) for key in ("masterCategory", "subCategory", "articleType")]
     labels = {key: _label(row, column) for key, column in (("gender", "gender"), ("colour", "baseColour"))}
     labels |= {key: _label(row, key) for key in ("usage", "season", "year")}
-    labels["brand"] = _brand(row, source / "styles" / f"{identity}.json") or vocabulary.brand(title)
+    labels["brand"] = _brand(row, source / "styles" / f"{id}.json") or vocabulary.brand(title)
     fraction = hash_fraction("fashion split", title.lower())
     split: Split = "train" if fraction < 0.8 else "val" if fraction < 0.9 else "test"
     group = f"g-{short_digest(title.lower())}" if title else ""
     dropped: list[str] = []
     if sparse:
-        shorter, dropped = vocabulary.shorten(title, identity, {**labels, "type": levels[-1]})
+        shorter, dropped = vocabulary.shorten(title, id, {**labels, "type": levels[-1]})
         title, dropped = (shorter, dropped) if shorter or image else (title, [])
     state.add_product(
         row,
-        identity,
+        id,
         split,
         title,
         image,

@@ -58,10 +58,10 @@ def add_template_queries(state: ImportState) -> None:
         if product["split"] != "train":
             judged[product["split"]].append((product["id"], labels))
             continue
-        identity = product["id"]
-        kinds = [kind for kind in _kinds(labels, "click", identity) if not _heldout_query(kind, labels)]
+        id = product["id"]
+        kinds = [kind for kind in _kinds(labels, "click", id) if not _heldout_query(kind, labels)]
         for kind in kinds[:CLICKS]:
-            state.add_click(Row(f"product {identity}", {}), query_text(kind, labels, identity), identity, "en")
+            state.add_click(Row(f"product {id}", {}), query_text(kind, labels, id), id, "en")
     for split, products in judged.items():
         _add_judged_queries(state, split, products)
 
@@ -104,25 +104,25 @@ def _labels(product: dict[str, Any]) -> Labels:
     return {"type": (product.get("category") or [""])[-1], **{key: product.get(key, "") for key in keys}}
 
 
-def _kinds(labels: Labels, purpose: str, identity: str) -> list[tuple[str, ...]]:
+def _kinds(labels: Labels, purpose: str, id: str) -> list[tuple[str, ...]]:
     """The kinds of query that these labels allow, in hash order; "Unisex" occurs in no query."""
     possible = [kind for kind in KINDS if all(labels[key] not in ("", "Unisex") for key in kind)]
-    return sorted(possible, key=lambda kind: hash_fraction(f"{purpose} {'+'.join(kind)}", identity))
+    return sorted(possible, key=lambda kind: hash_fraction(f"{purpose} {'+'.join(kind)}", id))
 
 
 def _add_judged_queries(state: ImportState, split: Split, products: list[tuple[str, Labels]]) -> None:
     by_type: dict[str, list[tuple[str, Labels]]] = defaultdict(list)
     queries: dict[str, tuple[tuple[str, ...], Labels, str]] = {}
-    for identity, labels in products:
-        by_type[labels["type"]].append((identity, labels))
-        for kind in _kinds(labels, "ask", identity)[:2]:
+    for id, labels in products:
+        by_type[labels["type"]].append((id, labels))
+        for kind in _kinds(labels, "ask", id)[:2]:
             name = "attr:" + "+".join(kind)
             query = f"{split}-{short_digest(name + '/' + '/'.join(labels[key] for key in kind))}"
-            queries.setdefault(query, (kind, labels, identity))
+            queries.setdefault(query, (kind, labels, id))
     for query in sorted(queries)[:QUERIES]:  # ids are hashes
-        kind, labels, identity = queries[query]
+        kind, labels, id = queries[query]
         row = Row(f"query {query}", {})
-        text, heldout = query_text(kind, labels, identity), _heldout_query(kind, labels)
+        text, heldout = query_text(kind, labels, id), _heldout_query(kind, labels)
         name = "attr:" + "+".join(kind)
         state.add_query(row, query, split, text, kind=name, lang="en", heldout_combo=heldout)
         for product, other in by_type[labels["type"]]:

@@ -56,7 +56,7 @@ class TitleVocabulary:
         brand = words_before_gender(title)
         return brand if brand in self.brands else ""
 
-    def shorten(self, title: str, identity: str, labels: dict[str, str]) -> tuple[str, list[str]]:
+    def shorten(self, title: str, id: str, labels: dict[str, str]) -> tuple[str, list[str]]:
         """The title without the words that a hash of the id selects, and the labels that were dropped."""
         words = title.split()
         brand = labels["brand"].split()
@@ -65,7 +65,7 @@ class TitleVocabulary:
         parts = {"brand": words[:brand_words], "rest": words[brand_words:]}  # "Red" in "Red Tape" is not a color
         dropped = []
         for key, rate in RATES.items():
-            if hash_fraction(f"sparse {key}", identity) < rate:
+            if hash_fraction(f"sparse {key}", id) < rate:
                 part = "brand" if key == "brand" else "rest"
                 kept = [] if key == "brand" else self._without(parts[part], key, labels[key])
                 dropped += [key] if kept != parts[part] else []

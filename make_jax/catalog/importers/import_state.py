@@ -122,46 +122,44 @@ class ImportState:
                 action()
                 self._db.execute("INSERT INTO step VALUES(?, '', 0, 1)", (name,))
 
-    def add_product(
-        self, row: Row, identity: str, split: Split, title: str, image: bytes | None, **values: Any
-    ) -> None:
+    def add_product(self, row: Row, id: str, split: Split, title: str, image: bytes | None, **values: Any) -> None:
         """Adds a product. Raises BadRow for a duplicate id, a damaged image, or neither title nor image."""
         if not title and not image:
-            raise row.error(f"product {identity}: neither title nor image, expected at least one of them")
-        self._add("product", row, identity, split, {"title": title}, {"split": split, **values})
+            raise row.error(f"product {id}: neither title nor image, expected at least one of them")
+        self._add("product", row, id, split, {"title": title}, {"split": split, **values})
         if image:
-            self.add_image(row, identity, image)
+            self.add_image(row, id, image)
 
-    def add_image(self, row: Row, identity: str, data: bytes) -> None:
+    def add_image(self, row: Row, id: str, data: bytes) -> None:
         """Adds the image of a product; ignores unknown products. Raises BadRow for a damaged or second image."""
-        place = f"{row.place}: product {identity}"
+        place = f"{row.place}: product {id}"
         try:
             images.decode(data, place)
         except InputError as error:
             raise BadRow(str(error)) from None
-        product = self._db.execute("SELECT image FROM product WHERE id = ?", (identity,)).fetchone()
+        product = self._db.execute("SELECT image FROM product WHERE id = ?", (id,)).fetchone()
         if product is None:
             return
         if product[0]:
             raise BadRow(f"{place}: a second image, expected one")
-        name = self._image_name(identity) + images.extension(data)
+        name = self._image_name(id) + images.extension(data)
         write_durably(self._catalog / name, data)
-        self._db.execute("UPDATE product SET image = ? WHERE id = ?", (name, identity))
+        self._db.execute("UPDATE product SET image = ? WHERE id = ?", (name, id))
 
-    def add_query(self, row: Row, identity: str, split: Split, text: str, **values: Any) -> None:
+    def add_query(self, row: Row, id: str, split: Split, text: str, **values: Any) -> None:
         """Adds a judged query. Raises BadRow for a duplicate id or an empty text."""
         if not text:
-            raise row.error(f"query {identity}: no text, expected the text of a query")
-        self._add("query", row, identity, split, {"text": text}, {"split": split, **values})
+            raise row.error(f"query {id}: no text, expected the text of a query")
+        self._add("query", row, id, split, {"text": text}, {"split": split, **values})
 
-    def product_split(self, identity: str) -> str | None:
+    def product_split(self, id: str) -> str | None:
         """The split of an added product, None if it was not added."""
-        product = self._db.execute("SELECT split FROM product WHERE id = ?", (identity,)).fetchone()
+        product = self._db.execute("SELECT split FROM product WHERE id = ?", (id,)).fetchone()
         return product[0] if product else None
 
-    def has_query(self, identity: str) -> bool:
+    def has_query(self, id: str) -> bool:
         """Whether the query was added."""
-        return bool(self._db.execute("SELECT 1 FROM query WHERE id = ?", (identity,)).fetchone())
+        return bool(self._db.execute("SELECT 1 FROM query WHERE id = ?", (id,)).fetchone())
 
     def add_judgement(self, row: Row, query: str, product: str, grade: int) -> None:
         """Adds a judgement; ignores a repeated one. Raises BadRow if an earlier one has another grade."""
@@ -192,9 +190,9 @@ class ImportState:
 
     def products(self) -> Iterator[dict[str, Any]]:
         """The added products, in the order of addition."""
-        for identity, image, line in self._db.execute("SELECT id, image, line FROM product ORDER BY rowid"):
+        for id, image, line in self._db.execute("SELECT id, image, line FROM product ORDER BY rowid"):
             values = json.loads(line)
-            yield {"id": identity, "title": values.pop("title"), "image": image, **values}
+            yield {"id": id, "title": values.pop("title"), "image": image, **values}
 
     def finish(self, info: BenchmarkInfo, command: str) -> str:
         """Writes the catalog to its folder and removes the state folder; returns one line of counts."""
@@ -237,20 +235,18 @@ class ImportState:
             raise InputError(f"{self.source}: {text}")
         self._db.execute("INSERT INTO bad VALUES(?)", (text,))
 
-    def _add(
-        self, table: str, row: Row, identity: str, split: str, first: dict[str, Any], rest: dict[str, Any]
-    ) -> None:
+    def _add(self, table: str, row: Row, id: str, split: str, first: dict[str, Any], rest: dict[str, Any]) -> None:
         line = json.dumps({**first, **{key: value for key, value in rest.items() if value}}, ensure_ascii=False)
         columns = "id, place, split, line"
-        values = (identity, row.place, split, line)
+        values = (id, row.place, split, line)
         added = self._db.execute(f"INSERT OR IGNORE INTO {table}({columns}) VALUES(?, ?, ?, ?)", values).rowcount
         if not added:
-            place = self._db.execute(f"SELECT place FROM {table} WHERE id = ?", (identity,)).fetchone()[0]
-            raise row.error(f"{table} {identity} occurs at {place} too, expected unique ids")
+            place = self._db.execute(f"SELECT place FROM {table} WHERE id = ?", (id,)).fetchone()[0]
+            raise row.error(f"{table} {id} occurs at {place} too, expected unique ids")
 
-    def _image_name(self, identity: str) -> str:
-        digest = hashlib.sha256(identity.encode()).hexdigest()
-        return f"images/{digest[:2]}/{identity if _FILE_NAME.fullmatch(identity) else digest[:32]}"
+    def _image_name(self, id: str) -> str:
+        digest = hashlib.sha256(id.encode()).hexdigest()
+        return f"images/{digest[:2]}/{id if _FILE_NAME.fullmatch(id) else digest[:32]}"
 
     def _check_references(self) -> None:
         for table, column, other, where, text in (
@@ -274,9 +270,9 @@ class ImportState:
             "SELECT q.id, q.line, j.product, j.grade FROM query q LEFT JOIN judgement j ON j.query = q.id "
             "ORDER BY q.rowid, j.rowid"
         )
-        for (identity, line), judgements in itertools.groupby(self._db.execute(sql), key=lambda record: record[:2]):
+        for (id, line), judgements in itertools.groupby(self._db.execute(sql), key=lambda record: record[:2]):
             rel = {product: grade for _, _, product, grade in judgements if product is not None}
-            yield {"qid": identity, **json.loads(line), "rel": rel}
+            yield {"qid": id, **json.loads(line), "rel": rel}
 
     def _clicks(self) -> Iterator[dict[str, Any]]:
         for query, product, lang in self._db.execute("SELECT query, product, lang FROM click ORDER BY rowid"):

@@ -48,13 +48,13 @@ def read(state: ImportState, source: Path, name: str, ground_truth: Path | None)
 
 
 def _product(state: ImportState, row: Row, title_queries: bool) -> None:
-    identity, title, image = row.id("item_ID"), row.required_text("title"), row.image_bytes("image")
+    id, title, image = row.id("item_ID"), row.required_text("title"), row.image_bytes("image")
     if image is None:
         raise row.value_error("image", "an image")
-    state.add_product(row, identity, "test", title, image)
+    state.add_product(row, id, "test", title, image)
     for kind, text in (("title", title if title_queries else ""), ("category", row.text("query"))):
         if text:
-            _add_query(state, row, kind, text, [identity])
+            _add_query(state, row, kind, text, [id])
 
 
 def _truth(state: ImportState, row: Row) -> None:
@@ -67,5 +67,5 @@ def _add_query(state: ImportState, row: Row, kind: str, text: str, relevant: lis
     query = f"{kind}-{short_digest(text)}"
     if not state.has_query(query):
         state.add_query(row, query, "test", text, kind=kind)
-    for identity in relevant:
-        state.add_judgement(row, query, identity, 1)
+    for id in relevant:
+        state.add_judgement(row, query, id, 1)

@@ -82,12 +82,12 @@ def _document(state: ImportState, row: Row, part: Part, images: Path) -> None:
 
 def _result(state: ImportState, row: Row, part: Part) -> None:
     """A row of the Hugging Face dataset, which has one row for each pair of a query and a product."""
-    identity = row.id("product_id")
-    split = state.product_split(identity)
+    id = row.id("product_id")
+    split = state.product_split(id)
     if split not in (None, part.split):
-        raise row.error(f"product {identity} is in the other corpus too, expected it in one")
+        raise row.error(f"product {id} is in the other corpus too, expected it in one")
     if split is None:
-        state.add_product(row, identity, part.split, row.text("title"), row.image_bytes("image"))
+        state.add_product(row, id, part.split, row.text("title"), row.image_bytes("image"))
     _pair(state, row, part)
 
 

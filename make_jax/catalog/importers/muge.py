@@ -49,29 +49,29 @@ def _split(part: str, image: str) -> Split:
 
 
 def _image(state: ImportState, row: Row, part: str) -> None:
-    identity, tab, code = row.values["line"].strip().partition("\t")
-    if not tab or identity.split() != [identity]:
+    id, tab, code = row.values["line"].strip().partition("\t")
+    if not tab or id.split() != [id]:
         raise row.error("no image, expected an image id, a tab and base64")
     try:
         data = base64.b64decode(code.replace("-", "+").replace("_", "/"), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise row.error(f"product {identity}: invalid base64 ({error}), expected the base64 of an image") from None
-    state.add_product(row, identity, _split(part, identity), "", data)
+        raise row.error(f"product {id}: invalid base64 ({error}), expected the base64 of an image") from None
+    state.add_product(row, id, _split(part, id), "", data)
 
 
 def _text(state: ImportState, row: Row, part: str) -> None:
     if not row.values:
         return
-    identity, text = row.id("text_id"), row.required_text("text")
+    id, text = row.id("text_id"), row.required_text("text")
     images = row.values.get("image_ids")
     if not isinstance(images, list) or not all(isinstance(image, int | str) for image in images):
         raise row.value_error("image_ids", "a list of image ids")
     relevant = [row.valid_unicode("image_ids", str(image)) for image in images]
     splits = {_split(part, image) for image in relevant}
     if len(splits) == 1 and "train" not in splits:
-        state.add_query(row, identity, splits.pop(), text, kind="people", lang="zh")
+        state.add_query(row, id, splits.pop(), text, kind="people", lang="zh")
         for image in relevant:
-            state.add_judgement(row, identity, image, 1)
+            state.add_judgement(row, id, image, 1)
         return
     for image in relevant:
         if _split(part, image) == "train":

@@ -78,18 +78,18 @@ def marqo_gs_files(folder: Path) -> tuple[Path, Path]:
     for corpus in (0, 1):
         members = {}
         for number in range(4):
-            identity = f"{corpus + 1}00{number}"
-            members[identity] = {"title": f'Häkel "bag" {identity}', "image_local": f"/data/images_tiny/{identity}.jpg"}
-            if identity != "1003":
-                (images / f"{identity}.jpg").write_bytes(encoded_image(number + 4 * corpus))
+            id = f"{corpus + 1}00{number}"
+            members[id] = {"title": f'Häkel "bag" {id}', "image_local": f"/data/images_tiny/{id}.jpg"}
+            if id != "1003":
+                (images / f"{id}.jpg").write_bytes(encoded_image(number + 4 * corpus))
         (source / f"corpus_{corpus + 1}.json").write_text(json.dumps(members), encoding="utf-8")
         for queries in (0, 1):
             lines = ['"","query","product_id","position","title","score_linear","query_id","image_local"']
             for query in range(2):
                 for number in range(3):
-                    identity = f"{corpus + 1}00{(query + number) % 4}"
+                    id = f"{corpus + 1}00{(query + number) % 4}"
                     text = f"bags, {('red', 'blue')[query]}{' new' * queries}"
-                    lines.append(f'"0","{text}","{identity}","{number + 1}","t","{100 - number}","{query}","x"')
+                    lines.append(f'"0","{text}","{id}","{number + 1}","t","{100 - number}","{query}","x"')
             (source / f"query_{queries}_product_id_{corpus}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return source, images
 
@@ -101,13 +101,13 @@ def marqo_gs_parquet(folder: Path) -> Path:
         for query in range(2):
             for number in range(3):
                 product = (query + number) % 4
-                identity = f"{place // 2 + 1}00{product}"
+                id = f"{place // 2 + 1}00{product}"
                 values = {
                     "query": f"bags {query}{' new' * (place % 2)}",
-                    "product_id": identity,
+                    "product_id": id,
                     "position": number + 1,
                 }
-                values |= {"title": f"bag {identity}", "pair_id": f"{query}-{identity}", "score_linear": 100 - number}
+                values |= {"title": f"bag {id}", "pair_id": f"{query}-{id}", "score_linear": 100 - number}
                 values |= {"score_reciprocal": 1 / (number + 1), "no_score": 1, "query_id": str(query)}
                 rows.append({**values, "image": hugging_face(encoded_image(product + 4 * (place // 2)))})
         write_parquet(folder / f"data/{part}-00000-of-00001.parquet", rows)

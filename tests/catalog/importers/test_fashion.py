@@ -100,11 +100,11 @@ def test_clicks_and_judgements_follow_the_labels(tmp_path: Path) -> None:
     assert any(query.heldout for query in catalog.queries)
     for query in catalog.queries:
         kind = tuple(query.kind.removeprefix("attr:").split("+"))
-        wanted = next(products[identity] for identity, grade in query.rel.items() if grade == 3)
-        candidates = {identity: product for identity, product in products.items() if product["split"] == query.split}
-        same = {identity: product for identity, product in candidates.items() if product["type"] == wanted["type"]}
-        grades = {identity: fashion_queries.grade(kind, wanted, product) for identity, product in same.items()}
-        assert query.rel == {identity: grade for identity, grade in grades.items() if grade}
+        wanted = next(products[id] for id, grade in query.rel.items() if grade == 3)
+        candidates = {id: product for id, product in products.items() if product["split"] == query.split}
+        same = {id: product for id, product in candidates.items() if product["type"] == wanted["type"]}
+        grades = {id: fashion_queries.grade(kind, wanted, product) for id, product in same.items()}
+        assert query.rel == {id: grade for id, grade in grades.items() if grade}
 
 
 def test_a_similar_colour_has_a_higher_grade() -> None:
