@@ -33,6 +33,7 @@ class StepMetrics:
         logger: MetricLogger,
     ) -> None:
         self.utilization = Utilization(config, mesh)
+        self._run_folder = config.run
         self._batches, self._progress, self._logger = batches, progress, logger
         self._learning_rate = learning_rate_schedule(config.optim, config.train.steps)
         self._update_fingerprint = make_fingerprint_update(mesh)
@@ -59,7 +60,7 @@ class StepMetrics:
             return
         pending, self._progress.data_fingerprint = jax.device_get((self._pending, self._progress.data_fingerprint))
         values = [{name: float(value) for name, value in metrics.items()} for metrics in pending]
-        _check_finite(values, last_step=step)
+        _check_finite(values, step, self._run_folder)
         now, seconds_waited = time.perf_counter(), self._batches.seconds_waited
         elapsed = now - self._clock
         self._logger.write(
@@ -76,12 +77,12 @@ class StepMetrics:
         self._pending, self._clock, self._seconds_waited = [], now, seconds_waited
 
 
-def _check_finite(values: list[dict[str, float]], last_step: int) -> None:
+def _check_finite(values: list[dict[str, float]], last_step: int, run_folder: str) -> None:
+    """Raises InputError that names the first step whose loss or gradient is NaN or infinite."""
     first_step = last_step - len(values) + 1
     for step, metrics in enumerate(values, first_step):
         if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"])):
             raise InputError(
                 f"the loss or its gradient is not finite at step {step} (checked steps {first_step} to {last_step}); "
-                "lower optim.learning_rate or optim.clip_norm; the last good checkpoint is kept, and the same command "
-                "resumes from it"
+                f"lower optim.learning_rate or optim.clip_norm; the last good checkpoint is kept in {run_folder}"
             )

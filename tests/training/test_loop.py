@@ -97,16 +97,16 @@ def test_a_finished_run_takes_no_step_and_keeps_its_metrics(finished_run):
     assert logged(finished_run) == before
 
 
-def test_a_finished_run_is_reevaluated_with_another_evidence_scale(finished_run, tmp_path):
+def test_a_finished_run_is_reevaluated_with_another_keyword_scale(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")
     config = tiny_config(tmp_path)
     train(replace(config, model=replace(config.model, keyword_scale=0.5)))
     assert logged(tmp_path / "run") == logged(finished_run)  # no step was taken
     for kind in ("best", "last"):
         params, meta, files = read_checkpoint(tmp_path / "run", kind)
-        there, _, _ = read_checkpoint(finished_run, "last")
+        trained, _, _ = read_checkpoint(finished_run, "last")
         assert json.loads(files["config.json"])["model"]["keyword_scale"] == 0.5 and meta["evaluated"] == 6
-        jax.tree.map(np.testing.assert_array_equal, params, there)
+        jax.tree.map(np.testing.assert_array_equal, params, trained)
     written = [line["val_ndcg@10"] for line in read_metrics(tmp_path / "run/metrics.jsonl") if "val_ndcg@10" in line]
     assert written[-1] == meta["metrics"]["val_ndcg@10"] == meta["best"]
     scores = [run.search(["red circle"], k=9)[0][0].score for run in map(indexed, (finished_run, tmp_path / "run"))]

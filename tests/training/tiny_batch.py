@@ -1,4 +1,4 @@
-"""A random batch with every key that an objective may ask for."""
+"""A random batch with every key that any objective reads."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from make_jax.inputs.masking import max_masked_tokens, num_masked_patches
 
 
 def random_batch(c: Config, vocabulary: int, keywords: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Duplicates, missing modalities, rows of weight 0, rows without swap: all are common."""
+    """Returns a batch in which duplicates, missing modalities, rows of weight 0 and rows without swap are common."""
     rng = np.random.default_rng(seed)
     b, i = c.train.batch_size, c.inputs
     words = -(-keywords // 32)

@@ -1,4 +1,4 @@
-"""A tiny catalog and a tiny config that trains on it in seconds."""
+"""A tiny catalog, and a config that trains on it in seconds."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ TEXT = TextConfig(layers=1, width=16, heads=2, mlp_width=32, dropout=0.0)
 
 
 def tiny_config(folder: Path, **train: Any) -> Config:
-    """A run in `folder`/run on a catalog in `folder`/tiny, written if it is absent."""
+    """Returns the config of a run in `folder`/run on a catalog in `folder`/tiny, which is written if absent."""
     if not (folder / "tiny").exists():
         write_catalog(folder / "tiny", products=60)
     return Config(
