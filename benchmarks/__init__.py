@@ -5,10 +5,8 @@
 - `study/`: ablations of MAKE, batch sizes, costs of objectives, modal weights.
 - `baselines/`: models that MAKE is compared with, and public text weights.
 - `robustness/`: crash recovery.
-- `search/`: exported models.
+- `search/`: exact search of millions of vectors, with FAISS for comparison; exported models.
 - `common/`: what several of them use.
-
-`search_scale*` (search over millions of vectors) is at the top level.
 """
 
 from pathlib import Path
