@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -117,6 +117,23 @@ _ATTRIBUTE: TypeAdapter[str] = TypeAdapter(Text, config=ConfigDict(strict=True))
 Model = TypeVar("Model", bound=_Line)
 
 
+@runtime_checkable
+class Hash(Protocol):
+    """An object of hashlib, whose type has no public name."""
+
+    def update(self, data: bytes, /) -> None:
+        """Adds bytes."""
+        ...
+
+    def copy(self) -> "Hash":
+        """An independent copy of the state."""
+        ...
+
+    def hexdigest(self) -> str:
+        """The digest in hex."""
+        ...
+
+
 @dataclass(slots=True)
 class Parsed(Generic[Model]):
     """A line and the keys whose values are wrong. Wrong values are replaced by defaults or placeholders, so that
@@ -127,26 +144,36 @@ class Parsed(Generic[Model]):
 
 
 def read_lines(
-    model: type[Model], source: Source, name: str, problems: Problems
+    model: type[Model], source: Source, name: str, problems: Problems, sha: Hash
 ) -> Iterator[tuple[int, Parsed[Model] | None]]:
-    """The line number (from 1) and the parsed object of each line, None for invalid JSON; skips blank lines."""
+    """The line number (from 1) and the parsed object of each line, None for invalid JSON; skips blank lines.
+
+    `sha` is updated with the name, size and bytes of the file, so that the digest of a catalog needs no second read.
+    """
     if name not in source.sizes:
         return
+    sha.update(f"{name} {source.sizes[name]}\n".encode())
     try:
         with source.open(name) as file:
             for number, line in enumerate(file, start=1):
+                sha.update(line)
                 if not line.isspace():
                     yield number, _parse(model, line, f"{name}:{number}", problems)
     except READ_ERRORS as error:
         raise unreadable(source.path, name, error) from None
 
 
-def read_info(source: Source, problems: Problems) -> CatalogInfo:
-    """The content of catalog.json; defaults if there is none. The default name is the file name of the catalog."""
+def read_info(source: Source, problems: Problems, sha: Hash) -> CatalogInfo:
+    """The content of catalog.json; defaults if there is none. The default name is the file name of the catalog.
+
+    `sha` as in `read_lines`.
+    """
     default_name = source.path.resolve().name.removesuffix(".zip")
     if INFO not in source.sizes:
         return CatalogInfo(name=default_name)
-    parsed = _parse(InfoFile, source.read(INFO, _MAX_INFO_BYTES), INFO, problems)
+    content = source.read(INFO, _MAX_INFO_BYTES)
+    sha.update(f"{INFO} {source.sizes[INFO]}\n".encode() + content)
+    parsed = _parse(InfoFile, content, INFO, problems)
     if parsed is None:
         return CatalogInfo(name=default_name)
     line = parsed.line

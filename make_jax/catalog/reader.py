@@ -5,6 +5,7 @@ import hashlib
 import importlib.resources
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from make_jax.catalog import jsonl
 from make_jax.catalog.images import MAX_BYTES
@@ -29,6 +30,7 @@ class Catalog:
     queries: tuple[Query, ...]
     clicks: tuple[Click, ...]
     source: Source = field(repr=False)
+    lines_sha: jsonl.Hash | None = field(default=None, repr=False)  # of the JSON files, updated as they were read
 
     @classmethod
     def load(cls, path: str | Path = "") -> "Catalog":
@@ -53,18 +55,17 @@ class Catalog:
 
         It changes when a line or an image does, and is the same for a folder and a .zip of it.
         """
-        sha = hashlib.sha256()
-        for name in (jsonl.INFO, jsonl.PRODUCTS, jsonl.QUERIES, jsonl.CLICKS):
-            if name in self.source.sizes:
-                sha.update(f"{name} {self.source.sizes[name]}\n".encode())
-                with self.source.open(name) as file:
-                    while block := file.read(1 << 20):
-                        sha.update(block)
+        if self.lines_sha is None:  # a pickled copy
+            return Catalog.load(self.path).digest
+        sha = self.lines_sha.copy()
         for product in self.products:
             if product.image is not None:
                 size, checksum = self.source.sizes[product.image], self.source.checksum(product.image)
                 sha.update(f"{product.image} {size} {checksum}\n".encode())
         return sha.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"lines_sha": None}  # hash objects cannot be pickled
 
     def image_bytes(self, product: Product) -> bytes | None:
         """The encoded image of a product, None without one. Raises InputError if it cannot be read."""
@@ -89,16 +90,20 @@ def packaged_path() -> Path:
 
 def read(source: Source, problems: Problems) -> tuple[Catalog, list[int]]:
     """The valid part of a catalog and the line number of each product. The rest is added to `problems`."""
-    info = jsonl.read_info(source, problems)
-    products, numbers, complete = _products(source, info, problems)
+    sha = hashlib.sha256()
+    info = jsonl.read_info(source, problems, sha)
+    products, numbers, complete = _products(source, info, problems, sha)
     # If a product line is invalid, its id may be unknown for that reason only: references are not checked.
     known = {product.id: product.split for product in products} if complete else None
-    queries = _queries(source, known, problems)
-    clicks = _clicks(source, known, problems)
-    return Catalog(source.path, info, tuple(products), tuple(queries), tuple(clicks), source), numbers
+    queries = _queries(source, known, problems, sha)
+    clicks = _clicks(source, known, problems, sha)
+    catalog = Catalog(source.path, info, tuple(products), tuple(queries), tuple(clicks), source, sha)
+    return catalog, numbers
 
 
-def _products(source: Source, info: CatalogInfo, problems: Problems) -> tuple[list[Product], list[int], bool]:
+def _products(
+    source: Source, info: CatalogInfo, problems: Problems, sha: jsonl.Hash
+) -> tuple[list[Product], list[int], bool]:
     """The products, their line numbers, and whether every line gave one."""
     products: list[Product] = []
     numbers: list[int] = []
@@ -106,7 +111,7 @@ def _products(source: Source, info: CatalogInfo, problems: Problems) -> tuple[li
     lines = 0
     if jsonl.PRODUCTS not in source.sizes:
         problems.add(jsonl.PRODUCTS, "not found, expected one product a line")
-    for number, parsed in jsonl.read_lines(jsonl.ProductLine, source, jsonl.PRODUCTS, problems):
+    for number, parsed in jsonl.read_lines(jsonl.ProductLine, source, jsonl.PRODUCTS, problems, sha):
         lines += 1
         if parsed is None:
             continue
@@ -157,10 +162,10 @@ def _image_fault(image: str, source: Source) -> str:
     return "is an empty file, expected a JPEG, PNG or WebP file" if source.sizes[image] == 0 else ""
 
 
-def _queries(source: Source, known: dict[str, Split] | None, problems: Problems) -> list[Query]:
+def _queries(source: Source, known: dict[str, Split] | None, problems: Problems, sha: jsonl.Hash) -> list[Query]:
     queries: list[Query] = []
     first: dict[str, int] = {}
-    for number, parsed in jsonl.read_lines(jsonl.QueryLine, source, jsonl.QUERIES, problems):
+    for number, parsed in jsonl.read_lines(jsonl.QueryLine, source, jsonl.QUERIES, problems, sha):
         if parsed is None:
             continue
         line, valid = parsed.line, not parsed.wrong
@@ -179,9 +184,9 @@ def _queries(source: Source, known: dict[str, Split] | None, problems: Problems)
     return queries
 
 
-def _clicks(source: Source, known: dict[str, Split] | None, problems: Problems) -> list[Click]:
+def _clicks(source: Source, known: dict[str, Split] | None, problems: Problems, sha: jsonl.Hash) -> list[Click]:
     clicks: list[Click] = []
-    for number, parsed in jsonl.read_lines(jsonl.ClickLine, source, jsonl.CLICKS, problems):
+    for number, parsed in jsonl.read_lines(jsonl.ClickLine, source, jsonl.CLICKS, problems, sha):
         if parsed is None:
             continue
         line, fault = parsed.line, ""
