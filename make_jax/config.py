@@ -158,7 +158,7 @@ class ObjectivesConfig:
     """The training loss: each float named after an objective is its weight; 0 disables it."""
 
     qic: NonNegative = 1.0  # query-item contrastive loss over the global batch
-    loss_type: Literal["softmax", "sigmoid"] = "softmax"  # of all contrastive losses
+    loss_type: str = "softmax"  # of all contrastive losses: a name of objectives/contrastive.py LOSS_TYPES
     margin: Annotated[float, Field(ge=0, lt=2)] = 0.0  # AM-Softmax: subtracted from the positive's cosine, at most 2
     implementation: Literal["gather", "ring"] = "gather"  # ring: memory linear, not quadratic, in the batch size
     tile: AtLeast1 = 256  # queries per tile of the ring implementation, per device

@@ -78,7 +78,7 @@ def value_and_gradient(form: Any, tile: int, mesh: Mesh | None = None, margin: f
             a["log_logit_scale"],
             weights=a["weights"],
             margin=margin,
-            form=form,
+            implementation=form,
             tile=tile,
             axis=axis,
         )

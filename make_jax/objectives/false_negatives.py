@@ -1,6 +1,6 @@
-"""Rows of vectors that face each other, and which of the pairs are no negatives [ours].
+"""Rows of the contrastive loss, and which pairs are false negatives [ours].
 
-Pair (i, j), i != j, is no negative when query ids are equal, product ids are equal, or product j has all of the
+Pair (i, j), i != j, is a false negative when query ids are equal, product ids are equal, or product j has all of the
 keywords of query i, which has some: K(q_i) is not empty and a subset of K(p_j). Id -1 is absent and equals nothing.
 """
 
@@ -10,56 +10,62 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-EXCLUDED = -1e30  # the logit of a pair that stands in no denominator: finite, so that differences of two are 0, not nan
+# Logit of an excluded pair. Finite, so that the difference of two is 0 and not nan.
+EXCLUDED = -1e30
 
 
 class ContrastiveInputs(NamedTuple):
-    """Vectors with what tells which pairs are no negatives."""
+    """Embeddings of queries or products, with the ids and keywords that decide which pairs are false negatives."""
 
     embeddings: Float[Array, "r D"]
     ids: Int[Array, "r"]  # -1: absent, equal to nothing
-    keywords: UInt32[Array, "r words"] | None = None  # bit k % 32 of word k // 32 is keyword k; None: nothing is known
+    keywords: UInt32[Array, "r words"] | None = None  # bit k % 32 of word k // 32 is keyword k; None: not used
 
 
 def false_negatives(
-    queries: ContrastiveInputs, products: ContrastiveInputs, query_ids: Int[Array, "m"], others: ContrastiveInputs
+    queries: ContrastiveInputs,
+    products: ContrastiveInputs,
+    other_query_ids: Int[Array, "m"],
+    other_products: ContrastiveInputs,
 ) -> Bool[Array, "b m"]:
-    """Where product j of `others` is no negative of query i, by ids and keywords; the diagonal is told by ids alone.
+    """Returns where product j of `other_products` is a false negative of query i; the caller excludes the diagonal.
 
-    Row i of `products` is the positive of query i, row j of `others` that of the query with id `query_ids[j]`.
+    Row i of `products` is the positive of query i, row j of `other_products` that of query `other_query_ids[j]`.
     """
-    return equal(queries.ids, query_ids) | equal(products.ids, others.ids) | has_query_keywords(queries, others)
+    same_query = _equal_ids(queries.ids, other_query_ids)
+    same_product = _equal_ids(products.ids, other_products.ids)
+    return same_query | same_product | has_query_keywords(queries, other_products)
 
 
 def has_query_keywords(queries: ContrastiveInputs, products: ContrastiveInputs) -> Bool[Array, "b m"]:
-    """Where a product has all keywords of a query that has some. No array [b, m, words].
+    """Returns where a product has all keywords of a query that has some; makes no array [b, m, words].
 
-    A loop over the words of bits in which a query has a keyword, as many as the query has that fills most: queries
-    are short, so these are two or three where the vocabulary has dozens.
+    Loops over the words of bits in which a query has a keyword, as many times as the query with the most such words
+    needs: queries are short, so two or three times where the vocabulary has dozens of words.
     """
     shape = (queries.ids.shape[0], products.ids.shape[0])
     if queries.keywords is None or products.keywords is None:
         return jnp.zeros(shape, bool)
-    lacked = ~products.keywords.T  # words of one number side by side, which is faster to read
-    asked = queries.keywords
+    lacked = ~products.keywords.T  # one row per word: contiguous reads
 
-    def narrow(left: tuple[UInt32[Array, "b words"], Bool[Array, "b m"]]) -> tuple[Array, Array]:
-        untold, inside = left
-        word = jnp.argmax(untold != 0, axis=1)  # the first that has a keyword; word 0, which is 0 then, if none has
-        missing = jnp.take_along_axis(untold, word[:, None], axis=1) & jnp.take(lacked, word, axis=0)
-        told = jnp.arange(untold.shape[1])[None, :] == word[:, None]
-        return jnp.where(told, jnp.uint32(0), untold), inside & (missing == 0)
+    def check_next_word(state: tuple[UInt32[Array, "b words"], Bool[Array, "b m"]]) -> tuple[Array, Array]:
+        unchecked, is_subset = state
+        word = jnp.argmax(unchecked != 0, axis=1)  # the first with a keyword; word 0, which is 0 then, if there is none
+        missing = jnp.take_along_axis(unchecked, word[:, None], axis=1) & jnp.take(lacked, word, axis=0)
+        checked = jnp.arange(unchecked.shape[1])[None, :] == word[:, None]
+        return jnp.where(checked, jnp.uint32(0), unchecked), is_subset & (missing == 0)
 
-    some = jnp.any(asked != 0, axis=1)[:, None]
-    _, inside = jax.lax.while_loop(lambda left: jnp.any(left[0] != 0), narrow, (asked, jnp.broadcast_to(some, shape)))
-    return inside
-
-
-def equal(mine: Int[Array, "b"], others: Int[Array, "m"]) -> Bool[Array, "b m"]:
-    """Where ids are equal and not absent."""
-    return (mine[:, None] == others[None, :]) & (mine >= 0)[:, None]
+    not_empty = jnp.broadcast_to(jnp.any(queries.keywords != 0, axis=1)[:, None], shape)
+    _, is_subset = jax.lax.while_loop(
+        lambda state: jnp.any(state[0] != 0), check_next_word, (queries.keywords, not_empty)
+    )
+    return is_subset
 
 
-def cosines(mine: Float[Array, "b D"], others: Float[Array, "m D"]) -> Float[Array, "b m"]:
-    """Products of all vectors with all, accumulated in f32."""
-    return jnp.einsum("id,jd->ij", mine, others, preferred_element_type=jnp.float32)
+def cosines(left: Float[Array, "b D"], right: Float[Array, "m D"]) -> Float[Array, "b m"]:
+    """Returns all inner products, accumulated in float32."""
+    return jnp.einsum("id,jd->ij", left, right, preferred_element_type=jnp.float32)
+
+
+def _equal_ids(left: Int[Array, "b"], right: Int[Array, "m"]) -> Bool[Array, "b m"]:
+    return (left[:, None] == right[None, :]) & (left >= 0)[:, None]

@@ -11,10 +11,12 @@ import optax
 from jaxtyping import Array, Float, UInt32
 
 from make_jax.model.keyword_evidence import unpack_keywords
-from make_jax.objectives.means import Mean, mean
+from make_jax.objectives.weighted_means import WeightedMean, weighted_mean
 
 
-def keyword_loss(logits: Float[Array, "B V"], keywords: UInt32[Array, "B words"], weights: Float[Array, "B"]) -> Mean:
-    """The weighted mean over rows."""
+def keyword_loss(
+    logits: Float[Array, "B V"], keywords: UInt32[Array, "B words"], weights: Float[Array, "B"]
+) -> WeightedMean:
+    """Returns the weighted mean over rows."""
     losses = jnp.sum(optax.sigmoid_binary_cross_entropy(logits, unpack_keywords(keywords, logits.shape[-1])), axis=-1)
-    return mean(losses, weights)
+    return weighted_mean(losses, weights)

@@ -27,9 +27,9 @@ from make_jax.model.make import Apply, Make, Outputs
 from make_jax.model.masked import PredictedPatches, PredictedTokens
 from make_jax.model.transformer import l2_normalize
 from make_jax.objectives.false_negatives import EXCLUDED
-from make_jax.objectives.means import Mean, mean
+from make_jax.objectives.weighted_means import WeightedMean, weighted_mean
 
-Found = tuple[Mean, dict[str, Mean]]  # the loss and its metrics
+Found = tuple[WeightedMean, dict[str, WeightedMean]]  # the loss and its metrics
 
 TEMPERATURE = 0.1  # wav2vec 2.0
 GROUP = 16  # rows whose patches are each other's negatives
@@ -59,7 +59,7 @@ def token_loss(said: Sequence[PredictedTokens], weights: Float[Array, "B"]) -> F
         losses += jnp.sum(counted * cross_entropy)
         right += jnp.sum(counted * (jnp.argmax(logits, axis=-1) == labels).astype(weights.dtype))
         total += jnp.sum(counted)
-    return Mean(losses, total), {"mlm_accuracy": Mean(right, total)}
+    return WeightedMean(losses, total), {"mlm_accuracy": WeightedMean(right, total)}
 
 
 def mpm(batch: Mapping[str, Array], apply: Apply) -> Found:
@@ -74,7 +74,7 @@ def patch_loss(said: PredictedPatches, weights: Float[Array, "B"]) -> Found:
     """
     counted = weights[:, None] * said.there.astype(weights.dtype)
     if said.targets is None:
-        return mean(jnp.mean(jnp.square(said.predictions - said.pixels), axis=-1), counted), {}
+        return weighted_mean(jnp.mean(jnp.square(said.predictions - said.pixels), axis=-1), counted), {}
     rows = math.gcd(GROUP, len(weights))
 
     def grouped(x: Array) -> Array:
@@ -87,7 +87,7 @@ def patch_loss(said: PredictedPatches, weights: Float[Array, "B"]) -> Found:
     own = jnp.einsum("gii->gi", logits)
     losses = jax.nn.logsumexp(logits, axis=-1) - own
     best = (own >= jnp.max(logits, axis=-1)).astype(weights.dtype)
-    return mean(losses, counted), {"mpm_accuracy": mean(best, counted)}
+    return weighted_mean(losses, counted), {"mpm_accuracy": weighted_mean(best, counted)}
 
 
 def _negatives(pixels: Float[Array, "g n E"], there: Bool[Array, "g n"]) -> Bool[Array, "g n n"]:

@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from make_jax.config import ObjectivesConfig
 from make_jax.model.make import Apply, Make, Outputs
 from make_jax.objectives.false_negatives import EXCLUDED, ContrastiveInputs, false_negatives
-from make_jax.objectives.means import Mean, mean
+from make_jax.objectives.weighted_means import WeightedMean, weighted_mean
 
 
 class Drawn(NamedTuple):
@@ -57,7 +57,7 @@ def matching_losses(
     apply: Apply,
     key: Key[Array, ""],
     first: Int[Array, ""],
-) -> tuple[dict[str, Mean], dict[str, Mean]]:
+) -> tuple[dict[str, WeightedMean], dict[str, WeightedMean]]:
     """The losses `qim` and `qim2`, each where it has a weight, and their metrics.
 
     Metrics: `qim_accuracy` and `qim2_accuracy`, the weighted share of pairs whose logit is on the right side of 0.
@@ -65,8 +65,8 @@ def matching_losses(
     """
     pairs = make_pairs(config, out, batch, key, first)
     flat: Any = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pairs)
-    losses: dict[str, Mean] = {}
-    metrics: dict[str, Mean] = {}
+    losses: dict[str, WeightedMean] = {}
+    metrics: dict[str, WeightedMean] = {}
     asked: tuple[tuple[str, Literal["item", "image"], Array], ...] = (
         ("qim", "item", flat.weights),
         ("qim2", "image", flat.pictured),
@@ -74,9 +74,9 @@ def matching_losses(
     for name, what, weights in asked:
         if getattr(config, name):
             logits = apply(Make.match, flat.query_states, flat.query_mask, flat.product, what)
-            losses[name] = mean(optax.sigmoid_binary_cross_entropy(logits, flat.labels), weights)
+            losses[name] = weighted_mean(optax.sigmoid_binary_cross_entropy(logits, flat.labels), weights)
             right = ((logits > 0) == (flat.labels > 0)).astype(jnp.float32)
-            metrics[f"{name}_accuracy"] = mean(right, weights)
+            metrics[f"{name}_accuracy"] = weighted_mean(right, weights)
     return losses, metrics
 
 

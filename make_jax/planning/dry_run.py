@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 
 from make_jax.config import Config, check
 from make_jax.model.make import Make
-from make_jax.objectives.total import Embeddings, total_loss
+from make_jax.objectives.total import Embeddings, check_objectives, total_loss
 from make_jax.planning.compile import CompiledStep, check_libtpu, compile_for_tpu, compile_step
 from make_jax.planning.hardware import Machine, find_machine, machine_name
 from make_jax.planning.roofline import StepTimeBounds, step_time_bounds
@@ -82,6 +82,7 @@ def dry_run(config: Config, functions: StepFunctions, device: str = "", count: i
 def trace_step(config: Config, functions: StepFunctions, device: str, count: int) -> DryRunReport:
     """Returns the report without compilation, for any count of devices; raises InputError as `dry_run` does."""
     check(config)
+    check_objectives(config.objectives)
     machine, mesh = find_machine(device), abstract_mesh(config.train.fsdp, count)
     check_batch_config(config, mesh)
     model = largest_model(config)

@@ -29,7 +29,7 @@ from jax.sharding import PartitionSpec
 
 from make_jax.config import Config
 from make_jax.model.make import Make, Outputs
-from make_jax.objectives.means import Mean, mean
+from make_jax.objectives.weighted_means import WeightedMean, weighted_mean
 from make_jax.objectives.total import Embeddings, contrast_embeddings, local_means, total_loss
 from make_jax.runs.mesh import BATCH_AXES, AnyMesh
 from make_jax.runs.sharding import all_gather_params, partition_specs, reduce_scatter_grads
@@ -40,7 +40,7 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 LossAndGradient = tuple[jax.Array, Metrics, Params]
 Gradient = Callable[[Params, Batch, jax.Array], LossAndGradient]
-Encoded = tuple[Embeddings, dict[str, Mean]]  # inputs of the contrasts, sums of all other objectives
+Encoded = tuple[Embeddings, dict[str, WeightedMean]]  # inputs of the contrasts, sums of all other objectives
 Encode = Callable[[Params, Batch, jax.Array, jax.Array], Encoded]
 
 
@@ -92,7 +92,7 @@ def make_encode(model: Make, config: Config) -> Encode:
 
         means = local_means(config.objectives, out, batch, apply, sampling_key, index)
         both = (batch["has_title"] & batch["has_image"]).astype(jnp.float32) * batch["weight"]
-        means["title_weight"] = mean(out.product.weights[:, 0], both)
+        means["title_weight"] = weighted_mean(out.product.weights[:, 0], both)
         return contrast_embeddings(config.objectives, out), means
 
     return encode

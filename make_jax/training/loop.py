@@ -27,6 +27,7 @@ from make_jax.inputs.batch import Batch
 from make_jax.inputs.device import DevicePrefetch
 from make_jax.inputs.train_pipeline import train_batches
 from make_jax.model.make import Make
+from make_jax.objectives.total import check_objectives
 from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.mesh import check_batch_config, make_mesh, shard_batch
 from make_jax.runs.processes import Processes, init_distributed
@@ -59,6 +60,7 @@ def train(config: Config) -> Path:
     Ctrl-C and SIGTERM save and raise KeyboardInterrupt and Terminated.
     """
     check(config)
+    check_objectives(config.objectives)
     check_writers(config.train.writers)
     checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.max_to_keep)
     with (

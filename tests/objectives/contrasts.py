@@ -13,7 +13,7 @@ from make_jax.objectives.false_negatives import ContrastiveInputs
 
 B, D, V = 24, 8, 40  # 24 rows: on 8 devices 3 each, which tiles of 2 do not divide
 AXES = ("data", "fsdp")
-LEARNT = ("q", "p", "swap", "s", "b")
+LEARNED = ("q", "p", "swap", "s", "b")
 MARGIN = 0.2
 Example = dict[str, Any]
 
@@ -62,7 +62,7 @@ def formula(kind: str, margin: float):
         return jnp.sum(e["w"] * losses) / (2 * e["w"].sum())
 
     compiled = jax.jit(jax.value_and_grad(loss))
-    return lambda e: compiled({name: e[name] for name in LEARNT}, e, jnp.asarray(negatives(e)))
+    return lambda e: compiled({name: e[name] for name in LEARNED}, e, jnp.asarray(negatives(e)))
 
 
 @cache
@@ -77,11 +77,11 @@ def loss_of(form: str, devices: int, kind: str = "softmax", margin: float = MARG
             p,
             s,
             weights=w,
-            kind=kind,
+            loss_type=kind,
             logit_bias=b,
             margin=margin,
             swaps=swap,
-            form=form,
+            implementation=form,
             tile=tile,
             axis=AXES if devices else None,
         )
@@ -102,7 +102,7 @@ def loss_of(form: str, devices: int, kind: str = "softmax", margin: float = MARG
         )
 
     compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    return lambda e: compiled({name: e[name] for name in LEARNT}, e)
+    return lambda e: compiled({name: e[name] for name in LEARNED}, e)
 
 
 def mesh_of(devices: int) -> jax.sharding.Mesh:

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from make_jax.config import ObjectivesConfig
+from make_jax.errors import InputError
 from make_jax.objectives.contrastive import contrastive_loss
 from make_jax.objectives.false_negatives import ContrastiveInputs
+from make_jax.objectives.total import check_objectives
 from tests.objectives.contrasts import B, agree, formula, loss_of, negatives, options, plain_example, together
 
 PLAIN = ("gather", 0)
@@ -111,6 +114,27 @@ def test_impossible_settings_are_refused():
     e = plain_example()
     queries, products = ContrastiveInputs(e["q"], e["qid"]), ContrastiveInputs(e["p"], e["pid"])
     with pytest.raises(ValueError, match="bias"):
-        contrastive_loss(queries, products, e["s"], weights=e["w"], kind="sigmoid")
+        contrastive_loss(queries, products, e["s"], weights=e["w"], loss_type="sigmoid")
     with pytest.raises(ValueError, match="tile is 0"):
-        contrastive_loss(queries, products, e["s"], weights=e["w"], form="ring", tile=0)
+        contrastive_loss(queries, products, e["s"], weights=e["w"], implementation="ring", tile=0)
+
+
+@pytest.mark.parametrize("implementation", ["gather", "ring"])
+def test_an_unknown_loss_type_is_an_error_with_the_known_names_in_every_implementation(implementation):
+    e = plain_example()
+    queries, products = ContrastiveInputs(e["q"], e["qid"]), ContrastiveInputs(e["p"], e["pid"])
+    with pytest.raises(InputError, match=r"objectives\.loss_type is 'hinge', expected one of sigmoid, softmax"):
+        contrastive_loss(queries, products, e["s"], weights=e["w"], loss_type="hinge", implementation=implementation)
+
+
+def test_an_unknown_implementation_is_an_error_with_the_known_names():
+    e = plain_example()
+    queries, products = ContrastiveInputs(e["q"], e["qid"]), ContrastiveInputs(e["p"], e["pid"])
+    with pytest.raises(InputError, match=r"objectives\.implementation is 'tree', expected one of gather, ring"):
+        contrastive_loss(queries, products, e["s"], weights=e["w"], implementation="tree")
+
+
+def test_settings_with_an_unknown_name_are_refused_before_training():
+    with pytest.raises(InputError, match=r"objectives\.loss_type is 'hinge', expected one of sigmoid, softmax"):
+        check_objectives(ObjectivesConfig(loss_type="hinge"))
+    check_objectives(ObjectivesConfig())

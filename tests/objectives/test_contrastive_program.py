@@ -22,7 +22,7 @@ def compiled(form: str, batch: int):
     rows, whole = PartitionSpec(AXES), PartitionSpec()
 
     def local(queries, products, weights, log_logit_scale):
-        loss = partial(contrastive_loss, weights=weights, margin=0.1, form=form, tile=TILE, axis=AXES)
+        loss = partial(contrastive_loss, weights=weights, margin=0.1, implementation=form, tile=TILE, axis=AXES)
         return loss(queries, products, log_logit_scale)[0]
 
     sharded = jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, rows, whole), out_specs=whole, check_vma=True)

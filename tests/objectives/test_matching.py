@@ -13,8 +13,8 @@ from make_jax.model.make import Make, Outputs, QueryOutputs
 from make_jax.model.modal_adaptation import FusedProduct, ProductStates
 from make_jax.objectives.false_negatives import ContrastiveInputs
 from make_jax.objectives.matching import draw, matching_losses
-from make_jax.objectives.means import Mean
 from make_jax.objectives.total import local_means
+from make_jax.objectives.weighted_means import WeightedMean
 from make_jax.runs.mesh import batch_sharding, make_mesh, replicated_sharding
 
 B, G, D, V = 64, 8, 6, 40  # rows, group, width, keywords
@@ -111,7 +111,7 @@ def outputs(e: dict[str, Any]) -> Outputs:
 
 def losses(e: dict[str, Any], key: Any) -> Any:
     found = matching_losses(CONFIG, outputs(e), e, apply, key, FIRST)
-    return jax.tree.map(lambda mean: mean.value, found, is_leaf=lambda x: isinstance(x, Mean))
+    return jax.tree.map(lambda mean: mean.value, found, is_leaf=lambda x: isinstance(x, WeightedMean))
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from make_jax.objectives.contrastive import ContrastiveInputs, contrastive_loss
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.objectives.masked import mlm, patch_loss
 from make_jax.objectives.matching import matching_losses
-from make_jax.objectives.means import Mean
+from make_jax.objectives.weighted_means import WeightedMean
 from make_jax.runs.mesh import batch_sharding, check_micro_batch, make_mesh, replicated_sharding
 from make_jax.runs.sharding import partition_specs
 from make_jax.training.gradient_cache import make_gradient
@@ -113,10 +113,10 @@ def reference(size: int) -> Any:
         terms |= losses | metrics | more
         patches = apply(Make.predict_patches, rows["image"], rows["patch_mask"])
         each, more = jax.vmap(patch_loss)(split(patches), split(w))  # negatives come from rows encoded together
-        terms |= {name: Mean(mean.total.sum(), mean.weight.sum()) for name, mean in ({"mpm": each} | more).items()}
+        terms |= {name: WeightedMean(m.total.sum(), m.weight.sum()) for name, m in ({"mpm": each} | more).items()}
         both = w * (rows["has_title"] & rows["has_image"])
-        terms["title_weight"] = Mean(jnp.sum(both * out.product.weights[:, 0]), jnp.sum(both))
-        terms = {name: value.value if isinstance(value, Mean) else value for name, value in terms.items()}
+        terms["title_weight"] = WeightedMean(jnp.sum(both * out.product.weights[:, 0]), jnp.sum(both))
+        terms = {name: value.value if isinstance(value, WeightedMean) else value for name, value in terms.items()}
         return sum(getattr(o, name) * value for name, value in terms.items() if hasattr(o, name)), terms
 
     return jax.device_get(jax.jit(jax.value_and_grad(loss, has_aux=True))(params()))
