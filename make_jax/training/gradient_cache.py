@@ -29,8 +29,8 @@ from jax.sharding import PartitionSpec
 
 from make_jax.config import Config
 from make_jax.model.make import Make, Outputs
-from make_jax.objectives.weighted_means import WeightedMean, weighted_mean
 from make_jax.objectives.total import Embeddings, contrast_embeddings, local_means, total_loss
+from make_jax.objectives.weighted_means import WeightedMean, weighted_mean
 from make_jax.runs.mesh import BATCH_AXES, AnyMesh
 from make_jax.runs.sharding import all_gather_params, partition_specs, reduce_scatter_grads
 from make_jax.runs.state import Params
