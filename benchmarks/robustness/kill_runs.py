@@ -18,7 +18,7 @@ from benchmarks import ROOT
 from make_jax.errors import InputError
 from make_jax.files import PARTIAL
 from make_jax.runs import manifest
-from make_jax.runs.run_folder import read_checkpoint
+from make_jax.runs.run_folder import load_trained_model
 from make_jax.training.metric_writers.jsonl import METRICS, read_metrics
 
 RECIPE = Path(__file__).with_name("kill_recipe.py")
@@ -180,6 +180,6 @@ def expect_same(folder: Path, reference: Path, complete: bool = True) -> None:
     expect(not other, f"{len(other)} of {len(ours)} values differ, first {other[:1]}")
     if complete:
         expect(ours.keys() == theirs.keys(), f"{len(ours)} values logged instead of {len(theirs)}")
-        (a, _, _), (b, _, _) = read_checkpoint(folder, "last"), read_checkpoint(reference, "last")
+        a, b = (load_trained_model(run, "last").params for run in (folder, reference))
         same = jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), a, b)
         expect(all(jax.tree.leaves(same)), "the last parameters differ")

@@ -11,7 +11,7 @@ from make_jax.retrieval.embed import embed_products, embed_queries
 from make_jax.retrieval.retriever import Retriever
 from make_jax.retrieval.top_k import top_k
 from make_jax.runs.provenance import metadata
-from make_jax.runs.run_folder import read_checkpoint
+from make_jax.runs.run_folder import load_trained_model
 
 METRIC = "nDCG@10"
 SLICES = {
@@ -25,8 +25,8 @@ SLICES = {
 def measure(run: Path, path: str, seed: int) -> dict[str, Any]:
     """The values of every query in the order of the catalog, and which queries belong to which slice."""
     catalog = Catalog.load(path)
-    retriever = Retriever.load(run, "last")
-    _, meta, _ = read_checkpoint(run, "last")
+    trained = load_trained_model(run, "last")
+    retriever, meta = Retriever.from_trained_model(trained), trained.metadata
     seconds = round(meta["seconds"], 1)
     return {
         "about": metadata(catalog, seed=seed, run={"steps": meta["position"], "training_seconds": seconds}),

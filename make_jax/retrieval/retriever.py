@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,7 +16,6 @@ from jaxtyping import Float32, Int32
 from make_jax.catalog.keywords import Keyword, KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Split
-from make_jax.config import from_json
 from make_jax.errors import InputError
 from make_jax.inputs.batch import PRODUCT_INPUTS, Batch
 from make_jax.inputs.eval_pipeline import product_batches, query_batches
@@ -29,7 +28,7 @@ from make_jax.retrieval.rerank import DEFAULT_WEIGHT, check_can_match, match_can
 from make_jax.retrieval.top_k import Progress, no_progress
 from make_jax.retrieval.vector_index import ProductEmbeddings, VectorIndex
 from make_jax.runs.mesh import make_mesh, replicate, replicated_sharding, shard_rows, to_host
-from make_jax.runs.run_folder import CONFIG, TOKENIZER, read_checkpoint, read_keywords
+from make_jax.runs.run_folder import TrainedModel, load_trained_model
 from make_jax.runs.state import Params
 
 
@@ -98,18 +97,15 @@ class Retriever:
 
         Raises InputError when the folder is not a run or has no intact checkpoint.
         """
-        params, _, files = read_checkpoint(run, checkpoint)
-        return cls.from_checkpoint(run, params, files)
+        return cls.from_trained_model(load_trained_model(run, checkpoint))
 
     @classmethod
-    def from_checkpoint(cls, run: str | Path, params: Params, files: Mapping[str, str]) -> "Retriever":
-        """The model of a checkpoint that `read_checkpoint(run)` returned."""
-        config = from_json(files[CONFIG], f"{run}/{CONFIG}")
-        tokenizer = Tokenizer(files[TOKENIZER])
-        keywords = read_keywords(files, Path(run))
+    def from_trained_model(cls, trained: TrainedModel) -> "Retriever":
+        """The model that `load_trained_model` returned."""
+        config, tokenizer, keywords = trained.config, trained.tokenizer, trained.keywords
         model = Make(config.model, config.inputs, tokenizer.vocab_size, len(keywords), keywords.exclusion_groups)
-        size, trained = config.train.eval_batch_size, config.objectives.qim > 0
-        return cls(model, params, tokenizer, keywords, batch_size=size, trained_matching=trained)
+        size, has_matching = config.train.eval_batch_size, config.objectives.qim > 0
+        return cls(model, trained.params, tokenizer, keywords, batch_size=size, trained_matching=has_matching)
 
     @property
     def modalities(self) -> Modality:

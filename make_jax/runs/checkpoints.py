@@ -159,19 +159,17 @@ class Checkpoints:
             leaves = _read_placed(reader, found, _stored(reader, found), wanted, expected)
         return named.unflatten(template, leaves), found.meta
 
-    def load_params(
-        self, source: Kind | CheckpointInfo = "best"
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-        """Returns (parameters as nested dicts of NumPy arrays, meta, files), on any machine.
+    def load_params(self, source: Kind | CheckpointInfo = "best") -> dict[str, Any]:
+        """Returns the parameters as nested dicts of NumPy arrays, on any machine.
 
-        Reads nothing else of the state: the averaged parameters (`ema`) where the run kept them, else `params`.
+        Reads nothing else of the state: the averaged parameters (`ema`) if the run kept them, else `params`.
         """
-        found = self.latest_intact(source) if isinstance(source, str) else source
+        info = self.latest_intact(source) if isinstance(source, str) else source
         with _reader() as reader:
-            _, chosen = _stored_params(reader, found)
+            _, chosen = _stored_params(reader, info)
             arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in chosen}
-            leaves = _read(reader, found, chosen, arguments)
-        return named.nest({name[1:]: leaf for name, leaf in leaves.items()}), found.meta, found.files
+            leaves = _read(reader, info, chosen, arguments)
+        return named.nest({name[1:]: leaf for name, leaf in leaves.items()})
 
     def restore_params(self, template: dict[str, Any], source: CheckpointInfo, but: str = "") -> dict[str, Any]:
         """Returns what `load_params` reads, with the structure, dtypes and shardings of `template`, as `restore` does.

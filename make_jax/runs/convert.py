@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 
 import make_jax
-from make_jax.config import from_json, to_json
+from make_jax.config import to_json
 from make_jax.errors import InputError
 from make_jax.files import folder_atomically
-from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.interop import torch_checkpoint
 from make_jax.interop.bundle import ModelBundle, omitted_parts, search_config
 from make_jax.interop.export import EXPORTERS, export_model
@@ -20,7 +19,7 @@ from make_jax.interop.formats import ExportFormat
 from make_jax.interop.model_card import model_card, reports_of_step
 from make_jax.interop.model_folder import resolve_model_folder
 from make_jax.runs.checkpoints import Checkpoints
-from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, read_checkpoint, read_keywords
+from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, load_trained_model
 
 Log = Callable[[str], None]
 
@@ -36,9 +35,8 @@ def export_run(
     if Path(out).exists():
         raise InputError(f"OUT: {out} exists; name a folder that does not")
     EXPORTERS[form].check_libraries()
-    params, metadata, files = read_checkpoint(run, checkpoint)
-    config = from_json(files[CONFIG], f"{run}/{CONFIG}")
-    keywords = read_keywords(files, Path(run))
+    trained = load_trained_model(run, checkpoint)
+    config, metadata = trained.config, trained.metadata
     origin = {
         "run": Path(run).resolve().name,
         "checkpoint": checkpoint,
@@ -48,10 +46,9 @@ def export_run(
         "catalog_digest": metadata.get("catalog_digest"),
         "make_jax": make_jax.__version__,
     }
-    tokenizer = Tokenizer(files[TOKENIZER])
-    bundle = ModelBundle(search_config(config), tokenizer, keywords, torch_checkpoint.CONSTANTS, origin)
+    bundle = ModelBundle(search_config(config), trained.tokenizer, trained.keywords, torch_checkpoint.CONSTANTS, origin)
     reports = reports_of_step(Path(run), metadata["position"])
-    export_model(Path(out), params, bundle, model_card(bundle, metadata, reports, form), form)
+    export_model(Path(out), trained.params, bundle, model_card(bundle, metadata, reports, form), form)
     for part in omitted_parts(config.model):
         log(f"left out, because search does not use it: {part}")
     if config.model.dtype != "float32" and form != "stablehlo":

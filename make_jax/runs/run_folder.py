@@ -1,36 +1,69 @@
-"""The files of a run's folder, and reading a trained model back from it."""
+"""The folder of a run: names of its files, and loading the trained model from it.
 
-from collections.abc import Mapping
+RUN/config.json       the resolved settings
+   /checkpoints/      `checkpoints.py`; each checkpoint holds config.json, tokenizer.json and keywords.json too
+   /metrics.jsonl     losses and validation, by `training/metric_logger.py`
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from make_jax.catalog.keywords import KeywordVocabulary
+from make_jax.config import Config, from_json
 from make_jax.errors import InputError
-from make_jax.runs.checkpoints import Checkpoints
+from make_jax.inputs.tokenizer import Tokenizer
+from make_jax.runs.checkpoints import CheckpointInfo, Checkpoints, digest
 from make_jax.runs.state import Params
 
 CHECKPOINTS = "checkpoints"  # subfolder of a run
-CONFIG = "config.json"  # in a checkpoint
+CONFIG = "config.json"  # in a run and in a checkpoint
 TOKENIZER = "tokenizer.json"  # in a checkpoint
 KEYWORDS = "keywords.json"  # in a checkpoint
 
 
-def read_checkpoint(
-    run: str | Path, checkpoint: Literal["best", "last"] = "best"
-) -> tuple[Params, dict[str, Any], dict[str, str]]:
-    """Parameters, meta and files of a run's checkpoint; InputError when the folder is no run."""
+@dataclass(frozen=True)
+class TrainedModel:
+    """A checkpoint's parameters and everything that encoding with them needs; every file was verified once."""
+
+    params: Params  # nested dicts of NumPy arrays; the averaged parameters if the run kept them
+    config: Config  # of the run that wrote the checkpoint
+    tokenizer: Tokenizer
+    keywords: KeywordVocabulary
+    metadata: dict[str, Any]  # meta.json: "position" (steps), "seconds" of training, "metrics", "catalog_digest", ...
+    digest: str  # SHA-256 of the checkpoint's manifest
+
+
+def load_trained_model(run: str | Path, checkpoint: Literal["best", "last"] = "best") -> TrainedModel:
+    """Loads and verifies the newest intact checkpoint of a run; executes nothing from the run.
+
+    Raises InputError when the folder is not a run or none of its checkpoints is intact.
+    """
+    checkpoints = open_checkpoints(run)
+    info = checkpoints.latest_intact(checkpoint)
+    params = checkpoints.load_params(info)
+    return TrainedModel(params, read_config(info), read_tokenizer(info), read_keywords(info), info.meta, digest(info))
+
+
+def open_checkpoints(run: str | Path) -> Checkpoints:
+    """The checkpoints of an existing run, for reading. Raises InputError when the folder is not a run."""
     folder = Path(run) / CHECKPOINTS
     if not folder.is_dir():
-        raise InputError(f"{run}: no run there (no folder {CHECKPOINTS}/); give the folder that train.py wrote")
-    checkpoints = Checkpoints(folder)
-    try:
-        params, meta, files = checkpoints.load_params(checkpoint)
-    finally:
-        checkpoints.close()
-    return params, meta, files
+        raise InputError(f"{run}: not a run (no folder {CHECKPOINTS}/); give the folder that train.py wrote")
+    return Checkpoints(folder)
 
 
-def read_keywords(files: Mapping[str, str], where: Path) -> KeywordVocabulary:
-    """The keyword vocabulary of a checkpoint's files; one that was written before there were any has none."""
-    text = files.get(KEYWORDS)
-    return KeywordVocabulary(()) if text is None else KeywordVocabulary.from_json(text, f"{where}/{KEYWORDS}")
+def read_config(info: CheckpointInfo) -> Config:
+    """The settings of the run that wrote a checkpoint."""
+    return from_json(info.files[CONFIG], f"{info.path}/{CONFIG}")
+
+
+def read_tokenizer(info: CheckpointInfo) -> Tokenizer:
+    """The tokenizer in a checkpoint."""
+    return Tokenizer(info.files[TOKENIZER])
+
+
+def read_keywords(info: CheckpointInfo) -> KeywordVocabulary:
+    """The keyword vocabulary in a checkpoint; empty for a checkpoint without one."""
+    text = info.files.get(KEYWORDS)
+    return KeywordVocabulary(()) if text is None else KeywordVocabulary.from_json(text, f"{info.path}/{KEYWORDS}")

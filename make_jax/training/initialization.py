@@ -17,14 +17,14 @@ import numpy as np
 
 from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
-from make_jax.config import Config, from_json
+from make_jax.config import Config
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer, load_tokenizer
 from make_jax.interop.encoder_files import PretrainedEncoder
 from make_jax.interop.init_encoders import init_from_encoders, read_init_encoders
 from make_jax.runs import checkpoints as run_checkpoints
 from make_jax.runs.checkpoints import CheckpointInfo, Checkpoints
-from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, TOKENIZER, read_keywords
+from make_jax.runs.run_folder import CHECKPOINTS, open_checkpoints, read_config, read_keywords, read_tokenizer
 from make_jax.runs.state import Params, TrainState
 from make_jax.training.resume_check import check_resumable, config_differences
 from make_jax.training.vocabularies import make_keywords, make_tokenizer
@@ -64,7 +64,7 @@ class Initialization:
         """Whether a finished run was evaluated with another keyword_scale, which training does not depend on."""
         if self.own is None or self.step < config.train.steps:
             return False
-        saved = from_json(self.own.files[CONFIG], f"{self.own.path}/{CONFIG}")
+        saved = read_config(self.own)
         return saved.model.keyword_scale != config.model.keyword_scale
 
     def initialize(
@@ -89,7 +89,7 @@ class Initialization:
         """Lines for the user about a run initialized from another: its path, and settings that differ."""
         if self.source is None:
             return []
-        saved = from_json(self.source.files[CONFIG], f"{self.source.path}/{CONFIG}")
+        saved = read_config(self.source)
         sections = [("model", config.model, saved.model), ("inputs", config.inputs, saved.inputs)]
         different = [
             f"{name} is {ours!r} here, {theirs!r} in the checkpoint"
@@ -110,18 +110,18 @@ def find_initialization(config: Config, catalog: Catalog, checkpoints: Checkpoin
     if checkpoints.exists():
         own = checkpoints.latest_intact("last")
         check_resumable(config, catalog.digest, own)
-        return Initialization(Tokenizer(own.files[TOKENIZER]), read_keywords(own.files, own.path), own=own)
+        return Initialization(read_tokenizer(own), read_keywords(own), own=own)
     # 2. init-from
     if config.train.init_from:
         source = find_init_from(config.train.init_from)
-        tokenizer = Tokenizer(source.files[TOKENIZER])
+        tokenizer = read_tokenizer(source)
         setting = config.inputs.tokenizer
         if setting and load_tokenizer(setting).definition != tokenizer.definition:
             raise InputError(
                 f"inputs.tokenizer is {setting!r}, expected the one of train.init_from {source.path}, whose weights "
                 "belong to its tokens; leave inputs.tokenizer empty"
             )
-        keywords = read_keywords(source.files, source.path)
+        keywords = read_keywords(source)
         return Initialization(tokenizer, keywords if len(keywords) else make_keywords(config, catalog), source=source)
     # 3. pretrained encoders, and 4. scratch, where there are none
     encoders = read_init_encoders(config)
@@ -133,7 +133,7 @@ def find_init_from(path: str) -> CheckpointInfo:
     """Returns the checkpoint that `train.init_from` names: a run folder's best one, or the checkpoint folder itself."""
     folder = Path(path)
     if (folder / CHECKPOINTS).is_dir():
-        return Checkpoints(folder / CHECKPOINTS).latest_intact("best")
+        return open_checkpoints(folder).latest_intact("best")
     if (folder / run_checkpoints.STATE).is_dir():
         return run_checkpoints.read(folder)
     expected = "expected a run folder or one of its checkpoints, such as RUN/checkpoints/best/000200"

@@ -67,7 +67,7 @@ def test_an_export_that_cannot_be_is_one_line_and_nothing_written(run, tmp_path)
     out = tmp_path / "out"
     cases = {
         (run, tmp_path / "there", "torch"): "there exists; name a folder that does not",
-        (tmp_path, out, "torch"): "no run there",
+        (tmp_path, out, "torch"): "not a run",
         (run, out, "sentence-transformers"): r"model\.enrichment is on",
     }
     for (source, target, form), message in cases.items():

@@ -14,7 +14,7 @@ from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.interop.import_encoders import expected_shapes, read_encoder
 from make_jax.interop.init_encoders import _identity_projections, init_from_encoders, read_init_encoders
-from make_jax.runs.run_folder import TOKENIZER, read_checkpoint
+from make_jax.runs.run_folder import load_trained_model
 from make_jax.training.loop import train
 from tests.interop import tiny_checkpoints as tiny
 from tests.training.tiny_run import tiny_config
@@ -53,8 +53,9 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_and_goes_on_without_the
     told = capsys.readouterr().out
     assert "positions of 4 x 4 patches resampled to 2 x 2 (bicubic)" in told and f"of {sources[0]} (bert)" in told
     assert "model.query: original pooling 'cls', model.pooling is 'mean'" in told
-    averaged, _, files = read_checkpoint(tmp_path / "run", "last")
-    assert files[TOKENIZER] == Tokenizer(tiny.tokenizer()).definition
+    trained = load_trained_model(tmp_path / "run", "last")
+    averaged = trained.params
+    assert trained.tokenizer.definition == Tokenizer(tiny.tokenizer()).definition
     text, image = (
         read_encoder(str(source), kind, "x") for source, kind in zip(sources, ("text", "image"), strict=True)
     )

@@ -114,7 +114,7 @@ def test_buffers_may_be_donated_right_after_save(checkpoints):
     for _ in range(3):
         state = {"params": {"w": overwrite(state["params"]["w"])}}
     checkpoints.wait()
-    np.testing.assert_array_equal(checkpoints.load_params("last")[0]["w"], np.arange(size, dtype=np.float32))
+    np.testing.assert_array_equal(checkpoints.load_params("last")["w"], np.arange(size, dtype=np.float32))
 
 
 def test_save_returns_before_the_checkpoint_is_complete(checkpoints, monkeypatch):
@@ -130,7 +130,8 @@ def test_save_returns_before_the_checkpoint_is_complete(checkpoints, monkeypatch
 
 def test_load_params_returns_numpy_and_prefers_the_averaged_ones(checkpoints):
     saved(checkpoints, ("best", 4))
-    params, meta, files = checkpoints.load_params()
+    info = checkpoints.latest_intact("best")
+    params, meta, files = checkpoints.load_params(info), info.meta, info.files
     assert_leaves = jax.tree.map(lambda leaf: type(leaf) is np.ndarray, params)
     assert all(jax.tree.leaves(assert_leaves))
     np.testing.assert_array_equal(params["title"]["kernel"], 2 * (np.arange(32.0).reshape(16, 2) + 4))
@@ -141,14 +142,14 @@ def test_load_params_returns_numpy_and_prefers_the_averaged_ones(checkpoints):
 def test_load_params_without_averaging(checkpoints):
     checkpoints.save("best", 4, make_state(4, ema=False), {})
     checkpoints.wait()
-    assert checkpoints.load_params()[0]["scale"] == 4
+    assert checkpoints.load_params()["scale"] == 4
 
 
 def test_load_params_of_8_devices_in_a_process_with_1(checkpoints):
     saved(checkpoints, ("best", 6))
     out = run(
         checkpoints.folder,
-        "assert jax.device_count() == 1\nprint(c.load_params()[0]['title']['kernel'].sum(), c.load_params()[1])",
+        "assert jax.device_count() == 1\nprint(c.load_params()['title']['kernel'].sum(), c.latest_intact('best').meta)",
         devices=1,
     )
     assert out.returncode == 0, out.stderr

@@ -15,7 +15,7 @@ import pytest
 
 from make_jax.errors import InputError, Terminated
 from make_jax.retrieval.retriever import Retriever
-from make_jax.runs.run_folder import read_checkpoint
+from make_jax.runs.run_folder import load_trained_model
 from make_jax.training import keyword_heads, loop, validation
 from make_jax.training.loop import train
 from make_jax.training.metric_writers.jsonl import read_metrics
@@ -103,10 +103,10 @@ def test_a_finished_run_is_reevaluated_with_another_keyword_scale(finished_run, 
     train(replace(config, model=replace(config.model, keyword_scale=0.5)))
     assert logged(tmp_path / "run") == logged(finished_run)  # no step was taken
     for kind in ("best", "last"):
-        params, meta, files = read_checkpoint(tmp_path / "run", kind)
-        trained, _, _ = read_checkpoint(finished_run, "last")
-        assert json.loads(files["config.json"])["model"]["keyword_scale"] == 0.5 and meta["evaluated"] == 6
-        jax.tree.map(np.testing.assert_array_equal, params, trained)
+        again, trained = load_trained_model(tmp_path / "run", kind), load_trained_model(finished_run, "last")
+        meta = again.metadata
+        assert again.config.model.keyword_scale == 0.5 and meta["evaluated"] == 6
+        jax.tree.map(np.testing.assert_array_equal, again.params, trained.params)
     written = [line["val_ndcg@10"] for line in read_metrics(tmp_path / "run/metrics.jsonl") if "val_ndcg@10" in line]
     assert written[-1] == meta["metrics"]["val_ndcg@10"] == meta["best"]
     scores = [run.search(["red circle"], k=9)[0][0].score for run in map(indexed, (finished_run, tmp_path / "run"))]
@@ -142,7 +142,7 @@ def test_an_interrupted_and_resumed_run_has_bitwise_the_same_losses(finished_run
     monkeypatch.setattr(loop, "make_step", real)
     train(config)
     assert logged(tmp_path / "run") == logged(finished_run)
-    once, twice = (read_checkpoint(run, "last")[0] for run in (finished_run, tmp_path / "run"))
+    once, twice = (load_trained_model(run, "last").params for run in (finished_run, tmp_path / "run"))
     assert all(np.any(once["keyword_evidence"][name]["predict"]["kernel"]) for name in ("title", "image"))
     jax.tree.map(np.testing.assert_array_equal, once, twice)
 
@@ -181,7 +181,7 @@ def test_sigterm_during_an_evaluation_and_during_the_fit_loses_nothing(finished_
     train(config)
     for name in ("loss", "data_fingerprint", "val_ndcg@10"):
         assert logged(tmp_path / "run", name) == logged(finished_run, name)
-    once, twice = (read_checkpoint(run, "last")[0] for run in (finished_run, tmp_path / "run"))
+    once, twice = (load_trained_model(run, "last").params for run in (finished_run, tmp_path / "run"))
     assert np.any(once["keyword_evidence"]["title"]["predict"]["kernel"])
     jax.tree.map(np.testing.assert_array_equal, once, twice)
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from make_jax.config import from_json
+from make_jax.config import Config
 from make_jax.retrieval.retriever import Retriever
-from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, read_checkpoint
+from make_jax.runs.run_folder import CHECKPOINTS, load_trained_model, open_checkpoints, read_config
 
 
 class RunInfo(NamedTuple):
@@ -28,17 +28,16 @@ def load(path: Path) -> Retriever:
 
 def load_with_info(path: Path, checkpoint: Literal["best", "last"] = "best") -> tuple[Retriever, RunInfo]:
     """The model and the facts of a run's checkpoint, which is read and verified once."""
-    params, meta, files = read_checkpoint(path, checkpoint)
-    return Retriever.from_checkpoint(path, params, files), _info(path, checkpoint, meta, files)
+    trained = load_trained_model(path, checkpoint)
+    return Retriever.from_trained_model(trained), _info(trained.config, trained.metadata, checkpoint)
 
 
 def run_info(path: Path, checkpoint: Literal["best", "last"] = "best") -> RunInfo:
-    """The facts of a run's checkpoint."""
-    _, meta, files = read_checkpoint(path, checkpoint)
-    return _info(path, checkpoint, meta, files)
+    """The facts of a run's checkpoint, without its parameters."""
+    info = open_checkpoints(path).latest_intact(checkpoint)
+    return _info(read_config(info), info.meta, checkpoint)
 
 
-def _info(path: Path, checkpoint: str, meta: dict[str, Any], files: dict[str, str]) -> RunInfo:
-    config = from_json(files[CONFIG], f"{path}/{CONFIG}")
+def _info(config: Config, meta: dict[str, Any], checkpoint: str) -> RunInfo:
     training = {"steps": meta["position"], "checkpoint": checkpoint, "training_seconds": meta["seconds"]}
     return RunInfo(config.data.catalog, config.train.seed, training)
