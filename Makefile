@@ -1,4 +1,4 @@
-# make demo: train on the catalog inside the package and print what the search is worth.
+# make demo: train on the packaged catalog and print the metrics.
 # make test: format, lint, types, layers, tests. Both make .venv first, and can be run again.
 
 PYTHON ?= python3
@@ -13,8 +13,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@echo "make demo    install into $(VENV), train on the packaged catalog, evaluate (runs/demo)"
 	@echo "make test    install into $(VENV), lint, check types and layers, run the tests"
-	@echo "make lint    the part of make test that runs no test"
-	@echo "make lock    write requirements.txt anew from pyproject.toml"
+	@echo "make lint    the checks of make test without the tests"
+	@echo "make lock    regenerate requirements.txt from pyproject.toml"
 	@echo "make clean   remove $(VENV) and every cache; runs/ stays"
 	@echo "Another Python: make test PYTHON=python3.12 VENV=.venv312"
 
@@ -37,15 +37,15 @@ lint: $(INSTALLED)
 	@echo "==> import-linter"
 	@$(BIN)/lint-imports
 
-# --no-compile halves the work: Python compiles what it imports. The stamp comes last, so that an install that was cut
-# short is done again by the next make.
+# --no-compile halves the time: Python compiles modules on import. The stamp is written last, so that the next make
+# repeats an interrupted install.
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: make_jax needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
 	  echo "       Name another one: make PYTHON=python3.12" >&2; exit 2; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	  echo "==> creating $(VENV)"; rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
-	@echo "==> installing what requirements.txt names into $(VENV)"
+	@echo "==> installing requirements.txt into $(VENV)"
 	@$(PIP) install --no-compile -r requirements.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@

@@ -1,7 +1,7 @@
 """Product retrieval in JAX: a short text query finds products made of a title and an image.
 
-The public surface is the four names below. Each is imported when it is first asked for, so that `import make_jax`,
-`import make_jax.config` and a data worker stay free of jax.
+The public API is the four names below. They are imported lazily, on first use: `import make_jax`,
+`import make_jax.config` and data workers do not import jax.
 """
 
 import importlib
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Catalog", "Config", "Make", "Retriever"]
 
-_HOMES = {
+_MODULES = {
     "Catalog": "make_jax.catalog.reader",
     "Config": "make_jax.config",
     "Make": "make_jax.model.make",
@@ -25,14 +25,14 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """The public name, imported from where it is defined and kept for the next time."""
-    if name not in _HOMES:
+    """Imports a public name from its module on first use."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    """The public names, whether they have been imported yet or not."""
+    """Returns all public names, imported or not."""
     return sorted({*globals(), *__all__})

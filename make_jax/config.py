@@ -32,7 +32,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]  # 0 to below 1
 Ratio = Annotated[float, Field(gt=0, lt=1)]  # between 0 and 1
 RGB = Annotated[tuple[float, float, float], Field(description="a list of 3 finite numbers")]
 Multipliers = Annotated[
-    tuple[tuple[str, float], ...], Field(description="a list, each item a list of 2: a text, a finite number")
+    tuple[tuple[str, float], ...], Field(description="a list, each item a list of 2: a string, a finite number")
 ]
 
 
@@ -342,10 +342,10 @@ _RANGE_ERRORS = {
 }
 _TYPE_ERRORS = {
     "bool_type": "true or false",
-    "int_type": "a whole number",
+    "int_type": "an integer",
     "float_type": "a finite number",
     "finite_number": "a finite number",
-    "string_type": "a text",
+    "string_type": "a string",
     "dataclass_type": "an object of settings",
 }
 

@@ -1,4 +1,4 @@
-"""Why a program ends early, and the one place that turns it into an exit code: 2 for bad input, 0 for SIGTERM."""
+"""Exceptions that end a program early, and their exit codes: 2 for invalid input, 0 for SIGTERM."""
 
 import signal
 import sys
@@ -7,45 +7,45 @@ from types import FrameType
 
 
 class InputError(Exception):
-    """Something the user gave is wrong: a file, a line, a setting.
+    """Invalid input of the user: a file, a line, a setting.
 
-    The message is one line that says what was found, what was expected and which setting or file to change.
-    Programs end with exit code 2 and print it without a traceback (see `exit_cleanly`).
+    The message is one line: what was found, what was expected and which setting or file to change. Programs exit with
+    code 2 and print it without a traceback (`exit_cleanly`).
     """
 
 
-class Terminated(Exception):  # noqa: N818 - nothing went wrong
-    """SIGTERM asked the program to end, and it has kept what there was to keep.
+class Terminated(Exception):  # noqa: N818 - not an error
+    """SIGTERM ended the program after everything worth keeping was saved.
 
-    The message is one line that says what was kept. Programs print it and end with exit code 0.
+    The message is one line that lists what was saved. Programs print it and exit with code 0.
     """
 
 
-def end_on_sigterm() -> None:
-    """From now on SIGTERM raises Terminated: for a program that has nothing to save yet."""
+def raise_on_sigterm() -> None:
+    """Makes SIGTERM raise Terminated from now on, for a program that has nothing to save yet."""
 
-    def end(_number: int, _frame: FrameType | None) -> None:
+    def terminate(_number: int, _frame: FrameType | None) -> None:
         raise Terminated("stopped by SIGTERM; there was nothing to save")
 
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, terminate)
 
 
 def exit_cleanly(main: Callable[[], int | None]) -> None:
-    """Runs `main` and leaves the process: its code, or 2 and one line on stderr for a bad input.
+    """Runs `main` and exits the process with its code, or after an error of `print_error` with that code.
 
-    Ctrl-C leaves with 130 and no traceback, SIGTERM with 0 where `main` minds it (see `Terminated`); a full disk or an
-    unreadable file (OSError) is a bad input too.
+    Invalid input, and OSError such as a full disk or an unreadable file, exit with 2; Ctrl-C with 130; SIGTERM with 0
+    if `main` raises Terminated. None of them prints a traceback.
     """
     try:
         code = main()
     except (InputError, Terminated, KeyboardInterrupt, OSError) as error:
-        code = tell(error)
+        code = print_error(error)
     sys.stdout.flush()
     sys.exit(code)
 
 
-def tell(error: BaseException) -> int | None:
-    """Prints on stderr what `exit_cleanly` says of an error and returns its exit code; None for one that is a bug."""
+def print_error(error: BaseException) -> int | None:
+    """Prints an expected error on stderr as one line and returns its exit code; None, and no output, for a bug."""
     if isinstance(error, KeyboardInterrupt):
         print(str(error) or "interrupted", file=sys.stderr)
         return 130

@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or absent: write beside, fsync, rename."""
+"""Atomic and durable writes: write to a temporary path, fsync, rename."""
 
 import contextlib
 import hashlib
@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-PARTIAL = ".partial-"  # prefix of everything that is being written; never read, safe to delete
+PARTIAL = ".partial-"  # prefix of incomplete files and folders; never read, safe to delete
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Replaces `path` by `content` in one step; on any error the old file stands and nothing is left beside it."""
+    """Replaces the file `path` by `content` atomically; on any error the old file is unchanged."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -34,7 +34,10 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def folder_atomically(path: str | Path) -> Iterator[Path]:
-    """Yields an empty folder to fill; on a clean exit it becomes `path` (which must not exist), else it is removed."""
+    """Yields an empty temporary folder, renamed to `path` on success and removed on any error.
+
+    `path` must not exist.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{path.name}-", dir=path.parent))
@@ -54,9 +57,9 @@ def folder_atomically(path: str | Path) -> Iterator[Path]:
 
 
 def write_durably(path: Path, content: bytes | str | Iterable[bytes]) -> None:
-    """Writes a file of which nobody reads a half, because a record elsewhere says when it is whole; it is on disk then.
+    """Writes a file, not atomically, and returns when it is on disk; parent folders are created.
 
-    Folders above it are made. Any OSError names the file.
+    For files that are read only after another record marks them complete. Any OSError names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -72,13 +75,13 @@ def write_durably(path: Path, content: bytes | str | Iterable[bytes]) -> None:
 
 
 def _name_file(error: BaseException, path: Path) -> None:
-    """A write that met a full disk does not say where; the path makes it an error that a person can act on."""
+    """Adds the path to an OSError without one, such as a full disk during a write."""
     if isinstance(error, OSError) and error.filename is None:
         error.filename = str(path)
 
 
 def sync_folder(path: Path) -> None:
-    """Makes a rename inside `path` durable."""
+    """Makes renames in the folder `path` durable (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

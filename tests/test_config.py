@@ -80,7 +80,7 @@ def test_from_json_reports_all_problems_together():
     with pytest.raises(InputError) as caught:
         from_json(text, "x")
     for part in (
-        "x: train.steps is '9', expected a whole number",
+        "x: train.steps is '9', expected an integer",
         "x: train.keep was renamed to train.max_to_keep",
         "x: train.fsdp is 0, expected at least 1",
         "x: objectives.form was renamed to objectives.implementation",
@@ -107,13 +107,13 @@ def test_unknown_key_is_named_with_its_path_and_the_nearest_name(path, nearest):
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("train.steps", "7", "a whole number"),
-        ("train.steps", 7.0, "a whole number"),
-        ("train.steps", True, "a whole number"),
+        ("train.steps", "7", "an integer"),
+        ("train.steps", 7.0, "an integer"),
+        ("train.steps", True, "an integer"),
         ("optim.learning_rate", float("nan"), "a finite number"),
         ("optim.learning_rate", False, "a finite number"),
         ("model.remat", 1, "true or false"),
-        ("data.catalog", None, "a text"),
+        ("data.catalog", None, "a string"),
         ("model.dtype", "float16", "one of 'float32', 'bfloat16'"),
         ("inputs.image_mean", [0.5, 0.5], "a list of 3"),
         ("optim.lr_multipliers", "a", "a list, each item a list of 2"),
@@ -207,7 +207,7 @@ def test_check_names_every_problem():
 def test_check_names_a_wrong_type_that_a_recipe_wrote(value):
     config = Config()
     object.__setattr__(config.train, "steps", value)  # past the type checks that tests put on constructors
-    with pytest.raises(InputError, match=r"config: train.steps is .*, expected a whole number"):
+    with pytest.raises(InputError, match=r"config: train.steps is .*, expected an integer"):
         check(config)
 
 

@@ -1,4 +1,4 @@
-"""A tiny catalog of coloured shapes for tests: `write_catalog(tmp_path / "tiny")`."""
+"""A tiny catalog of colored shapes for tests: `write_catalog(tmp_path / "tiny")`."""
 
 import json
 import zipfile
@@ -23,11 +23,11 @@ def write_catalog(
     missing: bool = True,
     zipped: bool = False,
 ) -> Path:
-    """The path of a new, valid catalog: a folder at `path`, or `path` with .zip added.
+    """Writes a valid catalog and returns its path: a folder at `path`, or `path` with .zip added.
 
-    Product i has id "p{i}", an image named after it, and splits go train, train, train, val, test and again. The kind
-    (colour and shape) moves on after each round of splits, so that every kind has products in all splits once
-    `products` >= 60. With `missing`, each eighth product has no title and each eighth no image. Half of the queries
+    Product i has id "p{i}", an image named after it, and splits cycle through train, train, train, val, test. The kind
+    (color and shape) changes after each cycle, so that every kind has products in all splits if `products` >= 60.
+    With `missing`, each eighth product has no title and each eighth no image. Half of the queries
     are in the test split, half in val; every second one of a split is Chinese. Each train product has two clicks.
     """
     path.mkdir(parents=True)
@@ -52,12 +52,12 @@ def write_catalog(
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes one JSON object a line."""
+    """Writes one JSON object per line."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def zip_folder(folder: Path) -> Path:
-    """The path of a new zip beside `folder` with the same files."""
+    """Zips a folder into a new file next to it and returns its path."""
     target = folder.with_name(folder.name + ".zip")
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.rglob("*")):

@@ -56,7 +56,7 @@ def split_dry_run(argv: Sequence[str]) -> tuple[DryRunOptions | None, list[str]]
         return None, rest
     count = known.count or "0"
     if known.count is not None and not (count.isascii() and count.isdigit() and int(count) > 0):
-        raise InputError(f"--count is {known.count!r}, expected a number of devices, a whole number from 1 on")
+        raise InputError(f"--count is {known.count!r}, expected a number of devices, an integer of at least 1")
     return DryRunOptions(known.device or "", int(count)), rest
 
 

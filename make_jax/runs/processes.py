@@ -24,7 +24,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from make_jax.config import DistributedConfig
-from make_jax.errors import InputError, Terminated, tell
+from make_jax.errors import InputError, Terminated, print_error
 from make_jax.runs.failure_detection import HEARTBEAT_TIMEOUT, PeerFailures, exit_on_abort
 
 _RUNS = itertools.count()  # of this process; all processes count alike
@@ -197,7 +197,7 @@ def _exit(failures: PeerFailures, error: BaseException) -> NoReturn:
         cause = cause.__cause__
     if not isinstance(cause, InputError | Terminated | KeyboardInterrupt | OSError):
         failures.wait()  # a failed collective raises ValueError, JaxRuntimeError, or a library's own error
-    code = tell(error)
+    code = print_error(error)
     if code is None:
         traceback.print_exception(error)
         code = 1

@@ -163,11 +163,11 @@ def test_recipe_without_a_config_is_named_with_its_line(recipe, text, message):
 
 
 def test_recipe_with_a_wrong_type_is_named(recipe):
-    # In a process of its own: tests check the types of constructors, users' programs do not.
+    # In a subprocess: tests check the types of constructors, users' programs do not.
     path = recipe("from make_jax.config import Config, TrainConfig\nconfig = Config(train=TrainConfig(steps='7'))\n")
     result = run_program(f"parse_settings(['--config', {path!r}])")
     assert result.returncode == 2
-    assert "train.steps is '7', expected a whole number" in result.stderr
+    assert "train.steps is '7', expected an integer" in result.stderr
 
 
 def help_of(parse, *argv, capsys):
@@ -317,11 +317,11 @@ def test_conversion_names_what_is_wrong(argv, expected):
 
 
 def test_help_of_conversion_names_the_commands(capsys):
-    for argv, told in (
+    for argv, expected in (
         (["--help"], "import SOURCE OUT"),
         (["import", "-h"], "import [-h] "),
         (["export", "-h"], "{torch,sentence-transformers,onnx,onnx-int8,stablehlo}"),
     ):
         with pytest.raises(SystemExit) as leaving:
             parse_conversion(argv)
-        assert leaving.value.code == 0 and told in capsys.readouterr().out
+        assert leaving.value.code == 0 and expected in capsys.readouterr().out

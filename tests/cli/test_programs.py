@@ -1,4 +1,4 @@
-"""train.py and eval.py as a person runs them: one clear line for a bad input, a report for a good one."""
+"""train.py and eval.py end to end: one error line for invalid input, a report otherwise."""
 
 import json
 import runpy
@@ -22,7 +22,7 @@ def run(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> int:
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """What stderr says at its end, after progress: one line that begins with `error:`, and no traceback."""
+    """Returns the last line of stderr, after progress: one line that begins with `error:`, and no traceback."""
     text = capsys.readouterr().err
     assert text.count("error: ") == 1 and "Traceback" not in text
     last = text.strip().splitlines()[-1]
