@@ -209,6 +209,7 @@ def attributes(line: ProductLine, info: CatalogInfo, place: str, problems: Probl
 
 
 def _parse(model: type[Model], data: bytes, place: str, problems: Problems) -> Parsed[Model] | None:
+    """The parsed line. Wrong values are added to `problems` and replaced; invalid JSON is added, and gives None."""
     try:
         return Parsed(model.model_validate_json(data), frozenset())
     except ValidationError:

@@ -85,9 +85,9 @@ def test_synonyms_and_both_languages_are_found_and_nothing_else(tmp_path: Path) 
 def test_a_word_is_a_synonym_only_if_nearly_all_clicked_products_have_the_value(tmp_path: Path) -> None:
     clicks = [("scarlet", "Red", ""), ("cheap", "", ""), ("dark", "Blue", ""), ("dark", "Maroon", "")]
     clicks += [("smart", "", "Shirts"), ("smart", "", "Formal Shoes")]
-    found = names(write_shop(tmp_path / "shop", clicks))
-    assert found["colour:Red"] == ("red", "scarlet", "红色")
-    assert not {"cheap", "dark", "smart"} & {name for names in found.values() for name in names}
+    mined = names(write_shop(tmp_path / "shop", clicks))
+    assert mined["colour:Red"] == ("red", "scarlet", "红色")
+    assert not {"cheap", "dark", "smart"} & {name for names in mined.values() for name in names}
 
 
 def test_a_synonym_needs_as_many_products_as_a_keyword(tmp_path: Path) -> None:
@@ -98,16 +98,16 @@ def test_a_synonym_needs_as_many_products_as_a_keyword(tmp_path: Path) -> None:
 
 def test_a_compound_with_the_meaning_of_its_parts_is_dropped(tmp_path: Path) -> None:
     clicks = [("evening dress", "", "Dresses"), ("blue shirt for work", "Blue", "Shirts")]
-    found = names(write_shop(tmp_path / "shop", clicks))
-    assert found["category:Dresses"] == ("dress", "dresses", "裙子")
-    assert found["category:Shirts"] == ("shirt", "shirts", "衬衫") and found["colour:Blue"] == ("blue", "蓝色")
+    mined = names(write_shop(tmp_path / "shop", clicks))
+    assert mined["category:Dresses"] == ("dress", "dresses", "裙子")
+    assert mined["category:Shirts"] == ("shirt", "shirts", "衬衫") and mined["colour:Blue"] == ("blue", "蓝色")
 
 
 def test_a_compound_with_another_meaning_than_its_parts_is_a_name(tmp_path: Path) -> None:
     clicks = [("shoes", "", "Formal Shoes"), ("shoes", "", "Shirts"), ("shoes in red", "Red", "")]
-    found = names(write_shop(tmp_path / "shop", clicks))
-    assert found["category:Formal Shoes"] == ("dress shoes", "formal shoes", "皮鞋")  # not "shoes": shirts, too
-    assert found["category:Dresses"] == ("dress", "dresses", "裙子")
+    mined = names(write_shop(tmp_path / "shop", clicks))
+    assert mined["category:Formal Shoes"] == ("dress shoes", "formal shoes", "皮鞋")  # not "shoes": shirts, too
+    assert mined["category:Dresses"] == ("dress", "dresses", "裙子")
 
 
 def test_the_rarest_keywords_are_dropped(tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_the_rarest_keywords_are_dropped(tmp_path: Path) -> None:
 
 
 def test_words_are_found_if_queries_always_have_the_same_order(tmp_path: Path) -> None:
-    found = names(write_catalog(tmp_path / "tiny", products=60))
-    assert found["colour:red"] == ("red", "红色") and found["category:triangle"] == ("triangle", "三角形")
+    mined = names(write_catalog(tmp_path / "tiny", products=60))
+    assert mined["colour:red"] == ("red", "红色") and mined["category:triangle"] == ("triangle", "三角形")
 
 
 @pytest.mark.parametrize("attributes", [True, False])
@@ -144,10 +144,10 @@ def test_only_training_products_and_clicks_are_read(tmp_path: Path, attributes: 
 def test_without_attributes_keywords_are_words_shared_by_queries_and_titles(tmp_path: Path) -> None:
     folder = write_shop(tmp_path / "shop")
     drop_colours(folder)
-    found = names(folder, attributes=False)
-    assert found == {"term:blue": ("blue", "蓝色"), "term:red": ("red", "红色")}
+    mined = names(folder, attributes=False)
+    assert mined == {"term:blue": ("blue", "蓝色"), "term:red": ("red", "红色")}
     (folder / "catalog.json").write_text("{}")
-    assert names(folder) == found  # no attributes are named
+    assert names(folder) == mined  # no attributes are named
 
 
 def test_the_vocabulary_does_not_depend_on_line_order_or_hash_seed(tmp_path: Path) -> None:
