@@ -1,4 +1,6 @@
-"""The packaged clip-art catalog, from scratch: what `make demo` trains.
+"""Packaged clip-art catalog, from scratch.
+
+Same as `make demo`.
 
 Command:  python train.py --config configs/demo.py && python eval.py runs/demo
 Machine:  two cores of an AMD EPYC; 5 minutes of training, 8 minutes with installation

@@ -1,8 +1,10 @@
-"""ViT-B/16 at 224 px and two BERT-base towers, 65,536 pairs a step, on a pod.
+"""ViT-B/16 and two BERT-base, batch 65,536.
+
+For a pod; images of 224x224 pixels.
 
 Command:  python train.py --config configs/pod.py --data.catalog PATH, in every process (docs/scaling.md)
-Before:   python train.py --config configs/pod.py --dry-run --device v5e --count 256 says what a step takes there
-Machine:  256 TPU v5e or 64 v5p; compiled for them, where it fits (docs/scaling.md), and never run
+Plan:     python train.py --config configs/pod.py --dry-run --device v5e --count 256
+Machine:  256 TPU v5e or 64 v5p; compiled for both, fits in memory (docs/scaling.md); never run
 """
 
 from make_jax.config import (

@@ -1,7 +1,10 @@
-"""MAKE, small enough that two cores train it in minutes: what `benchmarks/study/ablations.py` changes row by row.
+"""Small MAKE for ablations, minutes on two cores.
+
+`benchmarks/study/ablations.py` changes it row by row.
 
 Command:  python benchmarks/study/ablations.py run --catalog fashion-sparse-mini.zip
-Machine:  two cores of an AMD EPYC, one for each of two runs at a time
+Machine:  two cores of an AMD EPYC, one per run
+Reached:  docs/study.md
 """
 
 from make_jax.config import (
