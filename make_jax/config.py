@@ -4,9 +4,8 @@ A recipe in `configs/` is a Python file that defines `config = Config(...)`. It 
 resolved config as JSON (`to_json`); evaluation and conversion read that file (`from_json`) and never execute Python
 from a run.
 
-The dataclasses are plain, so that recipes, `dataclasses.replace` and `dataclasses.asdict` work without validation;
-`check` and `from_json` validate a complete config and report all problems together, which validation in each
-constructor could not.
+The dataclasses are plain: constructors and `dataclasses.replace` do not validate. `check` and `from_json` validate a
+complete config and report all problems together, which validation in each constructor could not.
 """
 
 import dataclasses
@@ -63,7 +62,7 @@ class InputsConfig:
 
     tokenizer: str = ""  # Hugging Face tokenizer folder; "": that of init_from, else a WordPiece trained on the catalog
     vocab_size: Annotated[int, Field(ge=6)] = 8192  # max tokens of a trained tokenizer: 5 special ones and word pieces
-    new_characters: int = 0  # max tokens added to the WordPiece of init_from for characters that it lacks
+    new_characters: AtLeast0 = 0  # max tokens added to the WordPiece of init_from for characters that it lacks
     max_query_tokens: Annotated[int, Field(ge=3)] = 16  # tokens per query, 2 special ones included; longer are cut
     max_title_tokens: Annotated[int, Field(ge=3)] = 32  # tokens per title, 2 special ones included; longer are cut
     image_height: AtLeast1 = 64  # pixels
@@ -363,7 +362,8 @@ def _message(error: ErrorDetails) -> str:
     if kind == "missing":  # too few items: pydantic reports the item, the path of the list helps more
         path = setting
     if kind == "literal_error":
-        return renamed(path, value) or f"{path} is {value!r}, expected one of {_choices(setting)}"
+        choices = ", ".join(map(repr, typing.get_args(_FIELDS[setting])))
+        return renamed(path, value) or f"{path} is {value!r}, expected one of {choices}"
     if kind in _RANGE_ERRORS:
         return f"{path} is {value}, expected {_range(setting)}"
     expected = _TYPE_ERRORS.get(kind) or _field_info(setting).description or error["msg"]
@@ -381,10 +381,6 @@ def _range(setting: str) -> str:
     return " and ".join(bounds)
 
 
-def _choices(setting: str) -> str:
-    return ", ".join(map(repr, typing.get_args(_FIELDS[setting])))
-
-
 def _field_info(setting: str) -> Any:
     """Returns the pydantic Field in the annotation of a setting."""
     metadata = getattr(_FIELDS.get(setting), "__metadata__", ())
@@ -393,9 +389,8 @@ def _field_info(setting: str) -> Any:
 
 def _fields(section: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields the dotted name and the annotation of every setting and section."""
-    for name, annotation in typing.get_type_hints(section, include_extras=True).items():
-        if name.startswith("__"):
-            continue
+    for name in (each.name for each in dataclasses.fields(section)):
+        annotation = typing.get_type_hints(section, include_extras=True)[name]
         yield prefix + name, annotation
         if dataclasses.is_dataclass(annotation):
             yield from _fields(typing.cast(type, annotation), f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""The settings: JSON there and back, wrong keys and types named, contradictions named."""
+"""Settings: JSON round trip; wrong keys, types, ranges and conflicts are named."""
 
 import dataclasses
 import json
@@ -196,6 +196,15 @@ def test_check_names_single_stream_with_one_modality():
 def test_check_lets_a_title_only_model_have_any_image_size():
     config = changed("model.adaptation.modalities", "title")
     check(dataclasses.replace(config, inputs=dataclasses.replace(config.inputs, image_height=61)))
+
+
+def test_check_names_a_renamed_value_that_a_recipe_wrote():
+    config = Config()
+    object.__setattr__(config.model.adaptation, "weights", "confidence")
+    with pytest.raises(
+        InputError, match=r"^config: model.adaptation.weights 'confidence' was renamed to 'per_keyword'$"
+    ):
+        check(config)
 
 
 def test_check_names_every_problem():
