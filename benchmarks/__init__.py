@@ -1,12 +1,12 @@
 """Measurements behind `docs/results/`, in folders by subject. Run a file by its path from the repository root.
 
-- `loss/`: time and memory of the contrastive loss, and open_clip's beside it.
+- `loss/`: time and memory of the contrastive loss, and of open_clip's in comparison.
 - `scaling/`: training steps over devices and processes, gradient cache, compiled pod programs, cost model, tagging.
 - `study/`: ablations of MAKE, batch sizes, costs of objectives, modal weights.
-- `baselines/`: models that MAKE is compared with, and public text weights.
+- `baselines/`: models that MAKE is compared with, and pretrained text encoders.
 - `robustness/`: crash recovery.
 - `search/`: exact search of millions of vectors, with FAISS for comparison; exported models.
-- `common/`: what several of them use.
+- `common/`: child processes and compiled steps that several of them use.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run's title and image encoders as two towers, fused late by one weight: a model for eval.py.
+"""The title and image encoders of a run as two towers with late fusion: a model for eval.py.
 
 MAKE_JAX_RUN=RUN python eval.py benchmarks/baselines/late_fusion.py --data.catalog PATH
 """
@@ -14,21 +14,21 @@ from make_jax.retrieval.retriever import Retriever
 
 
 class RunTowers:
-    """What a run gives for a query, for a title alone and for an image alone."""
+    """Embeddings of queries, titles and images by a run."""
 
     def __init__(self, retriever: Retriever) -> None:
         self._retriever = retriever
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
-        """One vector a query."""
+        """Returns one vector per query."""
         return self._retriever.encode_queries(texts)
 
     def encode_titles(self, titles: Sequence[str]) -> np.ndarray:
-        """One vector a title."""
+        """Returns one vector per title."""
         return self._retriever.encode_products(titles, [None] * len(titles)).vectors
 
     def encode_images(self, images: Sequence[bytes]) -> np.ndarray:
-        """One vector an image."""
+        """Returns one vector per image."""
         return self._retriever.encode_products([""] * len(images), images).vectors
 
 

@@ -1,10 +1,11 @@
-"""Fine-tunes a sentence-transformers model on a catalog's clicks: queries with titles of what was clicked.
+"""Fine-tunes a sentence-transformers model on the clicks of a catalog: queries with titles of clicked products.
 
     python benchmarks/baselines/minilm.py MODEL CATALOG OUT [--learning-rate 2e-5] [--steps 700] [--batch-size 256]
 
-As the documentation of sentence-transformers has it for pairs: MultipleNegativesRankingLoss (in-batch negatives, cosine
-x 20), no query or title twice in a batch, a tenth of the steps as warm-up. Every 100 steps are saved; the same command
-goes on from there. OUT appears when it is whole. Needs make_jax[models] and `pip install datasets accelerate`.
+Two CPU cores, about an hour; needs make_jax[models] and `pip install datasets accelerate`. Settings follow the
+sentence-transformers documentation for pairs: MultipleNegativesRankingLoss (in-batch negatives, cosine x 20), no
+duplicate query or title in a batch, warm-up over a tenth of the steps. The same command resumes from the last
+checkpoint, saved every 100 steps; OUT is written at the end.
 """
 
 import argparse
@@ -21,7 +22,7 @@ SAVE_EVERY = 100
 
 
 def fine_tune(model: str, catalog: Catalog, out: Path, learning_rate: float, steps: int, batch_size: int) -> None:
-    """Writes the fine-tuned model to `out`, with training.json; what is unfinished lies in OUT.unfinished."""
+    """Writes the fine-tuned model to `out`, with training.json; checkpoints are in OUT.unfinished."""
     import torch
     from datasets import Dataset
     from sentence_transformers import (
@@ -60,15 +61,15 @@ def fine_tune(model: str, catalog: Catalog, out: Path, learning_rate: float, ste
     begun = time.monotonic()
 
     class Clock(TrainerCallback):
-        """Keeps the seconds so far beside each checkpoint, for a run that goes on from there."""
+        """Stores the elapsed seconds with each checkpoint, for resumed runs."""
 
         def on_save(self, *_: object, **__: object) -> None:
             write_atomically(clock, str(before + time.monotonic() - begun))
 
     loss = MultipleNegativesRankingLoss(loaded)
     trainer = SentenceTransformerTrainer(loaded, arguments, data, loss=loss, callbacks=[Clock()])
-    whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]  # which is written last
-    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    complete = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]  # written last
+    newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     settings = {"learning_rate": learning_rate, "steps": steps, "batch_size": batch_size, "pairs": len(pairs)}
     with folder_atomically(out) as new:
@@ -79,7 +80,7 @@ def fine_tune(model: str, catalog: Catalog, out: Path, learning_rate: float, ste
 
 
 def main() -> None:
-    """Parses the options and trains, unless it is done."""
+    """Trains unless OUT exists."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a folder of sentence-transformers")
     parser.add_argument("catalog")
@@ -87,10 +88,10 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--batch-size", type=int, default=256)
-    asked = parser.parse_args()
-    if not asked.out.exists():
-        catalog = Catalog.load(asked.catalog)
-        fine_tune(asked.model, catalog, asked.out, asked.learning_rate, asked.steps, asked.batch_size)
+    args = parser.parse_args()
+    if not args.out.exists():
+        catalog = Catalog.load(args.catalog)
+        fine_tune(args.model, catalog, args.out, args.learning_rate, args.steps, args.batch_size)
 
 
 if __name__ == "__main__":

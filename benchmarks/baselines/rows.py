@@ -1,8 +1,8 @@
-"""The models that MAKE is compared with, and what each may choose on validation.
+"""Baselines of the leaderboard, and the candidates that are compared on validation.
 
-A candidate is one way to train a row. Where a row has several, the one with the best validation nDCG@10 is evaluated on
-test, and it alone. All see the same clicks; trained ones see as many of them as MAKE, which is the recipe's
-`train.steps` x `train.batch_size` pairs.
+A candidate is one way to train a baseline. The candidate with the best validation nDCG@10 is the only one that is
+evaluated on test. All see the same clicks; trained ones see as many as MAKE: `train.steps` x `train.batch_size` pairs
+of the recipe.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ TRAINED_ON = "fashion-sparse-full"  # ... this one
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to train a row: settings of configs/fashion.py, or of benchmarks/baselines/minilm.py."""
+    """One way to train a baseline: settings of configs/fashion.py, or of benchmarks/baselines/minilm.py."""
 
     name: str
     changes: dict[str, Any] = field(default_factory=dict)

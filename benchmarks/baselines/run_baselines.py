@@ -1,15 +1,15 @@
-"""Baselines beside MAKE, honestly tuned: trains, chooses on validation, evaluates on test once, keeps the numbers.
+"""Trains the baselines of the leaderboard, tunes them on validation and evaluates each once on test.
 
     python benchmarks/baselines/run_baselines.py --catalogs FOLDER --minilm FOLDER [--torch PYTHON]
                                                  [--only make bm25 ...]
 
-FOLDER of --catalogs has fashion-full.zip, fashion-sparse-full.zip and clothing5k.zip (or folders); --minilm is a folder
-of sentence-transformers; --torch a Python that has make_jax[models], datasets and accelerate, this one without it. Rows
-are in baseline_rows.py. What is done already is left out: training goes on from checkpoints, a report that is there is
-not made again, and a row whose file docs/results/baselines/CATALOG-ROW.json has the same recipe is skipped; delete it
-after a change of configs/fashion.py. Folders of models and reports carry a digest of all settings of theirs.
-clothing5k is zero-shot: models that see pictures, trained on fashion-sparse-full, its titles hidden.
-Then `python scripts/leaderboard/leaderboard.py write` makes the page.
+Two CPU cores, several hours per catalog. --catalogs has fashion-full, fashion-sparse-full and clothing5k as .zip or
+folder; --minilm is a sentence-transformers folder; --torch is a Python with make_jax[models], datasets and accelerate,
+by default this one. rows.py defines the baselines. Finished parts are skipped: training resumes from checkpoints,
+existing reports are kept, and so is docs/results/baselines/CATALOG-ROW.json with an equal recipe (delete it after a
+change of configs/fashion.py). The names of models and reports contain a digest of all their settings. clothing5k is
+zero-shot: models with an image encoder, trained on fashion-sparse-full, with hidden titles. Then run `python
+scripts/leaderboard/leaderboard.py write`.
 """
 
 import argparse
@@ -38,7 +38,7 @@ MINILM = "benchmarks/baselines/minilm.py"
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Where things lie, and what runs them."""
+    """Paths and programs."""
 
     catalogs: Path
     runs: Path  # trained models, reports
@@ -184,19 +184,19 @@ def main() -> None:
     parser.add_argument(
         "--changes", type=json.loads, default={}, help="settings of every recipe, JSON; to try this out"
     )
-    asked = parser.parse_args()
+    args = parser.parse_args()
     names = [row.name for row in ROWS]
-    if unknown := [name for name in asked.only if name not in names]:
+    if unknown := [name for name in args.only if name not in names]:
         raise InputError(f"no row {unknown[0]!r}; rows are {', '.join(names)}")
-    rows = [row for row in ROWS if not asked.only or row.name in asked.only]
-    if any(row.kind.startswith("minilm") for row in rows) and not asked.minilm:
+    rows = [row for row in ROWS if not args.only or row.name in args.only]
+    if any(row.kind.startswith("minilm") for row in rows) and not args.minilm:
         raise InputError("--minilm is missing, expected the folder of all-MiniLM-L6-v2; or name other rows with --only")
-    minilm = str(Path(asked.minilm).resolve()) if asked.minilm else ""
-    work = Work(asked.catalogs.resolve(), asked.runs.resolve(), minilm, asked.torch, asked.changes)
-    for catalog in asked.on:
+    minilm = str(Path(args.minilm).resolve()) if args.minilm else ""
+    work = Work(args.catalogs.resolve(), args.runs.resolve(), minilm, args.torch, args.changes)
+    for catalog in args.on:
         for row in rows:
             if catalog != ZERO_SHOT or row.sees_pictures:
-                run_row(work, row, catalog, asked.results.resolve())
+                run_row(work, row, catalog, args.results.resolve())
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ _DEVICES = re.compile(r"--xla_force_host_platform_device_count=\d+")
 def start(
     arguments: Sequence[str], count: int, devices: int, logs: Path, *, program: Sequence[str] = ("train.py",)
 ) -> list[subprocess.Popen[bytes]]:
-    """Starts `program` with `arguments` as `count` processes that find each other, and returns them in their order.
+    """Starts `program` with `arguments` as `count` connected processes and returns them in order.
 
-    Each has `devices` pretended devices and writes what it says to `logs`/process-I.txt (appended). With `count` 1 it
-    is one plain process. The caller waits for them, and kills them if need be.
+    Each has `devices` simulated devices and appends its output to `logs`/process-I.txt. With `count` 1 the process is
+    not distributed. The caller waits for the processes and kills them if necessary.
     """
     logs.mkdir(parents=True, exist_ok=True)
     flags = f"{_DEVICES.sub('', os.environ.get('XLA_FLAGS', ''))} --xla_force_host_platform_device_count={devices}"
@@ -33,13 +33,13 @@ def start(
         )
         options = [f"--distributed.{name}={value}" for name, value in settings.items()]
         command = [sys.executable, *program, *arguments, *options]
-        with said_by(logs, index).open("ab") as log:
+        with log_file(logs, index).open("ab") as log:
             started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT))
     return started
 
 
 def wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> list[int]:
-    """The exit codes of all, in their order; kills what is left and raises TimeoutExpired after `seconds` for each."""
+    """Returns the exit codes in order; after `seconds` for one process, kills all and raises TimeoutExpired."""
     try:
         return [process.wait(seconds) for process in processes]
     finally:
@@ -48,13 +48,13 @@ def wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> list[i
             process.wait()
 
 
-def said_by(logs: Path, index: int) -> Path:
-    """Where a process writes what it says."""
+def log_file(logs: Path, index: int) -> Path:
+    """Returns the file with the output of a process."""
     return logs / f"process-{index}.txt"
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens at."""
+    """Returns an unused TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What the loss benchmarks measure: value and gradient of one contrastive loss, with all that tells pairs apart."""
+"""Inputs and program of the loss benchmarks: value and gradient of one contrastive loss with all masks."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ Arrays = dict[str, Any]
 
 
 def specs(batch: int, keywords: int, mesh: Mesh | None = None) -> Arrays:
-    """Shapes of the arrays of `arrays`, split over the mesh as a training step splits them."""
+    """Returns the shapes of `arrays`, sharded over the mesh as in a training step."""
     words = -(-keywords // 32)
 
     def spec(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
@@ -27,73 +27,73 @@ def specs(batch: int, keywords: int, mesh: Mesh | None = None) -> Arrays:
 
     vectors = {name: spec(jnp.float32, batch, WIDTH) for name in ("queries", "products")}
     ids = {name: spec(jnp.int32, batch) for name in ("query_ids", "product_ids")}
-    bits = {name: spec(jnp.uint32, batch, words) for name in ("asked", "held") if words}
+    bits = {name: spec(jnp.uint32, batch, words) for name in ("query_keywords", "product_keywords") if words}
     return {**vectors, **ids, **bits, "weights": spec(jnp.float32, batch), "log_logit_scale": spec(jnp.float32)}
 
 
 def arrays(batch: int, keywords: int) -> Arrays:
-    """Random unit vectors; ids of which some repeat; queries with two keywords and products with eight."""
+    """Returns random unit vectors, ids with repetitions, and two keywords per query and eight per product."""
     rng = np.random.default_rng(0)
-    made: Arrays = {}
+    result: Arrays = {}
     for name, spec in specs(batch, keywords).items():
         if name in ("queries", "products"):
             vectors = rng.normal(size=spec.shape).astype(np.float32)
-            made[name] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+            result[name] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         elif name in ("query_ids", "product_ids"):
-            made[name] = rng.integers(0, 4 * batch, batch).astype(np.int32)
-        elif name in ("asked", "held"):
-            made[name] = np.zeros(spec.shape, np.uint32)
-            for _ in range(2 if name == "asked" else 8):
+            result[name] = rng.integers(0, 4 * batch, batch).astype(np.int32)
+        elif name in ("query_keywords", "product_keywords"):
+            result[name] = np.zeros(spec.shape, np.uint32)
+            for _ in range(2 if name == "query_keywords" else 8):
                 bits = rng.integers(0, keywords, batch)
-                made[name][np.arange(batch), bits // 32] |= np.uint32(1) << (bits % 32).astype(np.uint32)
+                result[name][np.arange(batch), bits // 32] |= np.uint32(1) << (bits % 32).astype(np.uint32)
         else:
-            made[name] = np.ones(spec.shape, np.float32) if spec.shape else np.float32(np.log(20.0))
-    return {name: jnp.asarray(value) for name, value in made.items()}
+            result[name] = np.ones(spec.shape, np.float32) if spec.shape else np.float32(np.log(20.0))
+    return {name: jnp.asarray(value) for name, value in result.items()}
 
 
 def clip_loss(queries: Any, products: Any, log_logit_scale: Any) -> Any:
-    """The form of open_clip's ClipLoss with local_loss and gather_with_grad, written in JAX: a matrix a direction."""
+    """open_clip's ClipLoss with local_loss and gather_with_grad in JAX: one logit matrix per direction."""
     scale, rows = jnp.exp(log_logit_scale), queries.shape[0]
-    here = jax.lax.axis_index(BATCH_AXES) * rows + jnp.arange(rows)
+    labels = jax.lax.axis_index(BATCH_AXES) * rows + jnp.arange(rows)
 
-    def one_way(mine: Any, others: Any) -> Any:
-        logits = scale * mine @ jax.lax.all_gather(others, BATCH_AXES, tiled=True).T
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, here))
+    def one_direction(local: Any, other: Any) -> Any:
+        logits = scale * local @ jax.lax.all_gather(other, BATCH_AXES, tiled=True).T
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
-    return jax.lax.pmean((one_way(queries, products) + one_way(products, queries)) / 2, BATCH_AXES)
+    return jax.lax.pmean((one_direction(queries, products) + one_direction(products, queries)) / 2, BATCH_AXES)
 
 
-def value_and_gradient(form: Any, tile: int, mesh: Mesh | None = None, margin: float = MARGIN) -> Any:
-    """A jitted function of `arrays`: ((loss, metrics), gradients by queries, products and log_logit_scale)."""
+def value_and_gradient(implementation: Any, tile: int, mesh: Mesh | None = None, margin: float = MARGIN) -> Any:
+    """Returns a jitted function of `arrays`: ((loss, metrics), gradients by queries, products and log_logit_scale)."""
     axis = None if mesh is None else BATCH_AXES
 
     def local(a: Arrays) -> Any:
-        if form == "open_clip":
+        if implementation == "open_clip":
             return clip_loss(a["queries"], a["products"], a["log_logit_scale"]), {}
-        queries = ContrastiveInputs(a["queries"], a["query_ids"], a.get("asked"))
-        products = ContrastiveInputs(a["products"], a["product_ids"], a.get("held"))
+        queries = ContrastiveInputs(a["queries"], a["query_ids"], a.get("query_keywords"))
+        products = ContrastiveInputs(a["products"], a["product_ids"], a.get("product_keywords"))
         return contrastive_loss(
             queries,
             products,
             a["log_logit_scale"],
             weights=a["weights"],
             margin=margin,
-            implementation=form,
+            implementation=implementation,
             tile=tile,
             axis=axis,
         )
 
-    def loss(learnt: Arrays, told: Arrays) -> Any:
-        a = {**learnt, **told}
+    def loss(trainable: Arrays, constants: Arrays) -> Any:
+        a = {**trainable, **constants}
         if mesh is None:
             return local(a)
-        rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
-        split = {name: whole if name == "log_logit_scale" else rows for name in a}
-        return jax.shard_map(local, mesh=mesh, in_specs=(split,), out_specs=whole, check_vma=True)(a)
+        sharded, replicated = PartitionSpec(BATCH_AXES), PartitionSpec()
+        in_specs = {name: replicated if name == "log_logit_scale" else sharded for name in a}
+        return jax.shard_map(local, mesh=mesh, in_specs=(in_specs,), out_specs=replicated, check_vma=True)(a)
 
     def function(a: Arrays) -> Any:
-        learnt = {name: a[name] for name in ("queries", "products", "log_logit_scale")}
-        told = {name: value for name, value in a.items() if name not in learnt}
-        return jax.value_and_grad(loss, has_aux=True)(learnt, told)
+        trainable = {name: a[name] for name in ("queries", "products", "log_logit_scale")}
+        constants = {name: value for name, value in a.items() if name not in trainable}
+        return jax.value_and_grad(loss, has_aux=True)(trainable, constants)
 
     return jax.jit(function)

@@ -1,11 +1,10 @@
-"""Memory of the contrastive loss by form, batch, tile and count of keywords, on eight devices.
+"""Memory of the contrastive loss by implementation, batch size, tile and number of keywords, on eight devices.
 
     python benchmarks/loss/memory.py [--out docs/results/loss-memory.json]
 
-What the compiler plans for value and gradient on each device beside inputs and outputs (temporary buffers). Programs
-are compiled for shapes, with no data, for eight pretended CPU devices; with ids, weights and margin, vectors of 512
-numbers in f32. "open_clip" is the form of its ClipLoss written in JAX, which knows neither ids nor keywords; against
-the software itself see peers.py.
+Any CPU; only compiles. Reports the compiler's plan of temporary buffers per device for value and gradient, without
+inputs and outputs, on eight simulated CPU devices; f32 vectors of 512 dimensions with ids, weights and margin.
+"open_clip" is its ClipLoss written in JAX, without ids and keywords; peers.py measures open_clip itself.
 """
 
 import os
@@ -40,19 +39,22 @@ CASES = [
 
 
 def main() -> None:
-    """Compiles and writes."""
+    """Compiles all cases and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "loss-memory.json")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     mesh = make_mesh(fsdp=2)
     rows = []
-    for form, batch, tile, keywords in CASES:
-        program = value_and_gradient(form, tile or TILE, mesh).lower(specs(batch, keywords, mesh)).compile()
+    for implementation, batch, tile, keywords in CASES:
+        program = value_and_gradient(implementation, tile or TILE, mesh).lower(specs(batch, keywords, mesh)).compile()
         mib = round(program.memory_analysis().temp_size_in_bytes / 2**20, 2)
-        rows.append({"form": form, "batch": batch, "tile": tile, "keywords": keywords, "temporary_mib": mib})
-        print(f"{form:9} batch {batch:6} tile {tile:4} keywords {keywords:4}  {mib:10.2f} MiB a device", flush=True)
-    made = {"about": metadata(Catalog.load(""), seed=0), "devices": mesh.size, "width": WIDTH, "rows": rows}
-    write_atomically(asked.out, json.dumps(made, indent=1) + "\n")
+        rows.append({"form": implementation, "batch": batch, "tile": tile, "keywords": keywords, "temporary_mib": mib})
+        print(
+            f"{implementation:9} batch {batch:6} tile {tile:4} keywords {keywords:4}  {mib:10.2f} MiB",
+            flush=True,
+        )
+    result = {"about": metadata(Catalog.load(""), seed=0), "devices": mesh.size, "width": WIDTH, "rows": rows}
+    write_atomically(args.out, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One process of peers.py that computes our loss.
 
-python benchmarks/loss/peer_make_jax.py FORM RANK PROCESSES PORT BATCH
+python benchmarks/loss/peer_make_jax.py IMPLEMENTATION RANK PROCESSES PORT BATCH
 """
 
 import os
@@ -14,8 +14,8 @@ from benchmarks.loss.peer_process import begin, serve, unit_vectors
 
 
 def main() -> None:
-    """Serves value and gradient of this process's rows."""
-    form, rank, processes, port, batch = sys.argv[1], *map(int, sys.argv[2:])
+    """Serves value and gradient of the rows of this process."""
+    implementation, rank, processes, port, batch = sys.argv[1], *map(int, sys.argv[2:])
     answers = begin(rank, processes)
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
@@ -40,7 +40,7 @@ def main() -> None:
         return jax.make_array_from_process_local_data(sharding, x)
 
     arrays = {name: place(name, x) for name, x in local.items()}
-    program = value_and_gradient(form, 256, mesh, margin=0.0).lower(specs(batch, 0, mesh)).compile()
+    program = value_and_gradient(implementation, 256, mesh, margin=0.0).lower(specs(batch, 0, mesh)).compile()
 
     def run() -> dict[str, float]:
         (loss, _), gradients = jax.block_until_ready(program(arrays))

@@ -1,8 +1,8 @@
-"""One process of peers.py that computes open_clip's ClipLoss; runs under a Python that has torch, and no more.
+"""One process of peers.py that computes open_clip's ClipLoss; needs only torch and NumPy.
 
     python benchmarks/loss/peer_open_clip.py LOSS_PY RANK PROCESSES PORT BATCH
 
-LOSS_PY is open_clip's `loss.py`, loaded by itself. Settings are those that open_clip documents for several processes:
+LOSS_PY is open_clip's `loss.py`. Settings are those that open_clip documents for several processes:
 `local_loss` and `gather_with_grad`.
 """
 
@@ -16,7 +16,7 @@ from benchmarks.loss.peer_process import begin, serve, unit_vectors
 
 
 def main() -> None:
-    """Serves value and gradient of this process's rows."""
+    """Serves value and gradient of the rows of this process."""
     where, rank, processes, port, batch = sys.argv[1], *map(int, sys.argv[2:])
     answers = begin(rank, processes)
     import torch
@@ -36,11 +36,11 @@ def main() -> None:
             x.grad = None
         loss = loss_of(queries, products, scale)
         loss.backward()
-        # Each process's loss is of its own rows; the mean over processes is the loss, and so are the gradients.
+        # Each process has the loss of its rows; loss and gradients are means over processes.
         squares = sum(float((x.grad.double() / processes).square().sum()) for x in (queries, products))
         return {"loss": loss.item() / processes, "squares": squares}
 
-    kept: dict[int, int] = {}  # what autograd keeps for the way back, by address
+    kept: dict[int, int] = {}  # tensors saved for the backward pass, by address
 
     def keep(x: torch.Tensor) -> torch.Tensor:
         kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()

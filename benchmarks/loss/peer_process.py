@@ -1,4 +1,4 @@
-"""What both kinds of processes of peers.py share; imports neither jax nor torch."""
+"""Code shared by the processes of peers.py; imports neither jax nor torch."""
 
 import json
 import os
@@ -15,7 +15,7 @@ WIDTH = 512
 
 
 def begin(rank: int, processes: int) -> TextIO:
-    """Shares the machine's cores out and gives the stream for answers; called before threads are started."""
+    """Binds the process to its cores and returns the stream for answers; call it before threads start."""
     cores = sorted(os.sched_getaffinity(0))
     own = cores[rank % len(cores) :: processes] if processes < len(cores) else [cores[rank % len(cores)]]
     os.sched_setaffinity(0, own)
@@ -26,22 +26,22 @@ def begin(rank: int, processes: int) -> TextIO:
 
 
 def unit_vectors(rank: int, processes: int, batch: int) -> list[np.ndarray]:
-    """Queries and products of this process, [batch / processes, 512] each."""
+    """Returns queries and products of this process, [batch / processes, 512] each."""
     rows = batch // processes
-    made = []
+    vectors = []
     for seed in (0, 1):
         x = np.random.default_rng(seed).normal(size=(batch, WIDTH)).astype(np.float32)
         x /= np.linalg.norm(x, axis=1, keepdims=True)
-        made.append(x[rank * rows : (rank + 1) * rows].copy())
-    return made
+        vectors.append(x[rank * rows : (rank + 1) * rows].copy())
+    return vectors
 
 
 def serve(answers: TextIO, run: Callable[[], dict[str, float]], planned: Callable[[], int]) -> None:
-    """Answers each line of standard input with one of JSON: "memory" after the first run, "run" with what it gave."""
+    """Answers each line of standard input with JSON: "memory" runs once with memory use, "run" with times."""
     for line in sys.stdin:
         if line.strip() == "memory":
             answer: dict[str, float] = {"before": _resident("VmRSS")}
-            Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
             answer |= run()
             answer |= {"peak": _resident("VmHWM"), "planned": planned()}
         else:

@@ -1,13 +1,13 @@
-"""The same loss by open_clip's ClipLoss and by us: time and memory of real processes, in one alternating run.
+"""Time and memory of open_clip's ClipLoss and of ours, the same loss in real processes that alternate.
 
     python benchmarks/loss/peers.py --torch-python PYTHON --loss-py LOSS_PY [--out docs/results/loss-peers.json]
 
-PYTHON is a Python with torch (made_with says which: `pip install torch==2.13.0`), LOSS_PY is `open_clip/loss.py` out of
-`pip download open_clip_torch --no-deps`; torch and jax never meet in one process. Softmax over the whole batch, both
-directions, no masks and no margin, vectors of 512 numbers in f32, CPU; several processes talk by gloo on both sides and
-share the cores out. All are started, then each round runs one after another, and a run's time is from the word to all
-processes until the last has answered. Memory is each process's peak of resident bytes during its first run over what it
-held before; `planned` is what the program plans (ours: temporary buffers), or keeps for the way back (torch).
+Two CPU cores, a few minutes. PYTHON is a Python with torch (`pip install torch==2.13.0`), LOSS_PY is
+`open_clip/loss.py` from `pip download open_clip_torch --no-deps`; torch and jax are never in one process. Softmax over
+the global batch, both directions, no masks, no margin, f32 vectors of 512 dimensions. Processes communicate with Gloo
+on both sides and share the cores. All processes are started, then runs alternate; time is from the request until the
+last process has answered. Memory is the peak resident memory of each process in its first run above its start;
+`planned` is the compiler's plan of temporary buffers (ours) or the tensors saved for the backward pass (torch).
 """
 
 import argparse
@@ -29,13 +29,13 @@ from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.runs.provenance import metadata
 
-HERE = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent
 CASES = [(1, 4096), (2, 4096), (2, 8192), (4, 8192)]  # processes, batch
 TOLERANCE = 1e-5  # relative, of loss and gradient norm
 
 
 class Peer:
-    """The processes of one form."""
+    """The processes of one implementation."""
 
     def __init__(self, command: list[str], processes: int, batch: int) -> None:
         with socket.socket() as free:
@@ -55,25 +55,25 @@ class Peer:
         self.seconds: list[float] = []
         self.processor: list[float] = []
 
-    def ask(self, word: str) -> list[dict[str, float]]:
-        """The answer of each process."""
+    def request(self, command: str) -> list[dict[str, float]]:
+        """Sends a command to all processes and returns their answers."""
         for process in self.processes:
-            process.stdin.write(f"{word}\n")
+            process.stdin.write(f"{command}\n")
             process.stdin.flush()
         lines = [process.stdout.readline() for process in self.processes]
         if not all(lines):
-            raise InputError("a process of the benchmark ended before it answered; its own message stands above")
+            raise InputError("a process of the benchmark ended before it answered; its message is above")
         return [json.loads(line) for line in lines]
 
     def run(self) -> None:
-        """One timed run."""
+        """Runs all processes once and records the time."""
         start = time.perf_counter()
-        answers = self.ask("run")
+        answers = self.request("run")
         self.seconds.append(time.perf_counter() - start)
         self.processor.append(sum(answer["processor"] for answer in answers))
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Stops the processes."""
         for process in self.processes:
             process.stdin.close()
         for process in self.processes:
@@ -81,20 +81,20 @@ class Peer:
 
 
 def measure(commands: dict[str, list[str]], processes: int, batch: int, rounds: int) -> list[dict[str, Any]]:
-    """A row for each form."""
+    """Returns one row per implementation."""
     peers = {name: Peer(command, processes, batch) for name, command in commands.items()}
     rows: list[dict[str, Any]] = []
     for name, peer in peers.items():
-        answers = peer.ask("memory")
+        answers = peer.request("memory")
         row = {"form": name, "processes": processes, "batch": batch}
         row["loss"] = sum(answer["loss"] for answer in answers)
         row["gradient_norm"] = sum(answer["squares"] for answer in answers) ** 0.5
         row["peak_mib"] = round(max(answer["peak"] - answer["before"] for answer in answers) / 2**20, 1)
         row["planned_mib"] = round(max(answer["planned"] for answer in answers) / 2**20, 1)
         for what in ("loss", "gradient_norm"):
-            wanted = (rows or [row])[0][what]
-            if abs(row[what] - wanted) > TOLERANCE * abs(wanted):
-                raise InputError(f"{name}: {what} is {row[what]}, expected {wanted}: not the same loss")
+            expected = (rows or [row])[0][what]
+            if abs(row[what] - expected) > TOLERANCE * abs(expected):
+                raise InputError(f"{name}: {what} is {row[what]}, expected {expected}: not the same loss")
         rows.append(row)
     for _ in range(rounds):
         for peer in peers.values():
@@ -110,25 +110,25 @@ def measure(commands: dict[str, list[str]], processes: int, batch: int, rounds: 
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Measures all cases and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", required=True, help="a Python that has torch and numpy")
     parser.add_argument("--loss-py", type=Path, required=True, help="open_clip/loss.py of open_clip_torch")
     parser.add_argument("--rounds", type=int, default=7, help="timed runs of each form")
     parser.add_argument("--out", type=Path, default=RESULTS / "loss-peers.json")
-    asked = parser.parse_args()
-    if not asked.loss_py.is_file():
-        raise InputError(f"--loss-py {asked.loss_py}: no such file; unpack it out of the wheel of open_clip_torch")
-    peer = [asked.torch_python, str(HERE / "peer_open_clip.py"), str(asked.loss_py)]
+    args = parser.parse_args()
+    if not args.loss_py.is_file():
+        raise InputError(f"--loss-py {args.loss_py}: no such file; unpack it out of the wheel of open_clip_torch")
+    peer = [args.torch_python, str(FOLDER / "peer_open_clip.py"), str(args.loss_py)]
     version = subprocess.run(
-        [asked.torch_python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True
+        [args.torch_python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True
     )
     if version.returncode:
-        raise InputError(f"--torch-python {asked.torch_python}: cannot import torch; install torch==2.13.0 there")
-    ours = [sys.executable, str(HERE / "peer_make_jax.py")]
+        raise InputError(f"--torch-python {args.torch_python}: cannot import torch; install torch==2.13.0 there")
+    ours = [sys.executable, str(FOLDER / "peer_make_jax.py")]
     commands = {"open_clip": peer, "gather": [*ours, "gather"], "ring": [*ours, "ring"]}
     load = os.getloadavg()[0]
-    told = metadata(
+    provenance = metadata(
         Catalog.load(""),
         seed=0,
         command="python benchmarks/loss/peers.py --torch-python PYTHON --loss-py LOSS_PY",
@@ -137,10 +137,10 @@ def main() -> None:
         load_at_start=round(load, 2),
     )
     rows: list[dict[str, Any]] = []
-    for case in CASES:  # written after each, so that a run that is stopped keeps what it has
-        rows += measure(commands, *case, asked.rounds)
-        made = {"about": told, "rounds": asked.rounds, "rows": rows}
-        write_atomically(asked.out, json.dumps(made, indent=1) + "\n")
+    for case in CASES:  # written after each, so that an interrupted run keeps them
+        rows += measure(commands, *case, args.rounds)
+        result = {"about": provenance, "rounds": args.rounds, "rows": rows}
+        write_atomically(args.out, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Time of the contrastive loss on one device: plain form against the tiles of the ring form, in one alternating run.
+"""Time of the contrastive loss on one device: plain implementation against the tiles of the ring implementation.
 
     python benchmarks/loss/timing.py [--rounds 7] [--out docs/results/loss-time.json]
 
-Value and gradient, vectors of 512 numbers in f32 with ids, weights and margin, with 2,048 keywords and without. Each
-round runs every program once; medians, quartiles and the least of the rounds are told. Processor time adds up what all
-threads used, and is less disturbed by other programs on the same machine than time by the clock.
+Two CPU cores, about one minute per round. Value and gradient, f32 vectors of 512 dimensions with ids, weights and
+margin, with 2,048 keywords and without. Programs alternate; the file has median, minimum and quartiles over rounds. CPU
+time sums all threads and is less affected by other load on the machine than wall time.
 """
 
 import argparse
@@ -33,28 +33,28 @@ FORMS = {"plain": ("gather", 256), "ring, tile 256": ("ring", 256), "ring, tile 
 
 
 def spread(seconds: list[float]) -> dict[str, Any]:
-    """Median, least and quartiles."""
+    """Returns median, minimum and quartiles."""
     quartiles = [round(q, 3) for q in statistics.quantiles(seconds, n=4)]
     return {"median": round(statistics.median(seconds), 3), "least": round(min(seconds), 3), "quartiles": quartiles}
 
 
 def measure(batch: int, keywords: int, rounds: int) -> list[dict[str, Any]]:
-    """A row for each form."""
+    """Returns one row per implementation."""
     inputs = arrays(batch, keywords)
     programs = {name: value_and_gradient(*form).lower(inputs).compile() for name, form in FORMS.items()}
     clock: dict[str, list[float]] = {name: [] for name in programs}
     processor: dict[str, list[float]] = {name: [] for name in programs}
-    for turn in range(rounds + 1):
+    for round_index in range(rounds + 1):
         for name, program in programs.items():
             start, used = time.perf_counter(), time.process_time()
             jax.block_until_ready(program(inputs))
-            if turn:  # the first touches memory for the first time
+            if round_index:  # the first is a warm-up
                 clock[name].append(time.perf_counter() - start)
                 processor[name].append(time.process_time() - used)
     rows = []
     for name in programs:
         pairs = zip(clock[name], clock["plain"], strict=True)
-        ratios = {"clock": statistics.median(mine / plain for mine, plain in pairs)}
+        ratios = {"clock": statistics.median(seconds / plain for seconds, plain in pairs)}
         ratios["processor"] = statistics.median(processor[name]) / statistics.median(processor["plain"])
         rows.append(
             {
@@ -71,18 +71,18 @@ def measure(batch: int, keywords: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Measures all cases and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="timed runs of each program")
     parser.add_argument("--out", type=Path, default=RESULTS / "loss-time.json")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     load = os.getloadavg()[0]
-    told = metadata(Catalog.load(""), seed=0, cores=os.cpu_count(), load_at_start=round(load, 2))
+    provenance = metadata(Catalog.load(""), seed=0, cores=os.cpu_count(), load_at_start=round(load, 2))
     rows: list[dict[str, Any]] = []
     for batch, keywords in itertools.product(BATCHES, (0, 2048)):
-        rows += measure(batch, keywords, asked.rounds)  # written after each, so that a run that is stopped keeps it
-        made = {"about": told, "rounds": asked.rounds, "width": WIDTH, "rows": rows}
-        write_atomically(asked.out, json.dumps(made, indent=1) + "\n")
+        rows += measure(batch, keywords, args.rounds)  # written after each, so that an interrupted run keeps it
+        result = {"about": provenance, "rounds": args.rounds, "width": WIDTH, "rows": rows}
+        write_atomically(args.out, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

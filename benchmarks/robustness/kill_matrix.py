@@ -335,7 +335,7 @@ class Matrix:
         processes[index].send_signal(number)
         codes = ended = local_processes.wait(processes, 120)
         seconds, saved = time.monotonic() - began, newest(folder)
-        output = local_processes.said_by(self.work / "logs" / name, 1 - index).read_text(errors="replace")
+        output = local_processes.log_file(self.work / "logs" / name, 1 - index).read_text(errors="replace")
         last = output.strip().splitlines()[-1]
         if number == signal.SIGTERM:
             expect(codes == [0, 0] and seconds <= GRACE, f"exit codes {codes} after {seconds:.0f} s: {last!r}")

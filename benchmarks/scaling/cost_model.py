@@ -104,9 +104,9 @@ def main() -> None:
     """Traces and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "cost-model.json")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     config: Config = runpy.run_path(str(ROOT / "configs" / "pod.py"))["config"]
-    told = metadata(Catalog.load(""), seed=config.train.seed)
+    provenance = metadata(Catalog.load(""), seed=config.train.seed)
     cases = [("same batch", chips, config.train.batch_size) for chips in CHIPS]
     cases += [("same rows", chips, ROWS * chips) for chips in CHIPS]
     rows: list[dict[str, Any]] = []
@@ -114,7 +114,7 @@ def main() -> None:
         for form in FORMS:
             rows += measure(config, question, chips, batch, form)
         print(f"{question}, {chips} chips: {rows[-1]['seconds']}", flush=True)
-        write_atomically(asked.out, json.dumps({"about": told, "rows": rows}, indent=1) + "\n")
+        write_atomically(args.out, json.dumps({"about": provenance, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""The step of configs/pod.py compiled for the pods that it is meant for, with libtpu's own compiler; no TPU is needed.
+"""Compiles the step of configs/pod.py for its pods with libtpu's compiler; no TPU is needed.
 
     python benchmarks/scaling/pod_compile.py [--out docs/results/pod-compile.json]
 
-Wants the package libtpu of this JAX (`pip install "jax[tpu]"`), ten minutes a pod and 10 GiB. Nothing runs: memory and
-exchanges are what the compiler says of its program, FLOPs those of the traced one, and nothing tells how long a step
-takes.
+Needs the package libtpu of this JAX (`pip install "jax[tpu]"`), 10 GiB and up to 25 minutes per pod on two CPU cores.
+Nothing is executed: memory and collectives are from the compiled program, FLOPs from the traced one; there is no time.
 """
 
 import argparse
@@ -43,7 +42,7 @@ def recipe() -> Config:
 
 
 def compile_for(device: str, count: int) -> dict[str, Any]:
-    """What the compiler says of one pod's program."""
+    """Returns memory, FLOPs and collectives of the program for one pod."""
     config, start = recipe(), time.perf_counter()
     report = dry_run(config, STEP_FUNCTIONS, device, count)
     compiled = report.compiled
@@ -76,19 +75,19 @@ def compile_for(device: str, count: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compiles and writes."""
+    """Compiles for all pods and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "pod-compile.json")
-    asked = parser.parse_args()
-    told = metadata(Catalog.load(""), seed=recipe().train.seed)
+    args = parser.parse_args()
+    provenance = metadata(Catalog.load(""), seed=recipe().train.seed)
     rows: list[dict[str, Any]] = []
-    # A process for each: the compiler keeps gigabytes to its end.
+    # One process per pod: the compiler does not free its memory.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as each:
         for row in each.map(compile_for, *zip(*PODS, strict=True)):
             rows.append(row)
             print(json.dumps(row), flush=True)
-            made = {"about": told, "libtpu": importlib.metadata.version("libtpu"), "rows": rows}
-            write_atomically(asked.out, json.dumps(made, indent=1) + "\n")  # a run that is stopped keeps it
+            made = {"about": provenance, "libtpu": importlib.metadata.version("libtpu"), "rows": rows}
+            write_atomically(args.out, json.dumps(made, indent=1) + "\n")
 
 
 if __name__ == "__main__":

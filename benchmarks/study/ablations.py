@@ -146,18 +146,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on its share of the cores")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="folder for the runs themselves")
     parser.add_argument("--keep", action="store_true", help="keep each run's folder after it was measured")
-    asked = parser.parse_args()
-    study = STUDIES[asked.study]
+    args = parser.parse_args()
+    study = STUDIES[args.study]
     rows = {row.name: row for row in study.rows}
-    unknown = [name for name in [*asked.rows, *([asked.row] if asked.row else [])] if name not in rows]
+    unknown = [name for name in [*args.rows, *([args.row] if args.row else [])] if name not in rows]
     if unknown:
         raise InputError(f"no row {unknown[0]!r}; rows are {', '.join(rows)}")
-    if asked.command == "run":
-        run_all(asked.study, asked.catalog, asked.rows, asked.jobs, asked.runs, asked.keep)
-    elif asked.command == "one":
-        run_one(asked.study, asked.catalog, rows[asked.row], asked.seed, asked.runs)
-    if asked.command != "one":
-        study.table(study.folder(asked.catalog))
+    if args.command == "run":
+        run_all(args.study, args.catalog, args.rows, args.jobs, args.runs, args.keep)
+    elif args.command == "one":
+        run_one(args.study, args.catalog, rows[args.row], args.seed, args.runs)
+    if args.command != "one":
+        study.table(study.folder(args.catalog))
 
 
 if __name__ == "__main__":

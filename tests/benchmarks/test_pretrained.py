@@ -1,4 +1,4 @@
-"""The study of public text weights: what it runs, what it keeps, with programs that write reports at once."""
+"""The benchmark of pretrained text encoders: its runs and results, with programs that write reports immediately."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.tiny_catalog import write_catalog
 
 @pytest.fixture
 def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[ModuleType, list[list[str]]]:
-    """The program with one tiny catalog, and the commands that it gave."""
+    """The program with one tiny catalog, and the commands that it runs."""
     module = pretrained
     write_catalog(tmp_path / "tiny.zip", products=60, queries=16, missing=False)
     (tmp_path / "minilm").mkdir()
@@ -33,11 +33,11 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[ModuleType, 
             model = FakeEncoder("both" if "pretrained" in Path(command[2]).name else "image")
             write_report(evaluate(model, catalog, split), catalog, out, metadata(catalog, seed=0))
 
-    told = {"steps": 7, "training_seconds": 1.5}
+    info = {"steps": 7, "training_seconds": 1.5}
     monkeypatch.setattr(module, "run_program", run_program)
     monkeypatch.setattr(module, "CATALOGS", ("tiny",))
     monkeypatch.setattr(module, "SLICES", {"val": ("all",), "test": ("all", "lang:en")})
-    monkeypatch.setattr(module.run, "facts", lambda path: RunInfo("tiny", 0, told))
+    monkeypatch.setattr(module.run, "facts", lambda path: RunInfo("tiny", 0, info))
     return module, ran
 
 
@@ -47,7 +47,7 @@ def start(module: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, min
     module.main()
 
 
-def test_models_are_compared_pairwise_and_what_is_there_is_not_made_again(study, monkeypatch, tmp_path):
+def test_models_are_compared_pairwise_and_existing_reports_are_kept(study, monkeypatch, tmp_path):
     module, ran = study
     start(module, monkeypatch, tmp_path)
     trained = [command[command.index("--config") + 1] for command in ran if command[1] == "train.py"]
@@ -67,5 +67,5 @@ def test_models_are_compared_pairwise_and_what_is_there_is_not_made_again(study,
 
 
 def test_minilm_must_be_a_folder(study, monkeypatch, tmp_path):
-    with pytest.raises(InputError, match=r"--minilm: .*nowhere is no folder"):
+    with pytest.raises(InputError, match=r"--minilm: .*nowhere is not a folder"):
         start(study[0], monkeypatch, tmp_path, "nowhere")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.common.processes import said_by, start, wait
+from benchmarks.common.processes import log_file, start, wait
 from make_jax.config import to_json
 from make_jax.runs.failure_detection import EXIT_PEER_LOST
 from make_jax.training import keyword_heads
@@ -82,14 +82,14 @@ def test_a_killed_process_is_reported_within_a_minute_and_the_job_resumes_with_t
         assert first.wait(60) == EXIT_PEER_LOST  # the promise
     finally:
         first.kill()
-    last = said_by(tmp_path / "logs", 0).read_text().rstrip().splitlines()[-1]
+    last = log_file(tmp_path / "logs", 0).read_text().rstrip().splitlines()[-1]
     assert last.startswith("error: process 1 of 2 stopped answering at step ")
     assert last.endswith("; restart the job with the same command: it resumes from step 3")
     (tmp_path / "die").unlink()
     assert wait(start(arguments, 2, 1, tmp_path / "logs"), SLOW) == [0, 0]
-    assert "resuming from step 3" in said_by(tmp_path / "logs", 0).read_text()
+    assert "resuming from step 3" in log_file(tmp_path / "logs", 0).read_text()
     assert_same(tmp_path / "run", alone)
-    assert "done" not in said_by(tmp_path / "logs", 1).read_text()  # only process 0 logs
+    assert "done" not in log_file(tmp_path / "logs", 1).read_text()  # only process 0 logs
 
 
 def test_four_processes_with_sharded_state_train_the_same_losses_as_one(tmp_path, alone):
