@@ -79,7 +79,7 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m make_jax.catalog", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m make_jax.catalog", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, run, text in (
         ("check", _check, "read all lines, decode all images, and list all problems with file and line"),
