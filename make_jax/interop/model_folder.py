@@ -34,7 +34,7 @@ class JsonObject:
         """Returns an integer >= 0. InputError for any other value."""
         value = self.values.get(key, default)
         if type(value) is not int or value < 0:
-            raise InputError(f"{self.where}: {key} is {value!r}, expected a whole number of at least 0")
+            raise InputError(f"{self.where}: {key} is {value!r}, expected an integer of at least 0")
         return value
 
     def number(self, key: str, default: float) -> float:

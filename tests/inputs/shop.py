@@ -32,7 +32,7 @@ class Shop:
     def batches(
         self, steps: int, inputs: InputsConfig = INPUTS, data: DataConfig | None = None, **settings: Any
     ) -> list[Batch]:
-        """The first batches of training; batch size 8 and seed 0 unless told."""
+        """The first batches of training; by default batch size 8 and seed 0."""
         chosen = {"batch_size": 8, "seed": 0} | settings
         iterator = train_batches(self.built, self.tokenizer, self.keywords, inputs, data or DataConfig(), **chosen)
         try:
@@ -41,6 +41,6 @@ class Shop:
             iterator.close()
 
     def text(self, tokens: np.ndarray) -> str:
-        """What a row of token ids says."""
+        """Returns the text of a row of token ids."""
         text = tokenizers.Tokenizer.from_str(self.tokenizer.definition).decode(tokens.tolist())
         return text if text.isascii() else text.replace(" ", "")

@@ -37,18 +37,18 @@ def run_program(shop: Shop, before: str, after: str) -> subprocess.CompletedProc
     )
 
 
-def test_data_side_works_where_jax_cannot_be_imported(shop: Shop) -> None:
+def test_data_pipeline_works_without_jax(shop: Shop) -> None:
     done = run_program(shop, "import sys; sys.modules['jax'] = None", "print(next(batches(0))['image'].shape)")
     assert done.stdout == "(4, 64, 64, 3)\n", done.stderr
 
 
-def test_workers_leave_with_a_killed_training_process(shop: Shop) -> None:
+def test_workers_exit_with_a_killed_training_process(shop: Shop) -> None:
     code = "print(next(batches(1))['image'].shape, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     done = run_program(shop, "", code)  # a worker that stayed would hold the output open until the time is out
     assert done.stdout == "(4, 64, 64, 3)\n", done.stderr
 
 
-class Telling(Sequence[dict[str, object]]):
+class BackendCounter(Sequence[dict[str, object]]):
     """Products whose position is replaced by the number of devices' backends that the reading process has started.
 
     Grain imports jax where it is installed. That is harmless as long as no worker takes hold of a device.
@@ -68,7 +68,7 @@ class Telling(Sequence[dict[str, object]]):
 
 
 def test_workers_hold_no_device_and_import_no_model(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    telling = Telling(len(shop.built.products("train")))
-    monkeypatch.setattr(shop.built, "products", lambda split: telling)
+    products = BackendCounter(len(shop.built.products("train")))
+    monkeypatch.setattr(shop.built, "products", lambda split: products)
     (batch,) = shop.batches(1, data=DataConfig(workers=1))
     assert batch["product_id"].tolist() == [0] * 8

@@ -37,7 +37,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
         ((1, 900), slice(0, 32), slice(11, 12)),
     ],
 )
-def test_load_keeps_the_aspect_and_centres_on_white(size: tuple[int, int], rows: slice, columns: slice) -> None:
+def test_load_keeps_the_aspect_ratio_and_centers_on_white(size: tuple[int, int], rows: slice, columns: slice) -> None:
     image = load_image(encoded(Image.new("RGB", size, (255, 0, 0))), "it", 32, 24)
     assert image.shape == (32, 24, 3) and image.dtype == np.uint8
     expected = np.full((32, 24, 3), 255, np.uint8)
@@ -45,7 +45,7 @@ def test_load_keeps_the_aspect_and_centres_on_white(size: tuple[int, int], rows:
     np.testing.assert_array_equal(image, expected)
 
 
-def test_load_returns_a_picture_of_the_right_size_as_it_is() -> None:
+def test_load_returns_an_image_of_the_right_size_unchanged() -> None:
     pixels = noise(32, 24)
     np.testing.assert_array_equal(load_image(encoded(Image.fromarray(pixels)), "it", 32, 24), pixels)
 
@@ -56,14 +56,14 @@ def test_load_does_not_alias() -> None:
     assert np.abs(image.astype(int) - 127).max() <= 2
 
 
-def test_load_lays_transparent_parts_on_white() -> None:
+def test_load_composites_transparent_parts_on_white() -> None:
     image = load_image(encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0))), "it", 8, 8)
     assert (image == 255).all()
 
 
-def test_load_of_a_broken_picture_is_an_input_error_that_names_it() -> None:
-    whole = encoded(Image.fromarray(noise(32, 24)), "JPEG")
-    for data in (b"not a picture", whole[:40]):
+def test_load_of_a_broken_image_is_an_input_error_that_names_it() -> None:
+    jpeg = encoded(Image.fromarray(noise(32, 24)), "JPEG")
+    for data in (b"not a picture", jpeg[:40]):
         with pytest.raises(InputError, match="product 'p7'"):
             load_image(data, "image of product 'p7'", 32, 24)
 
@@ -74,7 +74,7 @@ def test_augment_with_everything_off_is_the_identity() -> None:
         np.testing.assert_array_equal(augment_image(pixels, np.random.default_rng(seed), OFF), pixels)
 
 
-def test_augment_keeps_size_and_does_not_touch_its_input() -> None:
+def test_augment_keeps_the_size_and_does_not_modify_its_input() -> None:
     pixels = noise(33, 21)
     before = pixels.copy()
     changed = [augment_image(pixels, np.random.default_rng(seed), AugmentConfig()) for seed in range(4)]
@@ -96,8 +96,8 @@ def test_flip_mirrors_half_of_the_time() -> None:
     assert 70 < mirrored < 130
 
 
-def test_crop_keeps_the_aspect_and_at_least_its_share_of_the_area() -> None:
-    # A picture whose red tells the column and green the row: the crop can be read off its corners.
+def test_crop_keeps_the_aspect_ratio_and_the_minimum_area() -> None:
+    # Red encodes the column and green the row, so that the borders of the crop can be read from the pixels.
     rows, columns = np.indices((64, 48))
     pixels = np.stack([columns * 5, rows * 4, 0 * rows], axis=-1).astype(np.uint8)
     config = AugmentConfig(min_crop_area=0.5, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
@@ -113,7 +113,7 @@ def test_crop_keeps_the_aspect_and_at_least_its_share_of_the_area() -> None:
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_colour_changes_stay_within_their_largest_and_in_range(name: str) -> None:
+def test_color_changes_stay_within_their_maximum_and_in_range(name: str) -> None:
     config = AugmentConfig(**{**dataclasses.asdict(OFF), name: 0.2})
     pixels = noise(16, 16).clip(60, 180)
     luma = np.array([0.299, 0.587, 0.114])
@@ -133,7 +133,7 @@ def test_colour_changes_stay_within_their_largest_and_in_range(name: str) -> Non
     assert 0.79 < min(seen) < 0.85 and 1.15 < max(seen) < 1.21
 
 
-def test_colour_changes_clip_instead_of_wrapping() -> None:
+def test_color_changes_clip_instead_of_wrapping() -> None:
     config = AugmentConfig(min_crop_area=1.0, flip=False, brightness=0.9, contrast=0.9, saturation=0.9)
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:4] = 255

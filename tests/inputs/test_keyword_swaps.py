@@ -36,7 +36,7 @@ def swaps(query: str, held: set[int], draws: int = 20) -> list[str | None]:
     words=st.lists(st.sampled_from(WORDS), max_size=4),
     held=st.frozensets(st.integers(0, len(VOCABULARY) - 1), max_size=4),
 )
-def test_swap_replaces_one_keyword_by_one_of_its_type_that_the_product_has_not(words, held):
+def test_swap_replaces_one_keyword_by_one_of_its_type_that_the_product_lacks(words, held):
     query = " ".join(words)
     before = VOCABULARY.tag(query)
     for swapped in swaps(query, set(held), 4):
@@ -50,7 +50,7 @@ def test_swap_replaces_one_keyword_by_one_of_its_type_that_the_product_has_not(w
             assert len(before - after) <= 1
 
 
-def test_swap_keeps_the_script_of_what_it_replaces():
+def test_swap_keeps_the_script_of_the_replaced_keyword():
     assert {text for text in swaps("红色 鞋", {0, 4}) if text} <= {"蓝色 鞋", "藏青 鞋", "红色 衬衫", "红色 包"}
     latin = {text for text in swaps("red shoes", {0, 4}, 60) if text}
     assert latin == {"blue shoes", "navy blue shoes", "green shoes", "red shirt", "red shirts", "red bag"}
@@ -62,11 +62,11 @@ def test_more_frequent_keywords_are_drawn_more_often():
 
 
 @pytest.mark.parametrize("query", ["cheap thing", "", "acme"])
-def test_query_without_a_keyword_that_has_another_of_its_type_has_no_swap(query):
+def test_query_without_a_replaceable_keyword_has_no_swap(query):
     assert set(swaps(query, set())) == {None}
 
 
-def test_no_swap_when_the_product_has_everything():
+def test_no_swap_when_the_product_has_all_keywords():
     assert set(swaps("red shoes", set(range(len(VOCABULARY))))) == {None}
 
 
@@ -76,7 +76,7 @@ def test_empty_vocabulary_swaps_nothing():
     assert swapper.swap(0, 0, np.random.default_rng(0)) is None
 
 
-def test_swapper_can_be_sent_to_another_process():
+def test_swapper_can_be_pickled():
     swapper = KeywordSwapper(VOCABULARY, ["red shoes"], VOCABULARY.pack([{0}]))
     again = pickle.loads(pickle.dumps(swapper))
     assert again.swap(0, 0, np.random.default_rng(1)) == swapper.swap(0, 0, np.random.default_rng(1)) is not None

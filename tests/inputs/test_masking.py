@@ -47,12 +47,12 @@ def test_15_percent_are_predicted_of_which_80_10_10_are_masked_random_unchanged(
     assert set(chosen.sum(axis=1).tolist()) == {4, 5}
     assert abs((shown[chosen] == MASK).mean() - 0.8) < 0.03
     text = np.broadcast_to(tokens, shown.shape)
-    # A random token is sometimes the one that stood there.
+    # A random token is sometimes the original one.
     assert abs((shown[chosen] == text[chosen]).mean() - 0.1) < 0.03
     assert set(shown[chosen].tolist()) == {MASK, *range(5, tokenizer().vocab_size)}  # never another special token
 
 
-def test_special_tokens_and_padding_are_never_chosen_and_all_else_stays() -> None:
+def test_special_tokens_and_padding_are_never_masked_and_other_tokens_stay() -> None:
     tokens, shown, labels = drawn(length=12, words=6, times=200)
     text = np.broadcast_to(tokens, shown.shape)
     assert (labels[:, [0, *range(7, 12)]] == -1).all() and (labels[:, 1:7] >= 0).any(axis=0).all()
@@ -60,7 +60,7 @@ def test_special_tokens_and_padding_are_never_chosen_and_all_else_stays() -> Non
     np.testing.assert_array_equal(shown[labels < 0], np.where(np.arange(12) < 8, text, 0)[labels < 0])
 
 
-def test_at_least_one_token_is_predicted_if_there_is_any_and_never_more_than_the_bound() -> None:
+def test_between_one_token_and_the_maximum_is_predicted_if_the_text_has_any() -> None:
     assert (drawn(length=6, words=1, times=20)[2] >= 0).sum(axis=1).tolist() == [1] * 20
     assert (drawn(length=6, words=0, times=2)[2] == -1).all()
     for length in (6, 20, 40):
@@ -68,7 +68,7 @@ def test_at_least_one_token_is_predicted_if_there_is_any_and_never_more_than_the
         assert most <= max_masked_tokens(INPUTS, length)
 
 
-def test_exactly_the_share_of_patches_is_hidden_and_none_without_a_picture() -> None:
+def test_exactly_the_ratio_of_patches_is_masked_and_none_without_an_image() -> None:
     masker, rng = Masker(tokenizer(), INPUTS, tokens=False, patch_size=4), np.random.default_rng(0)
     batch = {"query_tokens": np.zeros((200, 6), np.int32), "title_tokens": np.zeros((200, 8), np.int32)}
     batch["has_image"] = np.arange(200) < 199
@@ -133,7 +133,7 @@ def test_masks_are_a_pure_function_of_seed_and_position(shop: Shop) -> None:
     assert not np.array_equal(batches[0]["patch_mask"], batches[1]["patch_mask"])
 
 
-def test_asking_for_masks_changes_nothing_else_and_one_kind_not_the_other(shop: Shop) -> None:
+def test_masking_changes_nothing_else_in_a_batch_and_one_kind_not_the_other(shop: Shop) -> None:
     (plain,) = shop.batches(1, keyword_swaps=True, mlm=False, mpm_patch_size=0)
     (both,) = shop.batches(1, keyword_swaps=True)
     (patches,) = shop.batches(1, keyword_swaps=True, mlm=False)

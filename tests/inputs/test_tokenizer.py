@@ -45,14 +45,14 @@ def test_special_tokens_have_the_first_ids() -> None:
     assert tokenizer.vocab_size <= 200
 
 
-def test_texts_are_brought_to_nfkc_without_accents_in_lower_case() -> None:
+def test_texts_are_normalized_to_nfkc_lower_case_without_accents() -> None:
     tokenizer = train_wordpiece(TEXTS, 200)
     plain = pieces(tokenizer, "decollete red shirt")
     assert plain[0] == "[CLS]" and plain[-1] == "[SEP]" and "[UNK]" not in plain
     assert pieces(tokenizer, "DÉCOLLETÉ ＲＥＤ\tshirt") == plain
 
 
-def test_chinese_characters_stand_alone_in_one_vocabulary_with_english() -> None:
+def test_chinese_characters_are_single_tokens_in_one_vocabulary_with_english() -> None:
     tokenizer = train_wordpiece(TEXTS, 200)
     assert pieces(tokenizer, "红色衬衫shirt") == ["[CLS]", "红", "色", "衬", "衫", "shirt", "[SEP]"]
 
@@ -180,12 +180,12 @@ def test_tokenizer_without_special_tokens_around_a_text_is_an_input_error() -> N
         Tokenizer(json.dumps(stored))
 
 
-def test_normalised_makes_equal_queries_equal() -> None:
+def test_normalize_query_makes_equal_queries_equal() -> None:
     assert normalize_query("  ＲＥＤ  Shirt\n") == normalize_query("red shirt") == "red shirt"
     assert normalize_query("red shirts") != normalize_query("red shirt")
 
 
-def test_new_characters_make_unknown_words_known_and_leave_all_ids() -> None:
+def test_new_characters_make_unknown_words_known_and_keep_all_ids() -> None:
     english = train_wordpiece([text for text in TEXTS if text.isascii()], 120)
     more = add_characters(english, [*TEXTS, "👟"], 50)
     assert "[UNK]" in pieces(english, "nike 红色 衬衫")
@@ -201,6 +201,6 @@ def test_new_characters_make_unknown_words_known_and_leave_all_ids() -> None:
         assert pieces(more, text) == pieces(english, text)
 
 
-def test_new_characters_want_a_wordpiece() -> None:
+def test_new_characters_require_a_wordpiece() -> None:
     with pytest.raises(InputError, match=r"inputs\.new_characters: the tokenizer is a WordLevel"):
         add_characters(Tokenizer(tiny.tokenizer()), TEXTS, 5)

@@ -139,8 +139,8 @@ def test_equal_query_texts_have_equal_ids(shop: Shop, tmp_path: Path) -> None:
     assert sorted(counts.tolist()) == [1, 3]
 
 
-def test_keywords_of_query_and_product_are_packed_as_the_vocabulary_says(shop: Shop) -> None:
-    batch = together(shop.batches(4, dataclasses.replace(INPUTS, max_query_tokens=20)))  # whole texts
+def test_keywords_of_query_and_product_are_packed_by_the_vocabulary(shop: Shop) -> None:
+    batch = together(shop.batches(4, dataclasses.replace(INPUTS, max_query_tokens=20)))  # texts are not truncated
     products = [shop.catalog.products[i] for i in batch["product_id"]]
     held = [shop.keywords.tag(p.title) | shop.keywords.attribute_keywords(p.attributes) for p in products]
     np.testing.assert_array_equal(batch["product_keywords"], shop.keywords.pack(held))
@@ -149,7 +149,7 @@ def test_keywords_of_query_and_product_are_packed_as_the_vocabulary_says(shop: S
     assert batch["query_keywords"].any(axis=1).mean() > 0.3  # the English half: few clicks tie no second language
 
 
-def test_swaps_come_where_asked_and_change_nothing_else(shop: Shop) -> None:
+def test_swaps_are_added_on_request_and_change_nothing_else(shop: Shop) -> None:
     plain, swapped = together(shop.batches(4)), together(shop.batches(4, keyword_swaps=True))
     assert set(swapped) - set(plain) == {"swap_tokens", "swap_mask", "swap_keywords"}
     assert_equal({name: swapped[name] for name in plain}, plain)
@@ -160,7 +160,7 @@ def test_swaps_come_where_asked_and_change_nothing_else(shop: Shop) -> None:
     assert not inside[there].any() and not swapped["swap_keywords"][~there].any()
 
 
-def test_missing_title_or_image_is_told_and_zero(shop: Shop) -> None:
+def test_missing_title_or_image_is_marked_and_zero(shop: Shop) -> None:
     batch = together(shop.batches(len(shop.catalog.clicks) // 8))
     products = [shop.catalog.products[i] for i in batch["product_id"]]
     np.testing.assert_array_equal(batch["has_title"], [bool(product.title) for product in products])
@@ -173,26 +173,26 @@ def test_missing_title_or_image_is_told_and_zero(shop: Shop) -> None:
     )
 
 
-def test_pictures_are_kept_when_all_fit_and_batches_stay_the_same(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_cached_if_all_fit_and_batches_stay_the_same(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     source = shop.built.products("train")
-    asked: list[int] = []
+    reads: list[int] = []
 
     class Counted(Sequence[dict[str, object]]):
         def __len__(self) -> int:
             return len(source)
 
         def __getitem__(self, position: object) -> dict[str, object]:
-            asked.append(position)
+            reads.append(position)
             return source[position]
 
     monkeypatch.setattr(shop.built, "products", lambda split: Counted())
     kept = shop.batches(20)
-    assert set(asked) == set(range(len(source))) and len(asked) < 2 * len(source)
-    asked.clear()
+    assert set(reads) == set(range(len(source))) and len(reads) < 2 * len(source)
+    reads.clear()
     monkeypatch.setattr(train_pipeline, "_IMAGE_CACHE_BYTES", len(source) * 16 * 12 * 3 - 1)
     for found, expected in zip(shop.batches(20), kept, strict=True):
         assert_equal(found, expected)
-    assert len(asked) >= 160
+    assert len(reads) >= 160
 
 
 def test_bad_settings_are_input_errors_that_name_them(shop: Shop) -> None:
@@ -212,7 +212,7 @@ def test_catalog_without_clicks_is_an_input_error(shop: Shop, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_unreadable_picture_in_training_is_an_input_error_and_never_zeros(
+def test_unreadable_image_in_training_is_an_input_error_and_never_zeros(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     source = shop.built.products("train")
@@ -254,18 +254,18 @@ def test_last_evaluation_batch_is_padded_with_weight_0(shop: Shop) -> None:
     assert not any(last[name].any() for name in last if name != "product_id")
 
 
-def test_evaluation_loads_pictures_unchanged_when_they_are_needed(shop: Shop) -> None:
+def test_evaluation_loads_images_lazily_without_augmentation(shop: Shop) -> None:
     products = shop.catalog.products
-    asked: list[int] = []
+    reads: list[int] = []
 
     def image_at(i: int) -> bytes | None:
-        asked.append(i)
+        reads.append(i)
         return shop.catalog.image_bytes(products[i])
 
     titles = [product.title for product in products]
     iterator = product_batches(titles, image_at, shop.tokenizer, INPUTS, batch_size=8)
     batch = next(iterator)
-    assert sorted(asked) == list(range(8))
+    assert sorted(reads) == list(range(8))
     for row, product in enumerate(products[:8]):
         data = shop.catalog.image_bytes(product)
         assert batch["has_image"][row] == (data is not None)
@@ -274,7 +274,7 @@ def test_evaluation_loads_pictures_unchanged_when_they_are_needed(shop: Shop) ->
         assert batch["has_title"][row] == bool(product.title) == batch["title_mask"][row].any()
 
 
-def test_unreadable_picture_in_evaluation_is_an_input_error_that_names_it(shop: Shop) -> None:
+def test_unreadable_image_in_evaluation_is_an_input_error_that_names_it(shop: Shop) -> None:
     for names, expected in ((None, "number 1"), (["p8", "p9"], "'p9'")):
         iterator = product_batches(["a", "b"], [None, b"no picture"], shop.tokenizer, INPUTS, batch_size=2, names=names)
         with pytest.raises(InputError, match=f"image of product {expected}"):
@@ -285,13 +285,13 @@ def test_query_batches_cover_every_text_in_order(shop: Shop) -> None:
     texts = ["red circle", "", "红色圆形", "blue", "green"]
     batches = list(query_batches(texts, shop.tokenizer, shop.keywords, INPUTS, batch_size=3))
     tokens, mask = shop.tokenizer.encode(texts, 6)
-    whole = together(batches)
-    np.testing.assert_array_equal(whole["query_tokens"][:5], tokens)
-    np.testing.assert_array_equal(whole["query_mask"][:5], mask)
-    assert whole["weight"].tolist() == [1, 1, 1, 1, 1, 0]
-    assert not whole["query_mask"][5].any()
+    joined = together(batches)
+    np.testing.assert_array_equal(joined["query_tokens"][:5], tokens)
+    np.testing.assert_array_equal(joined["query_mask"][:5], mask)
+    assert joined["weight"].tolist() == [1, 1, 1, 1, 1, 0]
+    assert not joined["query_mask"][5].any()
     sets = [shop.keywords.tag(text) for text in texts]
     assert any(sets)
-    np.testing.assert_array_equal(whole["query_keywords"][:5], shop.keywords.pack(sets))
-    assert not whole["query_keywords"][5].any()
+    np.testing.assert_array_equal(joined["query_keywords"][:5], shop.keywords.pack(sets))
+    assert not joined["query_keywords"][5].any()
     assert list(query_batches([], shop.tokenizer, shop.keywords, INPUTS, batch_size=3)) == []

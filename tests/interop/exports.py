@@ -1,4 +1,4 @@
-"""Models of every form with random numbers, and what to ask them: for tests of exports."""
+"""Tiny models of every layout with random parameters, and their inputs: for tests of exports."""
 
 import io
 from dataclasses import replace
@@ -39,7 +39,7 @@ MODELS = {
         image=replace(IMAGE, activation="quick_gelu", embedding_norm=True),
         adaptation=AdaptationConfig(modalities="image"),
     ),
-    "no class token, shared text, not normalised": replace(
+    "no class token, shared text, not normalized": replace(
         _PLAIN,
         image=replace(IMAGE, class_tokens=0),
         shared_text=True,
@@ -53,7 +53,7 @@ TITLES = ["red shirt 1 2 3", "", "blue"]
 TEXTS = ["red shirt", "a blue round one", ""]
 
 
-def picture(seed: int) -> bytes:
+def png(seed: int) -> bytes:
     """A PNG of noise."""
     noise = np.random.default_rng(seed).integers(0, 256, (40, 20, 3), np.uint8)
     file = io.BytesIO()
@@ -61,11 +61,11 @@ def picture(seed: int) -> bytes:
     return file.getvalue()
 
 
-PICTURES = [picture(0), picture(1), None]
+IMAGES = [png(0), png(1), None]
 
 
-def served(model: ModelConfig, **settings: Any) -> ModelBundle:
-    """What lies beside the parameters of such a model."""
+def tiny_bundle(model: ModelConfig, **settings: Any) -> ModelBundle:
+    """The bundle of such a model."""
     inputs = InputsConfig(max_query_tokens=6, max_title_tokens=8, image_height=32, image_width=24)
     tokenizer = train_wordpiece(["red shirt", "blue round dress number 1 2 3", "a green one"] * 3, 100)
     colours = [Keyword("colour", name, (name,), 1) for name in ("red", "blue", "green")]
@@ -75,10 +75,10 @@ def served(model: ModelConfig, **settings: Any) -> ModelBundle:
     return ModelBundle(config, tokenizer, keywords, torch_checkpoint.CONSTANTS, origin)
 
 
-def random_params(beside: ModelBundle) -> Any:
-    """Parameters that no initialiser would give."""
+def random_params(bundle: ModelBundle) -> Any:
+    """Random parameters, far from any initial values."""
     rng = np.random.default_rng(0)
-    shapes = torch_checkpoint.param_shapes(beside)
+    shapes = torch_checkpoint.param_shapes(bundle)
     return unflatten_dict(
         {path: (SPREAD * rng.normal(size=shape)).astype(np.float32) for path, shape in shapes.items()}, sep="/"
     )
@@ -86,27 +86,27 @@ def random_params(beside: ModelBundle) -> Any:
 
 def random_run(folder: Path, model: ModelConfig = MODELS["fashion"]) -> Path:
     """A run whose parameters are random, not measured, in an existing folder."""
-    of = served(model)
+    bundle = tiny_bundle(model)
     (folder / "export").mkdir()
-    torch_checkpoint.write(folder / "export", random_params(of), of)
+    torch_checkpoint.write(folder / "export", random_params(bundle), bundle)
     import_torch(str(folder / "export"), str(folder / "run"), print)
     return folder / "run"
 
 
-def ours(beside: ModelBundle, params: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Query vectors, product vectors and weights of TEXTS, TITLES and PICTURES by the Flax module."""
-    make = torch_checkpoint.make_module(beside)
+def flax_outputs(bundle: ModelBundle, params: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Query vectors, product vectors and weights of TEXTS, TITLES and IMAGES by the Flax module."""
+    make = torch_checkpoint.make_module(bundle)
     variables = jax.tree.map(jnp.asarray, {"params": params})
-    queries, products = beside.queries(TEXTS), beside.products(TITLES, PICTURES)
-    packed = beside.keywords.pack([beside.keywords.tag(text) for text in TEXTS])
+    queries, products = bundle.queries(TEXTS), bundle.products(TITLES, IMAGES)
+    packed = bundle.keywords.pack([bundle.keywords.tag(text) for text in TEXTS])
     rows = (queries["query_tokens"], queries["query_mask"], packed)
-    asked = jax.jit(partial(make.apply, method=Make.query_embedding))(variables, *rows)
+    query = jax.jit(partial(make.apply, method=Make.query_embedding))(variables, *rows)
     product = (products[name] for name in PRODUCT_INPUTS)
-    adapted = jax.jit(partial(make.apply, method=Make.product_embedding))(variables, *product)
-    return np.asarray(asked), np.asarray(adapted.vectors), np.asarray(adapted.weights)
+    fused = jax.jit(partial(make.apply, method=Make.product_embedding))(variables, *product)
+    return np.asarray(query), np.asarray(fused.vectors), np.asarray(fused.weights)
 
 
-def agree(ours: Any, theirs: Any, most: float = 1e-5) -> None:
+def assert_close(ours: Any, theirs: Any, most: float = 1e-5) -> None:
     """max |difference| / max |ours|."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape

@@ -42,27 +42,27 @@ def report(step: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_the_card_has_the_numbers_of_the_checkpoint_that_went_out_and_no_others(run, tmp_path):
+def test_model_card_lists_the_reports_of_the_exported_checkpoint_only(run, tmp_path):
     run = Path(shutil.copytree(run, tmp_path / "run"))
     for name, step in (("tiny-test", 0), ("older", 7)):
         (run / "eval" / name).mkdir(parents=True)
         (run / "eval" / name / "report.json").write_text(json.dumps(report(step)))
     assert [found["about"]["run"]["steps"] for found in reports_of_step(run, 0)] == [0]
     export_run(str(run), str(tmp_path / "out"), "torch", print)
-    told = (tmp_path / "out" / "README.md").read_text()
-    assert "| joint | 0.500 [0.490, 0.510] |" in told
-    assert "| lang:en | 4 |" in told
-    assert told.count("Tiny shapes") == 0  # another catalog than the run was trained on: its digest differs
-    assert "Queries: Drawn." in told
-    assert "step 0" in told
-    assert '"vocab_size": ' in told  # the settings
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| joint | 0.500 [0.490, 0.510] |" in card
+    assert "| lang:en | 4 |" in card
+    assert card.count("Tiny shapes") == 0  # another catalog than the run was trained on: its digest differs
+    assert "Queries: Drawn." in card
+    assert "step 0" in card
+    assert '"vocab_size": ' in card  # the settings
     (run / "eval" / "older" / "report.json").write_text("{")
     with pytest.raises(InputError, match=r"report\.json: damaged"):
         export_run(str(run), str(tmp_path / "again"), "torch", print)
     assert not (tmp_path / "again").exists()
 
 
-def test_an_export_that_cannot_be_is_one_line_and_nothing_written(run, tmp_path):
+def test_an_impossible_export_is_a_one_line_error_and_writes_nothing(run, tmp_path):
     (tmp_path / "there").mkdir()
     out = tmp_path / "out"
     cases = {
@@ -80,7 +80,7 @@ def test_an_export_that_cannot_be_is_one_line_and_nothing_written(run, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-def test_the_program_ends_with_2_for_what_is_no_export(tmp_path):
+def test_import_of_a_folder_that_is_not_an_export_exits_with_code_2(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     words = ["import", str(tmp_path), str(tmp_path / "out"), "--from", "torch"]
     done = subprocess.run([sys.executable, str(ROOT / "convert.py"), *words], capture_output=True, text=True)
@@ -100,9 +100,9 @@ def test_a_missing_library_is_named(run, tmp_path, form, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("form", "told"), [("torch", True), ("stablehlo", False)])
-def test_forms_that_compute_otherwise_than_the_run_say_so(tmp_path, form, told):
+@pytest.mark.parametrize(("form", "logged"), [("torch", True), ("stablehlo", False)])
+def test_formats_with_another_dtype_than_the_run_log_it(tmp_path, form, logged):
     run = random_run(tmp_path, replace(MODELS["fashion"], dtype="bfloat16"))
     notes: list[str] = []
     export_run(str(run), str(tmp_path / "out"), form, notes.append)
-    assert any("bfloat16, this form in float32" in note for note in notes) == told
+    assert any("bfloat16, this form in float32" in note for note in notes) == logged

@@ -24,7 +24,7 @@ def test_every_family_has_a_case():
 
 
 @pytest.mark.parametrize(("name", "kind"), EACH)
-def test_family_imports_completely_and_what_was_saved_reads_back_equal(tmp_path, name, kind):
+def test_every_family_imports_completely_and_loads_back_equal(tmp_path, name, kind):
     encoder = read_encoder(str(tiny.write_case(tmp_path / "source", name)), kind, "init_from")
     size, length = (tiny.VOCABULARY, len(encoder.arrays["position"])) if kind == "text" else (tiny.SIDE, 0)
     expected = expected_shapes(kind, encoder.settings, size, length)
@@ -38,7 +38,7 @@ def test_family_imports_completely_and_what_was_saved_reads_back_equal(tmp_path,
         np.testing.assert_array_equal(again.arrays[path], array)
 
 
-def test_matrices_are_transposed_and_filters_are_laid_out_as_our_patches(tmp_path):
+def test_matrices_are_transposed_and_filters_flattened_in_patch_order(tmp_path):
     shapes = tiny.CASES["vit"][1]
     theirs = tiny.tensors(shapes)
     ours = read_encoder(str(tiny.write_case(tmp_path / "vit", "vit")), "image", "init_from").arrays
@@ -50,13 +50,13 @@ def test_matrices_are_transposed_and_filters_are_laid_out_as_our_patches(tmp_pat
     np.testing.assert_array_equal(ours["patch/kernel"][place], filters[:, channel, row, column])
 
 
-def test_roberta_positions_begin_behind_the_padding_id(tmp_path):
+def test_roberta_positions_start_after_the_padding_id(tmp_path):
     theirs = tiny.tensors(tiny.CASES["roberta"][1])["roberta.embeddings.position_embeddings.weight"]
     ours = read_encoder(str(tiny.write_case(tmp_path / "r", "roberta")), "text", "init_from").arrays["position"]
     np.testing.assert_array_equal(ours, theirs[2:])
 
 
-def test_norms_named_as_in_tensorflow_are_read(tmp_path):
+def test_layer_norms_with_tensorflow_names_are_read(tmp_path):
     config, shapes = tiny.CASES["bert"]
     arrays = tiny.tensors(shapes)
     old = {
@@ -97,14 +97,14 @@ def test_missing_unknown_and_misshaped_tensors_are_all_listed_in_one_error(tmp_p
     assert "encoder.layer.0.intermediate.dense.weight [16, 32] is to become layer_0/mlp/in/kernel [16, 32]" in message
 
 
-def test_a_long_list_of_problems_is_cut_and_says_so(tmp_path):
+def test_a_long_list_of_problems_is_truncated_with_a_count(tmp_path):
     config, shapes = tiny.CASES["bert"]
     source = tiny.write(tmp_path / "bert", {**config, "hidden_size": 32}, tiny.tensors(shapes))
     with pytest.raises(InputError, match=r"and \d+ more$"):
         read_encoder(str(source), "text", "init_from")
 
 
-def test_pixels_that_fill_no_patch_are_not_counted(tmp_path):
+def test_pixels_beyond_the_last_complete_patch_are_ignored(tmp_path):
     config, shapes = tiny.CASES["siglip"]
     config = {**config, "vision_config": {**tiny.VISION, "image_size": tiny.SIDE + 5}}
     encoder = read_encoder(str(tiny.write(tmp_path / "s", config, tiny.tensors(shapes))), "image", "init_from")
@@ -127,14 +127,14 @@ CONFIGS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{family.name}-{family.kind}")
-def test_what_a_config_leaves_out_has_the_default_of_transformers(family):
+def test_missing_config_keys_have_the_defaults_of_transformers(family):
     """Published config.json files leave out whatever is the default."""
     kind = CONFIGS.get((family.name, family.kind)) or CONFIGS[family.name]
-    whole = {name: value for name, value in kind().to_dict().items() if value is not None}
-    left_out, written = JsonObject({}, "config.json"), JsonObject(whole, "config.json")
-    assert family.settings(left_out) == family.settings(written)
-    assert family.size(left_out) == family.size(written)
-    assert family.position_offset(left_out) == family.position_offset(written)
+    complete = {name: value for name, value in kind().to_dict().items() if value is not None}
+    empty, written = JsonObject({}, "config.json"), JsonObject(complete, "config.json")
+    assert family.settings(empty) == family.settings(written)
+    assert family.size(empty) == family.size(written)
+    assert family.position_offset(empty) == family.position_offset(written)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_what_a_config_leaves_out_has_the_default_of_transformers(family):
         ("vit", {"patch_size": 0}),
     ],
 )
-def test_a_config_that_our_encoders_cannot_follow_is_refused_by_its_key(tmp_path, name, change):
+def test_unsupported_configs_are_rejected_by_key(tmp_path, name, change):
     config, shapes = tiny.CASES[name]
     source = tiny.write(tmp_path / name, {**config, **change}, tiny.tensors(shapes))
     ours = {"num_attention_heads": "heads", "num_hidden_layers": "layers", "patch_size": "patch_size"}
@@ -161,7 +161,7 @@ def test_a_config_that_our_encoders_cannot_follow_is_refused_by_its_key(tmp_path
         read_encoder(str(source), KINDS[name][0], "init_from")
 
 
-def test_a_model_without_the_wanted_kind_of_encoder_is_refused_with_the_families_that_have_one(tmp_path):
+def test_a_model_without_the_requested_kind_of_encoder_is_rejected_with_the_families_that_have_one(tmp_path):
     source = tiny.write_case(tmp_path / "bert", "bert")
     with pytest.raises(
         InputError, match=r"model.image.init_from: .* is 'bert', expected a family with an encoder of image: chi"
@@ -169,7 +169,7 @@ def test_a_model_without_the_wanted_kind_of_encoder_is_refused_with_the_families
         read_encoder(str(source), "image", "model.image.init_from")
 
 
-def test_both_towers_of_chinese_clip_go_into_one_folder(tmp_path):
+def test_both_towers_of_chinese_clip_are_saved_in_one_folder(tmp_path):
     source = open_model_folder(tiny.write_case(tmp_path / "c", "chinese-clip"))
     encoder_files.save_encoders([read_family(source, family) for family in families_of(source)], tmp_path / "out")
     assert {path.name for path in Path(tmp_path / "out").iterdir()} == {

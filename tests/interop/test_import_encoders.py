@@ -39,7 +39,7 @@ def bert(tmp_path: Path) -> Path:
     return tiny.write_case(tmp_path / "bert", "bert")
 
 
-def test_a_checkpoint_that_is_a_pickle_only_is_refused_and_not_unpickled(tmp_path, monkeypatch, bert):
+def test_a_pickle_checkpoint_is_rejected_and_not_unpickled(tmp_path, monkeypatch, bert):
     monkeypatch.chdir(tmp_path)
     (bert / "model.safetensors").unlink()
     (bert / "pytorch_model.bin").write_bytes(pickle.dumps(Harmful()))
@@ -48,7 +48,7 @@ def test_a_checkpoint_that_is_a_pickle_only_is_refused_and_not_unpickled(tmp_pat
     assert not (tmp_path / "harmed").exists()
 
 
-def test_a_pickle_named_safetensors_is_refused_and_not_unpickled(tmp_path, monkeypatch, bert):
+def test_a_pickle_named_safetensors_is_rejected_and_not_unpickled(tmp_path, monkeypatch, bert):
     monkeypatch.chdir(tmp_path)
     (bert / "model.safetensors").write_bytes(pickle.dumps(Harmful()))
     assert "damaged or no safetensors file" in refusal(bert, tmp_path)
@@ -56,7 +56,7 @@ def test_a_pickle_named_safetensors_is_refused_and_not_unpickled(tmp_path, monke
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, -1])
-def test_a_truncated_file_is_refused_by_its_name(tmp_path, bert, kept):
+def test_a_truncated_file_is_rejected_by_name(tmp_path, bert, kept):
     path = bert / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
     assert str(path) in refusal(bert, tmp_path)
@@ -71,9 +71,7 @@ def test_a_truncated_file_is_refused_by_its_name(tmp_path, bert, kept):
         ("preprocessor_config.json", "auto_map"),
     ],
 )
-def test_a_folder_that_asks_for_its_own_code_is_refused_and_the_code_does_not_run(
-    tmp_path, monkeypatch, bert, name, key
-):
+def test_a_folder_with_custom_code_is_rejected_and_the_code_does_not_run(tmp_path, monkeypatch, bert, name, key):
     monkeypatch.chdir(tmp_path)
     (bert / "modeling_own.py").write_text("import os\nos.mkdir('harmed')\n")
     path = bert / name
@@ -84,43 +82,43 @@ def test_a_folder_that_asks_for_its_own_code_is_refused_and_the_code_does_not_ru
     assert not (tmp_path / "harmed").exists()
 
 
-def test_another_family_is_refused_with_the_known_ones(tmp_path):
+def test_an_unknown_family_is_rejected_with_the_known_ones(tmp_path):
     source = tiny.write(tmp_path / "gpt2", {"model_type": "gpt2"}, {"wte.weight": np.zeros((3, 2), np.float32)})
     message = refusal(source, tmp_path)
     assert "model_type is 'gpt2'" in message and "bert" in message and "siglip2" in message
 
 
-def test_a_family_that_the_tensors_are_not_of_is_refused(tmp_path, bert):
+def test_tensors_of_another_family_are_rejected(tmp_path, bert):
     (bert / "config.json").write_text(json.dumps({"model_type": "vit", **tiny.VISION}))
     message = refusal(bert, tmp_path)
     assert "the tensors are not those of vit" in message and "embeddings.cls_token is missing" in message
 
 
-def test_a_hidden_size_that_the_tensors_do_not_have_is_refused(tmp_path, bert):
+def test_a_hidden_size_that_differs_from_the_tensors_is_rejected(tmp_path, bert):
     config = json.loads((bert / "config.json").read_text())
     (bert / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
     assert "embeddings.word_embeddings.weight [48, 16] is to become word/embedding [48, 32]" in refusal(bert, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"model_type": 3}', "\xff"])
-def test_a_broken_config_is_refused_by_its_name(tmp_path, bert, text):
+def test_a_broken_config_is_rejected_by_name(tmp_path, bert, text):
     (bert / "config.json").write_bytes(text.encode("latin-1"))
     assert "config.json" in refusal(bert, tmp_path)
 
 
-def test_a_folder_without_config_or_weights_is_refused(tmp_path, bert):
+def test_a_folder_without_config_or_weights_is_rejected(tmp_path, bert):
     (bert / "model.safetensors").unlink()
     assert "no model.safetensors" in refusal(bert, tmp_path)
     (bert / "config.json").unlink()
     assert "config.json: no such file" in refusal(bert, tmp_path)
 
 
-def test_an_existing_out_folder_is_left_alone(tmp_path, bert):
+def test_an_existing_out_folder_is_not_changed(tmp_path, bert):
     (tmp_path / "out").mkdir()
     assert "exists" in refusal(bert, tmp_path)
 
 
-def test_weights_in_several_files_are_read_and_their_index_cannot_leave_the_folder(tmp_path, bert):
+def test_sharded_weights_are_read_and_their_index_cannot_leave_the_folder(tmp_path, bert):
     arrays = tiny.tensors(tiny.CASES["bert"][1])
     names = sorted(arrays)
     parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
@@ -137,22 +135,22 @@ def test_weights_in_several_files_are_read_and_their_index_cannot_leave_the_fold
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "a/b/c", "/nowhere/at/all", ""])
-def test_a_folder_that_is_not_there_is_refused(tmp_path, name):
+def test_a_missing_folder_is_rejected(tmp_path, name):
     with pytest.raises(InputError, match=r"model.query.init_from: .* is no folder"):
         read_encoder(name or "-", "text", "model.query.init_from")
 
 
-def test_a_saved_encoder_that_was_changed_is_refused(tmp_path, bert):
+def test_a_modified_saved_encoder_is_rejected(tmp_path, bert):
     import_encoders(str(bert), str(tmp_path / "out"), lambda line: None)
-    told = json.loads((tmp_path / "out" / "encoders.json").read_text())
-    told["text"]["settings"]["width"] = 32
-    (tmp_path / "out" / "encoders.json").write_text(json.dumps(told))
+    header = json.loads((tmp_path / "out" / "encoders.json").read_text())
+    header["text"]["settings"]["width"] = 32
+    (tmp_path / "out" / "encoders.json").write_text(json.dumps(header))
     with pytest.raises(InputError, match="norm/scale is \\[16\\], expected \\[32\\]"):
         read_encoder(str(tmp_path / "out"), "text", "x")
 
 
 @pytest.mark.parametrize("offline", ["1", "0"])
-def test_a_hub_id_without_a_network_fails_at_once_with_what_to_do(tmp_path, offline):
+def test_a_hub_id_without_a_network_fails_fast_with_instructions(tmp_path, offline):
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": offline,
@@ -175,7 +173,7 @@ def test_a_hub_id_without_a_network_fails_at_once_with_what_to_do(tmp_path, offl
     assert "\n" not in message
 
 
-def test_convert_program_imports_and_refuses_with_exit_code_2(tmp_path, bert):
+def test_convert_program_imports_and_rejects_with_exit_code_2(tmp_path, bert):
     def convert(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "convert.py"), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -41,18 +41,16 @@ def pretrained(config: Config, bert: Path, deit: Path) -> Config:
     return replace(config, inputs=inputs, model=replace(config.model, query=text, title=text, image=image))
 
 
-def test_a_run_begins_with_the_weights_and_the_tokenizer_and_goes_on_without_their_folders(
-    tmp_path, capsys, bert, deit
-):
+def test_a_run_starts_from_weights_and_tokenizer_and_resumes_without_their_folders(tmp_path, capsys, bert, deit):
     sources = shutil.copytree(bert, tmp_path / "bert"), shutil.copytree(deit, tmp_path / "deit")
     config = pretrained(tiny_config(tmp_path, steps=1, save_every=0, eval_every=0), *sources)
     config = replace(
         config, optim=replace(config.optim, warmup_steps=0, lr_multipliers=((".*", 0.0),))
     )  # nothing moves
     train(config)
-    told = capsys.readouterr().out
-    assert "positions of 4 x 4 patches resampled to 2 x 2 (bicubic)" in told and f"of {sources[0]} (bert)" in told
-    assert "model.query: original pooling 'cls', model.pooling is 'mean'" in told
+    output = capsys.readouterr().out
+    assert "positions of 4 x 4 patches resampled to 2 x 2 (bicubic)" in output and f"of {sources[0]} (bert)" in output
+    assert "model.query: original pooling 'cls', model.pooling is 'mean'" in output
     trained = load_trained_model(tmp_path / "run", "last")
     averaged = trained.params
     assert trained.tokenizer.definition == Tokenizer(tiny.tokenizer()).definition
@@ -71,13 +69,13 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_and_goes_on_without_the
         np.testing.assert_allclose(ours[path], image.arrays[path], rtol=1e-6)
     for projection in (averaged["query_projection"], averaged["adaptation"]["title_projection"]):
         np.testing.assert_array_equal(projection["kernel"], np.eye(tiny.WIDTH))  # query and title meet as they did
-    assert "are initialized as the identity" in told
+    assert "are initialized as the identity" in output
     for source in sources:
         shutil.rmtree(source)
     train(config)
 
 
-def test_projections_stay_random_where_query_and_title_begin_with_different_weights(bert, tmp_path):
+def test_projections_stay_random_if_query_and_title_have_different_weights(bert, tmp_path):
     encoder = read_encoder(str(bert), "text", "init_from")
     other = replace(encoder, folder=str(tmp_path))
     config = pretrained(tiny_config(tmp_path), bert, bert)
@@ -90,7 +88,7 @@ def test_projections_stay_random_where_query_and_title_begin_with_different_weig
     assert _identity_projections(random, {"model.query": encoder, "model.title": encoder}, wider, print) is random
 
 
-def test_every_field_that_differs_is_named_with_the_options_that_would_agree(tmp_path, bert, deit):
+def test_every_differing_field_is_named_with_the_option_to_set(tmp_path, bert, deit):
     config = pretrained(tiny_config(tmp_path), bert, deit)
     query = replace(config.model.query, layers=1, layer_norm_eps=1e-5)
     image = replace(config.model.image, class_tokens=1, embedding_norm=True)
@@ -111,7 +109,7 @@ def test_every_field_that_differs_is_named_with_the_options_that_would_agree(tmp
     )
 
 
-def test_query_and_title_that_begin_alike_are_read_once_and_a_shared_one_is_placed_once(tmp_path, bert, deit):
+def test_equal_query_and_title_weights_are_read_once_and_a_shared_encoder_is_set_once(tmp_path, bert, deit):
     config = pretrained(tiny_config(tmp_path), bert, deit)
     encoders = read_init_encoders(config)
     assert encoders["model.query"] is encoders["model.title"]
@@ -131,7 +129,7 @@ def fresh(length: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "expected"),
+    ("pretrained_tokenizer", "run_tokenizer", "expected"),
     [
         (
             tiny.tokenizer(),
@@ -151,13 +149,13 @@ def fresh(length: int) -> dict[str, object]:
         ),
     ],
 )
-def test_a_tokenizer_that_is_not_that_of_the_weights_is_refused(bert, there, asked, expected):
-    encoder = replace(read_encoder(str(bert), "text", "x"), tokenizer=there)
+def test_a_tokenizer_that_does_not_match_the_weights_is_rejected(bert, pretrained_tokenizer, run_tokenizer, expected):
+    encoder = replace(read_encoder(str(bert), "text", "x"), tokenizer=pretrained_tokenizer)
     with pytest.raises(InputError, match=expected):
-        init_from_encoders(fresh(8), {"model.query": encoder}, Config(), Tokenizer(asked), lambda line: None)
+        init_from_encoders(fresh(8), {"model.query": encoder}, Config(), Tokenizer(run_tokenizer), lambda line: None)
 
 
-def test_texts_longer_than_the_weights_have_positions_for_are_refused(bert):
+def test_texts_longer_than_the_position_table_are_rejected(bert):
     encoder = read_encoder(str(bert), "text", "x")
     with pytest.raises(InputError, match=r"positions for 20 tokens, the run needs 21; lower inputs.max_query_tokens"):
         init_from_encoders(
@@ -169,7 +167,7 @@ def test_texts_longer_than_the_weights_have_positions_for_are_refused(bert):
         )
 
 
-def test_weights_without_a_tokenizer_ask_for_one_before_anything_is_written(tmp_path, bert, deit):
+def test_weights_without_a_tokenizer_are_an_error_before_anything_is_written(tmp_path, bert, deit):
     alone = shutil.copytree(bert, tmp_path / "alone")
     (alone / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"model.query.init_from: no tokenizer lies in .*; set inputs.tokenizer"):
@@ -177,7 +175,7 @@ def test_weights_without_a_tokenizer_ask_for_one_before_anything_is_written(tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_pixels_follow_the_preprocessing_that_lies_beside_the_weights(tmp_path):
+def test_pixel_normalization_is_read_from_the_preprocessing_files(tmp_path):
     source = tiny.write_case(tmp_path / "clip", "clip")
     assert read_encoder(str(source), "image", "x").pixels.mean == (0.48145466, 0.4578275, 0.40821073)
     (source / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}')
@@ -211,27 +209,27 @@ def test_pooling_is_read_from_sentence_transformers(tmp_path, bert):
         ({"image": {"class_tokens": -1}}, "model.image.class_tokens is -1"),
     ],
 )  # fmt: skip
-def test_check_names_weights_that_no_encoder_would_use(model, expected):
+def test_check_names_weights_that_no_encoder_uses(model, expected):
     with pytest.raises(InputError) as caught:
         check(from_json(json.dumps({"model": model}), "config.json"))
     assert expected in str(caught.value)
 
 
-def test_init_from_survives_json_and_an_old_run_reads_without_it():
+def test_init_from_round_trips_json_and_is_optional():
     config = Config(model=ModelConfig(), inputs=InputsConfig())
     assert from_json(to_json(config), "x").model.query.init_from == ""
     assert from_json('{"model": {"image": {"patch_size": 16}}}', "x").model.image.class_tokens == 1
 
 
-def test_the_default_image_encoder_has_the_parameters_that_it_always_had():
+def test_the_default_image_encoder_has_one_class_token_and_no_embedding_norm():
     shapes = expected_shapes("image", {"layers": 1, "width": 8, "heads": 2, "mlp_width": 16}, 16, 0)
     assert shapes["class"] == (1, 1, 8) and shapes["position"] == (5, 8)
     assert not any("embedding_norm" in path for path in shapes)
 
 
-def test_pieces_that_the_weights_lack_begin_at_random_behind_theirs(bert):
+def test_tokens_that_the_weights_lack_are_random_rows_at_the_end(bert):
     encoder = read_encoder(str(bert), "text", "x")
-    asked = Tokenizer(tiny.tokenizer(tiny.VOCABULARY + 8))
+    tokenizer = Tokenizer(tiny.tokenizer(tiny.VOCABULARY + 8))
     shapes = {path: array.shape for path, array in encoder.arrays.items()}
     shapes |= {
         "word/embedding": (tiny.VOCABULARY + 8, tiny.WIDTH),
@@ -242,12 +240,12 @@ def test_pieces_that_the_weights_lack_begin_at_random_behind_theirs(bert):
         "query_encoder": unflatten_dict({path: rng.normal(size=shape) for path, shape in shapes.items()}, sep="/")
     }
     config = pretrained(Config(), bert, bert)
-    told: list[str] = []
-    table = flatten_dict(init_from_encoders(before, {"model.query": encoder}, config, asked, told.append), sep="/")[
+    log: list[str] = []
+    table = flatten_dict(init_from_encoders(before, {"model.query": encoder}, config, tokenizer, log.append), sep="/")[
         "query_encoder/word/embedding"
     ]
     theirs = encoder.arrays["word/embedding"]
     np.testing.assert_array_equal(table[: tiny.VOCABULARY], theirs)
     assert len(np.unique(table[tiny.VOCABULARY :], axis=0)) == 8
     assert 0.5 < table[tiny.VOCABULARY :].std() / theirs.std() < 2
-    assert any("8 new tokens are initialized at random" in line for line in told)
+    assert any("8 new tokens are initialized at random" in line for line in log)

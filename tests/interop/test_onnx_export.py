@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from make_jax.interop import onnx_export
-from tests.interop.exports import MODELS, PICTURES, TEXTS, TITLES, agree, ours, random_params, served
+from tests.interop.exports import IMAGES, MODELS, TEXTS, TITLES, assert_close, flax_outputs, random_params, tiny_bundle
 
 for needed in ("torch", "onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason="needs PyTorch and ONNX: pip install make_jax[onnx]")
@@ -23,29 +23,29 @@ def run(path, batch):
 @pytest.fixture(scope="module", params=TRACED)
 def traced(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
-    of = served(MODELS[request.param])
-    params = random_params(of)
-    onnx_export.write(folder, params, of)
-    return folder, of, params
+    bundle = tiny_bundle(MODELS[request.param])
+    params = random_params(bundle)
+    onnx_export.write(folder, params, bundle)
+    return folder, bundle, params
 
 
-def test_graphs_give_our_vectors_for_any_batch_and_length(traced):
-    folder, of, params = traced
-    queries, products = of.queries(TEXTS), of.products(TITLES, PICTURES)
-    vectors, product_vectors, weights = ours(of, params)
-    agree(vectors, run(folder / "query.onnx", queries)[0])
+def test_graphs_equal_the_flax_module_for_any_batch_and_length(traced):
+    folder, bundle, params = traced
+    queries, products = bundle.queries(TEXTS), bundle.products(TITLES, IMAGES)
+    vectors, product_vectors, weights = flax_outputs(bundle, params)
+    assert_close(vectors, run(folder / "query.onnx", queries)[0])
     found = run(folder / "product.onnx", products)
-    agree(product_vectors, found[0])
-    agree(weights, found[1])
+    assert_close(product_vectors, found[0])
+    assert_close(weights, found[1])
     first, cut = slice(0, 1), int(queries["query_mask"][0].sum())
     short = {name: array[first, :cut] if array.shape[1] == 6 else array[first] for name, array in queries.items()}
-    agree(vectors[first], run(folder / "query.onnx", short)[0])
+    assert_close(vectors[first], run(folder / "query.onnx", short)[0])
     cut = int(products["title_mask"][0].sum())
     short = {name: array[first, :cut] if name[:5] == "title" else array[first] for name, array in products.items()}
-    agree(product_vectors[first], run(folder / "product.onnx", short)[0])
+    assert_close(product_vectors[first], run(folder / "product.onnx", short)[0])
 
 
-def test_graphs_state_their_opset_and_name_no_file_of_the_machine(traced):
+def test_graphs_state_their_opset_and_contain_no_file_names(traced):
     folder, _, _ = traced
     for name in ("query.onnx", "product.onnx"):
         model = onnx.load(folder / name)
@@ -53,13 +53,13 @@ def test_graphs_state_their_opset_and_name_no_file_of_the_machine(traced):
         assert b"torch_model" not in (folder / name).read_bytes()
 
 
-def test_int8_computes_in_int8_and_stays_near(tmp_path):
-    of = served(MODELS["fashion"])
-    params = random_params(of)
-    onnx_export.write(tmp_path, params, of, int8=True)
-    vectors, product_vectors, _ = ours(of, params)
-    asked = {"query.onnx": of.queries(TEXTS), "product.onnx": of.products(TITLES, PICTURES)}
-    for (name, batch), exact in zip(asked.items(), (vectors, product_vectors), strict=True):
+def test_int8_computes_in_int8_and_stays_close(tmp_path):
+    bundle = tiny_bundle(MODELS["fashion"])
+    params = random_params(bundle)
+    onnx_export.write(tmp_path, params, bundle, int8=True)
+    vectors, product_vectors, _ = flax_outputs(bundle, params)
+    batches = {"query.onnx": bundle.queries(TEXTS), "product.onnx": bundle.products(TITLES, IMAGES)}
+    for (name, batch), exact in zip(batches.items(), (vectors, product_vectors), strict=True):
         assert "MatMulInteger" in {node.op_type for node in onnx.load(tmp_path / name).graph.node}
         found = run(tmp_path / name, batch)[0]
         assert 0 < np.abs(found - exact).max() < 0.1  # unit vectors; what it costs is in docs/results/exports.json

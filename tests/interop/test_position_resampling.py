@@ -22,12 +22,12 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(("how", "grid", "golden"), GOLDEN)
-def test_resampled_positions_are_those_of_pytorch(how, grid, golden):
+def test_resampled_positions_equal_pytorch(how, grid, golden):
     np.testing.assert_allclose(resample_positions(TABLE, grid, how)[:, 0], golden, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("how", ["bicubic", "bilinear"])
-def test_the_same_grid_gives_back_the_table_itself(how):
+def test_the_same_grid_returns_the_table_itself(how):
     assert resample_positions(TABLE, (3, 3), how) is TABLE
 
 

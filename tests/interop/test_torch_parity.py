@@ -1,6 +1,6 @@
 """Against transformers' own PyTorch modules: tiny random models, saved by transformers, read by us, compared in f32.
 
-Runs where torch is installed (Python 3.11 with the CPU build, extra [torch]) and says so where it is not.
+Runs where torch is installed (Python 3.11 with the CPU build, extra [torch]) and is skipped elsewhere.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ PAD = 1  # of RoBERTa
 SPREAD = 0.2
 
 
-def agree(ours: Any, theirs: Any, what: str) -> None:
+def assert_close(ours: Any, theirs: Any, what: str) -> None:
     """max |difference| / max |theirs| <= 1e-5."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape, what
@@ -40,7 +40,7 @@ def agree(ours: Any, theirs: Any, what: str) -> None:
     assert error <= 1e-5, f"{what}: {error:.2e}"
 
 
-def randomised(model: Any) -> Any:
+def randomize(model: Any) -> Any:
     """The model with every parameter moved, biases and norms too."""
     torch.manual_seed(0)
     with torch.no_grad():
@@ -93,7 +93,7 @@ def tokenizer() -> Tokenizer:
     return Tokenizer(tiny.tokenizer())
 
 
-def started(folder: Path, kind: str, settings: Any, inputs: InputsConfig, tokenizer: Tokenizer) -> Any:
+def init_encoder(folder: Path, kind: str, settings: Any, inputs: InputsConfig, tokenizer: Tokenizer) -> Any:
     """The encoder that a run would begin with: its parameters, by the way that training takes."""
     encoder = read_encoder(str(folder), kind, "init_from")
     model = ModelConfig(**{"query" if kind == "text" else "image": settings})
@@ -107,12 +107,12 @@ def started(folder: Path, kind: str, settings: Any, inputs: InputsConfig, tokeni
         tree = jax.eval_shape(image.init, jax.random.key(0), pixels)
         shapes = {path: leaf.shape for path, leaf in flatten_dict(tree["params"], sep="/").items()}
     fresh = {name: unflatten_dict({path: np.zeros(shape, np.float32) for path, shape in shapes.items()}, sep="/")}
-    told: list[str] = []
-    new = init_from_encoders(fresh, {place: encoder}, Config(model=model, inputs=inputs), tokenizer, told.append)
-    return new[name], told
+    log: list[str] = []
+    new = init_from_encoders(fresh, {place: encoder}, Config(model=model, inputs=inputs), tokenizer, log.append)
+    return new[name], log
 
 
-def layers_of(module: Any, params: Any, *inputs: Any) -> tuple[Any, dict[str, Any]]:
+def layer_outputs(module: Any, params: Any, *inputs: Any) -> tuple[Any, dict[str, Any]]:
     """What our encoder gives, and what each of its parts gave."""
     out, state = module.apply(
         {"params": params},
@@ -125,12 +125,12 @@ def layers_of(module: Any, params: Any, *inputs: Any) -> tuple[Any, dict[str, An
 
 @pytest.mark.parametrize("name", ["bert", "bert-mlm", "roberta", "xlm-r", "chinese-clip"])
 def test_every_layer_of_a_text_encoder_equals_pytorch_with_padding_and_odd_lengths(tmp_path, tokenizer, name):
-    model = randomised(text_models()[name]())
+    model = randomize(text_models()[name]())
     model.save_pretrained(tmp_path)
     encoder = read_encoder(str(tmp_path), "text", "init_from")
     settings = TextConfig(**encoder.settings)
     length = 7
-    params, _ = started(tmp_path, "text", settings, InputsConfig(max_query_tokens=length), tokenizer)
+    params, _ = init_encoder(tmp_path, "text", settings, InputsConfig(max_query_tokens=length), tokenizer)
     rng = np.random.default_rng(1)
     mask = np.arange(length)[None] < np.array([7, 5, 3, 1])[:, None]
     tokens = np.where(mask, rng.integers(PAD + 1, tiny.VOCABULARY, mask.shape), PAD)
@@ -139,11 +139,11 @@ def test_every_layer_of_a_text_encoder_equals_pytorch_with_padding_and_odd_lengt
             torch.from_numpy(tokens), torch.from_numpy(mask.astype(np.int64)), output_hidden_states=True
         ).hidden_states
     module = TextEncoder(settings, tiny.VOCABULARY, length)
-    out, parts = layers_of(module, params, jnp.asarray(tokens, jnp.int32), jnp.asarray(mask))
-    agree(parts["norm"][mask], theirs[0][mask], "embeddings")  # at padding RoBERTa has another position
+    out, parts = layer_outputs(module, params, jnp.asarray(tokens, jnp.int32), jnp.asarray(mask))
+    assert_close(parts["norm"][mask], theirs[0][mask], "embeddings")  # at padding RoBERTa has another position
     for i in range(tiny.LAYERS):
-        agree(parts[f"layer_{i}"][mask], theirs[i + 1][mask], f"layer {i}")
-    agree(out[mask], theirs[-1][mask], "the whole")
+        assert_close(parts[f"layer_{i}"][mask], theirs[i + 1][mask], f"layer {i}")
+    assert_close(out[mask], theirs[-1][mask], "output")
 
 
 def pixels_for(name: str, image: np.ndarray, mean: Any, std: Any) -> dict[str, Any]:
@@ -164,34 +164,34 @@ def pixels_for(name: str, image: np.ndarray, mean: Any, std: Any) -> dict[str, A
 @pytest.mark.parametrize("size", [(tiny.SIDE, tiny.SIDE), (24, 48)], ids=["its-own-size", "another-size"])
 @pytest.mark.parametrize("name", list(image_models()) if hasattr(transformers, "ViTModel") else [])
 def test_every_layer_of_an_image_encoder_equals_pytorch(tmp_path, tokenizer, name, size):
-    model = randomised(image_models()[name]())
+    model = randomize(image_models()[name]())
     model.save_pretrained(tmp_path)
     encoder = read_encoder(str(tmp_path), "image", "init_from")
     assert encoder.pixels is not None
     settings = ImageConfig(**encoder.settings)
     mean, std = encoder.pixels.mean, encoder.pixels.std
     inputs = InputsConfig(image_height=size[0], image_width=size[1], image_mean=mean, image_std=std)
-    params, told = started(tmp_path, "image", settings, inputs, tokenizer)
-    assert any("resampled to 3 x 6" in line for line in told) == (size != (tiny.SIDE, tiny.SIDE))
+    params, log = init_encoder(tmp_path, "image", settings, inputs, tokenizer)
+    assert any("resampled to 3 x 6" in line for line in log) == (size != (tiny.SIDE, tiny.SIDE))
     image = np.random.default_rng(1).integers(0, 256, (3, *size, 3), np.uint8)
     with torch.no_grad():
         theirs = tower(model, "image")(**pixels_for(name, image, mean, std), output_hidden_states=True)
     module = ImageEncoder(settings, mean, std)
-    out, parts = layers_of(module, params, jnp.asarray(image))
+    out, parts = layer_outputs(module, params, jnp.asarray(image))
     assert len(theirs.hidden_states) == tiny.LAYERS + 1
     for i in range(tiny.LAYERS):
-        agree(parts[f"layer_{i}"], theirs.hidden_states[i + 1], f"layer {i}")
+        assert_close(parts[f"layer_{i}"], theirs.hidden_states[i + 1], f"layer {i}")
     if settings.embedding_norm:  # of CLIP, which norms the pooled state alone
-        agree(out[:, 0], theirs.pooler_output, "pooled")
+        assert_close(out[:, 0], theirs.pooler_output, "pooled")
     else:
-        agree(out, theirs.last_hidden_state, "the whole")
+        assert_close(out, theirs.last_hidden_state, "output")
 
 
-def gradients_as_ours(
+def gradients_in_our_names(
     model: Any, family: EncoderFamily, settings: Any, size: int, length: int
 ) -> dict[str, np.ndarray]:
     """PyTorch's gradients under our names: the table is linear, so it carries them too."""
-    theirs = {name: p.grad.numpy() for name, p in published(model).items() if p.grad is not None}
+    theirs = {name: p.grad.numpy() for name, p in checkpoint_params(model).items() if p.grad is not None}
     expected = expected_shapes(family.kind, settings, size, length)
     found = convert(
         family.table(tiny.LAYERS),
@@ -203,7 +203,7 @@ def gradients_as_ours(
     return found.arrays
 
 
-def published(model: Any) -> dict[str, Any]:
+def checkpoint_params(model: Any) -> dict[str, Any]:
     """Parameters under the names with which they are saved; transformers 5 has others for ViT inside."""
     named = dict(model.named_parameters())
     if not isinstance(model, transformers.ViTModel):
@@ -226,18 +226,18 @@ def published(model: Any) -> dict[str, Any]:
 
 def compare_gradients(ours: Any, theirs: dict[str, np.ndarray]) -> None:
     """Each tensor by its own largest entry; a key's bias has no gradient, since softmax does not see it."""
-    whole = max(np.abs(g).max() for g in theirs.values())
+    largest = max(np.abs(g).max() for g in theirs.values())
     flat = flatten_dict(ours, sep="/")
     assert set(flat) == set(theirs)
     for path, gradient in theirs.items():
         if path.endswith("attention/key/bias"):
-            assert np.abs(flat[path]).max() <= 1e-5 * whole and np.abs(gradient).max() <= 1e-5 * whole
+            assert np.abs(flat[path]).max() <= 1e-5 * largest and np.abs(gradient).max() <= 1e-5 * largest
         else:
-            agree(flat[path], gradient, path)
+            assert_close(flat[path], gradient, path)
 
 
 def test_gradients_of_one_loss_equal_pytorch_for_bert(tmp_path):
-    model = randomised(transformers.BertModel(transformers.BertConfig(**tiny.TEXT)))
+    model = randomize(transformers.BertModel(transformers.BertConfig(**tiny.TEXT)))
     model.save_pretrained(tmp_path)
     encoder = read_encoder(str(tmp_path), "text", "init_from")
     rng = np.random.default_rng(2)
@@ -253,11 +253,11 @@ def test_gradients_of_one_loss_equal_pytorch_for_bert(tmp_path):
         return jnp.sum(jnp.tanh(out) * weights)
 
     ours = jax.grad(loss)(unflatten_dict(encoder.arrays, sep="/"))
-    compare_gradients(ours, gradients_as_ours(model, BERT, encoder.settings, tiny.VOCABULARY, tiny.LENGTH))
+    compare_gradients(ours, gradients_in_our_names(model, BERT, encoder.settings, tiny.VOCABULARY, tiny.LENGTH))
 
 
 def test_gradients_of_one_loss_equal_pytorch_for_vit(tmp_path):
-    model = randomised(transformers.ViTModel(transformers.ViTConfig(**tiny.VISION)))
+    model = randomize(transformers.ViTModel(transformers.ViTConfig(**tiny.VISION)))
     model.save_pretrained(tmp_path)
     encoder = read_encoder(str(tmp_path), "image", "init_from")
     assert encoder.pixels is not None
@@ -273,11 +273,11 @@ def test_gradients_of_one_loss_equal_pytorch_for_vit(tmp_path):
         return jnp.sum(jnp.tanh(module.apply({"params": params}, jnp.asarray(image))) * weights)
 
     ours = jax.grad(loss)(unflatten_dict(encoder.arrays, sep="/"))
-    compare_gradients(ours, gradients_as_ours(model, VIT, encoder.settings, tiny.SIDE, 0))
+    compare_gradients(ours, gradients_in_our_names(model, VIT, encoder.settings, tiny.SIDE, 0))
 
 
 @pytest.mark.parametrize("name", list(tiny.CASES))
-def test_the_names_of_hand_made_checkpoints_are_those_that_transformers_saves(tmp_path, name):
+def test_hand_written_checkpoints_have_the_names_that_transformers_saves(tmp_path, name):
     models = image_models() | {key: make for key, make in text_models().items() if key in KINDS_OF_TEXT}
     model = models[name]()
     model.save_pretrained(tmp_path)

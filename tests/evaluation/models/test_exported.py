@@ -12,7 +12,7 @@ from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.models import onnx_run, stablehlo_run, torch_run
 from make_jax.retrieval.retriever import Retriever
 from make_jax.runs.convert import export_run, import_torch
-from tests.interop.exports import PICTURES, TEXTS, TITLES, agree, random_run
+from tests.interop.exports import IMAGES, TEXTS, TITLES, assert_close, random_run
 from tests.tiny_catalog import write_catalog
 
 FORMS = {
@@ -48,10 +48,10 @@ def test_evaluation_of_a_form_is_that_of_its_run(run, catalog, tmp_path, form):
     assert not any(other.matches(tmp_path / "out") for other in others)
     model, retriever = kind.load(tmp_path / "out"), Retriever.load(run)
     assert model.modalities == retriever.modalities
-    agree(retriever.encode_queries(TEXTS), model.encode_queries(TEXTS))
-    ours, theirs = (of.encode_products(TITLES, PICTURES) for of in (retriever, model))
-    agree(ours.vectors, theirs.vectors)
-    agree(ours.weights, theirs.weights)
+    assert_close(retriever.encode_queries(TEXTS), model.encode_queries(TEXTS))
+    ours, theirs = (of.encode_products(TITLES, IMAGES) for of in (retriever, model))
+    assert_close(ours.vectors, theirs.vectors)
+    assert_close(ours.weights, theirs.weights)
     assert model.encode_queries([]).shape == (0, retriever.model.search_dim)
     first, second = (evaluate(of, catalog) for of in (retriever, model))
     assert np.array_equal(first.values["joint"]["nDCG@10"], second.values["joint"]["nDCG@10"])
