@@ -149,6 +149,15 @@ def test_a_modified_saved_encoder_is_rejected(tmp_path, bert):
         read_encoder(str(tmp_path / "out"), "text", "x")
 
 
+def test_a_saved_encoder_with_renamed_settings_is_refused_by_their_new_names(tmp_path, bert):
+    import_encoders(str(bert), str(tmp_path / "out"), lambda line: None)
+    saved = json.loads((tmp_path / "out" / "encoders.json").read_text())
+    saved["text"]["settings"]["eps"] = saved["text"]["settings"].pop("layer_norm_eps")
+    (tmp_path / "out" / "encoders.json").write_text(json.dumps(saved))
+    with pytest.raises(InputError, match=r"model.query.eps was renamed to model.query.layer_norm_eps; import it again"):
+        read_encoder(str(tmp_path / "out"), "text", "x")
+
+
 @pytest.mark.parametrize("offline", ["1", "0"])
 def test_a_hub_id_without_a_network_fails_fast_with_instructions(tmp_path, offline):
     environment = {

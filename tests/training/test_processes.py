@@ -38,7 +38,7 @@ def die_at_step_4(*arguments):
         return step(state, batch)
     return one
 
-if (folder / "die").exists() and "--distributed.process-id=1" in sys.argv:
+if (folder / "die").exists() and "--distributed.process_id=1" in sys.argv:
     loop.make_step = die_at_step_4
 """
 
