@@ -31,7 +31,7 @@ from make_jax.files import folder_atomically
 if TYPE_CHECKING:
     from make_jax.catalog.shards import ProductRecord, ProductSource
 
-FORMAT = 2  # of the built folder; folders of another format are rebuilt
+FORMAT = 3  # of the built folder; folders of another format are rebuilt
 MANIFEST = "manifest.json"
 _UNWRITABLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
@@ -160,7 +160,6 @@ def _records(catalog: Catalog, products: list[Product]) -> Iterator["ProductReco
             "id": product.id,
             "title": product.title,
             "image": catalog.image_bytes(product) or b"",
-            "index": catalog.index[product.id],
         }
 
 

@@ -19,7 +19,6 @@ class ProductRecord(TypedDict):
     id: str
     title: str  # "" if absent
     image: bytes  # encoded as in the catalog; b"" if absent
-    index: int  # position in Catalog.products
 
 
 def write(folder: Path, splits: Mapping[Split, Iterable[ProductRecord]], per_shard: int) -> None:
@@ -34,7 +33,6 @@ def write(folder: Path, splits: Mapping[Split, Iterable[ProductRecord]], per_sha
             "id": tfds.features.Text(),
             "title": tfds.features.Text(),
             "image": tfds.features.Scalar(dtype=np.object_),
-            "index": tfds.features.Scalar(dtype=np.int32),
         }
     )
     identity = tfds.core.dataset_info.DatasetIdentity(
@@ -96,5 +94,4 @@ def _record(values: dict[str, Any]) -> ProductRecord:
         "id": values["id"].decode("utf-8"),
         "title": values["title"].decode("utf-8"),
         "image": values["image"],
-        "index": values["index"],
     }

@@ -160,7 +160,6 @@ class _Row:
     """The part of an example that `_Examples` does not hold."""
 
     click: int
-    product_id: int
     image: Image | None
     swap: str | None  # the query with one keyword replaced
     drawn: Float[np.ndarray, " numbers"]  # random numbers for `Masker.mask`; empty without masking
@@ -176,29 +175,28 @@ class _LoadRow:
     name: str
     swapper: KeywordSwapper | None
     masker: Masker | None
-    cache: dict[int, tuple[int, Image | None]] = field(default_factory=dict)  # product row -> result of `_read`
+    cache: dict[int, Image | None] = field(default_factory=dict)  # product row -> image without augmentation
 
     def __call__(self, click: int, rng: np.random.Generator) -> _Row:
         row = int(self.examples.product_row[click])
-        product_id, image = self.cache.get(row) or self._read(row)
+        image = self.cache[row] if row in self.cache else self._read(row)
         if image is not None:
             image = augment_image(image, rng, self.inputs.augment)
         swap = self.swapper.swap(int(self.examples.query_row[click]), row, rng) if self.swapper else None
         drawn = self.masker.draw(rng) if self.masker else np.zeros(0)  # last, so that masking changes no other draw
-        return _Row(click, product_id, image, swap, drawn)
+        return _Row(click, image, swap, drawn)
 
-    def _read(self, row: int) -> tuple[int, Image | None]:
-        """The product's position in the catalog, and its image without augmentation."""
+    def _read(self, row: int) -> Image | None:
+        """The product's image without augmentation."""
         product = self.source[row]
         height, width = self.inputs.image_height, self.inputs.image_width
         image = None
         if product["image"]:
             where = f"{self.name}: image of product {product['id']!r}"
             image = load_image(product["image"], where, height, width)
-        result = (int(product["index"]), image)
         if len(self.source) * height * width * 3 <= _IMAGE_CACHE_BYTES:
-            self.cache[row] = result
-        return result
+            self.cache[row] = image
+        return image
 
 
 # --- rows to a batch ---
@@ -230,7 +228,7 @@ class _Collate:
                 self.inputs.image_height,
                 self.inputs.image_width,
             ),
-            "product_id": np.array([row.product_id for row in rows], np.int32),
+            "product_id": product,
             "query_id": examples.query_id[query],
             "query_keywords": examples.query_keywords[query],
             "product_keywords": examples.product_keywords[product],

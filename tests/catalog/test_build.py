@@ -50,7 +50,6 @@ def test_products_are_read_back_unchanged(tmp_path: Path, cache: Path, zipped: b
                 "id": product.id,
                 "title": product.title,
                 "image": catalog.image_bytes(product) or b"",
-                "index": catalog.index[product.id],
             }
         assert source.__getitems__([3, 0]) == [source[3], source[0]]
         assert built.titles(split) == [product.title for product in expected]
@@ -68,16 +67,18 @@ def test_clicks_contain_positions_in_the_training_split(tmp_path: Path, cache: P
 
 def test_a_large_catalog_has_several_shards(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_BYTES", 3000)
-    built = build(write_catalog(tmp_path / "tiny", products=60), str(cache))
+    path = write_catalog(tmp_path / "tiny", products=60)
+    built = build(path, str(cache))
     assert len(list((built.folder / "products").glob("*train*array_record*"))) > 2
     source = built.products("train")
-    assert [source[i]["index"] for i in range(6)] == [0, 1, 2, 5, 6, 7]
+    train = Catalog.load(path).split_products("train")
+    assert [source[i]["id"] for i in range(len(source))] == [product.id for product in train]
 
 
 def test_a_catalog_without_clicks_or_of_one_split_is_built(tmp_path: Path, cache: Path) -> None:
     write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": "鞋", "split": "test"}])
     built = build(tmp_path, str(cache))
-    assert built.products("test")[0] == {"id": "a", "title": "鞋", "image": b"", "index": 0}
+    assert built.products("test")[0] == {"id": "a", "title": "鞋", "image": b""}
     assert built.clicks().queries == [] and built.clicks().products.shape == (0,)
     with pytest.raises(InputError, match='the split "train" is empty, expected products with "split": "train"'):
         built.products("train")

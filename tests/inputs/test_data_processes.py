@@ -1,10 +1,13 @@
 """What the data side does to processes: it needs no device, and its workers leave with it."""
 
+import importlib
+import io
 import subprocess
 import sys
 from collections.abc import Sequence
 
 import pytest
+from PIL import Image
 
 from make_jax.config import DataConfig
 from tests.inputs.shop import Shop
@@ -48,10 +51,10 @@ def test_workers_exit_with_a_killed_training_process(shop: Shop) -> None:
     assert done.stdout == "(4, 64, 64, 3)\n", done.stderr
 
 
-class BackendCounter(Sequence[dict[str, object]]):
-    """Products whose position is replaced by the number of devices' backends that the reading process has started.
+class ReportingSource(Sequence[dict[str, object]]):
+    """Products whose image is black in a process that holds no device and has not imported the model, else gray.
 
-    Grain imports jax where it is installed. That is harmless as long as no worker takes hold of a device.
+    Grain imports jax where it is installed. That is harmless as long as no worker initializes a device.
     """
 
     def __init__(self, length: int) -> None:
@@ -63,12 +66,17 @@ class BackendCounter(Sequence[dict[str, object]]):
     def __getitem__(self, position: object) -> dict[str, object]:
         bridge = sys.modules.get("jax._src.xla_bridge")
         backends = 0 if bridge is None else len(bridge._backends)
-        model_side = any(name.startswith(("make_jax.model", "make_jax.runs", "flax")) for name in sys.modules)
-        return {"id": "", "title": "", "image": b"", "index": backends + 100 * model_side}
+        has_model = any(name.startswith(("make_jax.model", "make_jax.runs", "flax")) for name in sys.modules)
+        image = io.BytesIO()
+        Image.new("RGB", (12, 16), (min(255, 50 * backends + 100 * has_model),) * 3).save(image, "PNG")
+        return {"id": "", "title": "", "image": image.getvalue()}
 
 
 def test_workers_hold_no_device_and_import_no_model(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    products = BackendCounter(len(shop.built.products("train")))
-    monkeypatch.setattr(shop.built, "products", lambda split: products)
-    (batch,) = shop.batches(1, data=DataConfig(workers=1))
-    assert batch["product_id"].tolist() == [0] * 8
+    source = ReportingSource(len(shop.built.products("train")))
+    monkeypatch.setattr(shop.built, "products", lambda split: source)
+    (from_worker,) = shop.batches(1, data=DataConfig(workers=1))
+    assert from_worker["has_image"].all() and not from_worker["image"].any()
+    importlib.import_module("make_jax.model.make")
+    (from_here,) = shop.batches(1)
+    assert from_here["image"].all()

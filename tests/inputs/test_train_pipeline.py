@@ -65,7 +65,7 @@ def test_rows_of_a_batch_belong_together(shop: Shop) -> None:
     queries = {shop.tokenizer.encode([click.query], 6)[0].tobytes(): click.query for click in shop.catalog.clicks}
     found = set()
     for row in range(len(epoch["product_id"])):
-        product = shop.catalog.products[epoch["product_id"][row]]
+        product = shop.catalog.split_products("train")[epoch["product_id"][row]]
         found.add((queries[epoch["query_tokens"][row].tobytes()], product.id))
         title = shop.tokenizer.encode([product.title], 8)[0][0] if product.title else np.zeros(8)
         np.testing.assert_array_equal(epoch["title_tokens"][row], title)
@@ -141,7 +141,7 @@ def test_equal_query_texts_have_equal_ids(shop: Shop, tmp_path: Path) -> None:
 
 def test_keywords_of_query_and_product_are_packed_by_the_vocabulary(shop: Shop) -> None:
     batch = together(shop.batches(4, dataclasses.replace(INPUTS, max_query_tokens=20)))  # texts are not truncated
-    products = [shop.catalog.products[i] for i in batch["product_id"]]
+    products = [shop.catalog.split_products("train")[i] for i in batch["product_id"]]
     held = [shop.keywords.tag(p.title) | shop.keywords.attribute_keywords(p.attributes) for p in products]
     np.testing.assert_array_equal(batch["product_keywords"], shop.keywords.pack(held))
     texts = [shop.text(tokens) for tokens in batch["query_tokens"]]
@@ -162,7 +162,7 @@ def test_swaps_are_added_on_request_and_change_nothing_else(shop: Shop) -> None:
 
 def test_missing_title_or_image_is_marked_and_zero(shop: Shop) -> None:
     batch = together(shop.batches(len(shop.catalog.clicks) // 8))
-    products = [shop.catalog.products[i] for i in batch["product_id"]]
+    products = [shop.catalog.split_products("train")[i] for i in batch["product_id"]]
     np.testing.assert_array_equal(batch["has_title"], [bool(product.title) for product in products])
     np.testing.assert_array_equal(batch["has_image"], [product.image is not None for product in products])
     assert 0 < batch["has_title"].mean() < 1 and 0 < batch["has_image"].mean() < 1
