@@ -82,7 +82,7 @@ class Matrix:
         """Returns all rows in order; the first ones are the references of the others."""
         kills = {f"SIGKILL {k + 1}": partial(self.kill, k) for k in range(self.kills)}
         return {
-            "undisturbed": partial(self.undisturbed, "whole", OPTIONS),
+            "undisturbed": partial(self.undisturbed, "undisturbed", OPTIONS),
             **kills,
             "to the end after the kills": self.after_kills,
             **{f"SIGTERM in {moment}": partial(self.end_early, moment) for moment in ("import", "compilation")},
@@ -95,7 +95,7 @@ class Matrix:
             "disk full before a save": partial(self.full_disk, 0.0),
             "disk full during a save": partial(self.full_disk, 0.5),
             "write that fails during a save": self.failing_write,
-            "undisturbed, without dropout": partial(self.undisturbed, "plain", WITHOUT_DROPOUT),
+            "undisturbed, without dropout": partial(self.undisturbed, "without-dropout", WITHOUT_DROPOUT),
             "8 -> 4 -> 2 -> 8 devices": self.other_devices,
             "undisturbed, two processes": self.undisturbed_pair,
             "second of two processes killed": partial(self.one_of_a_pair, 1, signal.SIGKILL),
@@ -148,13 +148,13 @@ class Matrix:
         expect(after >= at_kill >= before, f"step {at_kill} was saved, {after} is left")
         expect(run.resumed_from in (None, before), f"step {before} was saved, resumed from {run.resumed_from}")
         if folder.exists() and last_logged_step(folder):
-            expect_same(folder, self.work / "whole", complete=False)
+            expect_same(folder, self.work / "undisturbed", complete=False)
         kind = "in a save" if writing else "between saves" if run.has_stepped else "while starting"
         return f"{kind}; logged step {last_logged_step(folder)}, saved {after}"
 
     def after_kills(self) -> str:
         """The killed run ends like the undisturbed one."""
-        run = self.to_the_end("killed", OPTIONS, "whole")
+        run = self.to_the_end("killed", OPTIONS, "undisturbed")
         return f"resumed from {run.resumed_from}; all values and the last parameters are the same"
 
     def end_early(self, moment: str) -> str:
@@ -192,7 +192,7 @@ class Matrix:
         expect(saved >= step and f"step {saved} is saved" in run.output, f"saved {saved}: {run.output[-300:]!r}")
         if moment in ("evaluation", "fit"):
             expect((step, "val_ndcg@10") not in logged_values(folder), "it was over before the signal arrived")
-        expect_same(folder, self.work / "whole", complete=False)
+        expect_same(folder, self.work / "undisturbed", complete=False)
         return f"exit code {run.process.returncode} after {seconds:.1f} s; saved {saved}"
 
     def send(self, run: Run, number: signal.Signals, expected: int) -> float:
@@ -206,21 +206,21 @@ class Matrix:
 
     def after_stops(self) -> str:
         """The stopped run ends like the undisturbed one."""
-        run = self.to_the_end("stopped", OPTIONS, "whole")
+        run = self.to_the_end("stopped", OPTIONS, "undisturbed")
         return f"resumed from {run.resumed_from}; all values and the last parameters are the same"
 
     def damage(self, how: str) -> str:
         """The newest checkpoint is damaged: the file is named, and the older checkpoint used."""
         name, folder = how, self.work / how
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self.work / "whole", folder)
+        shutil.copytree(self.work / "undisturbed", folder)
         for path in (folder / "checkpoints" / "last" / f"{STEPS:06d}", folder / "checkpoints" / "best"):
             shutil.rmtree(path)
         file = largest(folder / "checkpoints" / "last" / "000030" / "state")
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content if how == "flipped" else content[:-1])
-        run = self.to_the_end(name, OPTIONS, "whole")
+        run = self.to_the_end(name, OPTIONS, "undisturbed")
         expect(
             f"{file}: damaged" in run.output and "last/000020 instead" in run.output,
             f"not logged: {run.output[:500]!r}",
@@ -232,7 +232,7 @@ class Matrix:
         """A separate disk that is full except for `share` of a save's size."""
         if os.geteuid() != 0:
             raise NotRunnable("mounting a small disk needs root; see the row of a write that fails")
-        one = self.work / "whole" / "checkpoints" / "last" / "000010"
+        one = self.work / "undisturbed" / "checkpoints" / "last" / "000010"
         total = sum(file.stat().st_size for file in one.rglob("*") if file.is_file())
         disk = self.work / "disk"
         disk.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,7 @@ class Matrix:
             expect("No space left on device" in run.output and "Traceback" not in run.output, run.output[-500:])
             expect(saved > 0 and not any(checkpoints(run.folder).values()), f"saved {saved}")
             (disk / "filler").unlink()
-            self.to_the_end("disk/run", OPTIONS, "whole")
+            self.to_the_end("disk/run", OPTIONS, "undisturbed")
             line = next(line for line in run.output.splitlines() if "error: " in line)
         finally:
             unmount(disk)
@@ -269,7 +269,7 @@ class Matrix:
         )
         expect(saved > 0 and not any(checkpoints(run.folder).values()), f"saved {saved}")
         expect("Traceback" not in run.output, "a traceback")
-        self.to_the_end("refused", OPTIONS, "whole")
+        self.to_the_end("refused", OPTIONS, "undisturbed")
         return f"exit code 2, named the step that was not written; {saved} is intact; the rest is the same"
 
     def other_devices(self) -> str:
@@ -313,7 +313,7 @@ class Matrix:
 
         Raises PromiseBroken for other batches or a difference above 1e-5.
         """
-        reference, worst = logged_values(self.work / "plain"), 0.0
+        reference, worst = logged_values(self.work / "without-dropout"), 0.0
         for (step, name), value in logged_values(folder).items():
             expect(name != "data_fingerprint" or value == reference[step, name], f"another batch before step {step}")
             if name == "loss":

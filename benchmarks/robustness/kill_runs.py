@@ -73,7 +73,7 @@ class Run:
 
     @property
     def resumed_from(self) -> int | None:
-        """The step from which the log says it resumes, if it does."""
+        """The step from which the run resumed, by its log."""
         found = re.search(r"resuming from step (\d+)", self.output)
         return int(found[1]) if found else None
 

@@ -1,12 +1,16 @@
-"""Checkpoints of a run: written in the background, verified when read. The one module that calls Orbax.
+"""Checkpoints of a run, saved asynchronously and verified when loaded. The only module that calls Orbax.
 
     RUN/checkpoints/last/000200/state/          Orbax: step, params, opt_state, ema
-                               /meta.json       position, clock, metrics so far, versions
-                               /config.json ... any other text that belongs to the state
-                               /manifest.json   digests of all of these, written last
+                               /meta.json       data position, training time, metrics, versions
+                               /config.json ... further texts
+                               /manifest.json   digests of all files, written last
 
-A folder has its number only once it is complete on the disk; until then its name starts with `files.PARTIAL` and
-nobody reads it. Older ones are deleted after that, so that at any instant the newest complete one can be read.
+A folder gets its number once it is complete on disk; until then its name starts with `files.PARTIAL` and it is never
+read. Older checkpoints are deleted afterwards, so the newest complete one is readable at any instant.
+
+`ocp.CheckpointManager` (0.12.8) falls short of this: a step must be deleted before it is saved again, so a kill leaves
+neither; two files are written after its last hook, outside any manifest; old steps are deleted without syncing the new
+one; and a failed save leaves its files.
 """
 
 import concurrent.futures
@@ -26,11 +30,12 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 
 from make_jax.errors import InputError
 from make_jax.files import PARTIAL, sync_folder, write_atomically
-from make_jax.runs import manifest, named
+from make_jax.runs import manifest, named_leaves
 from make_jax.runs.failure_detection import silence_save_tracebacks
 
 Kind = Literal["last", "best"]
@@ -39,31 +44,32 @@ KINDS: tuple[Kind, ...] = ("last", "best")
 _LOG = logging.getLogger(__name__)
 STATE = "state"  # subfolder of a checkpoint
 _META = "meta.json"
-_LEAST_SLICE = 1 << 20  # bytes, of an array that replicas share the writing of
+_MIN_SLICE = 1 << 20  # bytes of an array that replicas write in slices
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """A checkpoint whose every file was verified."""
+    """A checkpoint with every file verified; its arrays are not loaded."""
 
     path: Path
     kind: Kind
     step: int  # completed training steps
-    meta: dict[str, Any]  # what `save` was given
-    files: dict[str, str]  # what `save` was given: name -> text
+    meta: dict[str, Any]  # as passed to `save`
+    files: dict[str, str]  # as passed to `save`: name -> text
 
 
 class Checkpoints:
-    """The newest complete checkpoints below `folder`, usually RUN/checkpoints: `keep` of `last`, one of `best`.
+    """Saves and loads the checkpoints in `folder`, usually RUN/checkpoints: the newest of `last`, and one `best`.
 
-    One that is known to be damaged does not count: it is deleted when the next one is complete. In a run of several
-    processes all of them call `save`, `restore`, `latest_intact` and `load_params` alike, and share the file system.
+    `max_to_keep` is the number of `last` checkpoints kept. A checkpoint known to be damaged is not counted and is
+    deleted after the next save. In a run of several processes, all must call `save`, `restore`, `latest_intact` and
+    `load_params` in the same order, and share the file system.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 1):
-        self.folder = Path(folder).absolute()  # Orbax takes absolute paths only
-        self._keep = {"last": keep, "best": 1}
-        self._damaged: set[Path] = set()  # that this process has found
+    def __init__(self, folder: str | Path, max_to_keep: int = 1):
+        self.folder = Path(folder).absolute()  # Orbax requires absolute paths
+        self._max_to_keep = {"last": max_to_keep, "best": 1}
+        self._damaged: set[Path] = set()  # as verified by this process
         self._writer: ocp.AsyncCheckpointer | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
@@ -73,8 +79,8 @@ class Checkpoints:
     ) -> None:
         """Copies `state` to host memory and writes it in the background; its buffers may be donated right after.
 
-        `state` is a tree of jax arrays; `meta` becomes meta.json; `files` maps further names to texts. A save waits
-        for the one before it. Raises InputError when that one, or the beginning of this one, could not be written.
+        `state` is a tree of jax arrays; `meta` becomes meta.json; `files` maps further names to texts. Waits for the
+        previous save. Raises InputError when that one, or the start of this one, failed.
         """
         self.wait()
         texts = {**(files or {}), _META: json.dumps(dict(meta), indent=2, ensure_ascii=False) + "\n"}
@@ -82,34 +88,34 @@ class Checkpoints:
         try:
             if self._writer is None:
                 self._writer = _writer()
-            self._writer.wait_until_finished()  # nothing, unless Ctrl-C left a `save` halfway
-            self._clean()
-            leaves = named.flatten(state)
+            self._writer.wait_until_finished()  # a `save` that Ctrl-C interrupted
+            self._delete_partial()
+            leaves = named_leaves.flatten(state)
             if jax.process_index() == 0:
                 partial.mkdir(parents=True)
-                _expect_room(partial, _size(leaves))
-            tree = named.nest(leaves)
+                _check_free_space(partial, _nbytes(leaves))
+            tree = unflatten_dict(leaves)
             self._writer.save(partial / STATE, args=ocp.args.PyTreeSave(tree))
         except Exception as error:
-            self._clean()
-            raise _not_written(partial, step, error) from error
+            self._delete_partial()
+            raise _save_error(partial, step, error) from error
         self._pending = self._thread.submit(self._finish, self._writer, partial, step, texts)
 
-    def expect_room(self, state: Any) -> None:
-        """Raises InputError when the disk has no room for a checkpoint of `state`; the run's folder must exist."""
+    def check_free_space(self, state: Any) -> None:
+        """Raises InputError when the disk cannot hold a checkpoint of `state`; the run's folder must exist."""
         try:
-            _expect_room(self.folder.parent, _size(named.flatten(state)))
+            _check_free_space(self.folder.parent, _nbytes(named_leaves.flatten(state)))
         except OSError as error:
             raise InputError(f"{self.folder.parent}: {error.strerror}; set `run` to another disk") from error
 
     def wait(self) -> None:
-        """Returns once nothing is being written. Raises InputError if the last save failed; the one before stands."""
+        """Waits until the last save is complete. Raises InputError if it failed; earlier checkpoints are intact."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """Waits as `wait` does and ends the background threads."""
+        """Waits like `wait` and ends the background threads."""
         try:
             self.wait()
         finally:
@@ -119,45 +125,44 @@ class Checkpoints:
                 self._writer = None
 
     def exists(self) -> bool:
-        """Whether any checkpoint is there, intact or not; where process 0 sees one, all processes are told so."""
-        there = self.newest() is not None
-        return bool(multihost_utils.broadcast_one_to_all(there)) if jax.process_count() > 1 else there
+        """Whether there is any checkpoint, intact or not; process 0 decides for all processes."""
+        exists = self.newest() is not None
+        return bool(multihost_utils.broadcast_one_to_all(exists)) if jax.process_count() > 1 else exists
 
     def newest(self) -> int | None:
-        """The step of the newest complete checkpoint, intact or not; None without any."""
-        newest = max((_age(path) for kind in KINDS for path in self._candidates(kind)), default=None)
+        """Returns the step of the newest complete checkpoint, intact or not; None without any."""
+        newest = max((_number(path) for kind in KINDS for path in self._complete(kind)), default=None)
         return None if newest is None else newest[0]
 
     def latest_intact(self, kind: Kind = "last") -> CheckpointInfo:
-        """Returns the newest checkpoint whose files are all unchanged: for "last" of both kinds, for "best" of the
-        best ones, and of the others where there is no best one.
+        """Returns the newest intact checkpoint: for "last" of both kinds, for "best" a best one if there is any.
 
-        Each damaged file that made it fall back is named in a logged warning. Raises InputError that names the first
-        damaged file when nothing intact is left, or the folder when there is nothing at all.
+        Logs a warning for each damaged file that made it fall back. Raises InputError with the first damaged file
+        when no intact checkpoint is left, or with the folder when there is no checkpoint.
         """
         problem = ""
         path = None
-        if jax.process_index() == 0:  # one process verifies, and so all read the same
-            path, problem = self._choose(kind)
+        if jax.process_index() == 0:  # one process verifies, so that all load the same
+            path, problem = self._select(kind)
         if jax.process_count() > 1:
             path = _broadcast(self.folder, path)
         if path is None:
             raise InputError(problem or f"{self.folder}: no intact checkpoint")
-        return _found(path)
+        return _read_info(path)
 
     def restore(self, template: Any, source: Kind | CheckpointInfo = "last") -> tuple[Any, dict[str, Any]]:
         """Returns (state, meta) with the structure, dtypes and shardings of `template`.
 
         `template` is a tree of arrays or of jax.ShapeDtypeStruct with shardings, over any number of devices; a leaf
-        without a sharding goes to the first device. Raises InputError that lists the leaves which the checkpoint lacks,
-        has besides, or has with another shape or dtype.
+        without a sharding is placed on the first device. Raises InputError that lists the leaves which the checkpoint
+        lacks, has in addition, or has with another shape or dtype.
         """
-        found = self.latest_intact(source) if isinstance(source, str) else source
-        wanted = {name: _placed(leaf) for name, leaf in named.flatten(template).items()}
+        info = self.latest_intact(source) if isinstance(source, str) else source
+        requested = {name: _abstract(leaf) for name, leaf in named_leaves.flatten(template).items()}
         with _reader() as reader:
             expected = "expected the state of this config; use the settings of the run, or another run folder"
-            leaves = _read_placed(reader, found, _stored(reader, found), wanted, expected)
-        return named.unflatten(template, leaves), found.meta
+            leaves = _read_sharded(reader, info, _stored(reader, info), requested, expected)
+        return named_leaves.unflatten(template, leaves), info.meta
 
     def load_params(self, source: Kind | CheckpointInfo = "best") -> dict[str, Any]:
         """Returns the parameters as nested dicts of NumPy arrays, on any machine.
@@ -169,25 +174,25 @@ class Checkpoints:
             _, chosen = _stored_params(reader, info)
             arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in chosen}
             leaves = _read(reader, info, chosen, arguments)
-        return named.nest({name[1:]: leaf for name, leaf in leaves.items()})
+        return dict(unflatten_dict({name[1:]: leaf for name, leaf in leaves.items()}))
 
-    def restore_params(self, template: dict[str, Any], source: CheckpointInfo, but: str = "") -> dict[str, Any]:
-        """Returns what `load_params` reads, with the structure, dtypes and shardings of `template`, as `restore` does.
+    def restore_params(self, template: dict[str, Any], source: CheckpointInfo, exclude: str = "") -> dict[str, Any]:
+        """Returns the parameters that `load_params` reads, with the structure, dtypes and shardings of `template`.
 
-        The part named `but` is not read, whether the checkpoint has one or not, and stays as in `template`. Raises
-        InputError that lists the leaves which the checkpoint lacks, has besides, or has in another shape.
+        The subtree `exclude` is taken from `template`, whether the checkpoint has it or not. Raises InputError that
+        lists the leaves which the checkpoint lacks, has in addition, or has in another shape.
         """
         with _reader() as reader:
             part, stored = _stored_params(reader, source)
-            stored = {name: leaf for name, leaf in stored.items() if name[1] != but}
-            asked = {name: tree for name, tree in template.items() if name != but}
-            wanted = {(part, *name): _placed(leaf) for name, leaf in named.flatten(asked).items()}
+            stored = {name: leaf for name, leaf in stored.items() if name[1] != exclude}
+            included = {name: tree for name, tree in template.items() if name != exclude}
+            requested = {(part, *name): _abstract(leaf) for name, leaf in named_leaves.flatten(included).items()}
             expected = "expected the parameters of this config; use the source's settings for `model` and `inputs`"
-            leaves = _read_placed(reader, source, stored, wanted, expected)
-        return {**template, **named.unflatten(asked, {name[1:]: leaf for name, leaf in leaves.items()})}
+            leaves = _read_sharded(reader, source, stored, requested, expected)
+        return {**template, **named_leaves.unflatten(included, {name[1:]: leaf for name, leaf in leaves.items()})}
 
     def _finish(self, writer: ocp.AsyncCheckpointer, partial: Path, step: int, texts: Mapping[str, str]) -> None:
-        """Runs in the background: after Orbax's commit adds the texts and the manifest, and lets the folder be seen."""
+        """Runs in the background: waits for Orbax, adds the texts and the manifest, and renames the folder."""
         try:
             writer.wait_until_finished()
             if jax.process_index() != 0:
@@ -195,49 +200,49 @@ class Checkpoints:
             for name, text in texts.items():
                 write_atomically(partial / name, text)
             manifest.write(partial)
-            older = self._superfluous(_kind(partial))
+            older = self._to_delete(_kind(partial))
             target = _free_name(partial.with_name(f"{step:06d}"))
             partial.rename(target)
             sync_folder(target.parent)
         except Exception as error:
-            self._clean()
-            raise _not_written(partial, step, error) from error
+            self._delete_partial()
+            raise _save_error(partial, step, error) from error
         for path in older:
-            # Renamed first: a folder that is being deleted must not be taken for a whole one.
+            # Renamed first: a half-deleted folder must not have a complete one's name.
             with contextlib.suppress(OSError):
                 shutil.rmtree(path.rename(path.with_name(f"{PARTIAL}old-{path.name}")))
 
-    def _superfluous(self, kind: Kind) -> list[Path]:
-        """What is to be deleted once one more checkpoint is complete."""
-        found = self._candidates(kind)
-        intact = [path for path in found if path not in self._damaged]
-        kept = intact[: self._keep[kind] - 1]
-        return [path for path in found if path not in kept]
+    def _to_delete(self, kind: Kind) -> list[Path]:
+        """The checkpoints to delete once one more is complete."""
+        complete = self._complete(kind)
+        intact = [path for path in complete if path not in self._damaged]
+        kept = intact[: self._max_to_keep[kind] - 1]
+        return [path for path in complete if path not in kept]
 
-    def _clean(self) -> None:
-        """Deletes what an interrupted or failed save left."""
+    def _delete_partial(self) -> None:
+        """Deletes the remains of an interrupted or failed save."""
         if jax.process_index() == 0:
             for path in self.folder.glob(f"*/{PARTIAL}*"):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _candidates(self, kind: Kind) -> list[Path]:
+    def _complete(self, kind: Kind) -> list[Path]:
         """The complete checkpoints of a kind, newest first."""
-        found = [path for path in (self.folder / kind).glob("*") if re.fullmatch(r"\d{6,}(\.\d+)?", path.name)]
-        return sorted(found, key=_age, reverse=True)
+        paths = [path for path in (self.folder / kind).glob("*") if re.fullmatch(r"\d{6,}(\.\d+)?", path.name)]
+        return sorted(paths, key=_number, reverse=True)
 
-    def _choose(self, kind: Kind) -> tuple[Path | None, str]:
-        """The checkpoint to read, or None and why there is none."""
+    def _select(self, kind: Kind) -> tuple[Path | None, str]:
+        """The checkpoint to load, or None and the reason."""
         problems: list[str] = []
-        gone: set[Path] = set()
+        deleted: set[Path] = set()
         while True:
-            last, best = self._candidates("last"), self._candidates("best")
-            order = [*best, *last] if kind == "best" else sorted([*last, *best], key=_age, reverse=True)
+            last, best = self._complete("last"), self._complete("best")
+            order = [*best, *last] if kind == "best" else sorted([*last, *best], key=_number, reverse=True)
             for path in order:
                 try:
                     manifest.verify(path)
                 except InputError as error:
-                    if not path.exists() and path not in gone:  # a running training just replaced it: look again
-                        gone.add(path)
+                    if not path.exists() and path not in deleted:  # a running training replaced it: list again
+                        deleted.add(path)
                         break
                     problems.append(str(error))
                     self._damaged.add(path)
@@ -248,80 +253,80 @@ class Checkpoints:
                     _LOG.warning("%s: no %s checkpoint; using %s", self.folder, kind, path)
                 return path, ""
             else:
-                nothing = f"{self.folder}: no checkpoint, expected one that train.py wrote"
-                return None, f"{problems[0]}; no intact checkpoint is left" if problems else nothing
+                none = f"{self.folder}: no checkpoint, expected one that train.py wrote"
+                return None, f"{problems[0]}; no intact checkpoint is left" if problems else none
 
 
 def read(folder: str | Path) -> CheckpointInfo:
-    """The checkpoint in the very folder RUN/checkpoints/KIND/STEP; InputError that names its first damaged file."""
+    """Returns the checkpoint in the folder RUN/checkpoints/KIND/STEP. Raises InputError with its first damaged file."""
     path = Path(folder).absolute()
     manifest.verify(path)
-    return _found(path)
+    return _read_info(path)
 
 
-def digest(found: CheckpointInfo) -> str:
-    """SHA-256 of a checkpoint's manifest, and so of all that is in it."""
-    return hashlib.sha256((found.path / manifest.NAME).read_bytes()).hexdigest()
+def digest(info: CheckpointInfo) -> str:
+    """SHA-256 of a checkpoint's manifest, and so of its content."""
+    return hashlib.sha256((info.path / manifest.NAME).read_bytes()).hexdigest()
 
 
-def _found(path: Path) -> CheckpointInfo:
-    """A verified checkpoint with its texts."""
+def _read_info(path: Path) -> CheckpointInfo:
+    """Reads the texts of a verified checkpoint."""
     texts = {file.name: file.read_text("utf-8") for file in path.iterdir() if file.is_file()}
     texts.pop(manifest.NAME)
     meta = json.loads(texts.pop(_META))
     return CheckpointInfo(path, _kind(path), int(path.name.split(".")[0]), meta, texts)
 
 
-def _age(path: Path) -> list[int]:
-    """What sorts checkpoints from old to new."""
+def _number(path: Path) -> list[int]:
+    """Sort key of checkpoints from old to new."""
     return [int(part) for part in path.name.split(".")]
 
 
 def _kind(path: Path) -> Kind:
-    """The kind of a checkpoint's folder, complete or partial."""
+    """The kind of a checkpoint by its folder, complete or partial."""
     return "last" if path.parent.name == "last" else "best"
 
 
 def _free_name(path: Path) -> Path:
-    """`path`, or the first of path.1, path.2, ... that is free: a damaged folder of the same step may stand there."""
-    taken = 0
+    """`path`, or the first free one of path.1, path.2, ...: the same step may have been saved before."""
+    copies = 0
     free = path
     while free.exists():
-        taken += 1
-        free = path.with_name(f"{path.name}.{taken}")
+        copies += 1
+        free = path.with_name(f"{path.name}.{copies}")
     return free
 
 
-def _size(leaves: Mapping[named.Name, Any]) -> int:
+def _nbytes(leaves: Mapping[named_leaves.Name, Any]) -> int:
     return sum(getattr(leaf, "nbytes", 0) for leaf in leaves.values())
 
 
-def _expect_room(folder: Path, size: int) -> None:
-    """Raises OSError before anything is written where `size` bytes cannot fit: writing until it fails takes long."""
+def _check_free_space(folder: Path, size: int) -> None:
+    """Raises OSError when the disk has less than `size` bytes free; Orbax would write until it fails."""
     free = shutil.disk_usage(folder).free
     if free < size:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size:,} bytes to write, {free:,} free")
 
 
-def _not_written(partial: Path, step: int, error: Exception) -> InputError:
-    """One line about a failed save."""
-    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say which OSError it met
+def _save_error(partial: Path, step: int, error: Exception) -> InputError:
+    """The one-line error of a failed save."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # how TensorStore reports an OSError
     if code:
         reason = os.strerror(int(code[1]))
     elif isinstance(error, OSError) and error.strerror:
         reason = error.strerror
     else:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-    advice = "an older one was not touched; free some space or set `run` to another disk"
+    advice = "older checkpoints are intact; free some space or set `run` to another disk"
     return InputError(f"{partial.parent}: the checkpoint of step {step} was not written ({reason}); {advice}")
 
 
 def _broadcast(folder: Path, path: Path | None) -> Path | None:
-    """Process 0's `path`, in every process."""
+    """Returns process 0's `path` in every process."""
     number = [-1, 0, 0]
     if path is not None:
-        words = path.name.split(".")
-        number = [KINDS.index(_kind(path)), *map(int, words), *[-1] * (2 - len(words))]
+        parts = _number(path)
+        number = [KINDS.index(_kind(path)), *parts, *[-1] * (2 - len(parts))]
     kind, step, copy = (int(part) for part in multihost_utils.broadcast_one_to_all(np.array(number, np.int32)))
     if kind < 0:
         return None
@@ -330,11 +335,11 @@ def _broadcast(folder: Path, path: Path | None) -> Path | None:
 
 def _writer() -> ocp.AsyncCheckpointer:
     silence_save_tracebacks()
-    # Replicas share the writing of an array, each a slice of it, for which each shape and device compiles a program of
-    # its own: 7 s for 20 shapes on 8 devices, and the first save halts the training for them.
-    of_arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_LEAST_SLICE)
-    arrays = ocp.type_handlers.create_type_handler_registry((jax.Array, of_arrays))
-    # Float noise hardly shrinks (240 MB to 212), and compression takes processor time from the training.
+    # Replicas write slices of an array in parallel. Each shape and device compiles a slicing program, during which the
+    # first save blocks training: 7 s for 20 shapes on 8 devices. So only large arrays are sliced.
+    handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_MIN_SLICE)
+    arrays = ocp.type_handlers.create_type_handler_registry((jax.Array, handler))
+    # Compression takes processor time from training and saves little (240 MB to 212).
     return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=arrays))
 
 
@@ -342,55 +347,55 @@ def _reader() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
-def _stored(reader: ocp.Checkpointer, found: CheckpointInfo) -> dict[named.Name, Any]:
-    """Shape and dtype of every stored leaf, by name."""
-    return named.flatten(reader.metadata(found.path / STATE).item_metadata.tree)
+def _stored(reader: ocp.Checkpointer, info: CheckpointInfo) -> dict[named_leaves.Name, Any]:
+    """Returns shape and dtype of every stored leaf by name."""
+    return named_leaves.flatten(reader.metadata(info.path / STATE).item_metadata.tree)
 
 
-def _stored_params(reader: ocp.Checkpointer, found: CheckpointInfo) -> tuple[str, dict[named.Name, Any]]:
-    """("ema" or "params", shape and dtype of its leaves): the averaged parameters where there are any."""
-    stored = _stored(reader, found)
+def _stored_params(reader: ocp.Checkpointer, info: CheckpointInfo) -> tuple[str, dict[named_leaves.Name, Any]]:
+    """Returns "ema" if the run averaged its parameters, else "params", and shape and dtype of its leaves."""
+    stored = _stored(reader, info)
     part = "ema" if any(name[0] == "ema" for name in stored) else "params"
     chosen = {name: leaf for name, leaf in stored.items() if name[0] == part}
     if not chosen:
-        raise InputError(f"{found.path}: holds no parameters")
+        raise InputError(f"{info.path}: has no parameters")
     return part, chosen
 
 
-def _read_placed(
+def _read_sharded(
     reader: ocp.Checkpointer,
-    found: CheckpointInfo,
-    stored: Mapping[named.Name, Any],
-    wanted: Mapping[named.Name, jax.ShapeDtypeStruct],
+    info: CheckpointInfo,
+    stored: Mapping[named_leaves.Name, Any],
+    requested: Mapping[named_leaves.Name, jax.ShapeDtypeStruct],
     expected: str,
-) -> dict[named.Name, Any]:
-    """Reads leaves under the shardings of `wanted`; InputError that ends with `expected` when `stored` has others."""
-    differences = named.differences(stored, wanted)
+) -> dict[named_leaves.Name, Any]:
+    """Reads leaves with the shardings of `requested`; InputError ending in `expected` when `stored` differs."""
+    differences = named_leaves.differences(stored, requested)
     if differences:
-        raise InputError(f"{found.path}: {'; '.join(differences)}; {expected}")
+        raise InputError(f"{info.path}: {'; '.join(differences)}; {expected}")
     arguments = {
         name: ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)
-        for name, leaf in wanted.items()
+        for name, leaf in requested.items()
     }
-    return _read(reader, found, wanted, arguments)
+    return _read(reader, info, requested, arguments)
 
 
 def _read(
     reader: ocp.Checkpointer,
-    found: CheckpointInfo,
-    leaves: Mapping[named.Name, Any],
-    arguments: Mapping[named.Name, Any],
-) -> dict[named.Name, Any]:
-    """Reads the named leaves and no others."""
+    info: CheckpointInfo,
+    leaves: Mapping[named_leaves.Name, Any],
+    arguments: Mapping[named_leaves.Name, Any],
+) -> dict[named_leaves.Name, Any]:
+    """Reads only the named leaves."""
     request = ocp.args.PyTreeRestore(
-        item=named.nest({name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}),
-        restore_args=named.nest(arguments),
+        item=unflatten_dict({name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}),
+        restore_args=unflatten_dict(arguments),
         partial_restore=True,
     )
-    return named.flatten(reader.restore(found.path / STATE, args=request))
+    return named_leaves.flatten(reader.restore(info.path / STATE, args=request))
 
 
-def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape, dtype and sharding under which a leaf of a template is read."""
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape, dtype and sharding with which a leaf of a template is read."""
     sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -52,7 +52,7 @@ class PeerFailures:
                 path.unlink(missing_ok=True)
 
     def report(self, reason: str) -> None:
-        """Tells the other processes that this one ends, and why."""
+        """Reports to the other processes that this one ends, and why."""
         self._exiting.acquire()
         if self._folder is not None:
             with contextlib.suppress(OSError):  # a full disk may be the reason

@@ -1,6 +1,6 @@
-"""The digest manifest of a folder: which files belong to it, with size and SHA-256.
+"""The digest manifest of a folder: its files with size and SHA-256.
 
-Orbax alone loads a flipped bit silently, so a checkpoint carries a manifest, written last and verified before a read.
+Orbax loads a flipped bit silently, so a checkpoint has a manifest, written last and verified before loading.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ NAME = "manifest.json"
 
 
 def write(folder: Path) -> None:
-    """Makes every file below `folder` durable, then writes their sizes and digests to `folder`/manifest.json."""
+    """Syncs every file in `folder` to disk, then writes their sizes and digests to `folder`/manifest.json."""
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
@@ -26,9 +26,9 @@ def write(folder: Path) -> None:
 
 
 def verify(folder: Path) -> list[str]:
-    """Returns the names of the files that `folder`'s manifest lists, each present and unchanged.
+    """Returns the names of the files in `folder`'s manifest after checking that each is unchanged.
 
-    Raises InputError that names the first file which is missing or damaged, the manifest itself included.
+    Raises InputError with the first missing or damaged file; the manifest itself is one of them.
     """
     path = folder / NAME
     try:
@@ -52,18 +52,18 @@ def _verify_file(folder: Path, name: str, size: int, digest: str) -> None:
     if not path.is_file():
         raise InputError(f"{path}: missing, expected {size} bytes")
     try:
-        found = path.stat().st_size
-        if found != size:
-            raise InputError(f"{path}: damaged, {found} bytes, expected {size}")
+        actual = path.stat().st_size
+        if actual != size:
+            raise InputError(f"{path}: damaged, {actual} bytes, expected {size}")
         if _digest(path, False) != digest:
             raise InputError(f"{path}: damaged, its SHA-256 differs from the manifest")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _digest(path: Path, durable: bool) -> str:
-    """SHA-256 of a file's content, in hex; `durable` first makes sure that the content is on the disk."""
+def _digest(path: Path, sync: bool) -> str:
+    """SHA-256 of a file's content in hex; `sync` first writes the content through to the disk."""
     with path.open("rb") as file:
-        if durable:
+        if sync:
             os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()

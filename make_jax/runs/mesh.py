@@ -1,4 +1,4 @@
-"""The devices of a run as one mesh, and where arrays lie on it."""
+"""The device mesh of a run, and placement of arrays on it."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -13,17 +13,17 @@ from make_jax.errors import InputError
 
 BATCH_AXES = ("data", "fsdp")  # the batch is split over both
 AXIS_TYPES = (AxisType.Auto, AxisType.Auto)
-AnyMesh = Mesh | AbstractMesh  # programs can be traced for devices that are not there
+AnyMesh = Mesh | AbstractMesh  # programs can be traced for devices that do not exist
 
 
 def make_mesh(fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh (`data`, `fsdp`) over all devices of all processes; InputError when `fsdp` does not divide them."""
+    """Returns a mesh (`data`, `fsdp`) over all devices of all processes; InputError if `fsdp` does not divide them."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh(_shape(fsdp, len(devices)), BATCH_AXES, axis_types=AXIS_TYPES, devices=devices)
 
 
 def abstract_mesh(fsdp: int, devices: int) -> AbstractMesh:
-    """The mesh over so many devices that need not exist: for programs that are traced, never run."""
+    """Returns the mesh over a number of devices that need not exist, for programs that are traced and never run."""
     return AbstractMesh(_shape(fsdp, devices), BATCH_AXES, axis_types=AXIS_TYPES)
 
 
@@ -34,7 +34,7 @@ def _shape(fsdp: int, devices: int) -> tuple[int, int]:
 
 
 def check_batch_config(config: Config, mesh: AnyMesh) -> None:
-    """InputError when the config's batch, micro-batches or groups do not fit the devices."""
+    """Raises InputError unless the devices divide the config's batch, micro-batches and matching groups."""
     check_batch(config.train.batch_size, mesh)
     check_micro_batch(config.train.batch_size, config.train.micro_batch_size, mesh)
     if config.objectives.qim or config.objectives.qim2:
@@ -42,15 +42,15 @@ def check_batch_config(config: Config, mesh: AnyMesh) -> None:
 
 
 def check_batch(batch_size: int, mesh: AnyMesh) -> None:
-    """InputError when the devices do not divide the batch."""
+    """Raises InputError unless the devices divide the batch."""
     if batch_size % mesh.size:
-        down = batch_size // mesh.size * mesh.size
-        near = f"{down} or {down + mesh.size}" if down else f"{mesh.size}"
+        below = batch_size // mesh.size * mesh.size
+        near = f"{below} or {below + mesh.size}" if below else f"{mesh.size}"
         raise InputError(f"train.batch_size is {batch_size}, which {mesh.size} devices do not divide; set it to {near}")
 
 
 def check_matching_groups(batch_size: int, group: int, mesh: AnyMesh) -> None:
-    """InputError when `group` consecutive rows do not divide the rows of a device, where matching draws negatives."""
+    """Raises InputError unless `group` divides the rows of a device; matching draws negatives inside a group."""
     rows = batch_size // mesh.size
     if rows % group:
         smaller = next((size for size in range(min(group, rows), 1, -1) if rows % size == 0), None)
@@ -63,7 +63,7 @@ def check_matching_groups(batch_size: int, group: int, mesh: AnyMesh) -> None:
 
 
 def check_micro_batch(batch_size: int, micro_batch: int, mesh: AnyMesh) -> None:
-    """InputError when micro-batches of `micro_batch` rows do not divide the rows of a device; 0 is all of them."""
+    """Raises InputError unless `micro_batch` divides the rows of a device; 0 means all of them."""
     rows = batch_size // mesh.size
     if micro_batch and rows % micro_batch:
         divisors = [size for size in range(1, rows + 1) if rows % size == 0]
@@ -75,7 +75,7 @@ def check_micro_batch(batch_size: int, micro_batch: int, mesh: AnyMesh) -> None:
 
 
 def replicated_sharding(mesh: AnyMesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Every device holds the full array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -85,13 +85,13 @@ def batch_sharding(mesh: AnyMesh) -> NamedSharding:
 
 
 def shard_rows(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Global arrays, split as batches are, of rows that every process has all of; each places those of its devices."""
+    """Returns global arrays sharded like batches, from rows that every process holds completely."""
     sharding = batch_sharding(mesh)
     return {name: _place(rows, sharding) for name, rows in batch.items()}
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Every device holds the whole of each array; NumPy arrays must be the same in every process."""
+    """Returns the arrays replicated on every device; NumPy arrays must be equal in all processes."""
     sharding = replicated_sharding(mesh)
 
     def place(leaf: Any) -> jax.Array:
@@ -101,23 +101,23 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def to_host(tree: Any, mesh: Mesh) -> Any:
-    """The whole of each array as a NumPy array, in every process, wherever its parts lie. All processes call it."""
+    """Returns each array as a full NumPy array in every process. All processes must call it."""
     if not all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
-        tree = _gather(tree, replicated_sharding(mesh))
+        tree = _replicate(tree, replicated_sharding(mesh))
     return jax.device_get(tree)
 
 
 @partial(jax.jit, static_argnums=1)
-def _gather(tree: Any, everywhere: NamedSharding) -> Any:
-    return jax.lax.with_sharding_constraint(tree, everywhere)
+def _replicate(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.lax.with_sharding_constraint(tree, sharding)
 
 
 def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """What device_put does, without its question to all processes whether they have the same."""
+    """Like device_put, without its check that all processes hold the same values."""
     return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Global arrays from this process's rows."""
+    """Returns global arrays, sharded over all devices, from this process's rows."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}

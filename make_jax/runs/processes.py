@@ -7,7 +7,6 @@ logs. `failure_detection.py` handles the loss of a process.
 """
 
 import hashlib
-import itertools
 import os
 import socket
 import sys
@@ -20,14 +19,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from make_jax.config import DistributedConfig
 from make_jax.errors import InputError, Terminated, print_error
 from make_jax.runs.failure_detection import HEARTBEAT_TIMEOUT, PeerFailures, exit_on_abort
-
-_RUNS = itertools.count()  # of this process; all processes count alike
 
 
 class Processes:
@@ -107,8 +106,7 @@ def init_distributed(
         if processes.is_coordinator:
             failures.clear()
         try:
-            # Gloo allows 30 s for the first collective, and the processes may be further apart later on.
-            multihost_utils.sync_global_devices(f"make_jax/{next(_RUNS)}")
+            _connect_devices()
             yield processes
         except BaseException as error:
             if processes.finished:
@@ -167,6 +165,14 @@ def _call_initialize(timeout: int, **explicit: Any) -> None:
         if explicit or not alone:
             reason = " ".join(str(error).split())
             raise InputError(f"the processes could not be connected: {reason}; see docs/scaling.md") from error
+
+
+def _connect_devices() -> None:
+    """Runs one collective over all devices. Gloo allows 30 s for the first one; compilation may take longer later."""
+    mesh = jax.make_mesh((jax.device_count(),), ("devices",), axis_types=(AxisType.Auto,))
+    ones = np.ones(mesh.size, np.float32)
+    split = jax.make_array_from_callback(ones.shape, NamedSharding(mesh, PartitionSpec("devices")), ones.__getitem__)
+    jax.block_until_ready(jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))(split))
 
 
 def _is_reachable(address: str) -> bool:

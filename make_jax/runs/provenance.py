@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, device, versions, command, catalog."""
+"""Metadata of result files: commit, device, versions, command, catalog."""
 
 import importlib.metadata
 import os
@@ -13,22 +13,22 @@ from typing import Any
 from make_jax.catalog.reader import Catalog
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "ir-measures", "pytrec_eval-terrier", "bm25s")
-_OF_MODELS = {  # module -> what is installed; told where the model needed it
+_MODEL_LIBRARIES = {  # module -> distribution; listed if the model imported it
     "torch": "torch",
     "sentence_transformers": "sentence-transformers",
     "open_clip": "open_clip_torch",
 }
-_LONGEST_NOTE = 1 << 16  # bytes read of PROVENANCE.md
+_MAX_NOTE = 1 << 16  # bytes read of PROVENANCE.md
 
 
 def metadata(catalog: Catalog, *, seed: int, command: str = "", **more: Any) -> dict[str, Any]:
-    """What a result file says of itself; `command` is this program's own where it is empty, `more` is added."""
+    """Returns the metadata of a result file; `command` defaults to this program's command line, `more` is added."""
     import jax
 
     import make_jax
 
     devices = jax.devices()
-    used = [name for module, name in _OF_MODELS.items() if module in sys.modules]
+    used = [name for module, name in _MODEL_LIBRARIES.items() if module in sys.modules]
     versions = {name: importlib.metadata.version(name) for name in (*_LIBRARIES, *used)}
     return {
         "commit": commit(),
@@ -51,15 +51,15 @@ def metadata(catalog: Catalog, *, seed: int, command: str = "", **more: Any) -> 
 
 
 def commit() -> str:
-    """The commit of the source tree this runs from, with `+changes` when files differ; "" outside of one."""
-    here = Path(__file__)
+    """Returns the commit of the source tree, with `+changes` if files differ; "" outside of a repository."""
+    source = Path(__file__)
     try:
         _, head, status = (
             subprocess.run(
-                ["git", "-C", str(here.parent), *words], capture_output=True, text=True, timeout=10, check=True
+                ["git", "-C", str(source.parent), *arguments], capture_output=True, text=True, timeout=10, check=True
             )
-            for words in (
-                ["ls-files", "--error-unmatch", here.name],  # else an environment inside someone else's repository
+            for arguments in (
+                ["ls-files", "--error-unmatch", source.name],  # fails in an environment inside another repository
                 ["rev-parse", "HEAD"],
                 ["status", "--porcelain", "--untracked-files=no"],
             )
@@ -70,7 +70,7 @@ def commit() -> str:
 
 
 def _without_folders(argument: str) -> str:
-    """An absolute path from here on, or its name alone: where somebody's files lie is nobody's business."""
+    """An absolute path relative to the working folder, or its name only: published files keep folders private."""
     path = Path(argument)
     if not path.is_absolute():
         return argument
@@ -78,10 +78,10 @@ def _without_folders(argument: str) -> str:
 
 
 def query_source(catalog: Catalog) -> str:
-    """What the catalog's PROVENANCE.md says after "Queries:" at the start of a line; else where to look."""
+    """Returns the text after "Queries:" at a line's start in the catalog's PROVENANCE.md, or where to look."""
     if "PROVENANCE.md" not in catalog.source.sizes:
-        return "The catalog does not say where its queries come from (it has no PROVENANCE.md)."
+        return "The catalog does not state the source of its queries (it has no PROVENANCE.md)."
     with catalog.source.open("PROVENANCE.md") as file:
-        text = file.read(_LONGEST_NOTE).decode("utf-8", errors="replace")
-    found = re.search(r"^\W*queries:\W*(.*)$", text, re.IGNORECASE | re.MULTILINE)
-    return found[1].strip() if found else "See PROVENANCE.md of the catalog."
+        text = file.read(_MAX_NOTE).decode("utf-8", errors="replace")
+    match = re.search(r"^\W*queries:\W*(.*)$", text, re.IGNORECASE | re.MULTILINE)
+    return match[1].strip() if match else "See PROVENANCE.md of the catalog."

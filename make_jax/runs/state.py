@@ -1,18 +1,18 @@
-"""What training changes and a checkpoint holds."""
+"""The training state, which checkpoints hold."""
 
 from typing import Any
 
 import jax
 from flax import struct
 
-Params = Any  # a tree of dicts with arrays as leaves
+Params = Any  # nested dicts of arrays
 
 
 @struct.dataclass
 class TrainState:
-    """Parameters, optimizer state, optional averaged parameters, and the count of steps taken.
+    """Parameters, optimizer state, optional averaged parameters, and the number of steps taken.
 
-    Dropout needs no key here: step `i` uses `fold_in(key(seed), i)`, so a resumed run draws what it would have drawn.
+    There is no dropout key: step `i` uses `fold_in(key(seed), i)`, so a resumed run draws the same numbers.
     """
 
     step: Any  # int32 [], steps taken
@@ -22,10 +22,10 @@ class TrainState:
 
     @property
     def eval_params(self) -> Params:
-        """The parameters that evaluation uses: the averaged ones where there are any."""
+        """The parameters for evaluation: the averaged ones if there are any."""
         return self.params if self.ema is None else self.ema
 
 
 def parameter_count(params: Params) -> int:
-    """How many numbers the parameters are."""
+    """Returns the number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

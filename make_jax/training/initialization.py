@@ -78,7 +78,7 @@ class Initialization:
         if self.own is not None:
             return checkpoints.restore(scratch, self.own)[0]
         if self.source is not None:
-            params = checkpoints.restore_params(scratch.params, self.source, but=KEYWORD_HEADS)
+            params = checkpoints.restore_params(scratch.params, self.source, exclude=KEYWORD_HEADS)
             ema = None if scratch.ema is None else jax.tree.map(jnp.copy, params)
             return replace(scratch, params=params, ema=ema)
         if self.encoders:

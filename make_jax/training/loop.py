@@ -103,7 +103,7 @@ def set_up(
     logger, profiler = MetricLogger(), StepProfiler("", Path())
     if processes.is_coordinator:
         write_atomically(Path(config.run) / CONFIG, to_json(config))
-        checkpoints.expect_room(state)  # fail now rather than at the first save, hours later
+        checkpoints.check_free_space(state)  # fail now rather than at the first save, hours later
         logger = resources.enter_context(open_logger(config, init.step))
         profiler = StepProfiler(config.train.profile, Path(config.run) / PROFILE)
         resources.callback(profiler.close)

@@ -188,7 +188,7 @@ def test_an_error_keeps_the_old_report_and_no_other_file(
 
 def test_a_catalog_without_provenance_is_reported(tmp_path: Path) -> None:
     catalog = Catalog.load(write_catalog(tmp_path / "tiny"))
-    assert "does not say" in query_source(catalog)
+    assert "does not state" in query_source(catalog)
 
 
 def test_the_recorded_command_has_no_absolute_path(

@@ -1,4 +1,4 @@
-"""What the tests of checkpoints save, and how they save it in a process of its own."""
+"""A small state to save in tests, and a child process that saves it."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 @struct.dataclass
 class State:
-    """As a TrainState, with leaves of any sort."""
+    """Like TrainState, with leaves of any type."""
 
     step: Any
     params: Any
@@ -44,7 +44,7 @@ def make_state(step=0, devices=8, ema=True):
 
 
 def saved(checkpoints, *pairs):
-    """Saves (kind, step) pairs, one after another, and waits for all."""
+    """Saves (kind, step) pairs in order and waits."""
     for kind, step in pairs:
         checkpoints.save(kind, step, make_state(step), {"position": step}, {"config.json": f"{{{step}}}"})
     checkpoints.wait()

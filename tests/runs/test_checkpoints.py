@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, verified, restored on other devices, never a stop for training."""
+"""Checkpoints are complete or absent, verified, restored on other devices, and saved without stopping training."""
 
 import json
 import logging
@@ -21,19 +21,19 @@ def template_of(state):
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
 
 
-def assert_equal(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_equal(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert one.dtype == other.dtype and one.sharding == other.sharding
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
 def largest(path):
-    """The file with the arrays in it."""
+    """The file with the arrays."""
     return max((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
 
 
-def test_restore_gives_back_the_saved_state_and_meta(checkpoints):
+def test_restore_returns_the_saved_state_and_meta(checkpoints):
     saved(checkpoints, ("last", 7))
     state, meta = checkpoints.restore(template_of(make_state()))
     assert_equal(state, make_state(7))
@@ -52,13 +52,13 @@ def test_restore_on_another_device_count(checkpoints, devices):
     assert_equal(checkpoints.restore(template_of(make_state(0, devices)))[0], make_state(5, devices))
 
 
-def test_everything_of_a_checkpoint_is_in_one_folder(checkpoints):
+def test_a_checkpoint_is_one_folder(checkpoints):
     saved(checkpoints, ("last", 200))
     folder = checkpoints.folder / "last" / "000200"
     assert {path.name for path in folder.iterdir()} == {"state", "meta.json", "config.json", "manifest.json"}
-    found = checkpoints.latest_intact("last")
-    assert (found.path, found.kind, found.step) == (folder, "last", 200)
-    assert (found.meta, found.files) == ({"position": 200}, {"config.json": "{200}"})
+    info = checkpoints.latest_intact("last")
+    assert (info.path, info.kind, info.step) == (folder, "last", 200)
+    assert (info.meta, info.files) == ({"position": 200}, {"config.json": "{200}"})
     assert not list(folder.rglob(f"{PARTIAL}*"))
 
 
@@ -67,19 +67,19 @@ def test_the_newest_complete_of_each_kind_is_kept(checkpoints):
     assert names(checkpoints) == ["best/000001", "last/000003"]
 
 
-def test_the_newest_n_are_kept_and_one_best(tmp_path):
-    kept = Checkpoints(tmp_path, keep=3)
+def test_the_newest_max_to_keep_and_one_best_are_kept(tmp_path):
+    kept = Checkpoints(tmp_path, max_to_keep=3)
     saved(kept, ("last", 1), ("best", 1), ("last", 2), ("last", 3), ("best", 3), ("last", 4))
     kept.close()
     assert names(kept) == ["best/000003", "last/000002", "last/000003", "last/000004"]
 
 
-def test_a_damaged_one_does_not_count_among_those_kept(tmp_path):
-    before = Checkpoints(tmp_path, keep=2)
+def test_a_damaged_checkpoint_is_not_counted_in_max_to_keep(tmp_path):
+    before = Checkpoints(tmp_path, max_to_keep=2)
     saved(before, ("last", 1), ("last", 2))
     before.close()
     damage(tmp_path / "last" / "000002" / "meta.json", "truncated")
-    after = Checkpoints(tmp_path, keep=2)
+    after = Checkpoints(tmp_path, max_to_keep=2)
     assert after.latest_intact("last").step == 1
     saved(after, ("last", 2))
     after.close()
@@ -95,7 +95,7 @@ def test_last_is_the_newest_of_both_kinds_and_best_is_not(checkpoints, caplog):
     assert checkpoints.latest_intact("best").step == 2 and not caplog.records
 
 
-def test_the_older_is_deleted_only_after_the_new_one_is_complete(checkpoints, monkeypatch):
+def test_the_older_checkpoint_is_deleted_after_the_new_one_is_complete(checkpoints, monkeypatch):
     saved(checkpoints, ("last", 1))
     seen = []
     write = module.manifest.write
@@ -165,7 +165,7 @@ def test_structure_mismatch_lists_missing_extra_and_misshaped_leaves(checkpoints
         checkpoints.restore(state.replace(params=params))
     message = str(caught.value)
     assert "lacks params/gate float32[2]" in message
-    assert "has besides params/scale float32[]" in message
+    assert "has in addition params/scale float32[]" in message
     assert "params/title/kernel float32[16, 2] instead of float32[16, 3]" in message
     assert "params/half bfloat16[3] instead of float32[3]" in message
 
@@ -179,7 +179,7 @@ def test_structure_mismatch_is_limited(checkpoints):
 def test_restore_params_places_averaged_ones_as_the_template_is(checkpoints):
     saved(checkpoints, ("best", 4))
     template = {**make_state(0, 2).params, "heads": {"bias": jnp.full(2, 7.0)}}
-    params = checkpoints.restore_params(template, checkpoints.latest_intact("best"), but="heads")
+    params = checkpoints.restore_params(template, checkpoints.latest_intact("best"), exclude="heads")
     assert_equal(params, {**make_state(4, 2).ema, "heads": {"bias": jnp.full(2, 7.0)}})
 
 
@@ -190,7 +190,7 @@ def test_restore_params_lists_missing_extra_and_misshaped_leaves(checkpoints):
         checkpoints.restore_params(template, checkpoints.latest_intact("best"))
     for part in (
         "lacks ema/gate",
-        "has besides ema/scale",
+        "has in addition ema/scale",
         "ema/title/kernel float32[16, 2] instead of float32[16, 3]",
     ):
         assert part in str(caught.value)
@@ -199,9 +199,9 @@ def test_restore_params_lists_missing_extra_and_misshaped_leaves(checkpoints):
 def test_a_named_checkpoint_is_read_and_verified(checkpoints):
     saved(checkpoints, ("last", 1), ("best", 1))
     path = checkpoints.folder / "best" / "000001"
-    found = module.read(path)
-    assert (found, found.kind) == (checkpoints.latest_intact("best"), "best")
-    before = module.digest(found)
+    info = module.read(path)
+    assert (info, info.kind) == (checkpoints.latest_intact("best"), "best")
+    before = module.digest(info)
     saved(checkpoints, ("best", 2))
     assert module.digest(module.read(checkpoints.folder / "best" / "000002")) != before
     damage(checkpoints.folder / "best" / "000002" / "config.json", "missing")
@@ -270,7 +270,7 @@ def test_damaged_last_falls_back_to_best_and_names_the_file(checkpoints, caplog)
 
 def test_fallback_to_an_older_one_of_the_same_kind(checkpoints, monkeypatch):
     monkeypatch.setattr(module.shutil, "rmtree", lambda path: None)
-    monkeypatch.setattr(Checkpoints, "_clean", lambda self: None)
+    monkeypatch.setattr(Checkpoints, "_delete_partial", lambda self: None)
     saved(checkpoints, ("last", 1))
     older = checkpoints.folder / "last" / "000001"
     saved(checkpoints, ("last", 2))
@@ -294,13 +294,13 @@ def test_no_checkpoint_is_named_with_its_folder(checkpoints):
         checkpoints.latest_intact("best")
 
 
-def test_without_best_last_is_used_and_said(checkpoints, caplog):
+def test_without_best_last_is_used_and_logged(checkpoints, caplog):
     saved(checkpoints, ("last", 1))
     assert checkpoints.latest_intact("best").kind == "last"
     assert "no best checkpoint; using" in caplog.text
 
 
-def test_checkpoint_replaced_while_it_is_read_is_looked_for_again(checkpoints, monkeypatch):
+def test_checkpoints_are_listed_again_when_one_is_replaced_while_read(checkpoints, monkeypatch):
     saved(checkpoints, ("last", 1))
     verify = module.manifest.verify
 

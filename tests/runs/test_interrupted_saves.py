@@ -1,4 +1,4 @@
-"""A save that is killed or finds no room: the checkpoint before it stands."""
+"""After a killed or failed save the previous checkpoint is intact."""
 
 import signal
 import sys
@@ -29,8 +29,8 @@ def test_kill_in_the_middle_of_a_save_leaves_one_that_loads(tmp_path, instant):
     program = f"c.save('last', 1, state(1), {{}})\nc.wait()\n{before}\nc.save('last', 2, state(2), {{}})\n{after}\n"
     assert run(tmp_path, program).returncode == -signal.SIGKILL
     survivor = Checkpoints(tmp_path)
-    left = list(tmp_path.glob(f"last/{PARTIAL}*"))
-    assert left, "the kill came too late to test anything"
+    partial = list(tmp_path.glob(f"last/{PARTIAL}*"))
+    assert partial, "the kill came too late to test anything"
     expected = 2 if "rmtree" in instant else 1
     assert survivor.load_params("last")["step"] == expected
     survivor.save("last", 3, make_state(3), {})
@@ -48,7 +48,7 @@ def main():
         c.save('last', 2, state(2), {}, {"long.txt": "x" * (1 << 20)})
         c.wait()
     except InputError as error:
-        assert not list(c.folder.glob("*/.*")), "nothing half-written is left"
+        assert not list(c.folder.glob("*/.*")), "a partial checkpoint is left"
         resource.setrlimit(resource.RLIMIT_FSIZE, free)
         print(c.load_params("last")["step"])
         c.save('last', 3, state(3), {})
@@ -60,11 +60,11 @@ exit_cleanly(main)
 
 
 @pytest.mark.parametrize("limit", [pytest.param(1 << 17, id="in Orbax"), pytest.param(1 << 19, id="in our own files")])
-def test_full_disk_leaves_the_old_one_loadable_and_is_said_in_one_line(tmp_path, limit):
+def test_full_disk_leaves_the_old_checkpoint_loadable_and_logs_one_line(tmp_path, limit):
     result = run(tmp_path, FULL_DISK.replace("(LIMIT,", f"({limit},"))
     assert (result.returncode, result.stdout) == (2, "1\n3\n"), result.stderr
     assert result.stderr.startswith(f"error: {tmp_path}/last: the checkpoint of step 2 was not written (")
-    assert "File too large" in result.stderr and "an older one was not touched" in result.stderr
+    assert "File too large" in result.stderr and "older checkpoints are intact" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -81,7 +81,7 @@ def test_state_that_cannot_be_written_is_an_input_error_at_the_next_call(checkpo
     assert names(checkpoints) == ["last/000001"]
 
 
-def test_a_disk_without_room_is_seen_before_writing(checkpoints, monkeypatch):
+def test_a_disk_without_free_space_is_detected_before_writing(checkpoints, monkeypatch):
     saved(checkpoints, ("last", 1))
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
     with pytest.raises(InputError, match=r"step 2 was not written \(No space left on device: .* 1 free\)"):
@@ -89,14 +89,14 @@ def test_a_disk_without_room_is_seen_before_writing(checkpoints, monkeypatch):
     assert names(checkpoints) == ["last/000001"]
     assert not list(checkpoints.folder.glob("*/.*"))
     with pytest.raises(InputError, match=r"No space left on device: .* 1 free; set `run` to another disk"):
-        checkpoints.expect_room(make_state(2))
+        checkpoints.check_free_space(make_state(2))
 
 
 @pytest.mark.parametrize("hook", ["excepthook", "unraisablehook"])
-def test_writes_that_end_after_the_failed_one_print_nothing_and_all_else_is_told(monkeypatch, hook):
-    told: list[BaseException] = []
-    before = {"excepthook": lambda kind, error, trace: told.append(error)}
-    before["unraisablehook"] = lambda raised: told.append(raised.exc_value)
+def test_late_writes_after_a_failed_save_print_nothing_and_other_errors_are_printed(monkeypatch, hook):
+    printed: list[BaseException] = []
+    before = {"excepthook": lambda kind, error, trace: printed.append(error)}
+    before["unraisablehook"] = lambda raised: printed.append(raised.exc_value)
     monkeypatch.setattr(sys, hook, before[hook])
     silence_save_tracebacks()
     for error in (RuntimeError("Event loop is closed"), RuntimeError("another"), ValueError("Event loop is closed")):
@@ -105,4 +105,4 @@ def test_writes_that_end_after_the_failed_one_print_nothing_and_all_else_is_told
             sys.excepthook(*raised)
         else:
             sys.unraisablehook(SimpleNamespace(exc_type=raised[0], exc_value=error, exc_traceback=None))
-    assert [str(error) for error in told] == ["another", "Event loop is closed"]
+    assert [str(error) for error in printed] == ["another", "Event loop is closed"]

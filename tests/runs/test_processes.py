@@ -37,7 +37,7 @@ exit_cleanly(main)
 
 
 def start(settings: str, count: int, folder: Path, then: str = "", **environment: str) -> list[subprocess.Popen[str]]:
-    """Starts processes of a run by `settings`, each of which executes `then`; {i} stands for their index."""
+    """Starts processes of a run by `settings`, each of which executes `then`; {i} is their index."""
     processes = []
     for i in range(count):
         code = PROGRAM.format(settings=settings.format(i=i), then=then, folder=str(folder))
@@ -126,7 +126,7 @@ def test_a_killed_or_frozen_process_ends_the_other_within_a_minute_with_one_line
     processes = start(pair(), 2, tmp_path, f"if processes.index == {lost}: time.sleep(200)\n        {wait}")
     try:
         for process in processes:
-            while "{'a'" not in process.stdout.readline():  # Gloo prints lines of its own
+            while "{'a'" not in process.stdout.readline():  # Gloo prints other lines
                 assert process.poll() is None
         processes[lost].send_signal(number)
         other = processes[1 - lost]

@@ -1,4 +1,4 @@
-"""Rules that split the state: what they match, what they refuse, and checkpoints across device counts."""
+"""Sharding rules: matches, errors, and checkpoints across device counts."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -22,13 +22,13 @@ from make_jax.config import (
 )
 from make_jax.errors import InputError
 from make_jax.model.make import Make
-from make_jax.runs import named
+from make_jax.runs import named_leaves
 from make_jax.runs.mesh import make_mesh
 from make_jax.runs.sharding import LAST_AXIS, PARTITION_RULES, partition_specs, state_shardings
 from make_jax.training.step import first_state, init_params, init_state
 
 VOCABULARY, KEYWORDS = 39, 40  # 39: no device count divides it
-WHOLE = PartitionSpec()
+REPLICATED = PartitionSpec()
 TEXT = TextConfig(layers=1, width=16, heads=2, mlp_width=32)
 CONFIG = Config(
     inputs=InputsConfig(max_query_tokens=6, max_title_tokens=8, image_height=16, image_width=16),
@@ -58,10 +58,10 @@ def model(**changed: Any) -> Make:
 
 def specs(tree: Any, fsdp: int = 4) -> dict[str, PartitionSpec]:
     found = partition_specs(tree, make_mesh(fsdp))
-    return {"/".join(name): spec for name, spec in named.flatten(found).items()}
+    return {"/".join(name): spec for name, spec in named_leaves.flatten(found).items()}
 
 
-def test_large_matrices_of_every_tower_are_split_and_small_ones_whole():
+def test_large_matrices_of_every_encoder_are_sharded_and_small_ones_replicated():
     found = specs(params())
     for name in (
         "query_encoder/layer_0/attention/query/kernel",
@@ -88,10 +88,10 @@ def test_large_matrices_of_every_tower_are_split_and_small_ones_whole():
         "matching/item_head/kernel",
         "log_logit_scale",
     ):
-        assert found[name] == WHOLE, name
+        assert found[name] == REPLICATED, name
 
 
-def test_what_is_split_computes_in_the_models_dtype():
+def test_sharded_layers_compute_in_the_models_dtype():
     """Casting to it before the gather then changes no result: no float32 layer has a split kernel."""
     dtypes: dict[str, Any] = {}
 
@@ -109,22 +109,22 @@ def test_what_is_split_computes_in_the_models_dtype():
 
 
 @pytest.mark.parametrize("modalities", ["title", "image"])
-def test_models_without_a_tower_match_every_rule_too(modalities):
+def test_models_without_an_encoder_match_every_rule(modalities):
     adaptation = AdaptationConfig(modalities=modalities, cross_attention=False)
     small = params(adaptation=adaptation, matching=MatchingConfig(), mlm=False, mpm="none")
     assert LAST_AXIS in specs(small).values()
     assert LAST_AXIS in specs(params(adaptation=AdaptationConfig(single_stream=True), mpm="none")).values()
 
 
-def test_moments_and_averages_lie_as_their_parameters():
+def test_moments_and_averages_are_sharded_like_their_parameters():
     state = jax.eval_shape(partial(first_state, model(), CONFIG), params())
     by_name = specs(params())
-    placed = {"/".join(name): s for name, s in named.flatten(state_shardings(state, make_mesh(4))).items()}
+    placed = {"/".join(name): s for name, s in named_leaves.flatten(state_shardings(state, make_mesh(4))).items()}
     moments = 0
     for name, sharding in placed.items():
         owner = next((path for path in by_name if name.endswith(f"/{path}")), None)
         if owner is None:
-            assert sharding.spec == WHOLE, name
+            assert sharding.spec == REPLICATED, name
         else:
             assert sharding.spec == by_name[owner], name
             moments += "/mu/" in name
@@ -134,29 +134,29 @@ def test_moments_and_averages_lie_as_their_parameters():
 
 def test_a_rule_that_matches_nothing_is_an_error_with_near_paths():
     rules = (("query_encoder/layer_9/mlp/in/kernel", LAST_AXIS), *PARTITION_RULES)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         partition_specs(params(), make_mesh(4), rules)
-    assert "the rule 'query_encoder/layer_9/mlp/in/kernel' matches nothing" in str(told.value)
-    assert "query_encoder/layer_0/mlp/in/kernel" in str(told.value)
+    assert "the rule 'query_encoder/layer_9/mlp/in/kernel' matches nothing" in str(caught.value)
+    assert "query_encoder/layer_0/mlp/in/kernel" in str(caught.value)
     with pytest.raises(InputError, match="no rule matches adaptation/"):
         partition_specs(params(), make_mesh(4), PARTITION_RULES[:1])
 
 
-def test_the_first_rule_counts():
-    rules = (("query_encoder/.*mlp", WHOLE), *PARTITION_RULES)
-    found = named.flatten(partition_specs(params(), make_mesh(4), rules))
-    assert found["query_encoder", "layer_0", "mlp", "in", "kernel"] == WHOLE
+def test_the_first_matching_rule_applies():
+    rules = (("query_encoder/.*mlp", REPLICATED), *PARTITION_RULES)
+    found = named_leaves.flatten(partition_specs(params(), make_mesh(4), rules))
+    assert found["query_encoder", "layer_0", "mlp", "in", "kernel"] == REPLICATED
     assert found["title_encoder", "layer_0", "mlp", "in", "kernel"] == LAST_AXIS
 
 
 def test_a_width_that_fsdp_does_not_divide_is_an_error():
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         specs(params(image=ImageConfig(layers=1, width=12, heads=2, mlp_width=32)), fsdp=8)
-    assert "train.fsdp is 8, which does not divide axis 1 of " in str(told.value)
-    assert "set it to 6" in str(told.value)
+    assert "train.fsdp is 8, which does not divide axis 1 of " in str(caught.value)
+    assert "set it to 6" in str(caught.value)
 
 
-def test_state_split_over_4_devices_restores_on_1_and_2(checkpoints):
+def test_state_sharded_over_4_devices_restores_on_1_and_2(checkpoints):
     config = replace(CONFIG, train=replace(CONFIG.train, batch_size=8))
     state = init_state(model(mlm=False, mpm="none", matching=MatchingConfig()), config, make_mesh(4))
     kernel = state.opt_state[1].inner_states["1.0"].inner_state[0].mu["title_encoder"]["layer_0"]["mlp"]["in"]["kernel"]
