@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-from make_jax.config import Config, from_json
+from make_jax.config import Config
 from make_jax.errors import InputError
 from make_jax.runs.checkpoints import CheckpointInfo
-from make_jax.runs.run_folder import CONFIG
+from make_jax.runs.run_folder import read_config
 
 # Settings that may change when a run is resumed: where it reads, how fast it runs, what it logs or how it ranks, but
 # not what it learns. Another micro_batch drops other activations, as another device count does.
@@ -20,7 +20,7 @@ CHANGEABLE_ON_RESUME = (
 
 def check_resumable(config: Config, catalog_digest: str, checkpoint: CheckpointInfo) -> None:
     """Raises InputError that lists all differences if the checkpoint has other settings or another catalog."""
-    saved = from_json(checkpoint.files[CONFIG], f"{checkpoint.path}/{CONFIG}")
+    saved = read_config(checkpoint)
     different = [
         f"{name} is {ours!r} here, {theirs!r} in the checkpoint"
         for name, ours, theirs in config_differences(config, saved)
