@@ -5,7 +5,8 @@
     state.py              TrainState: parameters, optimizer state, averaged parameters, step
     processes.py          start-up of several processes, and what they must agree on
     failure_detection.py  exit code 75 and one line when another process is lost
-    checkpoints.py        asynchronous, verified checkpoints; the only module that calls Orbax
+    checkpoints.py        asynchronous, verified checkpoints
+    orbax_arrays.py       a checkpoint's arrays on disk; the only module that calls Orbax
     manifest.py           digests of a checkpoint's files
     named_leaves.py       trees of arrays as dicts from name to leaf
     run_folder.py         file names of a run, and TrainedModel loaded from it

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, saved asynchronously and verified when loaded. The only module that calls Orbax.
+"""Checkpoints of a run, saved asynchronously and verified when loaded.
 
     RUN/checkpoints/last/000200/state/          Orbax: step, params, opt_state, ema
                                /meta.json       data position, training time, metrics, versions
@@ -29,14 +29,12 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 
 from make_jax.errors import InputError
 from make_jax.files import PARTIAL, sync_folder, write_atomically
-from make_jax.runs import manifest, named_leaves
-from make_jax.runs.failure_detection import silence_save_tracebacks
+from make_jax.runs import manifest, named_leaves, orbax_arrays
 
 Kind = Literal["last", "best"]
 KINDS: tuple[Kind, ...] = ("last", "best")
@@ -44,7 +42,6 @@ KINDS: tuple[Kind, ...] = ("last", "best")
 _LOG = logging.getLogger(__name__)
 STATE = "state"  # subfolder of a checkpoint
 _META = "meta.json"
-_MIN_SLICE = 1 << 20  # bytes of an array that replicas write in slices
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute()  # Orbax requires absolute paths
         self._max_to_keep = {"last": max_to_keep, "best": 1}
         self._damaged: set[Path] = set()  # as verified by this process
-        self._writer: ocp.AsyncCheckpointer | None = None
+        self._writer: orbax_arrays.AsyncWriter | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
 
@@ -87,15 +84,14 @@ class Checkpoints:
         partial = self.folder / kind / f"{PARTIAL}{step:06d}"
         try:
             if self._writer is None:
-                self._writer = _writer()
+                self._writer = orbax_arrays.make_writer()
             self._writer.wait_until_finished()  # a `save` that Ctrl-C interrupted
             self._delete_partial()
             leaves = named_leaves.flatten(state)
             if jax.process_index() == 0:
                 partial.mkdir(parents=True)
                 _check_free_space(partial, _nbytes(leaves))
-            tree = unflatten_dict(leaves)
-            self._writer.save(partial / STATE, args=ocp.args.PyTreeSave(tree))
+            orbax_arrays.start_save(self._writer, partial / STATE, leaves)
         except Exception as error:
             self._delete_partial()
             raise _save_error(partial, step, error) from error
@@ -158,10 +154,10 @@ class Checkpoints:
         lacks, has in addition, or has with another shape or dtype.
         """
         info = self.latest_intact(source) if isinstance(source, str) else source
-        requested = {name: _abstract(leaf) for name, leaf in named_leaves.flatten(template).items()}
-        with _reader() as reader:
-            expected = "expected the state of this config; use the settings of the run, or another run folder"
-            leaves = _read_sharded(reader, info, _stored(reader, info), requested, expected)
+        folder = info.path / STATE
+        requested = {name: orbax_arrays.abstract(leaf) for name, leaf in named_leaves.flatten(template).items()}
+        expected = "expected the state of this config; use the settings of the run, or another run folder"
+        leaves = orbax_arrays.read_sharded(folder, orbax_arrays.stored_leaves(folder), requested, expected)
         return named_leaves.unflatten(template, leaves), info.meta
 
     def load_params(self, source: Kind | CheckpointInfo = "best") -> dict[str, Any]:
@@ -170,10 +166,8 @@ class Checkpoints:
         Reads nothing else of the state: the averaged parameters (`ema`) if the run kept them, else `params`.
         """
         info = self.latest_intact(source) if isinstance(source, str) else source
-        with _reader() as reader:
-            _, chosen = _stored_params(reader, info)
-            arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in chosen}
-            leaves = _read(reader, info, chosen, arguments)
+        folder = info.path / STATE
+        leaves = orbax_arrays.read_numpy(folder, orbax_arrays.stored_params(folder)[1])
         return dict(unflatten_dict({name[1:]: leaf for name, leaf in leaves.items()}))
 
     def restore_params(self, template: dict[str, Any], source: CheckpointInfo, exclude: str = "") -> dict[str, Any]:
@@ -182,16 +176,16 @@ class Checkpoints:
         The subtree `exclude` is taken from `template`, whether the checkpoint has it or not. Raises InputError that
         lists the leaves which the checkpoint lacks, has in addition, or has in another shape.
         """
-        with _reader() as reader:
-            part, stored = _stored_params(reader, source)
-            stored = {name: leaf for name, leaf in stored.items() if name[1] != exclude}
-            included = {name: tree for name, tree in template.items() if name != exclude}
-            requested = {(part, *name): _abstract(leaf) for name, leaf in named_leaves.flatten(included).items()}
-            expected = "expected the parameters of this config; use the source's settings for `model` and `inputs`"
-            leaves = _read_sharded(reader, source, stored, requested, expected)
+        part, stored = orbax_arrays.stored_params(source.path / STATE)
+        stored = {name: leaf for name, leaf in stored.items() if name[1] != exclude}
+        included = {name: tree for name, tree in template.items() if name != exclude}
+        leaves = named_leaves.flatten(included)
+        requested = {(part, *name): orbax_arrays.abstract(leaf) for name, leaf in leaves.items()}
+        expected = "expected the parameters of this config; use the source's settings for `model` and `inputs`"
+        leaves = orbax_arrays.read_sharded(source.path / STATE, stored, requested, expected)
         return {**template, **named_leaves.unflatten(included, {name[1:]: leaf for name, leaf in leaves.items()})}
 
-    def _finish(self, writer: ocp.AsyncCheckpointer, partial: Path, step: int, texts: Mapping[str, str]) -> None:
+    def _finish(self, writer: orbax_arrays.AsyncWriter, partial: Path, step: int, texts: Mapping[str, str]) -> None:
         """Runs in the background: waits for Orbax, adds the texts and the manifest, and renames the folder."""
         try:
             writer.wait_until_finished()
@@ -331,71 +325,3 @@ def _broadcast(folder: Path, path: Path | None) -> Path | None:
     if kind < 0:
         return None
     return folder / KINDS[kind] / (f"{step:06d}" if copy < 0 else f"{step:06d}.{copy}")
-
-
-def _writer() -> ocp.AsyncCheckpointer:
-    silence_save_tracebacks()
-    # Replicas write slices of an array in parallel. Each shape and device compiles a slicing program, during which the
-    # first save blocks training: 7 s for 20 shapes on 8 devices. So only large arrays are sliced.
-    handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_MIN_SLICE)
-    arrays = ocp.type_handlers.create_type_handler_registry((jax.Array, handler))
-    # Compression takes processor time from training and saves little (240 MB to 212).
-    return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=arrays))
-
-
-def _reader() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-
-
-def _stored(reader: ocp.Checkpointer, info: CheckpointInfo) -> dict[named_leaves.Name, Any]:
-    """Returns shape and dtype of every stored leaf by name."""
-    return named_leaves.flatten(reader.metadata(info.path / STATE).item_metadata.tree)
-
-
-def _stored_params(reader: ocp.Checkpointer, info: CheckpointInfo) -> tuple[str, dict[named_leaves.Name, Any]]:
-    """Returns "ema" if the run averaged its parameters, else "params", and shape and dtype of its leaves."""
-    stored = _stored(reader, info)
-    part = "ema" if any(name[0] == "ema" for name in stored) else "params"
-    chosen = {name: leaf for name, leaf in stored.items() if name[0] == part}
-    if not chosen:
-        raise InputError(f"{info.path}: has no parameters")
-    return part, chosen
-
-
-def _read_sharded(
-    reader: ocp.Checkpointer,
-    info: CheckpointInfo,
-    stored: Mapping[named_leaves.Name, Any],
-    requested: Mapping[named_leaves.Name, jax.ShapeDtypeStruct],
-    expected: str,
-) -> dict[named_leaves.Name, Any]:
-    """Reads leaves with the shardings of `requested`; InputError ending in `expected` when `stored` differs."""
-    differences = named_leaves.differences(stored, requested)
-    if differences:
-        raise InputError(f"{info.path}: {'; '.join(differences)}; {expected}")
-    arguments = {
-        name: ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)
-        for name, leaf in requested.items()
-    }
-    return _read(reader, info, requested, arguments)
-
-
-def _read(
-    reader: ocp.Checkpointer,
-    info: CheckpointInfo,
-    leaves: Mapping[named_leaves.Name, Any],
-    arguments: Mapping[named_leaves.Name, Any],
-) -> dict[named_leaves.Name, Any]:
-    """Reads only the named leaves."""
-    request = ocp.args.PyTreeRestore(
-        item=unflatten_dict({name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}),
-        restore_args=unflatten_dict(arguments),
-        partial_restore=True,
-    )
-    return named_leaves.flatten(reader.restore(info.path / STATE, args=request))
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape, dtype and sharding with which a leaf of a template is read."""
-    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
