@@ -44,33 +44,33 @@ class Work:
     runs: Path  # trained models, reports
     minilm: str
     torch: str  # a Python with make_jax[models]
-    changes: dict[str, Any]  # of every recipe; for trying this program out
+    changes: dict[str, Any]  # of every recipe, for short trials
 
     def catalog(self, name: str) -> str:
-        """The path of a catalog. InputError when it is not there."""
+        """Returns the path of a catalog. Raises InputError if it is missing."""
         for path in (self.catalogs / f"{name}.zip", self.catalogs / name):
             if path.exists():
                 return str(path)
-        raise InputError(f"{self.catalogs}: no {name}.zip there (option --catalogs)")
+        raise InputError(f"{self.catalogs}: no {name}.zip (option --catalogs)")
 
     def trained(self, row: Baseline, candidate: Candidate, catalog: str) -> Path:
-        """The folder of a trained model."""
+        """Returns the folder of a trained model."""
         return self.runs / catalog / f"{row.name}-{candidate.name}-{self.digest(row, candidate)}"
 
     def digest(self, row: Baseline, candidate: Candidate) -> str:
-        """Another one when a model is trained in another way."""
+        """Returns a digest of all settings that a trained model depends on."""
         files = [(ROOT / name).read_text("utf-8") for name in (RECIPE, MINILM)]
         settings = json.dumps([row.kind, row.trial, candidate.changes, self.changes, files], sort_keys=True)
         return hashlib.sha256(settings.encode("utf-8")).hexdigest()[:8]
 
     def examples(self) -> tuple[int, int]:
-        """Steps and batch size of the recipe."""
+        """Returns steps and batch size of the recipe."""
         train = runpy.run_path(str(ROOT / RECIPE))["config"].train
         return self.changes.get("train.steps", train.steps), self.changes.get("train.batch_size", train.batch_size)
 
 
 def train(work: Work, row: Baseline, candidate: Candidate, catalog: str) -> None:
-    """Trains one candidate on a catalog, or the rest of it."""
+    """Trains one candidate on a catalog, or resumes it."""
     out = work.trained(row, candidate, catalog)
     steps, batch = work.examples()
     steps = min(row.trial or steps, steps)
@@ -84,7 +84,7 @@ def train(work: Work, row: Baseline, candidate: Candidate, catalog: str) -> None
 
 
 def evaluate(work: Work, row: Baseline, candidate: Candidate, trained_on: str, catalog: str, split: str) -> Path:
-    """The report of a candidate; one that is there is not made again."""
+    """Returns the report of a candidate; an existing one is kept."""
     model = work.trained(row, candidate, trained_on)
     report = work.runs / "reports" / f"{catalog}-{model.name}-{split}"
     if not (report / "report.json").is_file():
@@ -100,28 +100,28 @@ def evaluate(work: Work, row: Baseline, candidate: Candidate, trained_on: str, c
     return report
 
 
-def choose(work: Work, row: Baseline, catalog: str) -> tuple[Baseline, Candidate, dict[str, float]]:
-    """The candidate with the best validation figure, trained in full, with its row, and the figures of all."""
+def select_candidate(work: Work, row: Baseline, catalog: str) -> tuple[Baseline, Candidate, dict[str, float]]:
+    """Returns row and candidate with the best validation metric, trained in full, and the metrics of all candidates."""
     if len(row.candidates) == 1:
         train(work, row, row.candidates[0], catalog)
         return row, row.candidates[0], {}
-    figures = {}
+    metrics = {}
     for candidate in row.candidates:
         train(work, row, candidate, catalog)
         report = json.loads(
             (evaluate(work, row, candidate, catalog, catalog, "val") / "report.json").read_text("utf-8")
         )
-        figures[candidate.name] = report["slices"]["all"]["systems"][report["main"]][METRIC]["mean"]
-    ranked = sorted(row.candidates, key=lambda candidate: figures[candidate.name], reverse=True)
+        metrics[candidate.name] = report["slices"]["all"]["systems"][report["main"]][METRIC]["mean"]
+    ranked = sorted(row.candidates, key=lambda candidate: metrics[candidate.name], reverse=True)
     if not row.trial:
-        return row, ranked[0], figures
+        return row, ranked[0], metrics
     finalists = tuple(dataclasses.replace(found, name=f"{found.name}-in-full") for found in ranked[:FINALISTS])
-    row, best, in_full = choose(work, dataclasses.replace(row, trial=0, candidates=finalists), catalog)
-    return row, best, figures | in_full
+    row, best, in_full = select_candidate(work, dataclasses.replace(row, trial=0, candidates=finalists), catalog)
+    return row, best, metrics | in_full
 
 
 def run_row(work: Work, row: Baseline, catalog: str, results: Path) -> None:
-    """Trains, chooses, evaluates and keeps one row on one catalog, unless that is done."""
+    """Trains, tunes, evaluates and stores one row on one catalog, unless it is finished."""
     trained_on = TRAINED_ON if catalog == ZERO_SHOT else catalog
     recipe = {
         "trial": row.trial,
@@ -134,16 +134,16 @@ def run_row(work: Work, row: Baseline, catalog: str, results: Path) -> None:
     systems = row.systems if catalog != ZERO_SHOT else ("",)  # hidden titles leave nothing for BM25
     files = {system: results / f"{catalog}-{row.name}{system.replace('+', '-')}.json" for system in systems}
     if all(_done(path, recipe) for path in files.values()):
-        print(f"{catalog}, {row.label}: done already", flush=True)
+        print(f"{catalog}, {row.label}: finished", flush=True)
         return
     print(f"{catalog}, {row.label}", flush=True)
     tuned_on = row.tuned_on or trained_on
-    row, best, figures = choose(work, row, tuned_on)
+    row, best, metrics = select_candidate(work, row, tuned_on)
     if tuned_on != trained_on:
         train(work, row, best, trained_on)
     report = evaluate(work, row, best, trained_on, catalog, "test")
     main = json.loads((report / "report.json").read_text("utf-8"))["main"]
-    more: dict[str, Any] = {"recipe": recipe, "chosen": best.name, f"validation {METRIC}": figures}
+    more: dict[str, Any] = {"recipe": recipe, "chosen": best.name, f"validation {METRIC}": metrics}
     trained = work.trained(row, best, trained_on)
     if row.kind == "minilm-tuned":
         more["training_seconds"] = json.loads((trained / "training.json").read_text("utf-8"))["seconds"]
@@ -159,7 +159,7 @@ def _done(path: Path, recipe: dict[str, Any]) -> bool:
 
 
 def _options(settings: dict[str, Any]) -> list[str]:
-    """Settings as options of a command line: a.b_c becomes --a.b-c, a truth value --a.b or --a.no-b."""
+    """Returns settings as command line options: a.b_c becomes --a.b-c, a Boolean --a.b or --a.no-b."""
     words = []
     for name, value in settings.items():
         prefix, _, last = name.replace("_", "-").rpartition(".")
@@ -172,7 +172,7 @@ def _options(settings: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Parses the options and runs what is missing."""
+    """Runs the missing parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalogs", type=Path, required=True, help="the folder of the three catalogs")
     parser.add_argument("--minilm", default="", help="a folder of sentence-transformers, all-MiniLM-L6-v2")
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "baselines", help="folder that receives the results")
     parser.add_argument("--on", nargs="*", default=[*FASHION, ZERO_SHOT], help="only these catalogs")
     parser.add_argument(
-        "--changes", type=json.loads, default={}, help="settings of every recipe, JSON; to try this out"
+        "--changes", type=json.loads, default={}, help="settings of every recipe, JSON; for short trials"
     )
     args = parser.parse_args()
     names = [row.name for row in ROWS]

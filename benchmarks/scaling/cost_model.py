@@ -1,18 +1,17 @@
-"""What a step of configs/pod.py would take at best on 16 to 1,024 chips: a model, counted and not measured.
+"""Cost model of a step of configs/pod.py on 16 to 1,024 chips: counted, not measured.
 
     python benchmarks/scaling/cost_model.py [--out docs/results/cost-model.json]
 
-FLOPs, memory traffic and exchanges are counted in the program that JAX traces for that many devices; a machine's peaks
-and links turn them into seconds (`make_jax/planning/roofline.py` has the formulas and what they leave out,
-`make_jax/planning/hardware.py` the datasheet numbers). Two questions:
+Any CPU; only traces the step. FLOPs, memory traffic and collectives are counted in the program that JAX traces for the
+devices, and divided by peak rates (`make_jax/planning/roofline.py` has the formulas and their limits,
+`make_jax/planning/hardware.py` the datasheet figures). Two series:
 
-    same batch   65,536 pairs a step on ever more chips
-    same rows    256 pairs a chip, so that the batch and its negatives grow with the chips
+    same batch   65,536 pairs per step on more and more chips
+    same rows    256 pairs per chip: the batch and its negatives grow with the chips
 
-Assumptions: chips reach their peaks; exchanges run one after another; `least` hides everything behind the longest of
-compute, memory and network, `most` hides nothing; beyond an island (a host of GPUs, a pod of 256 v5e) chips talk over
-the data centre's network; nobody waits for data. A real step is slower than `least`; the ratio of two rows is worth
-more than either.
+Assumptions: chips reach their peaks; collectives run one after another; `least` overlaps compute, memory and network
+completely, `most` not at all; beyond an island (a host of GPUs, a pod of 256 v5e) chips use the data center network; no
+step waits for data. A real step is slower than `least`; ratios of rows are more reliable than the values.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Whether a run's exports find what the run finds: vectors, first ten, nDCG@10, of every judged test query.
+"""Compares the exports of a run with the run: vectors, top ten and nDCG@10 of all judged test queries.
 
     python benchmarks/search/exports.py RUN --catalog PATH [--forms torch onnx onnx-int8 stablehlo]
-                                 [--out docs/results/exports.json]
+                                        [--out docs/results/exports.json]
 
-Each form is written by `convert.py export`'s own code to a temporary folder, read back, and asked for all queries and
-products of the test split. A place among the first ten counts as other when the product there scores, by the run, more
-than 1e-5 from the one that the run has there. Needs the extra [onnx].
+Any CPU, a few minutes; needs the extra [onnx]. Each format is exported to a temporary folder, loaded, and encodes all
+queries and products of the test split. A rank of the top ten counts as changed if the scores of the two products there,
+by the run, differ by more than 1e-5.
 """
 
 import argparse
@@ -41,41 +41,41 @@ LOADERS: dict[ExportFormat, Any] = {
     "stablehlo": stablehlo_run,
 }
 LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "flatbuffers")
-FIRST = 10
-NEAR = 1e-5  # scores that differ by less are equal
+TOP = 10
+TOLERANCE = 1e-5  # scores that differ by less are equal
 METRIC = "nDCG@10"
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Compares all formats and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("--catalog", required=True, help="a catalog folder or .zip")
     parser.add_argument("--forms", nargs="+", default=list(LOADERS), choices=list(LOADERS))
     parser.add_argument("--out", type=Path, default=RESULTS / "exports.json")
-    asked = parser.parse_args()
-    catalog = Catalog.load(asked.catalog)
-    retriever = Retriever.load(asked.run)
-    whole = _Asked(retriever, catalog)
-    made: dict[str, Any] = {
+    args = parser.parse_args()
+    catalog = Catalog.load(args.catalog)
+    retriever = Retriever.load(args.run)
+    reference = _Reference(retriever, catalog)
+    result: dict[str, Any] = {
         "about": metadata(catalog, seed=0, of_forms={name: version(name) for name in LIBRARIES}),
-        "queries": len(whole.texts),
-        "products": len(whole.products),
-        METRIC: whole.interval(whole.values),
+        "queries": len(reference.texts),
+        "products": len(reference.products),
+        METRIC: reference.interval(reference.values),
         "forms": {},
     }
-    for form in asked.forms:
+    for form in args.forms:
         with tempfile.TemporaryDirectory() as folder:
             out = f"{folder}/{form}"
-            export_run(asked.run, out, form, print)
+            export_run(args.run, out, form, print)
             size = sum(file.stat().st_size for file in Path(out).iterdir())
-            made["forms"][form] = {"bytes": size, **whole.compare(LOADERS[form].load(Path(out)))}
-        print(form, json.dumps(made["forms"][form]))
-    write_atomically(asked.out, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+            result["forms"][form] = {"bytes": size, **reference.compare(LOADERS[form].load(Path(out)))}
+        print(form, json.dumps(result["forms"][form]))
+    write_atomically(args.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
-class _Asked:
-    """What a run answers to a catalog's test queries, to compare others with."""
+class _Reference:
+    """Vectors, rankings and metric of a run on the test queries of a catalog."""
 
     def __init__(self, encoder: Encoder, catalog: Catalog) -> None:
         self.catalog = catalog
@@ -83,32 +83,32 @@ class _Asked:
         ids = [product.id for product in self.products]
         self.judgements = judge(catalog.split_queries("test"), ids, catalog.info)
         self.texts = [query.text for query in self.judgements.queries]
-        self.vectors, self.ranking, self.values = self._answers(encoder)
+        self.vectors, self.ranking, self.values = self._search(encoder)
         self.scores = self.vectors[0] @ self.vectors[1].T
 
     def compare(self, encoder: Encoder) -> dict[str, Any]:
-        """How far the vectors of `encoder` are, and what becomes of the first ten and of the metric."""
-        vectors, ranking, values = self._answers(encoder)
-        far = [np.abs(a - b).max() for a, b in zip(self.vectors, vectors, strict=True)]
-        here = np.take_along_axis(self.scores, self.ranking.indices[:, :FIRST], axis=1)
-        there = np.take_along_axis(self.scores, ranking.indices[:, :FIRST], axis=1)
-        other = np.abs(here - there) > NEAR
+        """Returns the differences of `encoder` in vectors, top ten and metric."""
+        vectors, ranking, values = self._search(encoder)
+        differences = [np.abs(a - b).max() for a, b in zip(self.vectors, vectors, strict=True)]
+        expected = np.take_along_axis(self.scores, self.ranking.indices[:, :TOP], axis=1)
+        found = np.take_along_axis(self.scores, ranking.indices[:, :TOP], axis=1)
+        changed = np.abs(expected - found) > TOLERANCE
         return {
-            "largest difference, queries": float(far[0]),
-            "largest difference, products": float(far[1]),
-            "places among the first ten": int(other.size),
-            "other products there": int(other.sum()),
+            "largest difference, queries": float(differences[0]),
+            "largest difference, products": float(differences[1]),
+            "places among the first ten": int(changed.size),
+            "other products there": int(changed.sum()),
             METRIC: self.interval(values),
             f"{METRIC} minus run": self.interval(values - self.values),
             f"{METRIC} relative to run": float(values.mean() / self.values.mean()),
         }
 
     def interval(self, values: np.ndarray) -> dict[str, float]:
-        """A mean with its 95 % interval."""
-        found = mean_intervals(values[:, None], 0)
-        return {"mean": float(found.mean[0]), "low": float(found.low[0]), "high": float(found.high[0])}
+        """Returns a mean with its 95 % interval."""
+        interval = mean_intervals(values[:, None], 0)
+        return {"mean": float(interval.mean[0]), "low": float(interval.low[0]), "high": float(interval.high[0])}
 
-    def _answers(self, encoder: Encoder) -> tuple[tuple[np.ndarray, np.ndarray], Any, np.ndarray]:
+    def _search(self, encoder: Encoder) -> tuple[tuple[np.ndarray, np.ndarray], Any, np.ndarray]:
         queries = embed_queries(encoder, self.texts)
         products = embed_products(encoder, self.catalog, self.products, encoder.modalities)
         ranking = top_k(queries, products.vectors, 1000, absent=products.absent)

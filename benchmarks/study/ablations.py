@@ -1,12 +1,12 @@
-"""The studies: what each part of MAKE is worth, and what batch a catalog wants; on one catalog, at equal examples.
+"""The ablation study and the batch size study: trains all rows on one catalog, with the same number of examples.
 
     python benchmarks/study/ablations.py run --catalog PATH [--study parts|batch] [--rows full no-ke ...] [--jobs 2]
     python benchmarks/study/ablations.py table --catalog PATH [--study parts|batch]
 
-`run` trains every row of `ablation_rows.py` (or `batch_rows.py`) with each of its seeds and measures it; what is done
-already is left out, and a run that was cut short goes on from its checkpoint. Each writes a file
-docs/results/ablations/CATALOG/ROW-SEED.json (or docs/results/batch-sizes/...); `table` makes CATALOG.md from these
-files and prints it.
+Two CPU cores: 3 hours of training for `parts`, 1.5 hours for `batch`. `run` trains every row of `rows.py` (or
+`batch_rows.py`) with each of its seeds and measures it; finished rows are skipped and interrupted ones resumed. Each
+writes docs/results/ablations/CATALOG/ROW-SEED.json (or docs/results/batch-sizes/...); `table` generates CATALOG.md from
+these files and prints it.
 """
 
 import argparse
@@ -39,14 +39,14 @@ RECIPE = ROOT / "configs" / "study.py"
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Rows, where their results go, and what makes a table of them."""
+    """Rows, the folder of their results, and the function that generates their table."""
 
     rows: tuple[Row, ...]
     results: str
     table: Callable[[Path], None]
 
     def folder(self, catalog: str) -> Path:
-        """Where the files of a catalog's runs lie."""
+        """Returns the folder with the results of a catalog."""
         return RESULTS / self.results / Path(catalog).stem
 
 
@@ -57,7 +57,7 @@ STUDIES = {
 
 
 def config_of(row: Row, seed: int, catalog: str, runs: Path) -> Config:
-    """The settings of one run. InputError when a row names a setting that does not exist."""
+    """Returns the settings of one run. Raises InputError for an unknown setting."""
     config: Config = runpy.run_path(str(RECIPE))["config"]
     changes = {"run": str(runs / f"{row.name}-{seed}"), "data.catalog": catalog, "train.seed": seed}
     for path, value in (row.changes | changes).items():
@@ -69,20 +69,20 @@ def config_of(row: Row, seed: int, catalog: str, runs: Path) -> Config:
 def _changed(config: Any, path: list[str], value: Any) -> Any:
     name, *rest = path
     if not hasattr(config, name):
-        raise InputError(f"ablation_rows.py: no setting {name!r} in {type(config).__name__}")
+        raise InputError(f"rows.py: no setting {name!r} in {type(config).__name__}")
     inner = _changed(getattr(config, name), rest, value) if rest else value
     return dataclasses.replace(config, **{name: inner})
 
 
 def run_all(study: str, catalog: str, names: list[str], jobs: int, runs: Path, keep: bool) -> None:
-    """Runs what is not done, `jobs` at a time, each on its share of the cores."""
+    """Runs missing rows, `jobs` at a time, each on its share of the cores."""
     folder = STUDIES[study].folder(catalog)
-    wanted = [(row, seed) for row in STUDIES[study].rows for seed in row.seeds if not names or row.name in names]
-    missing = [(row, seed) for row, seed in wanted if not (folder / f"{row.name}-{seed}.json").exists()]
-    missing.sort(key=lambda pair: (pair[1], len(pair[0].seeds) == 1))  # claims first, a seed of all before the next
-    print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are done")
+    requested = [(row, seed) for row in STUDIES[study].rows for seed in row.seeds if not names or row.name in names]
+    missing = [(row, seed) for row, seed in requested if not (folder / f"{row.name}-{seed}.json").exists()]
+    missing.sort(key=lambda pair: (pair[1], len(pair[0].seeds) == 1))  # claims first, seed by seed
+    print(f"{len(requested) - len(missing)} of {len(requested)} runs are done")
     for row, seed in missing:
-        config_of(row, seed, catalog, runs)  # a wrong row is found now and not after hours
+        config_of(row, seed, catalog, runs)  # find invalid rows before training
     shares: SimpleQueue[list[int]] = SimpleQueue()
     cores = sorted(os.sched_getaffinity(0))
     for job in range(jobs):
@@ -92,7 +92,7 @@ def run_all(study: str, catalog: str, names: list[str], jobs: int, runs: Path, k
         row, seed = pair
         share = shares.get()
         try:
-            return _in_a_process(study, row, seed, catalog, runs, keep, share)
+            return _run_process(study, row, seed, catalog, runs, keep, share)
         finally:
             shares.put(share)
 
@@ -102,16 +102,14 @@ def run_all(study: str, catalog: str, names: list[str], jobs: int, runs: Path, k
         raise InputError("; ".join(failed))
 
 
-def _in_a_process(
-    study: str, row: Row, seed: int, catalog: str, runs: Path, keep: bool, cores: list[int]
-) -> str | None:
-    """Trains and measures one run on some cores; gives back what went wrong."""
+def _run_process(study: str, row: Row, seed: int, catalog: str, runs: Path, keep: bool, cores: list[int]) -> str | None:
+    """Trains and measures one run on the given cores; returns an error message or None."""
     command = [sys.executable, __file__, "one", row.name, str(seed)]
     command += ["--study", study, "--catalog", catalog, "--runs", str(runs)]
     log = runs / f"{row.name}-{seed}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    if len(cores) == 1:  # threads that share a core only take turns
+    if len(cores) == 1:  # more threads than cores would only switch
         environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
     with log.open("a") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
@@ -124,18 +122,18 @@ def _in_a_process(
 
 
 def run_one(study: str, catalog: str, row: Row, seed: int, runs: Path) -> None:
-    """Trains one run, or the rest of it, measures it and writes its file."""
+    """Trains or resumes one run, measures it and writes its result."""
     from benchmarks.study.measures import measure
     from make_jax.training.loop import train
 
     folder = train(config_of(row, seed, catalog, runs))
-    made: Mapping[str, Any] = {"row": row.name, "changes": row.changes, "seed": seed} | measure(folder, catalog, seed)
+    result: Mapping[str, Any] = {"row": row.name, "changes": row.changes, "seed": seed} | measure(folder, catalog, seed)
     target = STUDIES[study].folder(catalog) / f"{row.name}-{seed}.json"
-    write_atomically(target, json.dumps(made, ensure_ascii=False, separators=(",", ":")) + "\n")
+    write_atomically(target, json.dumps(result, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def main() -> None:
-    """Parses the command and does it."""
+    """Runs the command of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "one", "table"])
     parser.add_argument("row", nargs="?", help=argparse.SUPPRESS)

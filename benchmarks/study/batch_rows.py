@@ -1,13 +1,13 @@
-"""How large a batch does a catalog want? Rows of the study of batch sizes: the same examples, cut into fewer steps.
+"""Rows of the batch size study: the same number of examples in fewer, larger steps.
 
-Each batch has its own learning rate, chosen among these by validation; the study's recipe was tuned at 256.
+Each batch size has its own learning rate, tuned on validation; the study's recipe was tuned at 256.
 """
 
 from benchmarks.study.rows import Row
 
 EXAMPLES = 163_840  # of every row
 RATES = {256: (1e-3, 2e-3, 4e-3), 1024: (2e-3, 4e-3, 8e-3), 4096: (2e-3, 4e-3, 8e-3)}  # learning rates by batch
-WARMUP = 10  # of so many steps one warms up
+WARMUP = 10  # one warm-up step per so many steps
 
 
 def _row(batch: int, rate: float) -> Row:

@@ -1,4 +1,4 @@
-"""The table of the study of batch sizes: for each batch the learning rate that validation chose, and what test says."""
+"""The table of the batch size study: test metrics of each batch size with the learning rate tuned on validation."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from make_jax.files import write_atomically
 
 
 def write_batch_table(folder: Path) -> None:
-    """Writes FOLDER.md beside the folder of results and prints it; rows that have no result yet are left out."""
+    """Writes FOLDER.md next to the folder of results and prints it; rows without a result are left out."""
     runs: dict[int, list[dict[str, Any]]] = {}
     for row in BATCH_ROWS:
         for seed in row.seeds:
@@ -21,7 +21,7 @@ def write_batch_table(folder: Path) -> None:
             if file.exists():
                 runs.setdefault(row.changes["train.batch_size"], []).append(json.loads(file.read_text("utf-8")))
     if not runs:
-        print("no table: no run has a result yet")
+        print("no table: no run has a result")
         return
     lines = [["batch", "steps", "learning rate", "of", *SLICES, "minutes"], ["---:"] * (len(SLICES) + 5)]
     for batch, found in runs.items():

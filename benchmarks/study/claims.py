@@ -1,13 +1,13 @@
-"""The claims about MAKE that the study tests, each as the difference of two of its rows."""
+"""Claims about MAKE that the study tests, each a difference of two of its rows."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`better` is worth more than `worse`; "at least" holds too where the interval of the difference has 0."""
+    """`better` has a higher metric than `worse`; an "at least" claim also holds if the interval contains 0."""
 
-    says: str
+    text: str
     better: str
     worse: str
     at_least: bool = False
@@ -36,7 +36,7 @@ CLAIMS = (
 
 
 def verdict(low: float, high: float, claim: Claim) -> str:
-    """What an interval of the difference says of a claim."""
+    """Returns whether the interval of the difference supports a claim."""
     if low > 0 or (claim.at_least and high >= 0):
         return "held"
     return "failed" if high < 0 else "undecided"

@@ -1,4 +1,4 @@
-"""What one run of the study is worth: nDCG@10 of every judged query of validation and test, and where the time went."""
+"""Measures one run of the study: nDCG@10 of every judged query of validation and test."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ SLICES = {
 
 
 def measure(run: Path, path: str, seed: int) -> dict[str, Any]:
-    """The values of every query in the order of the catalog, and which queries belong to which slice."""
+    """Returns the values of all queries in the order of the catalog, and the members of each slice."""
     catalog = Catalog.load(path)
     trained = load_trained_model(run, "last")
     retriever, meta = Retriever.from_trained_model(trained), trained.metadata
@@ -38,13 +38,13 @@ def measure(run: Path, path: str, seed: int) -> dict[str, Any]:
 def _split(retriever: Retriever, catalog: Catalog, split: Split) -> dict[str, Any]:
     products = catalog.split_products(split)
     judged = judge(catalog.split_queries(split), [product.id for product in products], catalog.info)
-    found = embed_products(retriever, catalog, products, retriever.modalities)
+    embeddings = embed_products(retriever, catalog, products, retriever.modalities)
     queries = embed_queries(retriever, judged.queries)
-    ranking = top_k(queries, found.vectors, 100, absent=found.absent)
+    ranking = top_k(queries, embeddings.vectors, 100, absent=embeddings.absent)
     values = score_ranking(ranking, judged, [METRIC])[METRIC]
     masks = query_slices(judged.queries, products, catalog.clicks, catalog.info.relevant)
     return {
         "values": [round(float(value), 4) for value in values],
         "members": {name: mask.nonzero()[0].tolist() for name, mask in masks.items() if name in SLICES.values()},
-        "title_weight": round(float(found.weights[:, 0].mean()), 4),
+        "title_weight": round(float(embeddings.weights[:, 0].mean()), 4),
     }

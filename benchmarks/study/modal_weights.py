@@ -1,13 +1,13 @@
-"""Do the modal weights mean something? On a catalog that says what was dropped from its titles.
+"""Measures the modal weights on a catalog with `dropped`, the words removed from titles.
 
     python benchmarks/study/modal_weights.py RUN --catalog fashion-sparse-full.zip [--split test]
 
-1. The image's weight by how many, and which, words a title lost; the model never sees what was dropped.
-2. Colour queries search the products whose colour word is gone, and those that still have it, by themselves: how much
-   of the nDCG@10 stays, for the whole model and for its title alone.
-3. Every picture is replaced by noise: what the title's weight becomes.
+Two CPU cores, a few minutes. Writes docs/results/modal-weights.json and docs/modal-weights.png:
 
-Writes docs/results/modal-weights.json and docs/modal-weights.png.
+1. The image weight by number and kind of the words removed from a title; the model does not see `dropped`.
+2. nDCG@10 of color queries over products without their color word and over products with it, for the joint system and
+   for titles only.
+3. The title weight if all images are replaced by noise.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from make_jax.retrieval.vector_index import ProductEmbeddings
 from make_jax.runs.provenance import metadata
 
 METRIC = "nDCG@10"
-COLOUR = "colour"
+COLOR = "colour"
 
 
 def by_dropped(products: Sequence[Product], image_weights: np.ndarray) -> dict[str, Any]:
-    """Mean image weight with its 95 % interval over products, by count and by word."""
+    """Returns the mean image weight with its 95 % interval over products, by number and by kind of dropped words."""
     groups: dict[str, list[float]] = defaultdict(list)
     for product, weight in zip(products, image_weights.tolist(), strict=True):
         groups[f"{len(product.dropped)} dropped"].append(weight)
@@ -53,49 +53,50 @@ def by_dropped(products: Sequence[Product], image_weights: np.ndarray) -> dict[s
     return {name: _interval(np.array(weights)) for name, weights in sorted(groups.items())}
 
 
-def colour_queries(
+def color_queries(
     retriever: Retriever,
     catalog: Catalog,
     split: Split,
     found: dict[Modality, ProductEmbeddings],
     products: Sequence[Product],
 ) -> dict[str, Any]:
-    """nDCG@10 of colour queries over products without and with their colour word, where both answer."""
-    asked = [q for q in catalog.split_queries(split) if COLOUR in q.kind.partition(":")[2].split("+")]
-    gone = np.array([COLOUR in product.dropped for product in products])
-    sides = {"colour word gone": gone, "colour word present": ~gone}
+    """Returns nDCG@10 of color queries over products without and with their color word, if both sets have answers."""
+    queries = [q for q in catalog.split_queries(split) if COLOR in q.kind.partition(":")[2].split("+")]
+    dropped = np.array([COLOR in product.dropped for product in products])
+    sides = {"colour word gone": dropped, "colour word present": ~dropped}
     ids = {
-        name: [product.id for product, here in zip(products, mask, strict=True) if here] for name, mask in sides.items()
+        name: [product.id for product, included in zip(products, mask, strict=True) if included]
+        for name, mask in sides.items()
     }
-    answerable = set.intersection(*({q.id for q in judge(asked, of, catalog.info).queries} for of in ids.values()))
-    asked = [query for query in asked if query.id in answerable]
-    vectors = embed_queries(retriever, asked)
-    told: dict[str, Any] = {"queries": len(asked)}
+    answerable = set.intersection(*({q.id for q in judge(queries, of, catalog.info).queries} for of in ids.values()))
+    queries = [query for query in queries if query.id in answerable]
+    vectors = embed_queries(retriever, queries)
+    result: dict[str, Any] = {"queries": len(queries)}
     for modality, embeddings in found.items():
         means = {}
         for name, mask in sides.items():
             ranking = top_k(vectors, embeddings.vectors[mask], 10, absent=embeddings.absent[mask])
-            values = score_ranking(ranking, judge(asked, ids[name], catalog.info), [METRIC])[METRIC]
+            values = score_ranking(ranking, judge(queries, ids[name], catalog.info), [METRIC])[METRIC]
             means[name] = _interval(values)
         kept = means["colour word gone"]["mean"] / means["colour word present"]["mean"]
-        told["joint" if modality == "both" else modality] = {**means, "kept": round(kept, 4)}
-    return told
+        result["joint" if modality == "both" else modality] = {**means, "kept": round(kept, 4)}
+    return result
 
 
 def with_noise(
     retriever: Retriever, titles: Sequence[str], found: ProductEmbeddings, size: tuple[int, int]
 ) -> dict[str, Any]:
-    """The title's weight with the real picture, with noise in its place, and with one flat colour."""
+    """Returns the title weight with the real image, with noise and with a single color."""
     rng = np.random.default_rng(0)
     kinds: dict[str, Callable[[], np.ndarray]] = {
         "uniform noise": lambda: rng.integers(0, 256, (*size, 3)),
         "one flat random colour": lambda: np.broadcast_to(rng.integers(0, 256, 3), (*size, 3)),
     }
-    told = {"real pictures": _interval(found.weights[:, 0])}
+    result = {"real pictures": _interval(found.weights[:, 0])}
     for name, draw in kinds.items():
         pictures = [_png(draw()) for _ in titles]
-        told[name] = _interval(retriever.encode_products(titles, pictures).weights[:, 0])
-    return told
+        result[name] = _interval(retriever.encode_products(titles, pictures).weights[:, 0])
+    return result
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -110,21 +111,21 @@ def _interval(values: np.ndarray) -> dict[str, float]:
     return {"n": len(values), **{name: round(float(of[0]), 4) for name, of in bounds}}
 
 
-def draw(told: dict[str, Any], path: Path) -> None:
-    """The figure: weights by what was dropped, what stays of colour queries, and noise."""
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Draws image weights by dropped words, color queries, and title weights with noise."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.5, 3.8), dpi=130, layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
-    weights = {name: of for name, of in told["image_weight"].items() if not name.endswith("alone dropped")}
-    _bars(left, weights, "image weight by what the title lost", "#4477aa")
+    weights = {name: of for name, of in result["image_weight"].items() if not name.endswith("alone dropped")}
+    _bars(left, weights, "image weight by dropped words", "#4477aa")
     sides = {
-        f"{system}\n{side}": told["colour_queries"][system][side]
+        f"{system}\n{side}": result["colour_queries"][system][side]
         for system in ("joint", "title")
         for side in ("colour word present", "colour word gone")
     }
-    _bars(middle, sides, "nDCG@10 of colour queries", "#ee8866")
-    _bars(right, told["title_weight"], "title weight, other pictures", "#44aa77")
+    _bars(middle, sides, "nDCG@10 of color queries", "#ee8866")
+    _bars(right, result["title_weight"], "title weight by image", "#44aa77")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())
@@ -145,29 +146,29 @@ def _bars(panel: Any, values: dict[str, dict[str, float]], title: str, colour: s
 
 
 def main() -> None:
-    """Measures, writes, prints."""
+    """Measures, writes and prints the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--catalog", required=True)
     parser.add_argument("--split", choices=["val", "test"], default="test")
-    asked = parser.parse_args()
-    catalog = Catalog.load(asked.catalog)
-    products = [p for p in catalog.split_products(asked.split) if p.title and p.image is not None]
+    args = parser.parse_args()
+    catalog = Catalog.load(args.catalog)
+    products = [p for p in catalog.split_products(args.split) if p.title and p.image is not None]
     if not any(product.dropped for product in products):
-        raise InputError(f"{catalog.path}: no product says what was dropped from its title; expected `dropped`")
-    retriever = Retriever.load(asked.run)
+        raise InputError(f"{catalog.path}: no product has `dropped`, the words removed from its title")
+    retriever = Retriever.load(args.run)
     found = {m: embed_products(retriever, catalog, products, m) for m in ("both", "title")}
     size = (retriever.model.inputs.image_height, retriever.model.inputs.image_width)
-    told = {
+    result = {
         "about": metadata(catalog, seed=0),
-        "split": asked.split,
+        "split": args.split,
         "image_weight": by_dropped(products, found["both"].weights[:, 1]),
-        "colour_queries": colour_queries(retriever, catalog, asked.split, found, products),
+        "colour_queries": color_queries(retriever, catalog, args.split, found, products),
         "title_weight": with_noise(retriever, [product.title for product in products], found["both"], size),
     }
-    write_atomically(ROOT / "docs/results/modal-weights.json", json.dumps(told, ensure_ascii=False, indent=1) + "\n")
-    draw(told, ROOT / "docs/modal-weights.png")
-    print(json.dumps({name: told[name] for name in ("image_weight", "colour_queries", "title_weight")}, indent=1))
+    write_atomically(ROOT / "docs/results/modal-weights.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    draw(result, ROOT / "docs/modal-weights.png")
+    print(json.dumps({name: result[name] for name in ("image_weight", "colour_queries", "title_weight")}, indent=1))
 
 
 if __name__ == "__main__":

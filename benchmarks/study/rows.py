@@ -1,6 +1,6 @@
-"""What the study changes, row by row: settings of `configs/study.py` by their dotted names.
+"""Rows of the study: changes to `configs/study.py` by dotted setting names.
 
-A claim is made with at least three seeds; the other rows have one and are read with that in mind.
+Claims are made with at least three seeds; other rows have one seed.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Row:
     """A model of the study."""
 
     name: str
-    says: str  # how the table calls it
+    label: str  # in the table
     changes: dict[str, Any]
     seeds: tuple[int, ...] = ONE_SEED
 

@@ -1,4 +1,4 @@
-"""The study's table, made from its JSON files: means, intervals, and the paired difference to the full model."""
+"""The study's table, generated from its JSON files: means, intervals, and paired differences to the full model."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ Runs = dict[int, dict[str, Any]]  # by seed
 
 
 def write_table(folder: Path) -> None:
-    """Writes FOLDER.md beside the folder of results and prints it; rows that have no result yet are left out."""
+    """Writes FOLDER.md next to the folder of results and prints it; rows without a result are left out."""
     results: dict[str, Runs] = {}
     for row in ROWS:
         runs = {seed: folder / f"{row.name}-{seed}.json" for seed in row.seeds}
@@ -25,7 +25,7 @@ def write_table(folder: Path) -> None:
         if found:
             results[row.name] = found
     if FULL not in results:
-        print("no table: the full model has no result yet")
+        print("no table: the full model has no result")
         return
     parts = [f"# The study on {folder.name}\n", _about(results)]
     for split in ("test", "val"):
@@ -37,11 +37,11 @@ def write_table(folder: Path) -> None:
 
 
 def _about(results: dict[str, Runs]) -> str:
-    """What the numbers are."""
+    """Returns the explanation of the numbers."""
     first = next(iter(results[FULL].values()))["about"]
     return (
         f"{first['run']['steps']} steps of every row, {first['device']}, catalog {first['catalog']['name']}. "
-        "Where its queries come from stands in every JSON file, as `queries_from`.\n\n"
+        "The source of the queries is in every JSON file, as `queries_from`.\n\n"
         "A row of several seeds has their mean; its interval (95 %) is over resampled queries and resampled seeds. The "
         "difference is to the full model, paired by query and by seed. A row of one seed is compared with the full "
         "model of the same seed, over resampled queries alone: read differences below the spread of seeds as none.\n"
@@ -63,7 +63,7 @@ def _table(results: dict[str, Runs], split: str) -> str:
 
 
 def _claims(results: dict[str, Runs]) -> str:
-    """Each claim with the paired difference on each slice, and what it says."""
+    """Returns the claims with their paired difference and verdict on each slice."""
     lines = [["claim", "seeds", *SLICES], ["---"] + ["---:"] * (len(SLICES) + 1)]
     for claim in CLAIMS:
         better, worse = results.get(claim.better, {}), results.get(claim.worse, {})
@@ -73,13 +73,13 @@ def _claims(results: dict[str, Runs]) -> str:
             for name in SLICES.values():
                 mean, low, high = interval(_difference(better, worse, shared, "test", name))
                 cells.append(f"{verdict(low, high, claim)}: {_signed(mean, low, high)}")
-            lines.append([claim.says, str(len(shared)), *cells])
-    note = "Held: the whole interval is above 0; failed: below; undecided: it has 0."
+            lines.append([claim.text, str(len(shared)), *cells])
+    note = "Held: the interval is above 0; failed: below 0; undecided: it contains 0."
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
 
 
 def _line(row: Row, runs: Runs, full: Runs, split: str) -> list[str]:
-    cells = [row.says, str(len(runs))]
+    cells = [row.label, str(len(runs))]
     for name in SLICES.values():
         values = _values(runs, split, name)
         cells.append("{:.3f} [{:.3f}, {:.3f}]".format(*interval(values)))
@@ -93,12 +93,12 @@ def _line(row: Row, runs: Runs, full: Runs, split: str) -> list[str]:
 
 
 def _values(runs: Runs, split: str, name: str) -> np.ndarray:
-    """Values [seeds, queries] of one slice."""
+    """Returns the values [seeds, queries] of one slice."""
     return np.array([np.array(run[split]["values"])[run[split]["members"][name]] for run in runs.values()])
 
 
 def _difference(a: Runs, b: Runs, seeds: list[int], split: str, name: str) -> np.ndarray:
-    """Differences [seeds, queries], paired by both."""
+    """Returns differences [seeds, queries], paired by both."""
     return _values({seed: a[seed] for seed in seeds}, split, name) - _values(
         {seed: b[seed] for seed in seeds}, split, name
     )
@@ -109,13 +109,13 @@ def _signed(mean: float, low: float, high: float) -> str:
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and 95 % percentile interval of values [seeds, queries], both resampled where there are several."""
+    """Returns mean and 95 % percentile bootstrap interval of values [seeds, queries], resampling both."""
     rng = np.random.default_rng(0)
     seeds, queries = values.shape
     means = np.empty(RESAMPLES)
     for i in range(RESAMPLES):
-        chosen = values[rng.integers(seeds, size=seeds)].mean(axis=0)
-        means[i] = chosen[rng.integers(queries, size=queries)].mean()
+        resampled = values[rng.integers(seeds, size=seeds)].mean(axis=0)
+        means[i] = resampled[rng.integers(queries, size=queries)].mean()
     low, high = np.quantile(means, [0.025, 0.975])
     return float(values.mean()), float(low), float(high)
 

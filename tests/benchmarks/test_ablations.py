@@ -1,4 +1,4 @@
-"""The study's program: its rows, its statistics, its table."""
+"""The studies: rows, statistics, tables."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from benchmarks.study.batch_rows import BATCH_ROWS
 
 
 @pytest.mark.parametrize("name", ["parts", "batch"])
-def test_every_row_is_a_valid_config_and_differs_from_the_others(tmp_path, name):
+def test_rows_are_valid_and_distinct_configs(tmp_path, name):
     rows = ablations.STUDIES[name].rows
     configs = {row.name: ablations.config_of(row, 0, "some.zip", tmp_path) for row in rows}
     assert len(set(map(repr, configs.values()))) == len(rows)
@@ -25,9 +25,9 @@ def test_claims_name_rows_that_exist():
     assert all({claim.better, claim.worse} <= names for claim in claims.CLAIMS)
 
 
-def test_interval_of_paired_differences_is_narrow_where_queries_differ_alike():
+def test_interval_of_paired_differences_is_narrower_than_of_means():
     rng = np.random.default_rng(0)
-    hard = rng.random((1, 300))  # what is common to both models
+    hard = rng.random((1, 300))  # shared by both models
     better = hard + 0.02 + 0.01 * rng.normal(size=(3, 300))
     mean, low, high = table.interval(better - hard)
     assert low < mean < high and 0.015 < low < 0.02 < high < 0.025
@@ -35,15 +35,15 @@ def test_interval_of_paired_differences_is_narrow_where_queries_differ_alike():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "at_least", "said"),
+    ("low", "high", "at_least", "expected"),
     [(0.1, 0.2, False, "held"), (-0.1, 0.2, False, "undecided"), (-0.2, -0.1, False, "failed"),
      (-0.1, 0.2, True, "held"), (-0.2, -0.1, True, "failed")],
 )  # fmt: skip
-def test_claim_holds_when_its_whole_interval_says_so(low, high, at_least, said):
-    assert claims.verdict(low, high, claims.Claim("", "a", "b", at_least)) == said
+def test_verdict_follows_the_interval(low, high, at_least, expected):
+    assert claims.verdict(low, high, claims.Claim("", "a", "b", at_least)) == expected
 
 
-def test_table_compares_the_seeds_that_both_rows_have(tmp_path, capsys):
+def test_table_compares_shared_seeds(tmp_path, capsys):
     folder = tmp_path / "tiny"
     folder.mkdir()
     for name, seed, value in (("full", 0, 0.5), ("full", 1, 0.7), ("no-ke", 0, 0.4), ("cls", 0, 0.5)):
@@ -60,7 +60,7 @@ def test_table_compares_the_seeds_that_both_rows_have(tmp_path, capsys):
     assert "held: +0.100" in next(line for line in text.splitlines() if line.startswith("| Keyword Enhancement > none"))
 
 
-def test_batch_table_takes_the_rate_that_validation_prefers(tmp_path, capsys):
+def test_batch_table_has_the_rate_that_is_best_on_validation(tmp_path, capsys):
     folder = tmp_path / "tiny"
     folder.mkdir()
     for row, val, test in zip(BATCH_ROWS, (0.5, 0.7, 0.6), (0.9, 0.2, 0.8), strict=False):

@@ -1,4 +1,4 @@
-"""The baselines' program: its rows, what it runs and what it leaves out, with programs that write reports at once."""
+"""The program of the baselines: rows, commands and skipped parts, with fake training and evaluation."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
 
 
-def test_every_recipe_is_valid_and_sees_as_many_examples_as_make() -> None:
+def test_every_recipe_is_valid_and_has_as_many_examples_as_make() -> None:
     recipe = str(ROOT / baselines.RECIPE)
     make = runpy.run_path(recipe)["config"].train
     for row in baselines.ROWS:
@@ -35,7 +35,7 @@ def test_every_recipe_is_valid_and_sees_as_many_examples_as_make() -> None:
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[list[str]]]:
-    """Catalogs `fashion-sparse-full` and `clothing5k`, and programs that do at once what they are asked."""
+    """Catalogs `fashion-sparse-full` and `clothing5k`, and programs that finish immediately."""
     for name in ("fashion-sparse-full", "clothing5k"):
         path = write_catalog(tmp_path / "catalogs" / name, products=60, queries=16, missing=False)
     info = json.loads((path / "catalog.json").read_text("utf-8"))
@@ -63,7 +63,7 @@ def start(monkeypatch: pytest.MonkeyPatch, folder: Path, *more: str) -> None:
     baselines.main()
 
 
-def test_candidates_are_chosen_on_validation_and_one_is_tested_once(work, monkeypatch) -> None:
+def test_candidates_are_selected_on_validation_and_one_is_tested_once(work, monkeypatch) -> None:
     folder, ran = work
     start(monkeypatch, folder, "--only", "two-tower", "--on", "fashion-sparse-full", "clothing5k")
     kept = json.loads((folder / "results" / "fashion-sparse-full-two-tower.json").read_text("utf-8"))
@@ -86,7 +86,7 @@ def test_the_best_two_of_a_trial_are_compared_again_in_full(work) -> None:
     folder, ran = work
     of = baselines.Work(folder / "catalogs", folder / "runs", "", "python", {})
     row = dataclasses.replace(next(row for row in baselines.ROWS if row.name == "two-tower"), trial=200)
-    chosen, best, figures = baselines.choose(of, row, "fashion-sparse-full")
+    chosen, best, figures = baselines.select_candidate(of, row, "fashion-sparse-full")
     steps = [int(command[command.index("--train.steps") + 1]) for command in ran if command[1] == "train.py"]
     assert steps == [200, 200, 200, 200, 700, 700]
     assert best.name == "joint-loss-slower-in-full" and chosen.trial == 0
@@ -109,7 +109,7 @@ def test_a_row_may_be_tuned_on_another_catalog(work, monkeypatch) -> None:
     assert kept["recipe"]["tuned_on"] == "fashion-full" and kept["chosen"] == "joint-loss-slower"
 
 
-def test_what_is_done_is_left_out_until_the_recipe_changes(work, monkeypatch) -> None:
+def test_finished_rows_are_skipped_until_the_recipe_changes(work, monkeypatch) -> None:
     folder, ran = work
     start(monkeypatch, folder, "--only", "bm25", "--on", "fashion-sparse-full", "clothing5k")
     assert [path.name for path in (folder / "results").iterdir()] == ["fashion-sparse-full-bm25.json"]
@@ -128,7 +128,7 @@ def test_what_is_done_is_left_out_until_the_recipe_changes(work, monkeypatch) ->
     assert kept["recipe"]["changes"]["optim.learning_rate"] == 2e-5
 
 
-def test_a_model_of_other_settings_has_another_folder(tmp_path: Path) -> None:
+def test_models_with_other_settings_have_other_folders(tmp_path: Path) -> None:
     work = baselines.Work(tmp_path, tmp_path, "", "python", {})
     row = next(row for row in baselines.ROWS if row.name == "two-tower")
     first, second = row.candidates[:2]
@@ -147,7 +147,7 @@ def test_a_model_of_other_settings_has_another_folder(tmp_path: Path) -> None:
     [
         (["--only", "bm26"], "no row 'bm26'; rows are make, bm25"),
         (["--only", "minilm"], "--minilm is missing"),
-        (["--only", "bm25", "--on", "fashion-full"], r"no fashion-full\.zip there"),
+        (["--only", "bm25", "--on", "fashion-full"], r"no fashion-full\.zip \(option"),
     ],
 )
 def test_wrong_options_are_named(work, monkeypatch, options, message) -> None:

@@ -37,7 +37,7 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[ModuleType, 
     monkeypatch.setattr(module, "run_program", run_program)
     monkeypatch.setattr(module, "CATALOGS", ("tiny",))
     monkeypatch.setattr(module, "SLICES", {"val": ("all",), "test": ("all", "lang:en")})
-    monkeypatch.setattr(module.run, "facts", lambda path: RunInfo("tiny", 0, info))
+    monkeypatch.setattr(module.run, "run_info", lambda path: RunInfo("tiny", 0, info))
     return module, ran
 
 

@@ -102,13 +102,13 @@ def test_how_many_queries_are_scored_together_is_bounded_by_the_memory_of_their_
     titles = [" ".join(rng.choice(["red", "blue", "shirt", "hat"], 3)) for _ in range(50)]
     texts = [" ".join(rng.choice(["red", "hat", "shoes"], 2)) for _ in range(40)]
     bm25 = TitleBM25(titles)
-    whole = bm25.search(texts, 10), random_ranking(40, 50, 10, seed=3)
+    expected = bm25.search(texts, 10), random_ranking(40, 50, 10, seed=3)
     monkeypatch.setattr(top_k, "_MAX_SCORES", 3 * 50)
-    asked: list[int] = []
+    chunk_sizes: list[int] = []
     scores = bm25.scores
-    monkeypatch.setattr(bm25, "scores", lambda some: asked.append(len(some)) or scores(some))
+    monkeypatch.setattr(bm25, "scores", lambda chunk: chunk_sizes.append(len(chunk)) or scores(chunk))
     parts = bm25.search(texts, 10), random_ranking(40, 50, 10, seed=3)
-    assert max(asked) == 3 and sum(asked) == 40
-    for a, b in zip(whole, parts, strict=True):
+    assert max(chunk_sizes) == 3 and sum(chunk_sizes) == 40
+    for a, b in zip(expected, parts, strict=True):
         np.testing.assert_array_equal(a.indices, b.indices)
         np.testing.assert_array_equal(a.scores, b.scores)

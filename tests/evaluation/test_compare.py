@@ -72,8 +72,8 @@ def test_sides_swap_the_sign_alone_and_lines_may_stand_in_another_order(reports:
 
 def test_a_system_can_be_named_even_of_one_report(reports: Path) -> None:
     compared = compare(read_report(reports / "both", "joint"), read_report(reports / "both", "random"))
-    whole = compared["slices"]["all"]["metrics"]["nDCG@10"]
-    assert whole["difference"] > 0.3 and whole["p"] < 0.02
+    overall = compared["slices"]["all"]["metrics"]["nDCG@10"]
+    assert overall["difference"] > 0.3 and overall["p"] < 0.02
     with pytest.raises(InputError, match="no system 'best', expected one of random, bm25"):
         read_report(reports / "both", "best")
 

@@ -36,7 +36,7 @@ def test_metrics_equal_those_computed_by_hand() -> None:
     ideal = 3 / math.log2(2) + 3 / math.log2(3) + 1 / math.log2(4)
     assert one == pytest.approx(
         {
-            "nDCG@10": found / ideal,  # p9 stands at 11: in the ideal, though it is not among the ten
+            "nDCG@10": found / ideal,  # p9 is at rank 11: in the ideal ranking, but not in the top ten
             "MRR@10": 1 / 3,  # grade 1 does not count as relevant
             "recall@10": 1 / 2,  # of two relevant products,
             "recall@100": 1.0,
@@ -50,19 +50,19 @@ def test_metrics_equal_those_computed_by_hand() -> None:
     )
 
 
-def test_mrr_at_10_ends_at_10() -> None:
+def test_mrr_at_10_ignores_ranks_below_10() -> None:
     judged = judge([query("q", {"p9": 3})], IDS, INFO)
     assert score_ranking(ranking([[0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 9]]), judged, ["MRR@10"])["MRR@10"][0] == 0
     assert score_ranking(ranking([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]), judged, ["MRR@10"])["MRR@10"][0] == 0.1
 
 
-def test_ties_are_in_our_order_not_that_of_document_ids() -> None:
+def test_ties_keep_the_order_of_the_ranking_not_of_document_ids() -> None:
     judged = judge([query("a", {"p0": 3}), query("b", {"p0": 3})], IDS, INFO)
     values = score_ranking(ranking([[0, 11], [11, 0]]), judged, ["hit_rate@1"])
     assert values["hit_rate@1"].tolist() == [1, 0]
 
 
-def test_gains_of_the_catalog_are_those_of_ndcg() -> None:
+def test_ndcg_uses_the_gains_of_the_catalog() -> None:
     info = CatalogInfo("tiny", gains={1: 0.01, 2: 0.1, 3: 1.0})
     judged = judge([query("q", {"p0": 3, "p1": 2, "p2": 1})], IDS, info)
     value = score_ranking(ranking([[1, 0, 2]]), judged, ["nDCG@10"])["nDCG@10"][0]
@@ -87,14 +87,14 @@ def test_queries_without_a_positive_are_left_out_and_counted() -> None:
     assert judged.outside == 1
 
 
-def test_a_query_that_found_nothing_has_0() -> None:
+def test_an_empty_ranking_scores_0() -> None:
     judged = judge([query("a", {"p0": 3}), query("b", {"p0": 3})], IDS, INFO)
     values = score_ranking(ranking([[-1, -1], [0, -1]]), judged)
     assert values.pop("precision@10").tolist() == [0, 0.1]
     assert all(value.tolist() == [0, 1] for value in values.values())
 
 
-def test_values_stand_in_the_order_of_queries_over_many_chunks() -> None:
+def test_values_keep_the_order_of_queries_over_chunks() -> None:
     queries = [query(f"q{i * 7919 % 600}", {f"p{i % 12}": 3}) for i in range(600)]
     judged = judge(queries, IDS, INFO)
     rows = [[i % 12] if i % 5 else [(i + 1) % 12] for i in range(600)]
@@ -187,7 +187,7 @@ def by_trec_eval(
 
 @pytest.mark.parametrize("seed", range(200))
 def test_metrics_agree_with_trec_eval_on_random_judgements(seed: int) -> None:
-    """With tied scores, judged products that nobody finds, queries that find little or nothing or have no positive."""
+    """With tied scores, judged products that no query retrieves, short and empty rankings, no positives."""
     rng = np.random.default_rng(seed)
     count = int(rng.integers(5, 150))
     ids = [f"p{i:03}" for i in rng.permutation(count)]

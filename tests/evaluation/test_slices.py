@@ -24,7 +24,7 @@ def product(identity: str, **values: object) -> Product:
 def members(
     queries: list[Query], products: Sequence[Product] = (), clicks: Sequence[Click] = ()
 ) -> dict[str, list[str]]:
-    """Slices but those by task, which have a test of their own."""
+    """Slices except those by task, which have their own test."""
     masks = query_slices(queries, [product("x"), *products], clicks, 3)
     found = {name: [q.id for q, inside in zip(queries, mask, strict=True) if inside] for name, mask in masks.items()}
     return {name: ids for name, ids in found.items() if not name.startswith("task:")}
@@ -87,14 +87,14 @@ def test_missing_needs_half_of_the_relevant_products_and_there_needs_all() -> No
     queries = [
         query("half", "k", rel={"p0": 3, "p1": 3}),
         query("third", "k", rel={"p0": 3, "p1": 3, "p3": 3}),
-        query("whole", "k", rel={"p1": 3, "p0": 1}),
+        query("complete", "k", rel={"p1": 3, "p0": 1}),
         query("untitled", "k", rel={"p2": 3}),
     ]
     found = members(queries, products)
     assert found["image:missing"] == ["half"]
-    assert found["image:present"] == ["whole", "untitled"]
+    assert found["image:present"] == ["complete", "untitled"]
     assert found["title:missing"] == ["untitled"]
-    assert found["title:present"] == ["half", "third", "whole"]
+    assert found["title:present"] == ["half", "third", "complete"]
 
 
 def test_no_missing_slices_where_all_products_have_it_or_none_has() -> None:
@@ -122,7 +122,7 @@ def test_the_task_is_of_what_is_searched() -> None:
     assert "task:known-item" in query_slices([query("a", "k", rel={"p0": 3, "p1": 1})], [product("p0")], [], 3)
 
 
-def test_head_holds_the_most_clicked_half_of_clicks_and_none_those_that_nobody_clicked() -> None:
+def test_head_has_the_most_clicked_half_and_none_has_queries_without_clicks() -> None:
     clicks = [Click(text, "p") for text, times in (("red", 5), ("Blue", 3), ("green", 2)) for _ in range(times)]
     queries = [query(text, "k", text=text) for text in ("Red", "blue", "green", "pink")]
     found = members(queries, clicks=clicks)
