@@ -102,19 +102,10 @@ def evaluate(
     notes = _pool_notes(search_pool, catalog)
     parameters = tune(reported, val, notes, progress)
     rankings = _baseline_rankings(reported, depth, seed, notes)
-    name = "bm25"
+    main = "bm25"
     if model is not None:
-        name = {"both": "joint", "title": "title", "image": "image"}[reported.main or "both"]
-        rankings |= _single_modality_rankings(model, reported, depth, notes)
-        rankings[name] = reported.search(depth)
-        _note_absent(reported.index(), name, notes)
-        if rerank:
-            matcher = check_can_match(model)
-            reranked, tuned = tune_rerank(matcher, reported, val, rankings[name], rerank, notes, progress)
-            rankings[f"{name}+rerank"], parameters["rerank"] = reranked, tuned
-        if reported.has_titles:
-            weight = parameters["fusion"]["weight"]
-            rankings[f"{name}+bm25"] = reported.fusion().rankings([weight], depth, progress)[0]
+        main = {"both": "joint", "title": "title", "image": "image"}[reported.main or "both"]
+        rankings |= _model_rankings(model, main, reported, val, depth, rerank, parameters, notes, progress)
     if vectors_folder is not None and model is not None:
         notes.append(_DISK_VECTORS_NOTE)
     judgements, products = search_pool.judgements, search_pool.products
@@ -124,7 +115,7 @@ def evaluate(
         pool=search_pool.pool,
         products=products,
         judgements=judgements,
-        main=name,
+        main=main,
         rankings=rankings,
         values=_score(rankings, judgements, progress),
         slices=query_slices(judgements.queries, products, catalog.clicks, catalog.info.relevant),
@@ -205,6 +196,31 @@ def _baseline_rankings(reported: EvalSplit, depth: int, seed: int, notes: list[s
     return rankings
 
 
+def _model_rankings(
+    model: EmbeddingModel,
+    main: str,
+    reported: EvalSplit,
+    val: EvalSplit,
+    depth: int,
+    rerank: int,
+    parameters: dict[str, Any],
+    notes: list[str],
+    progress: Progress,
+) -> dict[str, TopK]:
+    """The rankings of the model's systems; `main` names the main one. Adds the tuning of re-ranking to `parameters`."""
+    rankings = _single_modality_rankings(model, reported, depth, notes)
+    rankings[main] = reported.search(depth)
+    _note_absent(reported.index(), main, notes)
+    if rerank:
+        matcher = check_can_match(model)
+        reranked, tuned = tune_rerank(matcher, reported, val, rankings[main], rerank, notes, progress)
+        rankings[f"{main}+rerank"], parameters["rerank"] = reranked, tuned
+    if reported.has_titles:
+        weight = parameters["fusion"]["weight"]
+        rankings[f"{main}+bm25"] = reported.fusion().rankings([weight], depth, progress)[0]
+    return rankings
+
+
 def _single_modality_rankings(
     model: EmbeddingModel, reported: EvalSplit, depth: int, notes: list[str]
 ) -> dict[str, TopK]:
@@ -247,4 +263,4 @@ def _note_judgements(judgements: Judgements, catalog: Catalog, depth: int, produ
     if judgements.outside:
         notes.append(f"{judgements.outside} judgements are of products that are not searched; they are left out.")
     if depth < products:
-        notes.append(f"Rankings are {depth} deep: MAP counts what lies deeper as not found.")
+        notes.append(f"Rankings are {depth} deep: MAP counts deeper products as not found.")

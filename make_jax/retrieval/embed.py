@@ -104,7 +104,7 @@ def no_input_error(model: EmbeddingModel, catalog: Catalog, count: int, modality
         return InputError(f"{catalog.path}: the precomputed vectors have none of its {count} products; compare the ids")
     return InputError(
         f"{catalog.path}: none of the {count} products has what the model reads ({modality}); "
-        "titles are hidden where catalog.json says hide_title"
+        "hide_title in catalog.json hides titles"
     )
 
 

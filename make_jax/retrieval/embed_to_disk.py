@@ -64,11 +64,7 @@ def embed_to_disk(
         )
     if not products:
         raise no_input_error(encoder, catalog, 0, modality)
-    if isinstance(encoder, PrecomputedVectors):
-        width = encoder.product_vectors([]).shape[1]
-    else:
-        width = encoder.encode_queries(["width"]).shape[1]
-    header = Header(digest, catalog.digest, f"{part} by {modality}", len(products), width, per_shard)
+    header = Header(digest, catalog.digest, f"{part} by {modality}", len(products), _vector_width(encoder), per_shard)
     missing = prepare_folder(folder, header)
     while missing:
         written = 0
@@ -88,6 +84,12 @@ def embed_to_disk(
     if index.absent.all():
         raise no_input_error(encoder, catalog, len(products), modality)
     return index
+
+
+def _vector_width(encoder: EmbeddingModel) -> int:
+    if isinstance(encoder, PrecomputedVectors):
+        return encoder.product_vectors([]).shape[1]
+    return encoder.encode_queries(["width"]).shape[1]
 
 
 def _embed_shard(

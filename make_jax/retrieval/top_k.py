@@ -259,7 +259,7 @@ def merge_block(
 ) -> tuple[Float[Array, "q k"], Int[Array, "q k"]]:
     """The top k of `best` and of a block of products that starts at position `first`.
 
-    lax.top_k is stable and `best` stands first, so a tie keeps the lower product position. Memory: the scores of one
+    lax.top_k is stable and `best` comes first, so a tie keeps the lower product position. Memory: the scores of one
     block.
     """
     k = best[0].shape[1]

@@ -53,14 +53,14 @@ def test_products_that_lack_a_modality_are_not_found_by_it_and_noted(path: Path)
     assert (result.rankings["joint"].indices >= 0).all()
 
 
-def test_parameters_are_chosen_on_the_validation_split_even_for_test(path: Path) -> None:
+def test_parameters_are_tuned_on_validation_also_for_test(path: Path) -> None:
     chosen = [evaluate(FakeEncoder(), Catalog.load(path), split).parameters for split in ("test", "val")]
     assert chosen[0]["bm25"] == chosen[1]["bm25"]
     assert chosen[0]["fusion"] == chosen[1]["fusion"]
     assert chosen[0]["chosen_on"] == {"split": "val", "queries": 8, "by": "nDCG@10"}
 
 
-def test_a_report_on_validation_says_that_it_flatters(path: Path) -> None:
+def test_a_report_on_validation_notes_that_it_is_optimistic(path: Path) -> None:
     assert any("flatters" in note for note in evaluate(FakeEncoder(), Catalog.load(path), "val").notes)
     assert not any("flatters" in note for note in evaluate(FakeEncoder(), Catalog.load(path), "test").notes)
 
@@ -77,7 +77,7 @@ def test_defaults_are_used_and_noted_without_validation_queries(path: Path, tmp_
 
 
 @pytest.mark.parametrize("modality", ["title", "image"])
-def test_a_model_of_one_modality_leaves_out_what_it_cannot_do(path: Path, modality: str) -> None:
+def test_a_model_of_one_modality_has_no_other_systems(path: Path, modality: str) -> None:
     encoder = FakeEncoder(modality)  # type: ignore[arg-type]
     result = evaluate(encoder, Catalog.load(path), "test")
     assert list(result.rankings) == ["random", "bm25", modality, f"{modality}+bm25"]
@@ -86,7 +86,7 @@ def test_a_model_of_one_modality_leaves_out_what_it_cannot_do(path: Path, modali
     assert all(not any(seen[unasked]) for seen in encoder.seen)
 
 
-def test_hidden_titles_leave_out_all_that_reads_titles(tmp_path: Path) -> None:
+def test_hidden_titles_exclude_every_system_that_reads_titles(tmp_path: Path) -> None:
     whole = write_catalog(tmp_path / "whole", products=60, queries=8, missing=False)
     catalog = Catalog.load(edited(whole, tmp_path / "copy", {"hide_title": True}))
     result = evaluate(FakeEncoder(), catalog, "test")

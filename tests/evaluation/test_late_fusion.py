@@ -17,7 +17,7 @@ from tests.tiny_catalog import write_catalog
 
 
 class FakeTowers:
-    """Titles say nothing where `blind`; pictures give the colour."""
+    """Titles are uninformative where `blind`; images give the color."""
 
     def __init__(self, blind: bool = False) -> None:
         self.blind, self.encoded = blind, {"texts": 0, "images": 0}
@@ -55,7 +55,7 @@ def test_fused_vectors_are_the_weighted_mean_in_unit_length_and_one_alone_stays(
     np.testing.assert_allclose(only.vectors, [[0, 1], [0, 1], [1, 0], [0, 0]])
 
 
-def test_the_encoder_gives_what_fuse_gives(catalog: Catalog) -> None:
+def test_the_encoder_equals_fuse(catalog: Catalog) -> None:
     some = catalog.products[:24]
     titles = [product.title for product in some]
     images = [catalog.image_bytes(product) for product in some]
@@ -82,7 +82,7 @@ def test_the_weight_of_titles_is_chosen_on_validation_and_each_product_is_encode
 
 
 class Plain:
-    """The same towers as an encoder whose weight nobody chooses."""
+    """The same towers as an encoder without a tunable weight."""
 
     modalities = "both"
 
@@ -111,7 +111,7 @@ def test_vectors_on_disk_are_fused_as_in_memory_in_float16(catalog: Catalog, tmp
     assert found.vector_bytes == 2 * expected.width * 2
 
 
-def test_the_weight_is_chosen_on_disk_too_and_nothing_is_encoded_again(catalog: Catalog, tmp_path: Path) -> None:
+def test_the_weight_is_tuned_on_disk_without_encoding_again(catalog: Catalog, tmp_path: Path) -> None:
     memory = evaluate(LateFusion(StoredTowers()), catalog, "test")
     disk = evaluate(LateFusion(StoredTowers()), catalog, "test", vectors_folder=tmp_path)
     again = StoredTowers()
@@ -122,12 +122,12 @@ def test_the_weight_is_chosen_on_disk_too_and_nothing_is_encoded_again(catalog: 
 
 
 class StoredTowers(FakeTowers):
-    """Towers whose vectors may be kept."""
+    """Towers with a digest."""
 
     digest = "fake towers"
 
 
-def test_titles_that_say_nothing_get_weight_0(catalog: Catalog) -> None:
+def test_uninformative_titles_get_weight_0(catalog: Catalog) -> None:
     chosen = evaluate(LateFusion(FakeTowers(blind=True)), catalog, "test").parameters["late_fusion"]
     assert chosen["weight"] < 0.5
 
@@ -141,7 +141,7 @@ def test_the_default_is_used_and_noted_without_validation_queries(tmp_path: Path
     assert any("titles have the default weight 0.5 in the late fusion" in note for note in result.notes)
 
 
-def test_a_catalog_without_titles_is_searched_by_pictures(tmp_path: Path) -> None:
+def test_a_catalog_without_titles_is_searched_by_images(tmp_path: Path) -> None:
     path = write_catalog(tmp_path / "tiny", products=60, queries=16, missing=False)
     rows = [json.loads(line) | {"title": ""} for line in (path / "products.jsonl").read_text("utf-8").splitlines()]
     (path / "products.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

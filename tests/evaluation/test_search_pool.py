@@ -1,4 +1,4 @@
-"""What queries search: the split, the catalog, or what each one judges."""
+"""The search pool: the split, the catalog, or the judged products of each query."""
 
 import json
 import shutil
@@ -66,8 +66,8 @@ def test_in_the_judged_pool_every_system_orders_the_judged_products_of_each_quer
     assert any("orders only the products that it judges" in note for note in result.notes)
 
 
-def test_the_judged_pool_orders_as_the_whole_search_does(path: Path) -> None:
-    """The plain reference: the ranking of all products, with those taken out that the query does not judge."""
+def test_the_judged_pool_orders_as_the_full_search_does(path: Path) -> None:
+    """The plain reference: the ranking of all products, without the products that the query does not judge."""
     catalog = Catalog.load(path)
     whole = evaluate(FakeEncoder(), catalog, "test", pool="all")
     judged = evaluate(FakeEncoder(), catalog, "test", pool="judged")
@@ -84,14 +84,14 @@ def test_parameters_of_the_judged_pool_are_chosen_in_it(path: Path) -> None:
     assert chosen["bm25"] == own["bm25"] and chosen["fusion"] == own["fusion"]
 
 
-def test_sides_that_search_the_same_products_embed_them_once(path: Path) -> None:
+def test_splits_that_search_the_same_products_embed_them_once(path: Path) -> None:
     encoder = FakeEncoder()
     evaluate(encoder, Catalog.load(path), "test", pool="all")
     both = [titles for titles, images in encoder.seen if any(titles) and any(image is not None for image in images)]
     assert len(both) == 1 and len(both[0]) == 60
 
 
-def test_bm25_finds_judged_products_that_share_no_word_behind_the_others(path: Path) -> None:
+def test_bm25_ranks_judged_products_without_a_query_term_last(path: Path) -> None:
     result = evaluate(None, Catalog.load(path), "test", pool="judged")
     ranking = result.rankings["bm25"]
     assert (ranking.scores[ranking.indices >= 0] >= 0).all() and (ranking.scores == 0).any()

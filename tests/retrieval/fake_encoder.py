@@ -1,4 +1,4 @@
-"""An encoder without parameters for the tiny catalog: titles give colour and shape, pictures give the colour only."""
+"""An encoder without parameters for the tiny catalog: color and shape from titles, the color alone from images."""
 
 import io
 from collections.abc import Sequence

@@ -1,10 +1,11 @@
-"""Kills embedding at many of its lines, as a program of its own: it forks, which a process with jax's threads must not.
+"""Kills embedding at many lines of its code. A separate program, because it forks, which a process with JAX must not.
 
     python -m tests.retrieval.killed_embeddings CATALOG FOLDER POINTS
 
-Embeds once whole into FOLDER/whole. Then, for POINTS lines spread over its course and for the first time that each line
-of writing is reached, a new process embeds until that line, where it kills itself; the next one runs to the end.
-Prints, as JSON, how many were killed, in how many something was left half, and how many differ from the whole one.
+Embeds once without interruption into FOLDER/complete. Then, for POINTS evenly spaced executed lines, and for the first
+time that each line of writing is reached, a new process embeds until that line, where it kills itself; the next process
+runs to the end. Prints, as JSON, how many processes were killed, how many left a partial file, and how many folders
+differ from the complete one.
 """
 
 import json
@@ -38,7 +39,7 @@ os.fsync = lambda descriptor: None  # what a killed process has written stays wi
 
 
 class Trace:
-    """Counts the lines that run, and kills the process at one of them."""
+    """Counts executed lines, and kills the process at one of them."""
 
     def __init__(self, until: int = -1) -> None:
         self.until = until
@@ -46,7 +47,7 @@ class Trace:
         self.writing: dict[tuple[str, int], int] = {}  # lines of writing, and the count at which each was first reached
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
-        """What sys.settrace asks for."""
+        """The trace function of sys.settrace."""
         if not frame.f_code.co_filename.endswith(WATCHED):
             return None
         if event == "line":
@@ -59,14 +60,14 @@ class Trace:
 
 
 def run(catalog: Catalog, folder: Path, trace: Trace | None = None) -> None:
-    """One embedding."""
+    """Embeds the catalog once."""
     sys.settrace(trace)
     embed_to_disk(FakeEncoder(), catalog, catalog.products, folder, "all", per_shard=5)
     sys.settrace(None)
 
 
 def in_child(do: Callable[[], None]) -> int:
-    """Does something in a child process; its wait status."""
+    """Calls `do` in a child process and returns its wait status."""
     child = os.fork()
     if not child:
         code = 1
@@ -83,15 +84,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def half(folder: Path, whole: dict[str, bytes]) -> bool:
-    """Whether a file under its own name differs from the whole one, or a folder that lacks some opens."""
-    there = {name: data for name, data in contents(folder).items() if not name.startswith(".")}
+def has_partial(folder: Path, complete: dict[str, bytes]) -> bool:
+    """Whether a file under its final name differs from the complete one, or an incomplete folder opens."""
+    files = {name: data for name, data in contents(folder).items() if not name.startswith(".")}
     try:
         VectorFolder(folder)
         opened = True
     except InputError:
         opened = False
-    return any(data != whole[name] for name, data in there.items()) or opened != (there.keys() == whole.keys())
+    return any(data != complete[name] for name, data in files.items()) or opened != (files.keys() == complete.keys())
 
 
 def main(catalog: Catalog, folder: Path, points: int) -> dict[str, int]:
@@ -101,21 +102,21 @@ def main(catalog: Catalog, folder: Path, points: int) -> dict[str, int]:
 
     def measured() -> None:
         trace = Trace()
-        run(catalog, folder / "whole", trace)
+        run(catalog, folder / "complete", trace)
         os.write(writer, json.dumps([trace.count, list(trace.writing.values())]).encode())
 
     assert in_child(measured) == 0
     os.close(writer)
     with os.fdopen(reader) as pipe:
         count, writing = json.load(pipe)
-    whole = contents(folder / "whole")
-    found = {"lines": count, "killed": 0, "half": 0, "different": 0}
+    complete = contents(folder / "complete")
+    found = {"lines": count, "killed": 0, "partial": 0, "different": 0}
     for point in sorted({*range(0, count, max(1, count // points)), *writing}):
         out = folder / "killed"
         found["killed"] += os.WTERMSIG(in_child(partial(run, catalog, out, Trace(point)))) == signal.SIGKILL
-        found["half"] += out.exists() and half(out, whole)
+        found["partial"] += out.exists() and has_partial(out, complete)
         assert in_child(partial(run, catalog, out)) == 0
-        found["different"] += contents(out) != whole
+        found["different"] += contents(out) != complete
         shutil.rmtree(out)
     return found
 

@@ -1,4 +1,4 @@
-"""What tests let other processes do with folders of vectors; a module of its own, so that those start quickly."""
+"""Functions that tests run in other processes; a small module, so that those start quickly."""
 
 import time
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _held: list[AbstractContextManager[bool]] = []
 
 
 class Slow(FakeEncoder):
-    """Leaves time for others to take shards, too."""
+    """Slow enough that every process gets shards."""
 
     def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
         time.sleep(0.2)
@@ -23,12 +23,12 @@ class Slow(FakeEncoder):
 
 
 def ready(_: int) -> None:
-    """Answers once this process has imported what it needs."""
+    """Returns once this process has imported its modules."""
     time.sleep(0.2)
 
 
 def embed_slowly(path: Path, folder: Path) -> int:
-    """How many shards this process made of a catalog."""
+    """Embeds a catalog and returns how many shards this process wrote."""
     encoder, catalog = Slow(), Catalog.load(path)
     embed_to_disk(encoder, catalog, catalog.products, folder, "all", per_shard=4)
     return len(encoder.seen)

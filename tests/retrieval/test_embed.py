@@ -19,12 +19,12 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def test_products_are_embedded_in_chunks_and_in_order(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = embed_products(FakeEncoder(), catalog, catalog.products)
+    at_once = embed_products(FakeEncoder(), catalog, catalog.products)
     monkeypatch.setattr(embed, "_CHUNK_SIZE", 5)
     encoder, steps = FakeEncoder(), []
     chunked = embed_products(encoder, catalog, catalog.products, progress=lambda *step: steps.append(step))
-    np.testing.assert_array_equal(chunked.vectors, whole.vectors)
-    np.testing.assert_array_equal(chunked.weights, whole.weights)
+    np.testing.assert_array_equal(chunked.vectors, at_once.vectors)
+    np.testing.assert_array_equal(chunked.weights, at_once.weights)
     assert [len(titles) for titles, _ in encoder.seen] == [5, 5, 5, 5, 4]
     assert steps[-1] == ("products (both)", 24, 24)
 

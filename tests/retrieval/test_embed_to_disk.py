@@ -1,4 +1,4 @@
-"""Products embedded into folders: the same vectors as in memory, however it was interrupted, whoever made them."""
+"""Embedding to disk gives the vectors of embedding in memory, after any interruption and by any number of processes."""
 
 import json
 import multiprocessing
@@ -32,17 +32,17 @@ def catalog(path: Path) -> Catalog:
     return Catalog.load(path)
 
 
-def test_vectors_on_disk_are_those_in_memory_in_float16(catalog: Catalog, tmp_path: Path) -> None:
+def test_vectors_on_disk_equal_those_in_memory_in_float16(catalog: Catalog, tmp_path: Path) -> None:
     encoder, queries = FakeEncoder(), FakeEncoder().encode_queries(["red circle", "blue"])
     steps: list[tuple[str, int, int]] = []
 
-    def told(*step: object) -> None:
+    def record(*step: object) -> None:
         steps.append(step)
 
     for modality in ("both", "title", "image"):
         memory = embed_products(encoder, catalog, catalog.products, modality)
         disk = embed_to_disk(
-            encoder, catalog, catalog.products, tmp_path / modality, "all", modality, told, per_shard=7
+            encoder, catalog, catalog.products, tmp_path / modality, "all", modality, record, per_shard=7
         )
         assert steps[-1] == (f"products ({modality})", 60, 60)
         assert disk.vectors.ids() == [product.id for product in catalog.products]
@@ -65,10 +65,10 @@ def test_an_embedding_killed_at_any_line_ends_byte_equal(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["killed"] >= 60, found
-    assert (found["half"], found["different"]) == (0, 0), found
+    assert (found["partial"], found["different"]) == (0, 0), found
 
 
-def test_what_is_there_is_not_made_again(catalog: Catalog, tmp_path: Path) -> None:
+def test_existing_shards_are_not_embedded_again(catalog: Catalog, tmp_path: Path) -> None:
     first = embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path / "f", "all", per_shard=7)
     before = contents(tmp_path / "f")
     encoder = FakeEncoder()
@@ -124,14 +124,14 @@ class _Nameless:
     def encode_products(self, titles: object, images: object) -> None: ...
 
 
-def test_products_without_anything_to_read_are_an_input_error(tmp_path: Path) -> None:
+def test_products_that_are_all_absent_are_an_input_error(tmp_path: Path) -> None:
     catalog = Catalog.load(write_catalog(tmp_path / "tiny"))
     pictures = [product for product in catalog.products if not product.title]
     with pytest.raises(InputError, match=r"none of the 3 products has what the model reads \(title\)"):
         embed_to_disk(FakeEncoder(), catalog, pictures, tmp_path / "f", "all", "title", per_shard=2)
 
 
-def test_evaluation_of_vectors_on_disk_is_that_in_memory(catalog: Catalog, tmp_path: Path) -> None:
+def test_evaluation_on_disk_equals_evaluation_in_memory(catalog: Catalog, tmp_path: Path) -> None:
     embed_all(FakeEncoder(), catalog, "test", tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["test-both", "test-image", "test-title", "val-both"]
@@ -147,7 +147,7 @@ def test_evaluation_of_vectors_on_disk_is_that_in_memory(catalog: Catalog, tmp_p
     assert not any("float16" in note for note in memory.notes)
 
 
-def test_a_process_waits_for_shards_that_others_make(
+def test_a_process_waits_for_the_shards_of_others(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     header = embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path, "all", per_shard=7).vectors.header

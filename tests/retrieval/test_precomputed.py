@@ -17,7 +17,7 @@ VECTORS = np.array([[1, 0, 0.5], [0, 1, 0.25]], np.float16)
 
 
 def folder(path: Path, reads: str = "both") -> Path:
-    """A folder of ready vectors: two queries in NumPy, two products in one Parquet file."""
+    """A folder of precomputed vectors: two queries in NumPy, two products in one Parquet file."""
     (path / "embeddings.json").write_text(json.dumps({"reads": reads}), encoding="utf-8")
     np.save(path / "queries.npy", VECTORS)
     (path / "queries.ids.txt").write_text("q1\nq2\n", encoding="utf-8")
@@ -50,7 +50,7 @@ def test_a_folder_of_parquet_files_is_read_in_the_order_of_names(tmp_path: Path,
     np.testing.assert_array_equal(load(tmp_path).product_vectors(["x", "y"]), VECTORS)
 
 
-def test_an_empty_file_of_several_is_passed_over(tmp_path: Path) -> None:
+def test_an_empty_parquet_file_is_skipped(tmp_path: Path) -> None:
     folder(tmp_path)
     (tmp_path / "products.parquet").unlink()
     write(tmp_path / "products" / "1.parquet", [], np.zeros((0, 3), np.float16))
@@ -58,13 +58,13 @@ def test_an_empty_file_of_several_is_passed_over(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(tmp_path).product_vectors(["a", "b"]), VECTORS)
 
 
-def test_a_query_without_a_vector_is_an_error_that_counts(tmp_path: Path) -> None:
+def test_queries_without_a_vector_are_counted_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"queries\.npy: no vector of query 'q3' and 1 more of 3"):
         load(folder(tmp_path)).query_vectors(["q1", "q3", "q4"])
 
 
-def ready(path: Path, catalog: Catalog, lacking: int) -> PrecomputedFolder:
-    """Ready vectors in NumPy arrays, of every query and of all products but the first `lacking`."""
+def precomputed(path: Path, catalog: Catalog, lacking: int) -> PrecomputedFolder:
+    """Precomputed vectors in NumPy arrays, of every query and of all products but the first `lacking`."""
     path.mkdir()
     rng = np.random.default_rng(0)
     (path / "embeddings.json").write_text('{"reads": "both"}')
@@ -75,15 +75,15 @@ def ready(path: Path, catalog: Catalog, lacking: int) -> PrecomputedFolder:
     return load(path)
 
 
-def test_ready_vectors_in_numpy_are_not_read_into_memory(tmp_path: Path) -> None:
-    stored = ready(tmp_path / "ready", Catalog.load(write_catalog(tmp_path / "tiny", products=20)), 0)
+def test_numpy_vectors_are_memory_mapped(tmp_path: Path) -> None:
+    stored = precomputed(tmp_path / "ready", Catalog.load(write_catalog(tmp_path / "tiny", products=20)), 0)
     assert isinstance(stored._products.vectors, np.memmap)
     assert not isinstance(stored.product_vectors(["?"]), np.memmap)
 
 
-def test_ready_vectors_kept_in_shards_are_ranked_alike(tmp_path: Path) -> None:
+def test_precomputed_vectors_on_disk_and_in_memory_rank_alike(tmp_path: Path) -> None:
     catalog = Catalog.load(write_catalog(tmp_path / "tiny", products=60, queries=16))
-    stored = ready(tmp_path / "ready", catalog, lacking=9)
+    stored = precomputed(tmp_path / "ready", catalog, lacking=9)
     memory, disk = (evaluate(stored, catalog, pool="all", vectors_folder=where) for where in (None, tmp_path / "kept"))
     assert memory.embeddings is not None and disk.embeddings is not None
     np.testing.assert_array_equal(disk.rankings["joint"].indices, memory.rankings["joint"].indices)
@@ -95,15 +95,15 @@ def test_ready_vectors_kept_in_shards_are_ranked_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", [None, "kept"])
-def test_ready_vectors_of_another_catalog_are_told(tmp_path: Path, where: str | None) -> None:
+def test_vectors_of_another_catalog_are_an_input_error(tmp_path: Path, where: str | None) -> None:
     catalog = Catalog.load(write_catalog(tmp_path / "tiny", products=60, queries=16))
-    stored = ready(tmp_path / "ready", catalog, lacking=59)
+    stored = precomputed(tmp_path / "ready", catalog, lacking=59)
     with pytest.raises(InputError, match="the precomputed vectors have none of its 12 products; compare the ids"):
         evaluate(stored, catalog, vectors_folder=where and tmp_path / where)
 
 
 def broken(path: Path, case: str) -> None:
-    """One thing wrong in the folder."""
+    """Makes one thing wrong in the folder."""
     if case == "reads":
         (path / "embeddings.json").write_text('{"reads": "audio"}')
     elif case == "json":
@@ -169,7 +169,7 @@ def broken(path: Path, case: str) -> None:
         ("empty", "products.parquet"),
     ],
 )
-def test_what_is_wrong_is_one_line(tmp_path: Path, case: str, message: str) -> None:
+def test_a_malformed_folder_is_a_one_line_error(tmp_path: Path, case: str, message: str) -> None:
     broken(folder(tmp_path), case)
     with pytest.raises(InputError) as caught:
         load(tmp_path)

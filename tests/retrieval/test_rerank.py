@@ -1,4 +1,4 @@
-"""Re-ranking: the order of a real model against pairs scored one by one, the rules of the order, the evaluation."""
+"""Re-ranking: a real model against pairs scored one by one, the rules of the order, evaluation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ QUERIES = ["red circle", "blue square 7", "green"]
 
 
 class FakeMatcher(FakeEncoder):
-    """Says 1 where colour and shape of a query stand in a title, -1 elsewhere; it cannot read pictures."""
+    """Logit 1 where a title has the color and shape of a query, else -1; ignores images."""
 
     can_match, logit_scale = True, 2.0
 
@@ -53,7 +53,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 
 @pytest.fixture(scope="module")
 def retriever(catalog: Catalog) -> Retriever:
-    """A model that was never trained, with parameters large enough to tell pairs apart."""
+    """An untrained model, with parameters large enough that pairs differ."""
     inputs = InputsConfig(vocab_size=100, max_query_tokens=6, max_title_tokens=8, image_height=16, image_width=16)
     image = ImageConfig(layers=1, width=16, heads=2, mlp_width=16)
     adaptation = AdaptationConfig(cross_attention=False, weights="mean")
@@ -91,17 +91,17 @@ def one_by_one(retriever: Retriever, catalog: Catalog) -> Any:
     @jax.jit
     def program(query: Any, product: Any) -> jax.Array:
         variables = {"params": retriever._params}
-        asked = model.apply(variables, *query, method=Make.query_outputs).states
+        query_states = model.apply(variables, *query, method=Make.query_outputs).states
         _, states = model.apply(variables, *product, method=Make.product_outputs)
-        return model.apply(variables, asked, query[1], states, "item", method=Make.match)
+        return model.apply(variables, query_states, query[1], states, "item", method=Make.match)
 
     def logit(text: str, identity: str) -> float:
         product = products[identity]
         [query] = query_batches([text], retriever.tokenizer, retriever.keywords, model.inputs, batch_size=1)
         image = catalog.image_bytes(product)
         [row] = product_batches([product.title], [image], retriever.tokenizer, model.inputs, batch_size=1)
-        asked = (query["query_tokens"], query["query_mask"])
-        return float(program(asked, tuple(row[name] for name in PRODUCT_INPUTS))[0])
+        tokens = (query["query_tokens"], query["query_mask"])
+        return float(program(tokens, tuple(row[name] for name in PRODUCT_INPUTS))[0])
 
     return logit
 
@@ -125,7 +125,7 @@ def test_search_orders_the_first_by_pairs_scored_one_by_one_and_keeps_the_rest(r
     assert changed > 1
 
 
-def test_search_for_less_than_is_reranked_gives_the_best_of_the_reranked(retriever):
+def test_search_for_fewer_than_rerank_returns_the_best_of_the_reranked(retriever):
     assert retriever.search(QUERIES, k=3, rerank=9) == [hits[:3] for hits in retriever.search(QUERIES, k=9, rerank=9)]
     assert retriever.search(["red"], k=2, rerank=500)[0][0].matching_logit is not None  # more than there are products
     assert retriever.search([], k=2, rerank=5) == []
@@ -165,12 +165,12 @@ def test_products_are_read_again_in_bounded_chunks_with_the_same_logits(catalog,
     indices[3, 5:] = -1
     ranking = TopK(np.where(indices >= 0, -np.arange(9, dtype=np.float32)[None], -np.inf), indices)
     arguments = (catalog, catalog.products, texts, ranking, 7)
-    whole, chunked = FakeMatcher(), FakeMatcher()
-    expected = match_candidates(whole, *arguments).logits
+    at_once, chunked = FakeMatcher(), FakeMatcher()
+    expected = match_candidates(at_once, *arguments).logits
     for name, limit in (("_PRODUCTS_PER_CHUNK", 6), ("_QUERIES_PER_CHUNK", 5)):
         monkeypatch.setattr(f"make_jax.retrieval.rerank.{name}", limit)
     np.testing.assert_array_equal(match_candidates(chunked, *arguments).logits, expected)
-    assert max(len(titles) for titles, _ in chunked.seen) == 6 < len(whole.seen[0][0])
+    assert max(len(titles) for titles, _ in chunked.seen) == 6 < len(at_once.seen[0][0])
     for i, text in enumerate(texts):
         for place, product in enumerate(indices[i, :7]):
             right = product >= 0 and FakeMatcher.kind(catalog.products[product].title) == FakeMatcher.kind(text)
@@ -186,11 +186,11 @@ def test_evaluation_reports_retrieval_and_reranked_by_a_weight_chosen_on_validat
     chosen = result.parameters["rerank"]
     assert (chosen["depth"], chosen["chosen_on"]) == (10, {"split": "val", "queries": 8, "by": "nDCG@10"})
     assert all(not any(titles) for titles, _ in matcher.seen)
-    assert chosen["weight"] == 0  # without titles it says -1 of every pair, and of equal weights the smallest counts
+    assert chosen["weight"] == 0  # without titles every logit is -1, and of equal weights the smallest is chosen
     assert sum("which flatters it" in note for note in result.notes) == (split == "val")
 
 
-def test_a_better_matching_encoder_raises_the_metric_and_the_report_says_by_how_much(catalog):
+def test_a_better_matching_encoder_raises_the_metric_in_the_report(catalog):
     result = evaluate(FakeMatcher(), catalog, "test", rerank=8, depth=10)
     plain, again = (result.values[name]["nDCG@10"].mean() for name in ("joint", "joint+rerank"))
     assert again >= plain

@@ -1,3 +1,5 @@
+"""top_k of vectors in memory equals brute force, in the order of the rules, within the stated memory."""
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ def small_integers(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("queries_per_group", "block_size"), [(1024, 8192), (3, 4), (7, 50), (4, 1)])
 @pytest.mark.parametrize("k", [1, 10, 50])
-def test_search_equals_numpy_brute_force_with_ties_by_ascending_index(
+def test_top_k_equals_numpy_brute_force_with_ties_by_ascending_index(
     k: int, queries_per_group: int, block_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("make_jax.retrieval.top_k._QUERIES_PER_GROUP", queries_per_group)
@@ -31,7 +33,7 @@ def test_search_equals_numpy_brute_force_with_ties_by_ascending_index(
     np.testing.assert_array_equal(found.scores, expected.scores)
 
 
-def test_search_of_real_vectors_is_within_f32_rounding() -> None:
+def test_top_k_of_real_vectors_is_within_f32_rounding() -> None:
     rng = np.random.default_rng(0)
     queries, products = (rng.normal(size=(n, 64)).astype(np.float32) for n in (9, 300))
     found = top_k(queries, products, 20, block_size=128)
@@ -39,7 +41,7 @@ def test_search_of_real_vectors_is_within_f32_rounding() -> None:
     np.testing.assert_allclose(inner_products(queries, products), queries @ products.T, rtol=1e-4, atol=1e-5)
 
 
-def test_search_with_k_over_the_number_of_products_gives_each_once() -> None:
+def test_k_above_the_number_of_products_returns_each_once() -> None:
     products = np.eye(3, dtype=np.float32)
     found = top_k(np.ones((2, 3), np.float32), products, 10)
     assert found.indices.tolist() == [[0, 1, 2]] * 2
@@ -52,7 +54,7 @@ def test_absent_products_are_never_found() -> None:
     assert np.isneginf(found.scores[0, 2:]).all()
 
 
-def test_search_of_nothing() -> None:
+def test_top_k_without_products_or_queries_is_empty() -> None:
     assert top_k(np.ones((2, 3), np.float32), np.zeros((0, 3), np.float32), 5).indices.shape == (2, 0)
     assert top_k(np.zeros((0, 3), np.float32), np.ones((4, 3), np.float32), 2).indices.shape == (0, 2)
 
@@ -63,11 +65,11 @@ def test_ties_of_both_zeros_are_by_ascending_index() -> None:
     assert top_k(np.ones((1, 1), np.float32), products, 3, block_size=1).indices.tolist() == [[0, 1, 2]]
 
 
-def test_top_does_not_find_minus_infinity() -> None:
+def test_top_k_of_scores_never_returns_minus_infinity() -> None:
     assert top_k_of_scores(np.array([[1.0, -np.inf, 2.0]]), 3).indices.tolist() == [[2, 0, -1]]
 
 
-def test_device_memory_is_that_of_one_chunk_of_scores() -> None:
+def test_device_memory_is_that_of_one_block_of_scores() -> None:
     k, rows, columns = 10, 64, 512
     arguments = (
         (np.zeros((rows, k), np.float32), np.zeros((rows, k), np.int32)),

@@ -1,4 +1,4 @@
-"""Search of vectors on disk is that of brute force over all of them, on a processor and on eight devices."""
+"""top_k of vectors on disk equals brute force, on the host and on eight devices."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 N, D, PER_SHARD = 300, 16, 77
 
 
-def stored(folder: Path, vectors: np.ndarray, per_shard: int = PER_SHARD) -> VectorFolder:
+def written(folder: Path, vectors: np.ndarray, per_shard: int = PER_SHARD) -> VectorFolder:
     header = Header("m", "c", "p", *vectors.shape, per_shard)
     for shard in prepare_folder(folder, header):
         at = header.rows(shard)
@@ -40,7 +40,7 @@ def small_integers(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def with_ties_and_zeros(vectors: np.ndarray) -> np.ndarray:
-    """The same with one vector in many places, across all shards, and some that nothing finds."""
+    """The vectors with one repeated in all shards, and some zero vectors."""
     vectors = vectors.astype(np.float16)
     vectors[[3, 76, 77, 78, 153, 154, 200, 231, 299]] = vectors[3]
     vectors[[0, 77, 298]] = 0
@@ -54,10 +54,10 @@ def same(found: TopK, expected: TopK) -> None:
 
 @pytest.fixture(scope="module")
 def integers(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray, VectorFolder]:
-    """Queries, vectors, and these on disk."""
+    """Queries, vectors, and the vectors on disk."""
     rng = np.random.default_rng(0)
     vectors = with_ties_and_zeros(small_integers(rng, N, D))
-    return small_integers(rng, 21, D), vectors, stored(tmp_path_factory.mktemp("integers") / "f", vectors)
+    return small_integers(rng, 21, D), vectors, written(tmp_path_factory.mktemp("integers") / "f", vectors)
 
 
 @pytest.fixture(scope="module")
@@ -67,42 +67,44 @@ def reals(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndar
     queries, vectors = (rng.normal(size=(n, D)) for n in (21, N))
     queries, vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, vectors))
     vectors = with_ties_and_zeros(vectors)
-    return queries.astype(np.float32), vectors, stored(tmp_path_factory.mktemp("reals") / "f", vectors)
+    return queries.astype(np.float32), vectors, written(tmp_path_factory.mktemp("reals") / "f", vectors)
 
 
 @pytest.mark.parametrize("block", [8192, 77, 50, 1])
 @pytest.mark.parametrize("k", [1, 10, 299, 1000])
 @pytest.mark.parametrize("kind", ["integers", "reals"])
-def test_search_equals_numpy_brute_force_with_ties_by_ascending_position_across_shards(
+def test_top_k_equals_numpy_brute_force_with_ties_by_ascending_position_across_shards(
     request: pytest.FixtureRequest, kind: str, k: int, block: int
 ) -> None:
     queries, vectors, folder = request.getfixturevalue(kind)
     same(top_k(queries, folder, k, block_size=block), brute_force(queries, vectors, k))
 
 
-def test_search_chooses_the_processor_here(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) -> None:
+def test_on_cpu_the_host_kernel_is_used_and_progress_reported(
+    reals: tuple[np.ndarray, np.ndarray, VectorFolder],
+) -> None:
     queries, vectors, folder = reals
     steps: list[tuple[str, int, int]] = []
     same(top_k(queries, folder, 5, progress=lambda *step: steps.append(step)), brute_force(queries, vectors, 5))
     assert steps[-1] == ("vectors searched", N, N)
 
 
-def test_ever_better_and_equal_vectors_are_exact_too(tmp_path: Path) -> None:
+def test_ascending_and_equal_vectors_are_exact(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     queries, vectors = rng.normal(size=(9, D)).astype(np.float32), rng.normal(size=(N, D)).astype(np.float16)
     order = np.argsort(vectors.astype(np.float32) @ queries[0])  # each block displaces the best of query 0
     for name, rows in (("rising", vectors[order]), ("equal", np.repeat(vectors[:1], N, axis=0))):
-        folder = stored(tmp_path / name, rows)
+        folder = written(tmp_path / name, rows)
         same(top_k(queries, folder, 7, block_size=20), brute_force(queries, rows, 7))
 
 
 def test_near_ties_below_float32_are_ordered_exactly(tmp_path: Path) -> None:
-    """Sums in which float32 loses what decides, added up in order: 2^22 + tiny - 2^22."""
+    """Sums whose deciding term is lost in float32: 2^22 + tiny - 2^22."""
     vectors = np.zeros((600, 4), np.float16)
     vectors[:, 0] = vectors[:, 2] = 2048
     vectors[:, 1] = np.arange(600) // 3 * 2.0**-14  # the best come last, when there is a best to displace
     queries = np.array([[2048, 1, -2048, 0], [0, 0, 0, 1]], np.float32)
-    folder = stored(tmp_path, vectors, 90)
+    folder = written(tmp_path, vectors, 90)
     for k in (1, 5, 400):
         same(top_k(queries, folder, k, block_size=16), brute_force(queries, vectors, k))
 
@@ -111,18 +113,18 @@ def test_many_queries_are_searched_in_groups(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("make_jax.retrieval.top_k._QUERIES_PER_GROUP", 8)
     rng = np.random.default_rng(3)
     queries, vectors = small_integers(rng, 21, D), with_ties_and_zeros(small_integers(rng, N, D))
-    folder = stored(tmp_path, vectors)
+    folder = written(tmp_path, vectors)
     same(top_k(queries, folder, 10), brute_force(queries, vectors, 10))
     same(top_k(queries, folder, 10, mesh=make_mesh(), block_size=10), brute_force(queries, vectors, 10))
 
 
-def test_search_of_no_query(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) -> None:
+def test_no_query_gives_an_empty_result(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) -> None:
     _, _, folder = reals
     assert top_k(np.zeros((0, D), np.float32), folder, 5).indices.shape == (0, 5)
     assert top_k(np.zeros((0, D), np.float32), folder, 5, mesh=make_mesh()).indices.shape == (0, 5)
 
 
-def test_scores_of_all_vectors(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) -> None:
+def test_source_inner_products_are_those_of_numpy(reals: tuple[np.ndarray, np.ndarray, VectorFolder]) -> None:
     queries, vectors, folder = reals
     expected = queries.astype(np.float64) @ vectors.astype(np.float64).T
     np.testing.assert_allclose(source_inner_products(queries, folder), expected, rtol=0, atol=1e-6)
@@ -131,7 +133,7 @@ def test_scores_of_all_vectors(reals: tuple[np.ndarray, np.ndarray, VectorFolder
 @pytest.mark.parametrize("fsdp", [1, 4])
 @pytest.mark.parametrize("rows", [8, 16])  # of a device in a block: blocks end within shards, and with them
 @pytest.mark.parametrize("k", [10, 299])
-def test_eight_devices_find_what_brute_force_finds_with_ties_across_devices_and_shards(
+def test_eight_devices_equal_brute_force_with_ties_across_devices_and_shards(
     integers: tuple[np.ndarray, np.ndarray, VectorFolder], k: int, rows: int, fsdp: int
 ) -> None:
     queries, vectors, folder = integers
@@ -197,8 +199,8 @@ def test_memory_is_that_of_a_few_blocks_however_many_vectors_there_are(tmp_path:
     assert json.loads(done.stdout) < 24 << 20
 
 
-def test_a_shard_that_is_damaged_while_it_is_searched_is_an_input_error(tmp_path: Path) -> None:
-    folder = stored(tmp_path, np.ones((N, 256), np.float16))
+def test_a_shard_damaged_during_the_search_is_an_input_error(tmp_path: Path) -> None:
+    folder = written(tmp_path, np.ones((N, 256), np.float16))
     shard = folder.header.path(tmp_path, 2)
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1

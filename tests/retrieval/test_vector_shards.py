@@ -1,4 +1,4 @@
-"""Folders of vectors: what is written comes back, and what is wrong with one is said in one line."""
+"""Folders of vectors: round trip, and one-line errors for damaged ones."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def rows(header: Header, seed: int = 0) -> np.ndarray:
 
 
 def written(folder: Path, header: Header = HEAD, *, ids: list[str] | None = None, weights: bool = True) -> np.ndarray:
-    """A complete folder; what is in it."""
+    """Writes a complete folder and returns its vectors."""
     made, names = rows(header), ids or [f"p{i}" for i in range(header.count)]
     for shard in prepare_folder(folder, header):
         at = header.rows(shard)
@@ -40,7 +40,7 @@ def written(folder: Path, header: Header = HEAD, *, ids: list[str] | None = None
     return made
 
 
-def test_what_is_written_comes_back(tmp_path: Path) -> None:
+def test_written_vectors_are_read_back(tmp_path: Path) -> None:
     made = written(tmp_path / "f")
     assert [path.name for path in sorted((tmp_path / "f").iterdir())] == [
         *(f"vectors-0000{i}-of-00003.parquet" for i in range(3)),
@@ -80,7 +80,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def flipped(path: Path) -> None:
-    """One bit of the vectors in a shard changes."""
+    """Flips one bit of the vectors in a shard."""
     data = bytearray(path.read_bytes())
     data[len(data) // 4] ^= 1
     path.write_bytes(data)
@@ -89,8 +89,8 @@ def flipped(path: Path) -> None:
 def test_a_shard_that_is_missing_or_cut_short_is_named(tmp_path: Path) -> None:
     written(tmp_path)
     shard = HEAD.path(tmp_path, 1)
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[: len(whole) // 2])
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"vectors-00001-of-00003\.parquet: damaged or cut short .* writes it anew"):
         VectorFolder(tmp_path)
     shard.unlink()
@@ -100,7 +100,7 @@ def test_a_shard_that_is_missing_or_cut_short_is_named(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_is_found_where_vectors_are_read(tmp_path: Path) -> None:
-    header = dataclasses.replace(HEAD, width=256)  # so that a quarter into the file stands a vector
+    header = dataclasses.replace(HEAD, width=256)  # so that a quarter into the file is a vector
     written(tmp_path, header)
     flipped(header.path(tmp_path, 2))
     with pytest.raises(InputError, match=r"vectors-00002-of-00003\.parquet: damaged"):
@@ -118,9 +118,11 @@ def test_a_flipped_bit_is_found_where_vectors_are_read(tmp_path: Path) -> None:
         ({"count": 0}, r"vectors\.json: damaged"),
     ],
 )
-def test_a_header_that_does_not_fit_is_an_input_error(tmp_path: Path, change: dict[str, object], expected: str) -> None:
+def test_a_header_that_contradicts_the_shards_is_an_input_error(
+    tmp_path: Path, change: dict[str, object], expected: str
+) -> None:
     written(tmp_path)
-    for path in tmp_path.glob("*.parquet"):  # as another program would have written it: not bound to a header
+    for path in tmp_path.glob("*.parquet"):  # as another program would write it, without the header in the metadata
         parquet.write_table(parquet.read_table(path).replace_schema_metadata(None), path)
     VectorFolder(tmp_path)
     (tmp_path / HEADER).write_text(json.dumps(json.loads(HEAD.to_json()) | change))
@@ -136,7 +138,7 @@ def test_a_folder_without_a_header_is_an_input_error(tmp_path: Path) -> None:
         prepare_folder(tmp_path, HEAD)
 
 
-def test_vectors_of_another_model_or_catalog_are_not_continued(tmp_path: Path) -> None:
+def test_a_folder_of_another_model_or_catalog_is_not_continued(tmp_path: Path) -> None:
     written(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for change in ({"model": "n"}, {"catalog": "d"}, {"part": "val by both"}, {"count": 11}, {"width": 5}):
@@ -188,7 +190,7 @@ NUMBERS = [[1.0, 2.0]] * 4
         (table_of(pyarrow.array([[1.0, np.nan]] * 4, pyarrow.list_(pyarrow.float32(), 2))), "not finite"),
     ],
 )
-def test_shards_that_are_not_vectors_with_ids_are_input_errors(
+def test_shards_without_ids_or_valid_vectors_are_input_errors(
     tmp_path: Path, table: pyarrow.Table, expected: str
 ) -> None:
     header = dataclasses.replace(HEAD, count=4, width=2)
@@ -214,7 +216,7 @@ def test_a_shard_is_claimed_by_one_process_at_a_time(tmp_path: Path) -> None:
         assert other.apply(claims, (tmp_path, [0, 1, 2])) == [True, True, True]
 
 
-def test_what_killed_processes_left_is_swept_or_replaced(tmp_path: Path) -> None:
+def test_partial_files_of_killed_processes_are_deleted_or_replaced(tmp_path: Path) -> None:
     header = tmp_path / f"{module.PARTIAL}abcdefgh"
     header.write_text("half a header")
     half = tmp_path / f"{module.PARTIAL}{HEAD.path(tmp_path, 0).name}"

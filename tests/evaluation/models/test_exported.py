@@ -1,4 +1,4 @@
-"""Exports as evaluation opens them, against the run that they come from."""
+"""Exports opened by evaluation, compared with their run."""
 
 import dataclasses
 from pathlib import Path
@@ -22,13 +22,13 @@ FORMS = {
 }
 
 
-def silent(_: str) -> None:
-    """Hears nothing."""
+def ignore(_: str) -> None:
+    """A message function that does nothing."""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run whose parameters are random."""
+    """A run with random parameters."""
     return random_run(tmp_path_factory.mktemp("run"))
 
 
@@ -38,11 +38,11 @@ def catalog(tmp_path_factory) -> Catalog:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_evaluation_of_a_form_is_that_of_its_run(run, catalog, tmp_path, form):
+def test_evaluation_of_an_export_equals_that_of_its_run(run, catalog, tmp_path, form):
     kind, libraries = FORMS[form]
     for library in libraries:
         pytest.importorskip(library, reason=f"needs {library}: pip install make_jax[onnx,stablehlo]")
-    export_run(str(run), str(tmp_path / "out"), form, silent)
+    export_run(str(run), str(tmp_path / "out"), form, ignore)
     others = [other for other, _ in FORMS.values() if other not in (kind, torch_run)]
     assert kind.matches(tmp_path / "out")
     assert not any(other.matches(tmp_path / "out") for other in others)
@@ -65,7 +65,7 @@ def test_evaluation_of_a_form_is_that_of_its_run(run, catalog, tmp_path, form):
         evaluate(kind.load(tmp_path / "out"), catalog, vectors_folder=tmp_path / "vectors")
 
 
-def test_what_is_no_export_is_not_recognised(run, tmp_path):
+def test_other_folders_do_not_match(run, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     for kind in (stablehlo_run, torch_run, onnx_run):
         assert not kind.matches(tmp_path)
@@ -74,21 +74,21 @@ def test_what_is_no_export_is_not_recognised(run, tmp_path):
 
 def test_a_damaged_artifact_is_refused_in_one_line(run, tmp_path):
     pytest.importorskip("flatbuffers", reason="needs flatbuffers: pip install make_jax[stablehlo]")
-    export_run(str(run), str(tmp_path / "out"), "stablehlo", silent)
-    whole = (tmp_path / "out" / "query.stablehlo").read_bytes()
-    (tmp_path / "out" / "query.stablehlo").write_bytes(whole[:100])
+    export_run(str(run), str(tmp_path / "out"), "stablehlo", ignore)
+    content = (tmp_path / "out" / "query.stablehlo").read_bytes()
+    (tmp_path / "out" / "query.stablehlo").write_bytes(content[:100])
     with pytest.raises(InputError, match=r"query\.stablehlo: jax\.export cannot read it") as raised:
         stablehlo_run.load(tmp_path / "out")
     assert "\n" not in str(raised.value)
     (tmp_path / "out" / "product.stablehlo").unlink()
-    (tmp_path / "out" / "query.stablehlo").write_bytes(whole)
+    (tmp_path / "out" / "query.stablehlo").write_bytes(content)
     with pytest.raises(InputError, match=r"product\.stablehlo: no such file"):
         stablehlo_run.load(tmp_path / "out")
 
 
-def test_a_run_that_went_out_and_came_back_is_the_run(run, tmp_path):
-    export_run(str(run), str(tmp_path / "out"), "torch", silent)
-    import_torch(str(tmp_path / "out"), str(tmp_path / "back"), silent)
+def test_an_exported_and_imported_run_is_the_same_run(run, tmp_path):
+    export_run(str(run), str(tmp_path / "out"), "torch", ignore)
+    import_torch(str(tmp_path / "out"), str(tmp_path / "back"), ignore)
     first, second = Retriever.load(run), Retriever.load(tmp_path / "back")
     assert dataclasses.replace(first.model.config) == second.model.config
     assert first.keywords == second.keywords

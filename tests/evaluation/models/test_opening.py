@@ -1,4 +1,4 @@
-"""Which kind opens a path; the example of docs/models.md; models through eval.py's own code."""
+"""Which adapter opens a path, the example of docs/models.md, and models through the code of eval.py."""
 
 import json
 import re
@@ -58,16 +58,16 @@ def test_bm25_is_evaluated_alone(path: Path, tmp_path: Path) -> None:
     assert "BM25 k1" in (out / "report.md").read_text("utf-8")
 
 
-def test_bm25_says_when_there_are_no_titles(path: Path, tmp_path: Path) -> None:
-    whole = write_catalog(tmp_path / "whole", products=60, queries=8, missing=False)
-    rows = [json.loads(line) for line in (whole / "products.jsonl").read_text("utf-8").splitlines()]
-    write_lines(whole / "products.jsonl", [row | {"title": ""} for row in rows])
+def test_bm25_without_titles_is_an_input_error(path: Path, tmp_path: Path) -> None:
+    titled = write_catalog(tmp_path / "whole", products=60, queries=8, missing=False)
+    rows = [json.loads(line) for line in (titled / "products.jsonl").read_text("utf-8").splitlines()]
+    write_lines(titled / "products.jsonl", [row | {"title": ""} for row in rows])
     with pytest.raises(InputError, match="no titles, which is all that BM25 reads"):
-        evaluate(None, Catalog.load(whole))
-    info = json.loads((whole / "catalog.json").read_text("utf-8"))
-    (whole / "catalog.json").write_text(json.dumps(info | {"hide_title": True}), encoding="utf-8")
+        evaluate(None, Catalog.load(titled))
+    info = json.loads((titled / "catalog.json").read_text("utf-8"))
+    (titled / "catalog.json").write_text(json.dumps(info | {"hide_title": True}), encoding="utf-8")
     with pytest.raises(InputError, match=r"hide_title.*BM25 reads titles only"):
-        evaluate(None, Catalog.load(whole))
+        evaluate(None, Catalog.load(titled))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_bm25_says_when_there_are_no_titles(path: Path, tmp_path: Path) -> None:
         ({"config.json": "no JSON"}, None),
     ],
 )
-def test_the_first_kind_that_recognises_a_folder_opens_it(
+def test_the_first_adapter_that_matches_a_folder_opens_it(
     tmp_path: Path, files: dict[str, str], kind: str | None
 ) -> None:
     for name, text in files.items():
@@ -96,7 +96,7 @@ def test_the_first_kind_that_recognises_a_folder_opens_it(
         assert models.adapter_name(tmp_path) == kind
 
 
-def test_a_path_that_is_not_there_is_named() -> None:
+def test_a_missing_path_is_named() -> None:
     with pytest.raises(InputError, match=r"nowhere: not found, expected a run, another model's folder, a \.py file"):
         open_model("nowhere")
 
@@ -111,7 +111,7 @@ def test_a_python_file_without_an_encoder_is_named(tmp_path: Path, code: str, me
         open_model(tmp_path / "mine.py")
 
 
-def test_a_missing_library_is_one_line_that_says_what_to_install() -> None:
+def test_a_missing_library_is_one_line_with_the_extra_to_install() -> None:
     with pytest.raises(InputError, match=r"a CLIP folder needs no_such_library .*make_jax\[models\]"):
         import_optional("no_such_library", "models", "a CLIP folder")
 
@@ -129,7 +129,7 @@ def test_an_open_clip_folder_of_pickles_is_refused(tmp_path: Path) -> None:
         open_model(tmp_path)
 
 
-def test_stored_vectors_go_the_same_way(path: Path, tmp_path: Path) -> None:
+def test_precomputed_vectors_are_evaluated(path: Path, tmp_path: Path) -> None:
     """Vectors that rank the relevant first, for all queries but the last product."""
     catalog = Catalog.load(path)
     rng = np.random.default_rng(0)
@@ -156,7 +156,7 @@ def test_stored_vectors_go_the_same_way(path: Path, tmp_path: Path) -> None:
     assert any("1 of 12 products cannot be found image" in note for note in result.notes)
 
 
-def test_digest_of_a_folder_is_of_names_and_contents(tmp_path):
+def test_the_digest_of_a_folder_covers_names_and_contents(tmp_path):
     def folder(name: str, **files: str) -> Path:
         (tmp_path / name / "within").mkdir(parents=True)
         for file, text in files.items():
@@ -168,7 +168,7 @@ def test_digest_of_a_folder_is_of_names_and_contents(tmp_path):
     assert len(same[0]) == 64 and len({*same, *others}) == 3
 
 
-def test_vectors_are_not_kept_in_a_folder_whose_files_say_which_model_it_is(path: Path, tmp_path: Path) -> None:
+def test_vectors_are_not_kept_in_the_folder_of_the_model(path: Path, tmp_path: Path) -> None:
     catalog = Catalog.load(path)
     (tmp_path / "embeddings.json").write_text('{"reads": "title"}')
     for name, ids in (("queries", [q.id for q in catalog.queries]), ("products", [p.id for p in catalog.products])):
@@ -180,13 +180,13 @@ def test_vectors_are_not_kept_in_a_folder_whose_files_say_which_model_it_is(path
 
 
 @pytest.mark.parametrize("pickle", ["open_clip_pytorch_model.bin", "model.pth"])
-def test_an_open_clip_folder_whose_pickle_would_be_taken_is_refused(tmp_path: Path, pickle: str) -> None:
+def test_an_open_clip_folder_whose_pickle_has_precedence_is_refused(tmp_path: Path, pickle: str) -> None:
     for name in ("open_clip_config.json", "model.safetensors", pickle):
         (tmp_path / name).write_text("{}")
     with pytest.raises(InputError, match=r"no open_clip_model\.safetensors, expected it there; pickles are not read"):
         open_model(tmp_path)
 
 
-def test_bm25_alone_keeps_no_vectors_and_does_not_say_so(path: Path, tmp_path: Path) -> None:
+def test_bm25_alone_keeps_no_vectors_and_adds_no_note(path: Path, tmp_path: Path) -> None:
     result = evaluate(None, Catalog.load(path), vectors_folder=tmp_path / "kept")
     assert not (tmp_path / "kept").exists() and not any("float16" in note for note in result.notes)

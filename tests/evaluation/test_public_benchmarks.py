@@ -1,4 +1,4 @@
-"""Public benchmarks from their files as published to a report: importer, pool, defaults where nothing can be chosen."""
+"""Public benchmarks from their published files to a report: importer, pool, defaults without validation queries."""
 
 import zlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tests.catalog.importers.imports import imported
 
 
 class HashedPictures:
-    """Vectors that depend on the bytes of pictures and of texts, and on nothing that they show."""
+    """Vectors that are a hash of the bytes of images and texts."""
 
     modalities: Modality = "image"
 
