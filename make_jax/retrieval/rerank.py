@@ -92,11 +92,11 @@ class Candidates(NamedTuple):
         return TopK(scores, indices)
 
     def _scores(self, weight: float) -> Float32[np.ndarray, "Q K"]:
-        found = self.ranking.indices[:, : self.logits.shape[1]] >= 0
-        first = np.where(found, self.ranking.scores[:, : self.logits.shape[1]], np.float32(0))
-        logits = np.where(found, self.logits, np.float32(0))
+        exists = self.ranking.indices[:, : self.logits.shape[1]] >= 0
+        first = np.where(exists, self.ranking.scores[:, : self.logits.shape[1]], np.float32(0))
+        logits = np.where(exists, self.logits, np.float32(0))
         scores = np.float32(self.logit_scale) * first + np.float32(weight) * logits
-        return np.where(found, scores, np.float32(-np.inf))
+        return np.where(exists, scores, np.float32(-np.inf))
 
 
 def match_candidates(
@@ -114,13 +114,13 @@ def match_candidates(
     Reads the products' titles and images, or only the one of `modality`, a bounded number at a time. Raises InputError
     when a logit is not finite.
     """
-    found = ranking.indices[:, :depth]
-    logits = np.full(found.shape, -np.inf, np.float32)
-    done, total = 0, int(np.count_nonzero(found >= 0))
+    candidates = ranking.indices[:, :depth]
+    logits = np.full(candidates.shape, -np.inf, np.float32)
+    done, total = 0, int(np.count_nonzero(candidates >= 0))
     for start in range(0, len(texts), _QUERIES_PER_CHUNK):
-        rows, columns = np.nonzero(found[start : start + _QUERIES_PER_CHUNK] >= 0)
+        rows, columns = np.nonzero(candidates[start : start + _QUERIES_PER_CHUNK] >= 0)
         rows += start
-        distinct, positions = np.unique(found[rows, columns], return_inverse=True)
+        distinct, positions = np.unique(candidates[rows, columns], return_inverse=True)
         for first in range(0, len(distinct), _PRODUCTS_PER_CHUNK):
             chunk = distinct[first : first + _PRODUCTS_PER_CHUNK]
             selected = np.flatnonzero((positions >= first) & (positions < first + len(chunk)))
@@ -132,6 +132,6 @@ def match_candidates(
             )
             done += len(selected)
             progress("re-ranking", done, total)
-    if not np.isfinite(logits[found >= 0]).all():
+    if not np.isfinite(logits[candidates >= 0]).all():
         raise InputError("the matching encoder gives logits that are not finite: its training diverged")
     return Candidates(ranking, logits, matcher.logit_scale)

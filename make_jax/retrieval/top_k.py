@@ -75,8 +75,8 @@ def top_k(
         progress: called after each block of a `VectorSource`.
     """
     if isinstance(source, np.ndarray):
-        hidden = np.zeros(len(source), bool) if absent is None else absent
-        return _device_top_k(queries, _ArraySource(source), k, mesh or _local_mesh(), block_size, no_progress, hidden)
+        absent = np.zeros(len(source), bool) if absent is None else absent
+        return _device_top_k(queries, _ArraySource(source), k, mesh or _local_mesh(), block_size, no_progress, absent)
     if mesh is None and jax.default_backend() == "cpu":
         return _host_top_k(queries, source, k, block_size, progress)
     return _device_top_k(queries, source, k, mesh or _local_mesh(), block_size, progress, None)
@@ -134,8 +134,8 @@ def mask_scores(
 
 def top_k_of_scores(scores: Float[np.ndarray, "Q N"], k: int) -> TopK:
     """The top k columns of each row, ties by ascending index; -inf is never found."""
-    found, indices = _top(jnp.asarray(scores, jnp.float32), k=min(k, scores.shape[1]))
-    return TopK(np.asarray(found), np.asarray(indices))
+    values, indices = _top(jnp.asarray(scores, jnp.float32), k=min(k, scores.shape[1]))
+    return TopK(np.asarray(values), np.asarray(indices))
 
 
 def concat_top_k(parts: Sequence[TopK], k: int) -> TopK:
@@ -157,8 +157,8 @@ def _scores(queries: Float[Array, "q D"], products: Float[Array, "n D"]) -> Floa
 @partial(jax.jit, static_argnames="k")
 def _top(scores: Float[Array, "q n"], *, k: int) -> tuple[Float[Array, "q k"], Int[Array, "q k"]]:
     """lax.top_k orders -0.0 behind 0.0, which are equal numbers and so a tie: both become 0.0."""
-    found, indices = jax.lax.top_k(jnp.where(scores == 0, 0.0, scores), k)
-    return found, jnp.where(found == -jnp.inf, -1, indices)
+    values, indices = jax.lax.top_k(jnp.where(scores == 0, 0.0, scores), k)
+    return values, jnp.where(values == -jnp.inf, -1, indices)
 
 
 # --- device kernel ---
@@ -188,19 +188,19 @@ def _device_top_k(
     start = _empty(devices * group_size, k)._asdict()
     best = [tuple(shard_rows(start, mesh).values()) for _ in groups]
     for first, vectors in source.blocks(devices * rows):
-        gone = np.zeros(len(vectors), bool) if absent is None else absent[first : first + len(vectors)]
+        block_absent = np.zeros(len(vectors), bool) if absent is None else absent[first : first + len(vectors)]
         block = {
             "vectors": _padded(vectors, devices * rows),
-            "absent": _padded(gone, devices * rows, True),
+            "absent": _padded(block_absent, devices * rows, True),
             "first": first + rows * np.arange(devices, dtype=np.int32),
         }
         placed = shard_rows(block, mesh)
         best = [
-            add_block(*found, group, **placed, zeros_are_absent=absent is None)
-            for found, group in zip(best, groups, strict=True)
+            add_block(*candidates, group, **placed, zeros_are_absent=absent is None)
+            for candidates, group in zip(best, groups, strict=True)
         ]
         progress("vectors searched", first + len(vectors), source.count)
-    merged = [to_host(merge_devices(*found), mesh) for found in best]
+    merged = [to_host(merge_devices(*candidates), mesh) for candidates in best]
     scores, indices = (np.concatenate(parts)[: len(queries)] for parts in zip(*merged, strict=True))
     return TopK(scores, indices)
 
@@ -212,7 +212,7 @@ def _device_programs(mesh: Mesh, k: int) -> tuple[Callable[..., Candidates], Cal
 
     def merge_devices(scores: Float[Array, "q k"], positions: Int[Array, "q k"]) -> Candidates:
         scores, positions = exchange(scores), exchange(positions)
-        # Both zeros are one number (`_top` leaves 0.0 only), and -inf marks that nothing was found.
+        # Both zeros are one number (`_top` leaves 0.0 only), and -inf marks an empty place.
         negated, positions = jax.lax.sort((-scores, positions), num_keys=2)
         return -negated[:, :k], positions[:, :k]
 
@@ -264,8 +264,8 @@ def merge_block(
     """
     k = best[0].shape[1]
     scores = jnp.where(absent[None], -jnp.inf, _scores(queries, products))
-    found, positions = _top(scores, k=min(k, scores.shape[1]))
-    merged, order = _top(jnp.concatenate([best[0], found], axis=1), k=k)
+    block_best, positions = _top(scores, k=min(k, scores.shape[1]))
+    merged, order = _top(jnp.concatenate([best[0], block_best], axis=1), k=k)
     indices = jnp.concatenate([best[1], positions + first], axis=1)
     return merged, jnp.where(order < 0, -1, jnp.take_along_axis(indices, order, axis=1))
 

@@ -37,9 +37,9 @@ def check_columns(path: Path, schema: Any) -> None:
 
     if not {"id", "vector"} <= set(schema.names):
         raise InputError(f"{path}: columns {', '.join(schema.names)}, expected the columns id and vector")
-    types, found = pyarrow.types, schema.field("vector").type
-    if not (types.is_fixed_size_list(found) or types.is_list(found) or types.is_large_list(found)):
-        raise InputError(f"{path}: vector is of type {found}, expected lists of float16 or float32")
+    types, column_type = pyarrow.types, schema.field("vector").type
+    if not (types.is_fixed_size_list(column_type) or types.is_list(column_type) or types.is_large_list(column_type)):
+        raise InputError(f"{path}: vector is of type {column_type}, expected lists of float16 or float32")
 
 
 def vector_matrix(column: Any, path: Path, width: int | None = None) -> np.ndarray:
