@@ -1,8 +1,8 @@
-"""The matching encoder: reads a query and a product together and says whether they match.
+"""The matching encoder: a cross-modal encoder that classifies whether a query and a product match.
 
-That QIM and QIM2 have a cross-modal encoder is [blog]. Its form is that of ALBEF (Li et al., arXiv 2107.07651), with
-the norm before each branch instead of behind it; what its context is made of is [ours]. With H_q the token states of
-the query and C = norm([W_t H_t + e_t ; W_v H_v + e_v]) those of the title's tokens and the image's patches:
+That QIM and QIM2 have a cross-modal encoder is [blog]. Its architecture is that of ALBEF (Li et al., arXiv 2107.07651),
+but pre-norm; the composition of its context is [ours]. With H_q the token states of the query and
+C = norm([W_t H_t + e_t ; W_v H_v + e_v]) those of title tokens and image patches:
 
     x = W_q H_q
     each layer: x = x + self-attention(norm x)      over the query's real tokens
@@ -10,9 +10,9 @@ the query and C = norm([W_t H_t + e_t ; W_v H_v + e_v]) those of the title's tok
                 x = x + MLP(norm x)
     logit = u . mean over real tokens of norm(x) + c
 
-Two heads (u, c) share all else: "item" has C as above (QIM, re-ranking), "image" has W_v H_v + e_v alone (QIM2). A
-modality that is missing is masked: neither its content nor a gradient passes. In a `single_stream` tower patches have
-read the title before they come here, so there "image" means patches in the light of the title.
+Two heads (u, c) share everything else: "item" has the context C (QIM, re-ranking), "image" only W_v H_v + e_v (QIM2). A
+missing modality is masked: it contributes no value and gets no gradient. In a `single_stream` model patches have
+already attended to the title, so "image" is not independent of it there.
 """
 
 from typing import Literal
@@ -34,11 +34,11 @@ from make_jax.model.transformer import (
     masked_mean,
 )
 
-MatchTarget = Literal["item", "image"]  # which of the two questions is asked: does the product match, does its image?
+MatchTarget = Literal["item", "image"]  # what is matched with the query: the product, or its image alone
 
 
 class MatchingEncoder(nn.Module):
-    """Token states of queries [B, Lq, Dq] and states of products to one float32 logit a pair; row i is pair i."""
+    """Maps token states of queries [B, Lq, Dq] and states of products to a float32 logit per pair; row i is pair i."""
 
     config: ModelConfig
     dtype: DTypeLike = jnp.float32
@@ -49,35 +49,37 @@ class MatchingEncoder(nn.Module):
         query_states: Float[Array, "B Lq Dq"],
         query_mask: Bool[Array, "B Lq"],
         product: ProductStates,
-        what: MatchTarget = "item",
+        target: MatchTarget = "item",
         train: bool = False,
     ) -> Float[Array, "B"]:
         c, m = self.config, self.config.matching
-        context, context_mask = self._context(product, what)
+        context, context_mask = self._context(product, target)
         x = self._dense("query")(query_states.astype(self.dtype))
         layer = nn.remat(MatchingLayer, static_argnums=(5,)) if c.remat else MatchingLayer
         settings = (m.heads, m.mlp_width, m.dropout, c.query.layer_norm_eps, c.query.activation, self.dtype)
         for i in range(m.layers):
             x = layer(*settings, name=f"layer_{i}")(x, query_mask, context, context_mask, train)
         pooled = masked_mean(layer_norm(c.query.layer_norm_eps, self.dtype, "norm")(x), query_mask)
-        return nn.Dense(1, kernel_init=KERNEL_INIT, name=f"{what}_head")(pooled)[:, 0]  # float32: it decides the order
+        return nn.Dense(1, kernel_init=KERNEL_INIT, name=f"{target}_head")(pooled)[
+            :, 0
+        ]  # float32: it decides the ranking
 
-    def _context(self, product: ProductStates, what: MatchTarget) -> tuple[Float[Array, "B M D"], Bool[Array, "B M"]]:
-        """C and its mask."""
+    def _context(self, product: ProductStates, target: MatchTarget) -> tuple[Float[Array, "B M D"], Bool[Array, "B M"]]:
+        """Returns C and its mask."""
         width = self.config.matching.width
         kinds = self.param("type", EMBEDDING_INIT, (2, width), jnp.float32).astype(self.dtype)
         parts = []
-        if product.title is not None and what == "item":
+        if product.title is not None and target == "item":
             parts.append(("title", product.title, product.title_mask, kinds[0]))
         if product.image is not None:
             parts.append(("image", product.image, product.image_mask, kinds[1]))
         if not parts:
-            raise ValueError(f"no states to match a query with: {what!r} was asked of a product without them")
+            raise ValueError(f"the product has no states for the target {target!r}")
         states = []
-        for name, of, mask, kind in parts:
-            # Cut before anything reads them, so that what is missing neither sends a value nor receives a gradient.
-            there = jnp.where(mask[..., None], of.astype(self.dtype), jnp.zeros((), self.dtype))
-            states.append(self._dense(name)(there) + kind[None, None])
+        for name, modality, mask, kind in parts:
+            # Zeroed before anything reads them: a missing modality contributes no value and gets no gradient.
+            present = jnp.where(mask[..., None], modality.astype(self.dtype), jnp.zeros((), self.dtype))
+            states.append(self._dense(name)(present) + kind[None, None])
         context = layer_norm(self.config.query.layer_norm_eps, self.dtype, "context_norm")(
             jnp.concatenate(states, axis=1)
         )
@@ -88,7 +90,7 @@ class MatchingEncoder(nn.Module):
 
 
 class MatchingLayer(nn.Module):
-    """Self-attention, attention to `context`, MLP; the norm precedes each."""
+    """Self-attention, attention to `context`, MLP; pre-norm."""
 
     heads: int
     mlp_width: int

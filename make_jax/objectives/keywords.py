@@ -1,9 +1,9 @@
-"""KEY: the query predicts the keywords of the product that was taken after it [ours].
+"""KEY: the query predicts the keywords of its clicked product [ours].
 
     KEY = sum_i w_i sum_k BCE(z_ik, y_ik) / sum_i w_i            y_ik = 1 where K(p_i) holds keyword k
 
-z [B, V] are the logits of `model/keyword_enhancement.py`; K(p) are the keywords of title and attributes. Averaged over
-the clicks of one query, sigmoid(z_k) becomes the share of products taken after it that have keyword k.
+z [B, V] are the logits of `model/keyword_enhancement.py`; K(p) are the keywords of title and attributes. Over all
+clicks of a query, sigmoid(z_k) converges to the share of its clicked products that have keyword k.
 """
 
 import jax.numpy as jnp

@@ -1,18 +1,18 @@
-"""MLM and MPM: what stood at hidden tokens of title and query, what stood in hidden patches of the picture [blog].
+"""MLM and MPM: predicting masked tokens of title and query, and masked patches of the image [blog].
 
-    MLM = sum_t w_t CE(z_t, y_t) / sum_t w_t                t: hidden tokens of queries and titles, w: of their row
-    MPM = sum_i w_i l_i / sum_i w_i                         i: hidden patches that are not flat, w: of their row
+    MLM = sum_t w_t CE(z_t, y_t) / sum_t w_t                t: masked tokens of queries and titles, w: of their row
+    MPM = sum_i w_i l_i / sum_i w_i                         i: masked patches that are not flat, w: of their row
 
     contrastive   l_i = log sum_j E_ij exp(p_i . x_j / T) - p_i . x_i / T,  T = 0.1
     regression    l_i = mean over pixels of (p_i - x_i)^2   (He et al., arXiv 2111.06377)
 
-That the contrastive form beats regression is [sister]; this form is [ours], after wav2vec 2.0 (Baevski et al., arXiv
-2006.11477). p and x [F] are the predictions and targets of `model/masked.py`. j goes over the hidden patches of the
-same 16 rows, so over other places of the picture and other pictures (of as many as divide the rows that are encoded at
-once, where 16 does not): no device needs another's patches, and device counts change nothing. E_ij is 1 for j = i; else
-0 when j is flat, its row has weight 0, or it looks as i does: the cosine of their pixels, brought to mean 0 and
-deviation 1, is more than 0.95. A flat patch, white background above all, is nobody's target either: it cannot be told
-from other flat ones.
+That the contrastive variant beats regression is [sister]; this variant is [ours], after wav2vec 2.0 (Baevski et al.,
+arXiv 2006.11477). p and x [F] are the predictions and targets of `model/masked.py`. j runs over the masked patches of
+the same 16 rows: other places of the image and other images. Where 16 does not divide the rows that are encoded
+together, their greatest common divisor is used. So devices exchange no patches and the device count changes nothing.
+E_ij is 1 for j = i; otherwise 0 when j is flat, its row has weight 0, or it looks like i: the cosine of their pixels,
+standardized to mean 0 and deviation 1, exceeds 0.95. Flat patches, mostly white background, are no targets either: they
+cannot be distinguished.
 """
 
 import math
@@ -29,68 +29,71 @@ from make_jax.model.transformer import l2_normalize
 from make_jax.objectives.false_negatives import EXCLUDED
 from make_jax.objectives.weighted_means import WeightedMean, weighted_mean
 
-Found = tuple[WeightedMean, dict[str, WeightedMean]]  # the loss and its metrics
+LossAndMetrics = tuple[WeightedMean, dict[str, WeightedMean]]
 
 TEMPERATURE = 0.1  # wav2vec 2.0
-GROUP = 16  # rows whose patches are each other's negatives
-ALIKE = 0.95  # the cosine of pixels above which two patches look the same
+GROUP = 16  # rows whose patches are negatives of each other
+MAX_COSINE = 0.95  # patches whose pixels have a larger cosine look the same
 
 
-def mlm(out: Outputs, batch: Mapping[str, Array], apply: Apply) -> Found:
-    """The loss of a batch that has `query_masked` and so on, over the texts that the model reads; `mlm_accuracy`."""
-    said = [apply(Make.predict_query, batch["query_masked"], batch["query_mask"], batch["query_labels"])]
+def mlm(out: Outputs, batch: Mapping[str, Array], apply: Apply) -> LossAndMetrics:
+    """Returns the MLM loss and `mlm_accuracy` of a batch with masked tokens, over the texts that the model reads."""
+    predicted = [apply(Make.predict_query, batch["query_masked"], batch["query_mask"], batch["query_labels"])]
     if out.states.title is not None:
         title = batch["title_masked"], batch["title_mask"], batch["title_labels"]
         product = batch["image"], batch["has_title"], batch["has_image"], out.states
-        said.append(apply(Make.predict_title, *title, *product))
-    return token_loss(said, batch["weight"])
+        predicted.append(apply(Make.predict_title, *title, *product))
+    return token_loss(predicted, batch["weight"])
 
 
-def token_loss(said: Sequence[PredictedTokens], weights: Float[Array, "B"]) -> Found:
-    """The mean cross-entropy of hidden tokens of all texts, weighted by row.
+def token_loss(predicted: Sequence[PredictedTokens], weights: Float[Array, "B"]) -> LossAndMetrics:
+    """Returns the mean cross-entropy of the masked tokens of all texts, weighted by row.
 
-    Metrics: `mlm_accuracy`, the weighted share of hidden tokens whose logit is the largest.
+    Metrics: `mlm_accuracy`, the weighted share of masked tokens whose logit is the largest.
     """
-    losses, right, total = jnp.zeros(()), jnp.zeros(()), jnp.zeros(())
-    for logits, labels in said:
-        counted = weights[:, None] * (labels >= 0).astype(weights.dtype)
+    losses, correct, total = jnp.zeros(()), jnp.zeros(()), jnp.zeros(())
+    for logits, labels in predicted:
+        token_weights = weights[:, None] * (labels >= 0).astype(weights.dtype)
         labels = jnp.maximum(labels, 0)
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        losses += jnp.sum(counted * cross_entropy)
-        right += jnp.sum(counted * (jnp.argmax(logits, axis=-1) == labels).astype(weights.dtype))
-        total += jnp.sum(counted)
-    return WeightedMean(losses, total), {"mlm_accuracy": WeightedMean(right, total)}
+        losses += jnp.sum(token_weights * cross_entropy)
+        correct += jnp.sum(token_weights * (jnp.argmax(logits, axis=-1) == labels).astype(weights.dtype))
+        total += jnp.sum(token_weights)
+    return WeightedMean(losses, total), {"mlm_accuracy": WeightedMean(correct, total)}
 
 
-def mpm(batch: Mapping[str, Array], apply: Apply) -> Found:
-    """The loss of a batch that has `patch_mask`, in the form that the model's head has, and `mpm_accuracy`."""
+def mpm(batch: Mapping[str, Array], apply: Apply) -> LossAndMetrics:
+    """Returns the MPM loss of a batch with `patch_mask`, in the variant of the model's head, and `mpm_accuracy`."""
     return patch_loss(apply(Make.predict_patches, batch["image"], batch["patch_mask"]), batch["weight"])
 
 
-def patch_loss(said: PredictedPatches, weights: Float[Array, "B"]) -> Found:
-    """The mean loss of hidden patches that are not flat, weighted by row.
+def patch_loss(predicted: PredictedPatches, weights: Float[Array, "B"]) -> LossAndMetrics:
+    """Returns the mean loss of masked patches that are not flat, weighted by row.
 
-    Metrics, of the contrastive form: `mpm_accuracy`, the weighted share of patches that are told from all others.
+    Metrics of the contrastive variant: `mpm_accuracy`, the weighted share of patches whose own target scores highest.
     """
-    counted = weights[:, None] * said.there.astype(weights.dtype)
-    if said.targets is None:
-        return weighted_mean(jnp.mean(jnp.square(said.predictions - said.pixels), axis=-1), counted), {}
+    patch_weights = weights[:, None] * predicted.valid.astype(weights.dtype)
+    if predicted.targets is None:
+        errors = jnp.mean(jnp.square(predicted.predictions - predicted.pixels), axis=-1)
+        return weighted_mean(errors, patch_weights), {}
     rows = math.gcd(GROUP, len(weights))
 
     def grouped(x: Array) -> Array:
         return x.reshape(len(weights) // rows, rows * x.shape[1], *x.shape[2:])
 
-    counted = grouped(counted)
-    logits = jnp.einsum("gif,gjf->gij", grouped(said.predictions), grouped(said.targets)) * (1.0 / TEMPERATURE)
+    patch_weights = grouped(patch_weights)
+    logits = jnp.einsum("gif,gjf->gij", grouped(predicted.predictions), grouped(predicted.targets)) * (
+        1.0 / TEMPERATURE
+    )
     positive = jnp.eye(logits.shape[1], dtype=bool)[None]
-    logits = jnp.where(positive | _negatives(grouped(said.pixels), counted > 0), logits, EXCLUDED)
+    logits = jnp.where(positive | _negatives(grouped(predicted.pixels), patch_weights > 0), logits, EXCLUDED)
     own = jnp.einsum("gii->gi", logits)
     losses = jax.nn.logsumexp(logits, axis=-1) - own
-    best = (own >= jnp.max(logits, axis=-1)).astype(weights.dtype)
-    return weighted_mean(losses, counted), {"mpm_accuracy": weighted_mean(best, counted)}
+    is_correct = (own >= jnp.max(logits, axis=-1)).astype(weights.dtype)
+    return weighted_mean(losses, patch_weights), {"mpm_accuracy": weighted_mean(is_correct, patch_weights)}
 
 
-def _negatives(pixels: Float[Array, "g n E"], there: Bool[Array, "g n"]) -> Bool[Array, "g n n"]:
-    """Where patch j is a negative of patch i: it is there and does not look the same."""
-    shape = l2_normalize(pixels)
-    return there[:, None, :] & (jnp.einsum("gie,gje->gij", shape, shape) <= ALIKE)
+def _negatives(pixels: Float[Array, "g n E"], weighted: Bool[Array, "g n"]) -> Bool[Array, "g n n"]:
+    """Returns where patch j is a negative of patch i: it has a weight and does not look the same."""
+    normalized = l2_normalize(pixels)
+    return weighted[:, None, :] & (jnp.einsum("gie,gje->gij", normalized, normalized) <= MAX_COSINE)

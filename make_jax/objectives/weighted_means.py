@@ -1,8 +1,8 @@
-"""Weighted means over rows that are never in one place: micro-batches and devices add up sums, division comes last.
+"""Weighted means as pairs of sums, so that micro-batches and devices can add them up and divide once, at the end.
 
-    weighted_mean = sum_parts total / sum_parts weight,    total = sum_i w_i x_i,  weight = sum_i w_i
+    mean = sum_parts total / sum_parts weight,    total = sum_i w_i x_i,  weight = sum_i w_i
 
-Dividing in each part and averaging afterwards would weigh the rows of a part that has little weight too much.
+A mean of the means of the parts would overweight the rows of parts with little weight.
 """
 
 from typing import NamedTuple

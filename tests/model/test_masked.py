@@ -164,16 +164,16 @@ def test_pixels_of_hidden_patches_reach_no_prediction_and_others_do():
     assert not np.array_equal(before.pixels, after.pixels)
     seen = said(image=jnp.asarray(np.where(hidden, image, other))).patches
     assert (np.abs(before.predictions - seen.predictions).max(axis=(1, 2)) > 1e-6).all()
-    np.testing.assert_array_equal(before.pixels[before.there], seen.pixels[before.there])
+    np.testing.assert_array_equal(before.pixels[before.valid], seen.pixels[before.valid])
 
 
 def test_targets_are_normalised_pixels_of_hidden_patches_and_flat_ones_are_none():
     found, dense = said().patches, params()["patch_head"]["target"]
-    assert found.there.tolist() == [[False, True], [True, True], [False, False], [True, True]]  # flat; no picture
+    assert found.valid.tolist() == [[False, True], [True, True], [False, False], [True, True]]  # flat; no picture
     image = np.asarray(batch()["image"]) / 255.0
     for row in range(B):
         for k, place in enumerate(np.flatnonzero(batch()["patch_mask"][row])):
-            if found.there[row, k]:
+            if found.valid[row, k]:
                 top, left = place // 3 * PATCH, place % 3 * PATCH
                 x = image[row, top : top + PATCH, left : left + PATCH].reshape(-1)
                 assert x.std() > FLAT

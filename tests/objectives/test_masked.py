@@ -10,7 +10,7 @@ import pytest
 
 from make_jax.config import AdaptationConfig, ImageConfig, InputsConfig, ModelConfig, ObjectivesConfig, TextConfig
 from make_jax.model.make import Make
-from make_jax.model.masked import PredictedPatches, PredictedTokens, at, first_true
+from make_jax.model.masked import PredictedPatches, PredictedTokens, first_true, take_positions
 from make_jax.objectives.masked import patch_loss, token_loss
 from make_jax.objectives.total import contrast_embeddings, local_means, total_loss
 from make_jax.runs.mesh import make_mesh, shard_batch
@@ -46,7 +46,7 @@ def test_mlm_equals_the_reference_over_the_logits_of_all_tokens():
     @jax.jit
     def found(texts: Any, weights: jax.Array) -> Any:
         places = [first_true(labels >= 0, 3) for _, labels in texts]
-        picked = [(at(z, here), at(y, here)) for (z, y), here in zip(texts, places, strict=True)]
+        picked = [(take_positions(z, p), take_positions(y, p)) for (z, y), p in zip(texts, places, strict=True)]
         return token_loss([PredictedTokens(*tokens) for tokens in picked], weights)
 
     loss, metrics = found(texts, weights)
@@ -99,7 +99,7 @@ def test_contrastive_mpm_equals_the_reference_whatever_the_rows(rows):
 
 def test_patches_that_look_the_same_are_no_negatives_of_each_other():
     said, weights = hidden_patches(6), np.ones(6, np.float32)
-    two = said._replace(there=jnp.zeros_like(said.there).at[[0, 1], [1, 0]].set(True))
+    two = said._replace(valid=jnp.zeros_like(said.valid).at[[0, 1], [1, 0]].set(True))
     assert abs(compared(two, weights)[0].value) < 1e-6
     assert compared(two._replace(pixels=said.pixels.at[1, 0].set(said.pixels[2, 2])), weights)[0].value > 0.1
 
@@ -107,7 +107,7 @@ def test_patches_that_look_the_same_are_no_negatives_of_each_other():
 def test_regression_mpm_equals_the_reference():
     said, weights = hidden_patches(6), np.array([1, 0.5, 1, 0, 2, 1], np.float32)
     predictions = np.random.default_rng(1).normal(size=(6, 3, 12)).astype(np.float32)
-    counted = weights[:, None] * np.asarray(said.there)
+    counted = weights[:, None] * np.asarray(said.valid)
     expected = (counted * ((predictions - np.asarray(said.pixels)) ** 2).mean(-1)).sum() / counted.sum()
     loss, metrics = compared(said._replace(predictions=jnp.asarray(predictions), targets=None), weights)
     agree(loss.value, expected)

@@ -12,7 +12,7 @@ from make_jax.config import ObjectivesConfig
 from make_jax.model.make import Make, Outputs, QueryOutputs
 from make_jax.model.modal_adaptation import FusedProduct, ProductStates
 from make_jax.objectives.false_negatives import ContrastiveInputs
-from make_jax.objectives.matching import draw, matching_losses
+from make_jax.objectives.matching import draw_negatives, matching_losses
 from make_jax.objectives.total import local_means
 from make_jax.objectives.weighted_means import WeightedMean
 from make_jax.runs.mesh import batch_sharding, make_mesh, replicated_sharding
@@ -87,7 +87,9 @@ def on(devices: int, function: Any) -> Any:
 def drawn(e: dict[str, Any], key: Any) -> Any:
     queries = ContrastiveInputs(e["q"], e["query_id"], e["query_keywords"])
     products = ContrastiveInputs(e["p"], e["product_id"], e["product_keywords"])
-    return draw(queries, products, jnp.asarray(SCALE), weights=e["weight"], group=G, key=key, first=FIRST)
+    return draw_negatives(
+        queries, products, jnp.asarray(SCALE), weights=e["weight"], group=G, key=key, first_group=FIRST
+    )
 
 
 def apply(method: Any, query: Any, mask: Any, product: ProductStates, what: str) -> jax.Array:
@@ -150,7 +152,7 @@ def test_draws_are_as_frequent_as_exp_of_the_score():
     rows = [ContrastiveInputs(jnp.tile(jnp.asarray(x), (times, 1)), ids) for x in (q, p)]
     weights = jnp.ones(4 * times)
     key, scale = jax.random.key(0), jnp.asarray(SCALE)
-    found = jax.jit(lambda: draw(*rows, scale, weights=weights, group=4, key=key, first=FIRST))()
+    found = jax.jit(lambda: draw_negatives(*rows, scale, weights=weights, group=4, key=key, first_group=FIRST))()
     chance = np.exp(5.0 * q @ p.T) * (1 - np.eye(4))
     for side, table in ((found.products, chance), (found.queries, chance.T)):
         counts = np.stack([np.bincount(np.asarray(side)[i::4], minlength=4) for i in range(4)])
