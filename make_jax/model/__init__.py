@@ -1,1 +1,1 @@
-"""The text and image encoders, modal adaptation, and the module that joins them."""
+"""The Flax model: encoders, Modal Adaptation, Keyword Enhancement, matching and masked-modeling heads."""

@@ -1,8 +1,8 @@
 """Exact GELU: x Phi(x), Phi the normal distribution function (Hendrycks & Gimpel, arXiv 1606.08415).
 
-As Flax has it, but the derivative of erfc is written out: JAX 0.12 cannot differentiate it inside `shard_map`, where
-its rule mixes values that vary over devices with values that do not. Delete this file for
-`nn.gelu(x, approximate=False)` when every JAX that is supported can.
+Like Flax's, but with a custom derivative of erfc: JAX 0.12 cannot differentiate erfc inside `shard_map`, because its
+rule mixes values that vary over devices with values that do not. Replace this file by `nn.gelu(x, approximate=False)`
+when every supported JAX version can.
 """
 
 import math
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 
 def exact_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """What `nn.gelu(x, approximate=False)` gives, in value and derivative."""
+    """Returns `nn.gelu(x, approximate=False)`, with the same value and derivative."""
     return 0.5 * x * _erfc(-x * math.sqrt(0.5))
 
 

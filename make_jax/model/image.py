@@ -1,4 +1,4 @@
-"""The image encoder, ViT-shaped so that public weights fit."""
+"""The image encoder, a ViT (Dosovitskiy et al., arXiv 2010.11929) whose parameters match public checkpoints."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,7 +12,7 @@ from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, PreNormLayer
 def normalize_pixels(
     image: UInt8[Array, "B H W 3"], mean: tuple[float, ...], std: tuple[float, ...], dtype: DTypeLike
 ) -> Float[Array, "B H W 3"]:
-    """Pixels as (value / 255 - mean) / std: done on device, so that a quarter of the bytes cross to it."""
+    """Returns (pixel / 255 - mean) / std; on device, so that uint8 pixels, a quarter of the bytes, are transferred."""
     scaled = image.astype(jnp.float32) * (1.0 / 255.0)
     shift = jnp.asarray(mean, jnp.float32)[None, None, None]
     spread = jnp.asarray(std, jnp.float32)[None, None, None]
@@ -20,16 +20,16 @@ def normalize_pixels(
 
 
 def patches(image: Float[Array, "B H W 3"], patch: int) -> Float[Array, "B P E"]:
-    """Non-overlapping patches in reading order, each flattened as (row, column, channel)."""
+    """Returns non-overlapping patches in row-major order, each flattened as (row, column, channel)."""
     batch, height, width, channels = image.shape
     x = image.reshape(batch, height // patch, patch, width // patch, patch, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, patch * patch * channels)
 
 
 class ImageEncoder(nn.Module):
-    """Pixels to states [B, n + P, D]: n class tokens (nearly always 1) and patches, pre-norm layers, norm.
+    """Encodes pixels as states [B, n + P, D]: n class tokens (usually 1), then patches; pre-norm layers, final norm.
 
-    With `hidden` the embedding of those patches is `substitute`: their pixels reach no state.
+    Patches of `masked` are embedded as `mask_embedding`: their pixels reach no state.
     """
 
     config: ImageConfig
@@ -43,15 +43,15 @@ class ImageEncoder(nn.Module):
         self,
         image: UInt8[Array, "B H W 3"],
         train: bool = False,
-        hidden: Bool[Array, "B P"] | None = None,
-        substitute: Float[Array, "D"] | None = None,
+        masked: Bool[Array, "B P"] | None = None,
+        mask_embedding: Float[Array, "D"] | None = None,
     ) -> Float[Array, "B T D"]:
         c = self.config
         x = patches(normalize_pixels(image, self.mean, self.std, self.dtype), c.patch_size)
         x = nn.Dense(c.width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="patch")(x)
-        if hidden is not None:
-            assert substitute is not None
-            x = jnp.where(hidden[..., None], substitute.astype(self.dtype)[None, None], x)
+        if masked is not None:
+            assert mask_embedding is not None
+            x = jnp.where(masked[..., None], mask_embedding.astype(self.dtype)[None, None], x)
         if c.class_tokens:
             tokens = self.param("class", EMBEDDING_INIT, (1, c.class_tokens, c.width), jnp.float32).astype(self.dtype)
             x = jnp.concatenate([jnp.broadcast_to(tokens, (x.shape[0], c.class_tokens, c.width)), x], axis=1)

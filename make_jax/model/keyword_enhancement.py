@@ -1,10 +1,10 @@
-"""Keyword Enhancement, the part inside the model: a short query is enriched by what it is expected to mean.
+"""Keyword Enhancement, the part inside the model: enriches a short query by the keywords that it predicts.
 
 That the query representation is enriched by keywords is [paper]; how is [ours]. With h the pooled query state [D]:
 
-    z = W_k h + b_k                         one logit a keyword; objectives/keywords.py trains them (KEY)
+    z = W_k h + b_k                         one logit per keyword, trained by objectives/keywords.py (KEY)
     e = sum_k sigmoid(z_k) E_k / max(1, sum_k sigmoid(z_k))        expected keyword embedding [D]
-    g = sigmoid(w_g [h ; e])                how much of it the query takes, one number
+    g = sigmoid(w_g [h ; e])                one gate per query
     h' = h + g e
 
 The other two parts, false-negative masking and keyword-swap negatives, are in objectives/contrastive.py.
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT
 
-RARE = -4.0  # first bias of the logits: a product has few of all keywords
+INITIAL_BIAS = -4.0  # of the logits: a product has few of all keywords
 
 
 class EnhancedQuery(NamedTuple):
@@ -31,16 +31,16 @@ class EnhancedQuery(NamedTuple):
 
 
 class KeywordEnhancement(nn.Module):
-    """Predicts the keywords of products that answer a query, and adds their expected embedding to it."""
+    """Predicts the keywords of matching products and adds their expected embedding to the query."""
 
-    keywords: int
+    num_keywords: int
 
     @nn.compact
     def __call__(self, pooled: Float[Array, "B D"]) -> EnhancedQuery:
-        rare = nn.initializers.constant(RARE)
-        logits = nn.Dense(self.keywords, kernel_init=KERNEL_INIT, bias_init=rare, name="predict")(pooled)
+        initial_bias = nn.initializers.constant(INITIAL_BIAS)
+        logits = nn.Dense(self.num_keywords, kernel_init=KERNEL_INIT, bias_init=initial_bias, name="predict")(pooled)
         probabilities = jax.nn.sigmoid(logits)
-        embeddings = self.param("embedding", EMBEDDING_INIT, (self.keywords, pooled.shape[-1]), jnp.float32)
+        embeddings = self.param("embedding", EMBEDDING_INIT, (self.num_keywords, pooled.shape[-1]), jnp.float32)
         expected = probabilities @ embeddings / jnp.maximum(jnp.sum(probabilities, axis=-1, keepdims=True), 1.0)
         gate = nn.Dense(1, kernel_init=KERNEL_INIT, name="gate")(jnp.concatenate([pooled, expected], axis=-1))
         gate = jax.nn.sigmoid(gate)

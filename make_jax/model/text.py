@@ -1,4 +1,7 @@
-"""The text encoder, BERT-shaped so that public weights fit: query and title have one each [paper]."""
+"""The text encoder, a BERT (Devlin et al., arXiv 1810.04805) whose parameters match public checkpoints.
+
+Query and title have one each [paper].
+"""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,11 +13,11 @@ from make_jax.model.transformer import EMBEDDING_INIT, PostNormLayer, layer_norm
 
 
 class TextEncoder(nn.Module):
-    """Token ids to token states: embeddings (word + position + type), norm, post-norm layers."""
+    """Encodes token ids as token states: embeddings (word + position + type), norm, post-norm layers."""
 
     config: TextConfig
-    vocabulary: int  # word pieces
-    length: int  # longest text, in tokens
+    vocab_size: int  # word pieces
+    max_length: int  # tokens per text
     dtype: DTypeLike = jnp.float32
     remat: bool = False
 
@@ -23,8 +26,8 @@ class TextEncoder(nn.Module):
         self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], train: bool = False
     ) -> Float[Array, "B L D"]:
         c = self.config
-        words = nn.Embed(self.vocabulary, c.width, embedding_init=EMBEDDING_INIT, dtype=self.dtype, name="word")(tokens)
-        positions = self.param("position", EMBEDDING_INIT, (self.length, c.width), jnp.float32)
+        words = nn.Embed(self.vocab_size, c.width, embedding_init=EMBEDDING_INIT, dtype=self.dtype, name="word")(tokens)
+        positions = self.param("position", EMBEDDING_INIT, (self.max_length, c.width), jnp.float32)
         kind = self.param("type", EMBEDDING_INIT, (1, c.width), jnp.float32)
         x = words + (positions[: tokens.shape[1]] + kind).astype(self.dtype)[None]
         x = layer_norm(c.layer_norm_eps, self.dtype, "norm")(x)

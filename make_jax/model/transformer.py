@@ -1,4 +1,4 @@
-"""Attention, the feed-forward part and the two kinds of layer that every encoder here is made of.
+"""Transformer layers: attention, MLP, post-norm (BERT) and pre-norm (ViT) layers, pooling, normalization.
 
 Matrix products run in `dtype`; parameters, layer norms and softmax stay float32. Letters are those of `model/make.py`.
 """
@@ -18,11 +18,11 @@ KERNEL_INIT = nn.initializers.xavier_uniform()  # of ViT
 # Of BERT. A post-norm layer that starts small starts near the identity; from scratch that decides what text learns.
 BERT_INIT = nn.initializers.truncated_normal(0.02)
 EMBEDDING_INIT = nn.initializers.normal(0.02)
-MASKED = -1e30  # a logit that softmax turns into exactly 0 in float32 as soon as one key is real
+MASKED = -1e30  # logit of a masked key: softmax gives exactly 0 in float32 if any key is not masked
 
 
 class Attention(nn.Module):
-    """Multi-head attention of `x` to `context`; a row with no real key gets exactly 0 from it."""
+    """Multi-head attention of `x` to `context`; its output is exactly 0 for rows without a real key."""
 
     heads: int
     dropout: float
@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
         def project(name: str, value: Array) -> Array:
             value = nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name=name)(value)
-            # Heads beside the batch before the products: on CPU three times as fast as leaving it to einsum.
+            # Heads are transposed before the products: three times as fast on CPU as leaving it to einsum.
             return value.reshape(*value.shape[:-1], self.heads, width // self.heads).transpose(0, 2, 1, 3)
 
         query, key, value = project("query", x), project("key", context), project("value", context)
@@ -59,7 +59,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Dense, GELU (exact as in BERT and ViT, by tanh as in SigLIP, by a sigmoid as in CLIP), Dense."""
+    """Dense, GELU (exact as in BERT and ViT, tanh as in SigLIP, sigmoid as in CLIP), Dense."""
 
     mlp_width: int
     activation: Activation
@@ -99,7 +99,7 @@ class PostNormLayer(nn.Module):
 class PreNormLayer(nn.Module):
     """A ViT layer: the norm precedes each branch (Dosovitskiy et al., arXiv 2010.11929).
 
-    With `context` the attention reads that instead of `x` itself: the cross-attention block of Modal Adaptation.
+    With `context`, attention is to `context` instead of `x`: the cross-attention block of Modal Adaptation.
     """
 
     heads: int
@@ -128,25 +128,27 @@ class PreNormLayer(nn.Module):
 
 
 def layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:
-    """A layer norm whose statistics are float32 and whose output is `dtype`."""
+    """Returns a layer norm with float32 statistics and `dtype` output."""
     return nn.LayerNorm(epsilon=eps, dtype=dtype, name=name, use_fast_variance=False)
 
 
 def masked_mean(states: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
-    """The float32 mean over real positions; 0 for a row that has none. Mean pooling beats [CLS] [blog]."""
+    """Returns the float32 mean over real positions, 0 for rows without any. Mean pooling beats [CLS] [blog]."""
     weights = mask.astype(jnp.float32)[..., None]
     total = jnp.sum(states.astype(jnp.float32) * weights, axis=1)
     return total / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
 
 
-def pool(states: Float[Array, "B L D"], mask: Bool[Array, "B L"], how: Literal["mean", "cls"]) -> Float[Array, "B D"]:
-    """One float32 state a row: the mean over real positions, or that of the first position; 0 for an empty row."""
-    if how == "mean":
+def pool(
+    states: Float[Array, "B L D"], mask: Bool[Array, "B L"], pooling: Literal["mean", "cls"]
+) -> Float[Array, "B D"]:
+    """Returns one float32 state per row: the mean over real positions or the first position; 0 for rows without any."""
+    if pooling == "mean":
         return masked_mean(states, mask)
     return states[:, 0].astype(jnp.float32) * jnp.any(mask, axis=1)[:, None]
 
 
 def l2_normalize(vectors: Float[Array, "*n D"], eps: float = 1e-6) -> Float[Array, "*n D"]:
-    """Vectors of length 1; a zero vector stays 0 and its gradient is finite."""
+    """Returns vectors of length 1; a zero vector stays 0 and its gradient is finite."""
     squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(squares, eps * eps))

@@ -73,7 +73,7 @@ def contrastive_loss(
     """Returns the loss over the global batch and its metrics, both replicated; row i of both inputs is a positive pair.
 
     Call it on local rows inside `jax.shard_map(..., check_vma=True)` over `axis`; `axis=None` is one device: the
-    reference, or with `implementation="ring"` the same tile by tile. A row of weight 0 is neither anchor nor negative;
+    reference, or with `implementation="ring"` the same tile by tile. A row of weight 0 is neither query nor negative;
     the loss is 0 when all weights are. `swaps` has a row per pair, id -1 for none. `tile` is the number of queries that
     the ring processes at a time; it need not divide their number.
 

@@ -132,8 +132,8 @@ def draw_negatives(
 ) -> DrawnNegatives:
     """Draws a negative product for each query and a negative query for each product, from the same group of rows.
 
-    False negatives and rows of weight 0 are never drawn. Each group has its own random key, from its index in the
-    global batch; `first_group` is the index of the first group of these rows.
+    False negatives and rows of weight 0 are never drawn. The random key of a group is derived from its index in
+    the global batch; `first_group` is the index of the first group of these rows.
     """
     queries, products, weights = jax.lax.stop_gradient((queries, products, weights))
     scale = jnp.exp(jax.lax.stop_gradient(log_logit_scale).astype(jnp.float32))

@@ -17,7 +17,7 @@ EXAMPLES = {"plain": {}, **options()}
 
 @pytest.fixture
 def dcl(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs the code blocks of the section as the page says."""
+    """Runs the code blocks of the section as the page describes."""
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     section = page.split("## A contrastive loss\n")[1].split("\n## ")[0]
     new_file, entry = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)

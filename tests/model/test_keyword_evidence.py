@@ -1,4 +1,4 @@
-"""Keyword evidence: what it adds to the vectors of search, and whose word counts."""
+"""Keyword evidence: the keyword dimensions of search embeddings, and the weights of the modalities in them."""
 
 from dataclasses import replace
 from functools import cache
@@ -31,7 +31,7 @@ PACKED = jnp.asarray([[sum(1 << k for k in keywords)] for keywords in SETS], jnp
 
 @cache
 def made(form: str, keywords: int = V) -> tuple[Make, Any]:
-    """A model with heads that say something, as after they were fitted."""
+    """A model with random heads, as if they had been fitted."""
     model = Make(replace(TINY, adaptation=FORMS[form]), INPUTS, VOCABULARY, keywords, GROUPS)
     params = jax.jit(model.init)(jax.random.key(0), batch())["params"]
     heads = params["keyword_evidence"]
@@ -63,28 +63,28 @@ def by_hand(heads: Any, directions: dict[str, Any], weights: np.ndarray | None) 
     """Evidence and weights of each product, one by one."""
     evidence, shares = [], []
     for row in range(len(batch()["image"])):
-        logits, says = [], []
+        logits, unscaled = [], []
         for m, (name, found) in enumerate(directions.items()):
             d = np.asarray(found.vectors[row], np.float64)
             d = d / max(np.linalg.norm(d), 1e-12) * len(d) ** 0.5
             inner, outer = heads[name]["hidden"], heads[name]["predict"]
             z = np.asarray(jax.nn.gelu(d @ inner["kernel"] + inner["bias"])) @ outer["kernel"] + outer["bias"]
-            say = np.sqrt(np.maximum(z - heads["known"], 1)) if weights is None else np.full(V, weights[row, m])
+            weight = np.sqrt(np.maximum(z - heads["known"], 1)) if weights is None else np.full(V, weights[row, m])
             logits.append(z)
-            says.append(say * np.asarray(found.present[row]))
-        total = np.sum(says, 0)
-        z = np.sum(np.array(says) * logits, 0) / total
+            unscaled.append(weight * np.asarray(found.present[row]))
+        total = np.sum(unscaled, 0)
+        z = np.sum(np.array(unscaled) * logits, 0) / total
         raised = z - heads["known"]
         strongest = np.array([max(raised[j] for j in range(V) if GROUPS[j] == GROUPS[k]) for k in range(V)])
         z = z - EXCLUSION * (strongest - raised)
-        likely = 1 / (1 + np.exp(-z))
-        evidence.append(np.log(1 + likely / EPS) / np.log(1 + 1 / EPS) / SCORE_NORM)
-        shares.append(np.sum(np.array(says) / total * likely, 1) / likely.sum())
+        probabilities = 1 / (1 + np.exp(-z))
+        evidence.append(np.log(1 + probabilities / EPS) / np.log(1 + 1 / EPS) / SCORE_NORM)
+        shares.append(np.sum(np.array(unscaled) / total * probabilities, 1) / probabilities.sum())
     return np.array(evidence), np.array(shares)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_vectors_of_search_are_direction_and_evidence(form):
+def test_search_embeddings_are_embedding_and_keyword_scores(form):
     model, params = made(form)
     directions, read, product = program(form)(params, batch())
     single = form in ("title", "image", "single stream")
@@ -98,7 +98,7 @@ def test_vectors_of_search_are_direction_and_evidence(form):
     np.testing.assert_allclose(product.weights, read.weights if single else shares, rtol=2e-3, atol=1e-5)
 
 
-def test_queries_ask_for_the_keywords_they_hold():
+def test_query_embeddings_contain_the_keywords_of_the_query():
     model, params = made("per_keyword")
     rows = batch()
     given = (rows["query_tokens"], rows["query_mask"])
@@ -111,7 +111,7 @@ def test_queries_ask_for_the_keywords_they_hold():
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
-def test_a_product_with_both_keywords_beats_one_that_is_surer_of_one():
+def test_a_product_with_both_keywords_beats_one_with_a_higher_probability_of_one():
     """What a sum of logarithms is for: with probabilities themselves the two products would tie."""
     query = query_keyword_vector(jnp.array([[3]], jnp.uint32), 2)
     nothing = jnp.zeros((1, 4))
@@ -120,29 +120,29 @@ def test_a_product_with_both_keywords_beats_one_that_is_surer_of_one():
     for p in ([0.5, 0.5], [0.99, 0.01]):
         bias = jnp.log(jnp.array(p)) - jnp.log1p(-jnp.array(p))
         params = {"known": jnp.zeros(2), "product": head | {"predict": {"kernel": jnp.zeros((8, 2)), "bias": bias}}}
-        shown = KeywordEvidence(2, (0, 1)).apply(
+        keywords = KeywordEvidence(2, (0, 1)).apply(
             {"params": params}, {"product": ModalityEmbedding(nothing, jnp.ones(1, bool))}, jnp.full((1, 2), 0.5)
         )
-        vector = concat_keyword_scores(nothing, shown.scores, 1.0)
+        vector = concat_keyword_scores(nothing, keywords.scores, 1.0)
         scores.append(float((concat_keyword_scores(nothing, query, 1.0) @ vector.T)[0, 0]))
     assert scores[0] > 1.4 * scores[1]
 
 
-def test_a_keyword_counts_less_beside_a_stronger_rival_and_no_less_beside_another():
-    """The strongest of its attribute, and a keyword alone in its attribute, stay what they are."""
+def test_a_stronger_keyword_lowers_those_of_its_exclusion_group_and_no_others():
+    """The strongest keyword of a group, and a keyword alone in its group, are unchanged."""
     head = {"hidden": {"kernel": jnp.zeros((4, 8)), "bias": jnp.zeros(8)}}
     bias = jnp.array([3.0, 1.0, 1.0])
     params = {"known": jnp.zeros(3), "product": head | {"predict": {"kernel": jnp.zeros((8, 3)), "bias": bias}}}
     product = {"product": ModalityEmbedding(jnp.zeros((1, 4)), jnp.ones(1, bool))}
-    apart = KeywordEvidence(3, (0, 1, 2)).apply({"params": params}, product, jnp.full((1, 2), 0.5)).scores[0]
-    rivals = KeywordEvidence(3, (0, 0, 1)).apply({"params": params}, product, jnp.full((1, 2), 0.5)).scores[0]
-    assert apart[0] == rivals[0] and apart[2] == rivals[2]
+    separate = KeywordEvidence(3, (0, 1, 2)).apply({"params": params}, product, jnp.full((1, 2), 0.5)).scores[0]
+    competing = KeywordEvidence(3, (0, 0, 1)).apply({"params": params}, product, jnp.full((1, 2), 0.5)).scores[0]
+    assert separate[0] == competing[0] and separate[2] == competing[2]
     expected = jnp.log1p(jax.nn.sigmoid(1.0 - EXCLUSION * 2.0) / EPS) / jnp.log1p(1 / EPS) / SCORE_NORM
-    np.testing.assert_allclose(rivals[1], expected, rtol=1e-5)
-    assert rivals[1] < apart[1]
+    np.testing.assert_allclose(competing[1], expected, rtol=1e-5)
+    assert competing[1] < separate[1]
 
 
-def test_heads_that_were_not_fitted_change_no_ranking():
+def test_unfitted_heads_change_no_ranking():
     model = Make(replace(TINY, adaptation=FORMS["per_keyword"]), INPUTS, VOCABULARY, V)
     params = jax.jit(model.init)(jax.random.key(0), batch())["params"]
     _, read, product = program("per_keyword")(params, batch())
@@ -156,7 +156,7 @@ def test_heads_that_were_not_fitted_change_no_ranking():
     )
 
 
-def test_without_cross_attention_a_modality_speaks_for_itself():
+def test_without_cross_attention_embeddings_of_the_modalities_are_independent():
     before, _, _ = program("no cross-attention")(made("no cross-attention")[1], batch())
     changed = batch() | {"image": 255 - batch()["image"]}
     after, _, _ = program("no cross-attention")(made("no cross-attention")[1], changed)
@@ -165,15 +165,15 @@ def test_without_cross_attention_a_modality_speaks_for_itself():
 
 
 @pytest.mark.parametrize(("evidence", "keywords", "width"), [(0, V, 16), (3, V, 19), (512, V, 16 + V), (512, 0, 16)])
-def test_width_follows_what_is_asked_and_what_there_is(evidence, keywords, width):
+def test_search_dim_follows_the_config_and_the_vocabulary(evidence, keywords, width):
     model = Make(replace(TINY, keyword_dims=evidence), INPUTS, VOCABULARY, keywords)
 
     def both() -> Any:
         rows = batch()
         params = model.init(jax.random.key(0), rows)
-        asked = jnp.zeros((4, -(-keywords // 32)), jnp.uint32)
+        query_keywords = jnp.zeros((4, -(-keywords // 32)), jnp.uint32)
         return (
-            model.apply(params, rows["query_tokens"], rows["query_mask"], asked, method=Make.query_embedding),
+            model.apply(params, rows["query_tokens"], rows["query_mask"], query_keywords, method=Make.query_embedding),
             model.apply(params, *(rows[n] for n in ROWS), method=Make.product_embedding).vectors,
         )
 

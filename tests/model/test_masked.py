@@ -1,4 +1,4 @@
-"""The heads of masked modelling: their parameters, their formulas, what can reach them and what cannot."""
+"""The heads of masked modeling: their parameters, their formulas, what can reach them and what cannot."""
 
 from dataclasses import replace
 from functools import cache
@@ -62,8 +62,8 @@ def batch() -> dict[str, jax.Array]:
     return {name: jnp.asarray(value) for name, value in arrays.items()}
 
 
-class Said(NamedTuple):
-    """All that a model gives of a batch."""
+class AllOutputs(NamedTuple):
+    """All outputs of a model for a batch."""
 
     out: Outputs
     query: PredictedTokens | None
@@ -71,7 +71,7 @@ class Said(NamedTuple):
     patches: PredictedPatches | None
 
 
-def ask(model: Make, b: dict[str, jax.Array], heads: set[str]) -> Said:
+def all_outputs(model: Make, b: dict[str, jax.Array], heads: set[str]) -> AllOutputs:
     out, query, title, patches = model(b), None, None, None
     if "query_head" in heads:
         query = model.predict_query(b["query_tokens"], b["query_mask"], b["query_labels"])
@@ -80,7 +80,7 @@ def ask(model: Make, b: dict[str, jax.Array], heads: set[str]) -> Said:
         title = model.predict_title(*texts, b["image"], b["has_title"], b["has_image"], out.states)
     if "patch_head" in heads:
         patches = model.predict_patches(b["image"], b["patch_mask"])
-    return Said(out, query, title, patches)
+    return AllOutputs(out, query, title, patches)
 
 
 def filled(init: Any, *args: Any) -> Any:
@@ -95,28 +95,28 @@ def params() -> Any:
 
 
 @jax.jit
-def run(params: Any, rows: dict[str, jax.Array]) -> Said:
-    return Make(TINY, INPUTS, VOCABULARY).apply({"params": params}, rows, HEADS, method=ask)
+def run(params: Any, rows: dict[str, jax.Array]) -> AllOutputs:
+    return Make(TINY, INPUTS, VOCABULARY).apply({"params": params}, rows, HEADS, method=all_outputs)
 
 
-def said(**changed: Any) -> Said:
+def run_model(**changed: Any) -> AllOutputs:
     return jax.device_get(run(params(), batch() | changed))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_init_on_a_plain_batch_gives_each_head_that_is_asked_for_its_parameters(form):
-    config, wanted = FORMS[form]
+def test_init_on_a_plain_batch_creates_the_parameters_of_each_configured_head(form):
+    config, expected = FORMS[form]
     model = Make(config, INPUTS, VOCABULARY)
     found = jax.eval_shape(model.init, jax.random.key(0), batch())
-    assert {name for name in found["params"] if name in HEADS} == wanted
-    if "title_head" in wanted:
+    assert {name for name in found["params"] if name in HEADS} == expected
+    if "title_head" in expected:
         assert ("attends_image" in found["params"]["title_head"]) == (form not in ("title", "single stream"))
-    shapes = jax.eval_shape(lambda p: model.apply(p, batch(), wanted, method=ask), found)
+    shapes = jax.eval_shape(lambda p: model.apply(p, batch(), expected, method=all_outputs), found)
     assert shapes.title is None or shapes.title.logits.shape == (B, 3, VOCABULARY)
 
 
 def test_heads_change_neither_other_parameters_nor_what_the_model_computes():
-    text, image = replace(TEXT, layers=0), replace(TINY.image, layers=0)  # quick to initialise
+    text, image = replace(TEXT, layers=0), replace(TINY.image, layers=0)  # quick to initialize
     config = replace(TINY, query=text, title=text, image=image)
     model = Make(config, INPUTS, VOCABULARY)
     plain = Make(replace(config, mlm=False, mpm="none"), INPUTS, VOCABULARY)
@@ -132,7 +132,7 @@ def test_logits_are_those_of_the_formula_at_every_token_picked_at_the_hidden_one
         TEXT.heads, TEXT.mlp_width, TEXT.dropout, TINY.image.layer_norm_eps, TEXT.activation, jnp.float32
     )
     attend = jax.jit(lambda p, *x: block.apply({"params": p}, x[0], False, *x[1:]))
-    found, s, b = said(), said().out.states, batch()
+    found, s, b = run_model(), run_model().out.states, batch()
     given = attend(params()["title_head"]["attends_image"], s.title, s.image, s.image_mask)
     for name, states, most in (("title", given, 3), ("query", found.out.query.states, 1)):
         head = jax.device_get(params()[f"{name}_head"])
@@ -151,7 +151,7 @@ def test_logits_are_those_of_the_formula_at_every_token_picked_at_the_hidden_one
 
 
 def test_titles_are_predicted_given_the_picture_where_there_is_one():
-    before, after = said().title, said(image=255 - batch()["image"]).title
+    before, after = run_model().title, run_model(image=255 - batch()["image"]).title
     assert np.abs(before.logits[0] - after.logits[0]).max() > 1e-6
     np.testing.assert_array_equal(before.logits[2, 0], after.logits[2, 0])  # row 2 has no picture
 
@@ -159,16 +159,16 @@ def test_titles_are_predicted_given_the_picture_where_there_is_one():
 def test_pixels_of_hidden_patches_reach_no_prediction_and_others_do():
     hidden = np.kron(np.asarray(batch()["patch_mask"]).reshape(B, 2, 3), np.ones((PATCH, PATCH), bool))[..., None]
     image, other = np.asarray(batch()["image"]), 255 - np.asarray(batch()["image"])
-    before, after = said().patches, said(image=jnp.asarray(np.where(hidden, other, image))).patches
+    before, after = run_model().patches, run_model(image=jnp.asarray(np.where(hidden, other, image))).patches
     np.testing.assert_array_equal(before.predictions, after.predictions)
     assert not np.array_equal(before.pixels, after.pixels)
-    seen = said(image=jnp.asarray(np.where(hidden, image, other))).patches
+    seen = run_model(image=jnp.asarray(np.where(hidden, image, other))).patches
     assert (np.abs(before.predictions - seen.predictions).max(axis=(1, 2)) > 1e-6).all()
     np.testing.assert_array_equal(before.pixels[before.valid], seen.pixels[before.valid])
 
 
-def test_targets_are_normalised_pixels_of_hidden_patches_and_flat_ones_are_none():
-    found, dense = said().patches, params()["patch_head"]["target"]
+def test_targets_are_normalized_pixels_of_hidden_patches_and_flat_ones_are_none():
+    found, dense = run_model().patches, params()["patch_head"]["target"]
     assert found.valid.tolist() == [[False, True], [True, True], [False, False], [True, True]]  # flat; no picture
     image = np.asarray(batch()["image"]) / 255.0
     for row in range(B):

@@ -26,25 +26,23 @@ FORMS = {
 @cache
 def made(form: str = "both") -> tuple[Make, Any]:
     model = Make(replace(TINY, adaptation=FORMS[form], matching=MATCHING), INPUTS, VOCABULARY)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), batch())[
-        "params"
-    ]  # what init makes, without its compilation
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch())["params"]  # shapes of init, without compiling it
     rng = np.random.default_rng(0)
     return model, jax.tree.map(lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
 @cache
 def program(form: str = "both") -> Any:
-    """Both logits of (parameters, batch), compiled once a form."""
+    """Both logits of (parameters, batch), compiled once per form."""
     model, _ = made(form)
 
     @jax.jit
     def logits(params: Any, rows: dict[str, jax.Array]) -> dict[str, jax.Array]:
         variables = {"params": params}
         out = model.apply(variables, rows)
-        asked = ["item"] if out.states.image is None else ["item", "image"]
+        targets = ["item"] if out.states.image is None else ["item", "image"]
         states = (out.query.states, rows["query_mask"], out.states)
-        return {what: model.apply(variables, *states, what, method=Make.match) for what in asked}
+        return {target: model.apply(variables, *states, target, method=Make.match) for target in targets}
 
     return logits
 
@@ -54,7 +52,7 @@ def match(form: str = "both", **changed: Any) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_init_on_a_plain_batch_makes_all_parameters_that_matching_needs(form):
+def test_init_on_a_plain_batch_creates_all_parameters_of_matching(form):
     found = match(form)
     assert set(found) == ({"item"} if form == "title" else {"item", "image"})
     for logits in found.values():

@@ -1,4 +1,4 @@
-"""Examples of the contrastive loss, its forms as compiled functions of data alone, and a reference over Python sets."""
+"""Examples of the contrastive loss, its compiled implementations, and a reference on Python sets."""
 
 from functools import cache
 from typing import Any
@@ -31,34 +31,34 @@ def packed(sets: Any) -> np.ndarray:
 def negatives(e: Example) -> np.ndarray:
     """Which pairs are negatives, pair by pair."""
     qid, pid, w = (np.asarray(e[name]) for name in ("qid", "pid", "w"))
-    asked, held = (members(e[name]) for name in ("qk", "pk"))
-    found = np.zeros((B, B), bool)
+    query_keywords, product_keywords = (members(e[name]) for name in ("qk", "pk"))
+    negative = np.zeros((B, B), bool)
     for i in range(B):
         for j in range(B):
-            equal = (qid[i] == qid[j] >= 0) or (pid[i] == pid[j] >= 0)
-            answered = bool(asked[i]) and asked[i] <= held[j]
-            found[i, j] = i != j and not (equal or answered or w[i] == 0 or w[j] == 0)
-    return found
+            same = (qid[i] == qid[j] >= 0) or (pid[i] == pid[j] >= 0)
+            has_all = bool(query_keywords[i]) and query_keywords[i] <= product_keywords[j]
+            negative[i, j] = i != j and not (same or has_all or w[i] == 0 or w[j] == 0)
+    return negative
 
 
 @cache
-def formula(kind: str, margin: float):
+def formula(loss_type: str, margin: float):
     """Value and gradient of the formula in the docstring of contrastive.py, a function of an example."""
 
-    def loss(a, e, found):
-        kept, eye = found | np.eye(B, dtype=bool), jnp.eye(B)
+    def loss(a, e, negative):
+        included, eye = negative | np.eye(B, dtype=bool), jnp.eye(B)
         scale = jnp.exp(a["s"])
         logits = scale * (jnp.dot(a["q"], a["p"].T, precision="highest") - margin * eye)
         swapped = scale * jnp.sum(a["swap"] * a["p"], 1)
-        there = e["sid"] >= 0
-        if kind == "softmax":
-            rows = jnp.where(kept, logits, -jnp.inf)
-            columns = jnp.concatenate([rows, jnp.where(there, swapped, -jnp.inf)[None]], 0)
+        has_swap = e["sid"] >= 0
+        if loss_type == "softmax":
+            rows = jnp.where(included, logits, -jnp.inf)
+            columns = jnp.concatenate([rows, jnp.where(has_swap, swapped, -jnp.inf)[None]], 0)
             losses = jax.nn.logsumexp(rows, 1) + jax.nn.logsumexp(columns, 0) - 2 * jnp.diag(logits)
         else:
-            pairs = jnp.where(kept, -jax.nn.log_sigmoid((2 * eye - 1) * (logits + a["b"])), 0)
+            pairs = jnp.where(included, -jax.nn.log_sigmoid((2 * eye - 1) * (logits + a["b"])), 0)
             losses = pairs.sum(1) + pairs.sum(0)
-            losses += jnp.where(there, -jax.nn.log_sigmoid(-(swapped + a["b"])), 0)
+            losses += jnp.where(has_swap, -jax.nn.log_sigmoid(-(swapped + a["b"])), 0)
         return jnp.sum(e["w"] * losses) / (2 * e["w"].sum())
 
     compiled = jax.jit(jax.value_and_grad(loss))
@@ -66,7 +66,14 @@ def formula(kind: str, margin: float):
 
 
 @cache
-def loss_of(form: str, devices: int, kind: str = "softmax", margin: float = MARGIN, tile: int = 2, bare: bool = False):
+def loss_of(
+    implementation: str,
+    devices: int,
+    loss_type: str = "softmax",
+    margin: float = MARGIN,
+    tile: int = 2,
+    bare: bool = False,
+):
     """Gives ((value, metrics), gradients) of an example. 0 devices: `axis=None`; bare: only vectors, ids, weights."""
 
     def local(q, p, swap, w, s, b):
@@ -77,19 +84,21 @@ def loss_of(form: str, devices: int, kind: str = "softmax", margin: float = MARG
             p,
             s,
             weights=w,
-            loss_type=kind,
+            loss_type=loss_type,
             logit_bias=b,
             margin=margin,
             swaps=swap,
-            implementation=form,
+            implementation=implementation,
             tile=tile,
             axis=AXES if devices else None,
         )
 
     if devices:
         mesh = mesh_of(devices)
-        rows, whole = PartitionSpec(AXES), PartitionSpec()
-        local = jax.shard_map(local, mesh=mesh, in_specs=(rows,) * 4 + (whole,) * 2, out_specs=whole, check_vma=True)
+        rows, replicated = PartitionSpec(AXES), PartitionSpec()
+        local = jax.shard_map(
+            local, mesh=mesh, in_specs=(rows,) * 4 + (replicated,) * 2, out_specs=replicated, check_vma=True
+        )
 
     def loss(a, e):
         return local(
@@ -111,9 +120,9 @@ def mesh_of(devices: int) -> jax.sharding.Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:devices])
 
 
-def agree(found, wanted, tolerance=1e-5):
+def agree(actual, expected, tolerance=1e-5):
     """Equal as the contract defines it: largest difference over largest reference."""
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         assert np.abs(x - y).max() <= tolerance * max(np.abs(y).max(), 1e-12)
 

@@ -1,4 +1,4 @@
-"""Property tests: of random batches, exactly the pairs that Python sets say are negatives, in every form."""
+"""Property tests: of random batches, exactly the negatives of a reference on Python sets, in every implementation."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from tests.objectives.contrasts import (
     plain_example,
 )
 
-FORMS = [("gather", 0, 2), ("gather", 8, 2), ("ring", 0, 7), ("ring", 8, 2)]  # form, devices, tile
+IMPLEMENTATIONS = [("gather", 0, 2), ("gather", 8, 2), ("ring", 0, 7), ("ring", 8, 2)]  # implementation, devices, tile
 
 
 @pytest.fixture(scope="module")
@@ -53,41 +53,43 @@ def numbers(count: int, least: int, most: int):
 
 
 @settings(max_examples=60)
-@given(asked=sets(B), extra=sets(B), answers=numbers(B, 0, B - 1))
-def test_keywords_mask_exactly_the_pairs_that_the_sets_say(masked_on, asked, extra, answers):
-    """Products hold random sets, joined with what some query asks so that subsets are frequent."""
-    held = [own | asked[query] for own, query in zip(extra, answers, strict=True)]
-    e = plain_example() | {"qk": packed(asked), "pk": packed(held)}
-    wanted = np.array([[bool(q) and q <= p for p in held] for q in asked])
+@given(query_keywords=sets(B), extra=sets(B), answers=numbers(B, 0, B - 1))
+def test_keywords_mask_exactly_the_pairs_of_the_reference_sets(masked_on, query_keywords, extra, answers):
+    """Products hold random sets, joined with the keywords of a query, so that subsets are frequent."""
+    product_keywords = [own | query_keywords[query] for own, query in zip(extra, answers, strict=True)]
+    e = plain_example() | {"qk": packed(query_keywords), "pk": packed(product_keywords)}
+    expected = np.array([[bool(q) and q <= p for p in product_keywords] for q in query_keywords])
     for devices in (1, 8):
-        np.testing.assert_array_equal(np.asarray(masked_on[devices](e)), wanted)
+        np.testing.assert_array_equal(np.asarray(masked_on[devices](e)), expected)
 
 
 @settings(max_examples=25)
 @given(
     query_ids=numbers(B, -1, 2 * B),
     product_ids=numbers(B, -1, 2 * B),
-    asked=sets(B, 2),
+    query_keywords=sets(B, 2),
     extra=sets(B, 3),
     answers=numbers(B, 0, 3 * B),
     weights=numbers(B, 0, 3),
     swapped=numbers(B, -1, 0),
     seed=st.integers(0, 3),
 )
-def test_every_form_has_exactly_the_negatives_that_the_sets_say(
-    query_ids, product_ids, asked, extra, answers, weights, swapped, seed
+def test_every_implementation_has_exactly_the_negatives_of_the_reference_sets(
+    query_ids, product_ids, query_keywords, extra, answers, weights, swapped, seed
 ):
-    """In value, in gradient and in the share that is masked; a scale of 1 gives every pair a weight that shows."""
+    """In value, gradient and masked share; at scale 1 every pair contributes visibly."""
     weights = [max(weights[0], 1), *weights[1:]]
-    held = [own | (asked[query] if query < B else set()) for own, query in zip(extra, answers, strict=True)]
+    product_keywords = [
+        own | (query_keywords[query] if query < B else set()) for own, query in zip(extra, answers, strict=True)
+    ]
     arrays = {"qid": query_ids, "pid": product_ids, "sid": swapped}
     e = plain_example(seed) | {name: jnp.asarray(ids, jnp.int32) for name, ids in arrays.items()}
-    e |= {name: jnp.asarray(packed(of)) for name, of in (("qk", asked), ("pk", held))}
+    e |= {name: jnp.asarray(packed(of)) for name, of in (("qk", query_keywords), ("pk", product_keywords))}
     e |= {"w": jnp.asarray(weights, jnp.float32), "s": jnp.float32(0.0)}
-    live = (np.asarray(weights) > 0)[:, None] & (np.asarray(weights) > 0)[None, :] & ~np.eye(B, dtype=bool)
-    masked = np.mean(live & ~negatives(e), axis=1)
-    wanted = formula("softmax", 0.2)(e)
-    for form, devices, tile in FORMS:
-        (value, metrics), gradients = loss_of(form, devices, tile=tile)(e)
-        agree((value, gradients), wanted)
+    weighted = (np.asarray(weights) > 0)[:, None] & (np.asarray(weights) > 0)[None, :] & ~np.eye(B, dtype=bool)
+    masked = np.mean(weighted & ~negatives(e), axis=1)
+    expected = formula("softmax", 0.2)(e)
+    for implementation, devices, tile in IMPLEMENTATIONS:
+        (value, metrics), gradients = loss_of(implementation, devices, tile=tile)(e)
+        agree((value, gradients), expected)
         agree(metrics["masked"], np.sum(weights * masked) / np.sum(weights))

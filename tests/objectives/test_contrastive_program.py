@@ -1,4 +1,4 @@
-"""What the compiled programs of the contrastive loss hold in memory and move between devices."""
+"""Memory and collectives of the compiled programs of the contrastive loss."""
 
 import re
 from functools import partial
@@ -16,27 +16,31 @@ DEVICES, TILE, WIDTH, WORDS = 8, 32, 16, 64
 F32 = 4  # bytes
 
 
-def compiled(form: str, batch: int):
+def compiled(implementation: str, batch: int):
     """Value and gradient, for shapes alone."""
     mesh = mesh_of(DEVICES)
-    rows, whole = PartitionSpec(AXES), PartitionSpec()
+    rows, replicated = PartitionSpec(AXES), PartitionSpec()
 
     def local(queries, products, weights, log_logit_scale):
-        loss = partial(contrastive_loss, weights=weights, margin=0.1, implementation=form, tile=TILE, axis=AXES)
+        loss = partial(
+            contrastive_loss, weights=weights, margin=0.1, implementation=implementation, tile=TILE, axis=AXES
+        )
         return loss(queries, products, log_logit_scale)[0]
 
-    sharded = jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, rows, whole), out_specs=whole, check_vma=True)
+    sharded = jax.shard_map(
+        local, mesh=mesh, in_specs=(rows, rows, rows, replicated), out_specs=replicated, check_vma=True
+    )
 
     def loss(q, p, s, ids, bits, weights):
         return sharded(ContrastiveInputs(q, ids, bits), ContrastiveInputs(p, ids, bits), weights, s)
 
     def spec(dtype, *shape):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, rows if shape else whole))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, rows if shape else replicated))
 
     vectors = spec(jnp.float32, batch, WIDTH)
-    told = spec(jnp.int32, batch), spec(jnp.uint32, batch, WORDS), spec(jnp.float32, batch)
+    other_inputs = spec(jnp.int32, batch), spec(jnp.uint32, batch, WORDS), spec(jnp.float32, batch)
     step = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
-    return step.lower(vectors, vectors, spec(jnp.float32), *told).compile()
+    return step.lower(vectors, vectors, spec(jnp.float32), *other_inputs).compile()
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,7 @@ def test_memory_of_the_ring_is_a_few_tiles_and_copies_of_local_rows(ring):
     for batch, program in ring.items():
         b = batch // DEVICES
         assert temporary(program) < 4 * F32 * b * (WIDTH + WORDS + TILE)
-        # The bound is of use: neither of what must not be made, even in bytes, fits in beside the rest.
+        # The bound is tight: neither a [b, B] matrix nor a [tile, b, words] array, even in bytes, fits in it.
         assert temporary(program) < min(F32 * b * batch, TILE * b * WORDS)
 
 
@@ -63,7 +67,7 @@ def test_memory_of_the_ring_grows_with_the_batch_and_not_its_square(ring):
 
 
 def moved(text: str, operation: str) -> list[str]:
-    """Shapes of the results of a collective, those of a combined one by themselves."""
+    """Result shapes of a collective; a combined one counts as several."""
     lines = re.findall(rf"= (.*?) {operation}(?:-start)?\(", text)
     return [shape for line in lines for shape in re.findall(r"\w+\[[\d,]*\]", line)]
 
@@ -71,9 +75,9 @@ def moved(text: str, operation: str) -> list[str]:
 def test_ring_moves_products_twice_and_their_gradient_once_and_gathers_nothing(ring):
     text = ring[1024].as_text()
     b = 1024 // DEVICES
-    hops = moved(text, "collective-permute")
-    assert hops.count(f"f32[{b},{WIDTH}]") == 3
-    assert hops.count(f"u32[{b},{WORDS}]") == 2
+    permutes = moved(text, "collective-permute")
+    assert permutes.count(f"f32[{b},{WIDTH}]") == 3
+    assert permutes.count(f"u32[{b},{WORDS}]") == 2
     assert not moved(text, "all-gather") and not moved(text, "reduce-scatter") and not moved(text, "all-to-all")
     assert set(moved(text, "all-reduce")) <= {"f32[]", "s32[]"}
 

@@ -67,9 +67,9 @@ def hidden_patches(rows: int, seed: int = 0) -> PredictedPatches:
     return PredictedPatches(*map(jnp.asarray, (predictions, targets, pixels, there)))
 
 
-def patch_reference(said: PredictedPatches, weights: np.ndarray) -> tuple[float, float]:
+def patch_reference(predicted: PredictedPatches, weights: np.ndarray) -> tuple[float, float]:
     """Loss and accuracy of the contrastive form, patch by patch."""
-    p, z, x, there = (np.asarray(value) for value in said)
+    p, z, x, there = (np.asarray(value) for value in predicted)
     group = {32: 16, 6: 2}[len(p)]
     everything = [(r, k) for r in range(len(p)) for k in range(3) if there[r, k] and weights[r] > 0]
     losses = right = 0.0
@@ -91,25 +91,25 @@ compared = jax.jit(patch_loss)
 
 @pytest.mark.parametrize("rows", [32, 6])
 def test_contrastive_mpm_equals_the_reference_whatever_the_rows(rows):
-    said, weights = hidden_patches(rows), np.linspace(0, 2, rows).astype(np.float32)  # row 0 has weight 0
+    predicted, weights = hidden_patches(rows), np.linspace(0, 2, rows).astype(np.float32)  # row 0 has weight 0
     weights[:2] = weights[1::-1]
-    loss, metrics = compared(said, weights)
-    agree((loss.value, metrics["mpm_accuracy"].value), patch_reference(said, weights))
+    loss, metrics = compared(predicted, weights)
+    agree((loss.value, metrics["mpm_accuracy"].value), patch_reference(predicted, weights))
 
 
 def test_patches_that_look_the_same_are_no_negatives_of_each_other():
-    said, weights = hidden_patches(6), np.ones(6, np.float32)
-    two = said._replace(valid=jnp.zeros_like(said.valid).at[[0, 1], [1, 0]].set(True))
+    predicted, weights = hidden_patches(6), np.ones(6, np.float32)
+    two = predicted._replace(valid=jnp.zeros_like(predicted.valid).at[[0, 1], [1, 0]].set(True))
     assert abs(compared(two, weights)[0].value) < 1e-6
-    assert compared(two._replace(pixels=said.pixels.at[1, 0].set(said.pixels[2, 2])), weights)[0].value > 0.1
+    assert compared(two._replace(pixels=predicted.pixels.at[1, 0].set(predicted.pixels[2, 2])), weights)[0].value > 0.1
 
 
 def test_regression_mpm_equals_the_reference():
-    said, weights = hidden_patches(6), np.array([1, 0.5, 1, 0, 2, 1], np.float32)
+    predicted, weights = hidden_patches(6), np.array([1, 0.5, 1, 0, 2, 1], np.float32)
     predictions = np.random.default_rng(1).normal(size=(6, 3, 12)).astype(np.float32)
-    counted = weights[:, None] * np.asarray(said.valid)
-    expected = (counted * ((predictions - np.asarray(said.pixels)) ** 2).mean(-1)).sum() / counted.sum()
-    loss, metrics = compared(said._replace(predictions=jnp.asarray(predictions), targets=None), weights)
+    counted = weights[:, None] * np.asarray(predicted.valid)
+    expected = (counted * ((predictions - np.asarray(predicted.pixels)) ** 2).mean(-1)).sum() / counted.sum()
+    loss, metrics = compared(predicted._replace(predictions=jnp.asarray(predictions), targets=None), weights)
     agree(loss.value, expected)
     assert metrics == {}
 
@@ -133,7 +133,7 @@ OBJECTIVES = ObjectivesConfig(qic=0.0, mlm=1.0, mpm=0.5)
 def batch() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     has_title, has_image = np.arange(B) % 5 != 0, np.arange(B) % 5 != 1
-    found: dict[str, np.ndarray] = {
+    arrays: dict[str, np.ndarray] = {
         "image": rng.integers(0, 256, (B, 16, 24, 3)).astype(np.uint8),
         "has_title": has_title,
         "has_image": has_image,
@@ -144,9 +144,9 @@ def batch() -> dict[str, np.ndarray]:
         mask = there[:, None] & (np.arange(length)[None] < rng.integers(1, length + 1, B)[:, None])
         tokens = np.where(mask, rng.integers(0, VOCABULARY, (B, length)), 0).astype(np.int32)
         labels = np.where(mask & (np.arange(length)[None] == 0), tokens, -1).astype(np.int32)
-        found |= {f"{name}_tokens": tokens, f"{name}_mask": mask}
-        found |= {f"{name}_masked": np.where(labels >= 0, 1, tokens).astype(np.int32), f"{name}_labels": labels}
-    return found
+        arrays |= {f"{name}_tokens": tokens, f"{name}_mask": mask}
+        arrays |= {f"{name}_masked": np.where(labels >= 0, 1, tokens).astype(np.int32), f"{name}_labels": labels}
+    return arrays
 
 
 @cache
@@ -183,7 +183,7 @@ def test_device_count_changes_neither_losses_nor_gradients():
     (loss, metrics), gradient = value_and_gradient(1)
     assert metrics.keys() == {"mlm", "mlm_accuracy", "mpm", "mpm_accuracy"}
     agree(loss, metrics["mlm"] + 0.5 * metrics["mpm"])
-    assert abs(metrics["mlm"] - np.log(VOCABULARY)) < 0.5  # nothing is learnt yet
+    assert abs(metrics["mlm"] - np.log(VOCABULARY)) < 0.5  # at initialization
     (other_loss, other_metrics), other_gradient = value_and_gradient(8)
     agree((other_loss, other_metrics), (loss, metrics))
     largest = max(np.abs(g).max() for g in jax.tree.leaves(gradient))

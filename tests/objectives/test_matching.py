@@ -1,4 +1,4 @@
-"""QIM and QIM2: which negatives are drawn, what the loss is of them, on 1 and 8 devices."""
+"""QIM and QIM2: the negatives that are drawn and the losses, on 1 and 8 devices."""
 
 import re
 from typing import Any
@@ -64,13 +64,15 @@ def unpacked(row: np.ndarray) -> set[int]:
 def negatives(e: dict[str, Any], masking: bool = True) -> np.ndarray:
     """[B, B]: whether product j may be a negative of query i, by sets and one pair after another."""
     e, allowed = jax.tree.map(np.asarray, e), np.zeros((B, B), bool)
-    asked, held = ([unpacked(row) for row in e[f"{side}_keywords"]] for side in ("query", "product"))
+    query_keywords, product_keywords = (
+        [unpacked(row) for row in e[f"{side}_keywords"]] for side in ("query", "product")
+    )
     for i in range(B):
         for j in range(B):
             same = e["query_id"][i] == e["query_id"][j] or e["product_id"][i] == e["product_id"][j] >= 0
-            answered = masking and asked[i] and asked[i] <= held[j]
-            live = e["weight"][i] > 0 and e["weight"][j] > 0
-            allowed[i, j] = i != j and i // G == j // G and live and not same and not answered
+            has_all = masking and query_keywords[i] and query_keywords[i] <= product_keywords[j]
+            weighted = e["weight"][i] > 0 and e["weight"][j] > 0
+            allowed[i, j] = i != j and i // G == j // G and weighted and not same and not has_all
     return allowed
 
 
@@ -92,7 +94,7 @@ def drawn(e: dict[str, Any], key: Any) -> Any:
     )
 
 
-def apply(method: Any, query: Any, mask: Any, product: ProductStates, what: str) -> jax.Array:
+def apply(method: Any, query: Any, mask: Any, product: ProductStates, target: str) -> jax.Array:
     """A matching encoder that is a formula: means of real states, multiplied."""
     assert method is Make.match
 
@@ -100,7 +102,7 @@ def apply(method: Any, query: Any, mask: Any, product: ProductStates, what: str)
         return jnp.sum(states * mask[..., None].astype(jnp.float32), axis=-2)
 
     read = mean(product.image, product.image_mask)
-    read = read + mean(product.title, product.title_mask) if what == "item" else read
+    read = read + mean(product.title, product.title_mask) if target == "item" else read
     return jnp.sum(mean(query, mask) * read, axis=-1)
 
 
@@ -159,7 +161,7 @@ def test_draws_are_as_frequent_as_exp_of_the_score():
         np.testing.assert_allclose(counts / times, table / table.sum(1, keepdims=True), atol=0.03)
 
 
-def reference(e: dict[str, Any], found: Any, what: str) -> tuple[float, float]:
+def reference(e: dict[str, Any], found: Any, target: str) -> tuple[float, float]:
     """Loss and accuracy, pair by pair."""
     e, found = jax.tree.map(np.asarray, (e, found))
     pairs = []  # (query states, their mask, product, label, weight)
@@ -172,12 +174,12 @@ def reference(e: dict[str, Any], found: Any, what: str) -> tuple[float, float]:
             pairs.append((e["query_states"][start + n], e["query_mask"][start + n], i, 0, w))
         if e["swap_mask"][i].any():
             pairs.append((e["swap_states"][i], e["swap_mask"][i], i, 0, w))
-    if what == "image":
+    if target == "image":
         pairs = [pair for pair in pairs if e["has_image"][pair[2]]]
     total = right = weight = 0.0
     for states, mask, i, label, w in pairs:
         read = e["image"][i].sum(0) * e["has_image"][i]
-        if what == "item":
+        if target == "item":
             read = read + e["title"][i][e["title_mask"][i]].sum(0)
         logit = float(states[mask].sum(0) @ read)
         total += w * np.logaddexp(0, -logit if label else logit)
@@ -198,11 +200,11 @@ def test_losses_equal_those_of_the_pairs_one_by_one_in_value_and_gradient_on_1_a
         return jax.value_and_grad(total, has_aux=True)({name: e[name] for name in names})
 
     compiled = {devices: on(devices, both) for devices in (1, 8)}
-    (value, told), gradients = compiled[1](e, key)
-    for name, what in (("qim", "item"), ("qim2", "image")):
-        loss, accuracy = reference(e, programs[1](e, key), what)
-        np.testing.assert_allclose(told[name], loss, rtol=1e-5)
-        np.testing.assert_allclose(told[f"{name}_accuracy"], accuracy, rtol=1e-5)
+    (value, metrics_by_name), gradients = compiled[1](e, key)
+    for name, target in (("qim", "item"), ("qim2", "image")):
+        loss, accuracy = reference(e, programs[1](e, key), target)
+        np.testing.assert_allclose(metrics_by_name[name], loss, rtol=1e-5)
+        np.testing.assert_allclose(metrics_by_name[f"{name}_accuracy"], accuracy, rtol=1e-5)
     assert not np.asarray(gradients["q"]).any()  # drawing has no gradient
     assert all(np.asarray(gradients[name]).any() for name in names[:-1])
     (other, _), others = compiled[8](e, key)
@@ -217,13 +219,13 @@ def test_no_states_cross_devices():
         found, _ = losses(e, key)
         return found["qim"] + found["qim2"]
 
-    rows, whole = batch_sharding(mesh), replicated_sharding(mesh)
+    rows, replicated = batch_sharding(mesh), replicated_sharding(mesh)
     states = {name: value for name, value in example().items() if value.dtype == np.float32}
     rest = {name: value for name, value in example().items() if name not in states}
     step = jax.jit(
         jax.value_and_grad(lambda moved, rest, key: total(rest | moved, key)),
-        in_shardings=(rows, rows, whole),
-        out_shardings=(whole, rows),
+        in_shardings=(rows, rows, replicated),
+        out_shardings=(replicated, rows),
     )
     text = step.lower(states, rest, jax.random.key(0)).compile().as_text()
     assert not re.search(r" (all-gather|all-to-all|collective-permute|collective-broadcast)", text)
@@ -242,15 +244,17 @@ def test_all_weights_zero_give_loss_zero_and_finite_gradients():
 
 @pytest.mark.parametrize(("qim", "qim2"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
 def test_an_objective_of_weight_0_is_not_traced(qim, qim2):
-    asked = []
+    targets = []
 
-    def noting(method: Any, *arguments: Any) -> jax.Array:
-        asked.append(arguments[-1])
+    def recording_apply(method: Any, *arguments: Any) -> jax.Array:
+        targets.append(arguments[-1])
         return apply(method, *arguments)
 
     config = ObjectivesConfig(qic=0.0, key=0.0, qim=qim, qim2=qim2, matching_group=G)
-    told = jax.eval_shape(lambda e: local_means(config, outputs(e), e, noting, jax.random.key(0), FIRST), example())
-    assert asked == ["item"] * bool(qim) + ["image"] * bool(qim2)
-    assert set(told) == {name for name in ("qim", "qim_accuracy") if qim} | {
+    metrics_by_name = jax.eval_shape(
+        lambda e: local_means(config, outputs(e), e, recording_apply, jax.random.key(0), FIRST), example()
+    )
+    assert targets == ["item"] * bool(qim) + ["image"] * bool(qim2)
+    assert set(metrics_by_name) == {name for name in ("qim", "qim_accuracy") if qim} | {
         n for n in ("qim2", "qim2_accuracy") if qim2
     }
