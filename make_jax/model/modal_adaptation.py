@@ -13,6 +13,9 @@
                  w_m = u_m / (u_t + u_v),  u_m = max(z_m - z_0, 1)^(1/2),  z_m the keyword's logit from modality m,
                  z_0 its logit for a product of which nothing is known (model/keyword_evidence.py)
 
+To add a way: write its function and its entry in the table, and name it in `config.AdaptationConfig.weights`. Export to
+PyTorch needs its counterpart in `interop/torch_model/modal_adaptation.py`.
+
 `per_keyword` lets the title decide the type of a product and the image its color: what counts is how far a modality
 raises a keyword above its prior. Lowering it counts little, because titles omit most of what is true of a product.
 
