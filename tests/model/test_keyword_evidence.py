@@ -44,7 +44,7 @@ def made(form: str, keywords: int = V) -> tuple[Make, Any]:
 
 @cache
 def program(form: str) -> Any:
-    """(parameters, rows) -> directions and vectors of products without and with evidence."""
+    """(parameters, rows) -> modality embeddings, and product embeddings without and with keyword scores."""
     model, _ = made(form)
 
     @jax.jit
@@ -60,7 +60,7 @@ def program(form: str) -> Any:
 
 
 def by_hand(heads: Any, directions: dict[str, Any], weights: np.ndarray | None) -> Any:
-    """Evidence and weights of each product, one by one."""
+    """Keyword scores and weights, product by product."""
     evidence, shares = [], []
     for row in range(len(batch()["image"])):
         logits, unscaled = [], []
@@ -112,7 +112,7 @@ def test_query_embeddings_contain_the_keywords_of_the_query():
 
 
 def test_a_product_with_both_keywords_beats_one_with_a_higher_probability_of_one():
-    """What a sum of logarithms is for: with probabilities themselves the two products would tie."""
+    """The reason for a sum of logarithms: with a sum of probabilities the two products would tie."""
     query = query_keyword_vector(jnp.array([[3]], jnp.uint32), 2)
     nothing = jnp.zeros((1, 4))
     head = {"hidden": {"kernel": jnp.zeros((4, 8)), "bias": jnp.zeros(8)}}

@@ -52,7 +52,7 @@ def batch() -> dict[str, jax.Array]:
 def made(form: str = "full") -> tuple[Make, Any]:
     model = Make(replace(TINY, adaptation=FORMS[form]), INPUTS, VOCABULARY)
     params = jax.jit(model.init)(jax.random.key(0), batch())["params"]
-    # The gate starts at equal weights; a random last layer shows what it does.
+    # The gate starts at equal weights; a random last layer makes them differ.
     if form in ("full", "no cross-attention"):
         kernel = params["adaptation"]["gate_out"]["kernel"]
         params["adaptation"]["gate_out"]["kernel"] = jax.random.normal(jax.random.key(1), kernel.shape)
@@ -61,7 +61,7 @@ def made(form: str = "full") -> tuple[Make, Any]:
 
 @cache
 def program(form: str) -> Any:
-    """Product vectors of (parameters, rows), compiled once a form."""
+    """Product vectors of (parameters, rows), compiled once per form."""
     model, _ = made(form)
     return jax.jit(lambda params, rows: model.apply({"params": params}, **rows, method=Make.product_embedding))
 
@@ -174,5 +174,5 @@ def test_unit_of_a_zero_vector_is_0_with_finite_gradient():
     assert np.isfinite(gradient).all()
 
 
-def test_every_way_to_weigh_modalities_that_the_config_names_is_in_the_table():
+def test_modality_weights_of_the_config_and_of_the_table_are_the_same():
     assert set(typing.get_args(typing.get_type_hints(AdaptationConfig)["weights"])) == set(MODALITY_WEIGHTS)

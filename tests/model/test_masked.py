@@ -1,4 +1,4 @@
-"""The heads of masked modeling: their parameters, their formulas, what can reach them and what cannot."""
+"""The heads of masked modeling: parameters, formulas, and which inputs reach them."""
 
 from dataclasses import replace
 from functools import cache
@@ -84,7 +84,7 @@ def all_outputs(model: Make, b: dict[str, jax.Array], heads: set[str]) -> AllOut
 
 
 def filled(init: Any, *args: Any) -> Any:
-    """Parameters of the shapes that `init` gives: random, biases too, and without compiling it."""
+    """Random parameters, biases included, with the shapes of `init` and without compiling it."""
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), jax.eval_shape(init, *args))
 
@@ -127,7 +127,7 @@ def test_heads_change_neither_other_parameters_nor_what_the_model_computes():
     assert programs[0] == programs[1]
 
 
-def test_logits_are_those_of_the_formula_at_every_token_picked_at_the_hidden_ones():
+def test_logits_are_those_of_the_formula_at_every_token_taken_at_the_masked_ones():
     block = PreNormLayer(
         TEXT.heads, TEXT.mlp_width, TEXT.dropout, TINY.image.layer_norm_eps, TEXT.activation, jnp.float32
     )
@@ -150,13 +150,13 @@ def test_logits_are_those_of_the_formula_at_every_token_picked_at_the_hidden_one
             np.testing.assert_allclose(predicted.logits[row, :count], logits[row, places], atol=1e-5)
 
 
-def test_titles_are_predicted_given_the_picture_where_there_is_one():
+def test_titles_are_predicted_given_the_image_if_it_exists():
     before, after = run_model().title, run_model(image=255 - batch()["image"]).title
     assert np.abs(before.logits[0] - after.logits[0]).max() > 1e-6
     np.testing.assert_array_equal(before.logits[2, 0], after.logits[2, 0])  # row 2 has no picture
 
 
-def test_pixels_of_hidden_patches_reach_no_prediction_and_others_do():
+def test_pixels_of_masked_patches_reach_no_prediction_and_others_do():
     hidden = np.kron(np.asarray(batch()["patch_mask"]).reshape(B, 2, 3), np.ones((PATCH, PATCH), bool))[..., None]
     image, other = np.asarray(batch()["image"]), 255 - np.asarray(batch()["image"])
     before, after = run_model().patches, run_model(image=jnp.asarray(np.where(hidden, other, image))).patches
@@ -167,7 +167,7 @@ def test_pixels_of_hidden_patches_reach_no_prediction_and_others_do():
     np.testing.assert_array_equal(before.pixels[before.valid], seen.pixels[before.valid])
 
 
-def test_targets_are_normalized_pixels_of_hidden_patches_and_flat_ones_are_none():
+def test_targets_are_normalized_pixels_of_masked_patches_that_are_not_flat():
     found, dense = run_model().patches, params()["patch_head"]["target"]
     assert found.valid.tolist() == [[False, True], [True, True], [False, False], [True, True]]  # flat; no picture
     image = np.asarray(batch()["image"]) / 255.0

@@ -3,4 +3,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def formulas_promote_nothing(strict_dtypes: None) -> None:
-    """The objectives are formulas of ours alone, so all of them are tested under strict dtypes."""
+    """Tests all objectives under strict dtype promotion: they contain no library layers."""

@@ -19,7 +19,7 @@ Example = dict[str, Any]
 
 
 def members(packed: Any) -> list[set[int]]:
-    """Packed sets as sets."""
+    """Unpacks keyword sets."""
     return [{k for k in range(V) if row[k // 32] >> (k % 32) & 1} for row in np.asarray(packed).tolist()]
 
 
@@ -43,7 +43,7 @@ def negatives(e: Example) -> np.ndarray:
 
 @cache
 def formula(loss_type: str, margin: float):
-    """Value and gradient of the formula in the docstring of contrastive.py, a function of an example."""
+    """Returns a function example -> (value, gradients), by the formula in the docstring of contrastive.py."""
 
     def loss(a, e, negative):
         included, eye = negative | np.eye(B, dtype=bool), jnp.eye(B)
@@ -74,7 +74,7 @@ def loss_of(
     tile: int = 2,
     bare: bool = False,
 ):
-    """Gives ((value, metrics), gradients) of an example. 0 devices: `axis=None`; bare: only vectors, ids, weights."""
+    """Returns example -> ((value, metrics), gradients). 0 devices: `axis=None`; bare: without keywords and swaps."""
 
     def local(q, p, swap, w, s, b):
         if bare:
@@ -115,13 +115,13 @@ def loss_of(
 
 
 def mesh_of(devices: int) -> jax.sharding.Mesh:
-    """Two axes from two devices on, so that the ring goes over both."""
+    """Two mesh axes from two devices on, so that the ring spans both."""
     shape = (max(devices // 2, 1), min(devices, 2))
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:devices])
 
 
 def agree(actual, expected, tolerance=1e-5):
-    """Equal as the contract defines it: largest difference over largest reference."""
+    """Asserts that the largest difference, relative to the largest reference value, is within tolerance."""
     for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         assert np.abs(x - y).max() <= tolerance * max(np.abs(y).max(), 1e-12)
@@ -133,7 +133,7 @@ def vectors(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 
 def plain_example(seed: int = 0) -> Example:
-    """Nothing but vectors: every other row is a negative."""
+    """Embeddings alone: every other row is a negative."""
     rng = np.random.default_rng(seed)
     arrays = {
         "q": vectors(rng, B),
@@ -152,7 +152,7 @@ def plain_example(seed: int = 0) -> Example:
 
 
 def options(seed: int = 0) -> dict[str, Example]:
-    """What each option adds to a plain example."""
+    """Changes to a plain example, by name."""
     rng = np.random.default_rng(seed)
 
     def sets(rows: int, most: int) -> jax.Array:
@@ -183,7 +183,7 @@ def options(seed: int = 0) -> dict[str, Example]:
 
 
 def together(seed: int = 0) -> Example:
-    """All that can be together."""
+    """All compatible options at once."""
     e = plain_example(seed)
     for name in ("duplicates", "keywords", "padding rows", "swaps"):
         e |= options(seed)[name]

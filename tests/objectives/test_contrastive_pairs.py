@@ -27,7 +27,7 @@ IMPLEMENTATIONS = [("gather", 0, 2), ("gather", 8, 2), ("ring", 0, 7), ("ring", 
 
 @pytest.fixture(scope="module")
 def masked_on():
-    """Which pairs the keywords mask, by count of devices, compiled once."""
+    """Functions example -> pairs masked by keywords, by device count; compiled once."""
 
     def function(devices: int):
         rows = PartitionSpec(AXES)

@@ -68,7 +68,7 @@ def hidden_patches(rows: int, seed: int = 0) -> PredictedPatches:
 
 
 def patch_reference(predicted: PredictedPatches, weights: np.ndarray) -> tuple[float, float]:
-    """Loss and accuracy of the contrastive form, patch by patch."""
+    """Loss and accuracy of the contrastive variant, patch by patch."""
     p, z, x, there = (np.asarray(value) for value in predicted)
     group = {32: 16, 6: 2}[len(p)]
     everything = [(r, k) for r in range(len(p)) for k in range(3) if there[r, k] and weights[r] > 0]
@@ -197,7 +197,7 @@ def test_devices_exchange_sums_only():
         assert f" {name}(" not in text and f" {name}-start(" not in text
 
 
-def test_rows_of_weight_0_and_missing_pictures_change_nothing():
+def test_rows_of_weight_0_and_missing_images_change_nothing():
     (before, _), _ = value_and_gradient(1)
     image = np.array(batch()["image"])
     image[1::5] = 255 - image[1::5]  # not there

@@ -62,7 +62,7 @@ def unpacked(row: np.ndarray) -> set[int]:
 
 
 def negatives(e: dict[str, Any], masking: bool = True) -> np.ndarray:
-    """[B, B]: whether product j may be a negative of query i, by sets and one pair after another."""
+    """[B, B]: whether product j may be a negative of query i; a reference on Python sets."""
     e, allowed = jax.tree.map(np.asarray, e), np.zeros((B, B), bool)
     query_keywords, product_keywords = (
         [unpacked(row) for row in e[f"{side}_keywords"]] for side in ("query", "product")
@@ -77,7 +77,7 @@ def negatives(e: dict[str, Any], masking: bool = True) -> np.ndarray:
 
 
 def on(devices: int, function: Any) -> Any:
-    """The function of (example, key) compiled with rows split over devices."""
+    """Compiles a function of (example, key) with rows sharded over devices."""
     mesh = make_mesh(devices=jax.devices()[:devices])
     return jax.jit(
         function,
@@ -95,7 +95,7 @@ def drawn(e: dict[str, Any], key: Any) -> Any:
 
 
 def apply(method: Any, query: Any, mask: Any, product: ProductStates, target: str) -> jax.Array:
-    """A matching encoder that is a formula: means of real states, multiplied."""
+    """A stand-in for the matching encoder: the product of sums of real states."""
     assert method is Make.match
 
     def mean(states: Any, mask: Any) -> Any:
@@ -124,7 +124,7 @@ def programs() -> dict[int, Any]:
 
 
 @pytest.mark.parametrize("devices", [1, 8])
-def test_drawn_negatives_are_never_false_and_drawn_wherever_there_is_one(programs, devices):
+def test_drawn_negatives_are_never_false_and_drawn_wherever_one_exists(programs, devices):
     masked = 0
     for seed in range(12):
         e = example(seed)
