@@ -55,8 +55,6 @@ def test_the_wheel_runs_and_finds_recipes_outside_the_clone(wheel: Path, tmp_pat
 
     program = "from make_jax.cli.main import run; run()"
     assert run(program, "--version") == f"make_jax {make_jax.__version__}\n"
-    recipe = (
-        "import make_jax; from make_jax.cli.recipes import find_recipe; print(make_jax.__file__, find_recipe('demo'))"
-    )
+    recipe = "from make_jax.cli import recipes; print(recipes.__file__, recipes.find_recipe('demo'))"
     site = tmp_path / "site" / "make_jax"
     assert run(recipe).split() == [str(site / "cli" / "recipes.py"), str(site / "configs" / "demo.py")]
