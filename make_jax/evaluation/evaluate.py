@@ -87,8 +87,7 @@ def evaluate(
         depth: products of a ranking.
         rerank: the top products of each query that the matching encoder re-ranks; 0: none.
         seed: of the random baseline.
-        vectors_folder: keeps product vectors on disk in float16, where missing ones are embedded first; they need not
-            fit into memory (docs/embeddings.md). None: in memory.
+        vectors_folder: keeps product vectors on disk, in float16 (docs/embeddings.md); None: in memory.
         progress: called as each stage advances.
 
     Raises:
