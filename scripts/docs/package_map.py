@@ -24,7 +24,7 @@ BEGIN, END = "<!-- package map: scripts/docs/package_map.py -->", "<!-- /package
 def package_map() -> str:
     """Returns the Mermaid diagram of the packages and what each is."""
     graph = grimp.build_graph("make_jax", include_external_packages=False)
-    packages = sorted(graph.find_children("make_jax"))
+    packages = sorted(graph.find_children("make_jax") - {"make_jax.__main__"})
     imports = {
         package: {other for other in packages if other != package and _imports(graph, package, other)}
         for package in packages
