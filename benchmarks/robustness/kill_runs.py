@@ -74,8 +74,8 @@ class Run:
     @property
     def resumed_from(self) -> int | None:
         """The step from which the run resumed, by its log."""
-        found = re.search(r"resuming from step (\d+)", self.output)
-        return int(found[1]) if found else None
+        match = re.search(r"resuming from step (\d+)", self.output)
+        return int(match[1]) if match else None
 
     @property
     def handles_sigterm(self) -> bool:
@@ -144,14 +144,14 @@ def saving(folder: Path) -> set[str]:
 
 def checkpoints(folder: Path) -> dict[Path, str]:
     """Returns every folder with a complete checkpoint's name, old to new, and its damage; "" for an intact one."""
-    found = {}
+    damage = {}
     for path in sorted((folder / "checkpoints").glob("*/[0-9]*"), key=lambda path: path.name):
         try:
             manifest.verify(path)
-            found[path] = ""
+            damage[path] = ""
         except InputError as error:
-            found[path] = str(error)
-    return found
+            damage[path] = str(error)
+    return damage
 
 
 def newest(folder: Path) -> int:

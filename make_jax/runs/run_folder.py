@@ -2,7 +2,8 @@
 
 RUN/config.json       the resolved settings
    /checkpoints/      `checkpoints.py`; each checkpoint holds config.json, tokenizer.json and keywords.json too
-   /metrics.jsonl     losses and validation, by `training/metric_logger.py`
+   /metrics.jsonl     losses and validation, by `training/metric_writers/jsonl.py`
+   /failure-I.txt     why process I of several ended, by `failure_detection.py`
 """
 
 from dataclasses import dataclass

@@ -57,12 +57,12 @@ def model(**changed: Any) -> Make:
 
 
 def specs(tree: Any, fsdp: int = 4) -> dict[str, PartitionSpec]:
-    found = partition_specs(tree, make_mesh(fsdp))
-    return {"/".join(name): spec for name, spec in named_leaves.flatten(found).items()}
+    by_name = partition_specs(tree, make_mesh(fsdp))
+    return {"/".join(name): spec for name, spec in named_leaves.flatten(by_name).items()}
 
 
 def test_large_matrices_of_every_encoder_are_sharded_and_small_ones_replicated():
-    found = specs(params())
+    by_name = specs(params())
     for name in (
         "query_encoder/layer_0/attention/query/kernel",
         "title_encoder/layer_0/mlp/in/kernel",
@@ -75,7 +75,7 @@ def test_large_matrices_of_every_encoder_are_sharded_and_small_ones_replicated()
         "matching/layer_0/cross_attention/value/kernel",
         "matching/image/kernel",
     ):
-        assert found[name] == LAST_AXIS, name
+        assert by_name[name] == LAST_AXIS, name
     for name in (
         "query_encoder/layer_0/attention_norm/scale",
         "query_encoder/layer_0/attention/query/bias",
@@ -88,7 +88,7 @@ def test_large_matrices_of_every_encoder_are_sharded_and_small_ones_replicated()
         "matching/item_head/kernel",
         "log_logit_scale",
     ):
-        assert found[name] == REPLICATED, name
+        assert by_name[name] == REPLICATED, name
 
 
 def test_sharded_layers_compute_in_the_models_dtype():
@@ -144,9 +144,9 @@ def test_a_rule_that_matches_nothing_is_an_error_with_near_paths():
 
 def test_the_first_matching_rule_applies():
     rules = (("query_encoder/.*mlp", REPLICATED), *PARTITION_RULES)
-    found = named_leaves.flatten(partition_specs(params(), make_mesh(4), rules))
-    assert found["query_encoder", "layer_0", "mlp", "in", "kernel"] == REPLICATED
-    assert found["title_encoder", "layer_0", "mlp", "in", "kernel"] == LAST_AXIS
+    by_name = named_leaves.flatten(partition_specs(params(), make_mesh(4), rules))
+    assert by_name["query_encoder", "layer_0", "mlp", "in", "kernel"] == REPLICATED
+    assert by_name["title_encoder", "layer_0", "mlp", "in", "kernel"] == LAST_AXIS
 
 
 def test_a_width_that_fsdp_does_not_divide_is_an_error():
@@ -169,6 +169,6 @@ def test_state_sharded_over_4_devices_restores_on_1_and_2(checkpoints):
         template = jax.tree.map(
             lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, shardings
         )
-        found, _ = checkpoints.restore(template)
-        assert found.params["title_encoder"]["word"]["embedding"].sharding.mesh.shape["fsdp"] == fsdp
-        jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(state))
+        restored, _ = checkpoints.restore(template)
+        assert restored.params["title_encoder"]["word"]["embedding"].sharding.mesh.shape["fsdp"] == fsdp
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(state))
