@@ -12,20 +12,27 @@ _CUBIC_A = -0.75  # PyTorch's parameter of the cubic kernel
 
 
 def resample_positions(
-    table: Float32[np.ndarray, "P D"], grid: tuple[int, int], method: Literal["bicubic", "bilinear"]
+    table: Float32[np.ndarray, "P D"],
+    grid: tuple[int, int],
+    method: Literal["bicubic", "bilinear"],
+    *,
+    source_grid: tuple[int, int] | None = None,
 ) -> Float32[np.ndarray, "Q D"]:
-    """Returns the table of a square grid resampled to `grid` (rows, columns); the table itself if nothing changes.
+    """Returns the table resampled to `grid` (rows, columns); the table itself if nothing changes.
+
+    `source_grid` is the grid of the table; None: a square.
 
     "bicubic" is without antialiasing, as all families in transformers compute it; "bilinear" is with antialiasing, as
     SigLIP 2 computes it. Edges repeat.
     """
     side = round(len(table) ** 0.5)
-    if grid == (side, side):
+    rows, columns = source_grid or (side, side)
+    if grid == (rows, columns):
         return table
     weights = _cubic_weights if method == "bicubic" else _linear_weights
-    square = table.reshape(side, side, -1).astype(np.float64)
-    down, across = weights(side, grid[0]), weights(side, grid[1])
-    resampled = np.einsum("yr,xc,rcd->yxd", down, across, square, optimize=True)
+    positions = table.reshape(rows, columns, -1).astype(np.float64)
+    down, across = weights(rows, grid[0]), weights(columns, grid[1])
+    resampled = np.einsum("yr,xc,rcd->yxd", down, across, positions, optimize=True)
     return resampled.reshape(-1, table.shape[1]).astype(np.float32)
 
 

@@ -1,7 +1,7 @@
 """What a run is initialized from: the first of these that exists.
 
 1. own run       the newest intact checkpoint of the run folder: state, data position, tokenizer, keywords (a resume)
-2. init-from     `train.init_from`: weights, tokenizer and keywords of another run; step 0
+2. init-from     `train.init_from`: weights, tokenizer and keywords of another run, at any image size; step 0
 3. pretrained    `model.*.init_from`: pretrained encoders and their tokenizer, the rest from the seed; step 0
 4. scratch       everything from `train.seed`; step 0
 """
@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
@@ -22,6 +23,7 @@ from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer, load_tokenizer
 from make_jax.interop.encoder_files import PretrainedEncoder
 from make_jax.interop.init_encoders import init_from_encoders, read_init_encoders
+from make_jax.interop.position_resampling import resample_positions
 from make_jax.runs import checkpoints as run_checkpoints
 from make_jax.runs.checkpoints import CheckpointInfo, Checkpoints
 from make_jax.runs.run_folder import CHECKPOINTS, open_checkpoints, read_config, read_keywords, read_tokenizer
@@ -78,7 +80,7 @@ class Initialization:
         if self.own is not None:
             return checkpoints.restore(scratch, self.own)[0]
         if self.source is not None:
-            params = checkpoints.restore_params(scratch.params, self.source, exclude=KEYWORD_HEADS)
+            params = _restore_other_resolution(scratch.params, checkpoints, self.source, config)
             ema = None if scratch.ema is None else jax.tree.map(jnp.copy, params)
             return replace(scratch, params=params, ema=ema)
         if self.encoders:
@@ -98,6 +100,33 @@ class Initialization:
         ]
         line = f"initialized from the weights, tokenizer and keywords of {self.source.path}"
         return [line + (f"; warning: {'; '.join(different)}" if different else "")]
+
+
+def _restore_other_resolution(
+    template: Params, checkpoints: Checkpoints, source: CheckpointInfo, config: Config
+) -> Params:
+    """Returns the parameters of `source`; patch positions of another image size are resampled (bicubic)."""
+    saved = read_config(source)
+    grid, source_grid = patch_grid(config), patch_grid(saved)
+    if grid == source_grid or "position" not in template.get("image_encoder", {}):
+        return checkpoints.restore_params(template, source, exclude=KEYWORD_HEADS)
+    ours = template["image_encoder"]["position"]
+    num_class = saved.model.image.class_tokens
+    length = num_class + source_grid[0] * source_grid[1]
+    replicated = NamedSharding(ours.sharding.mesh, PartitionSpec())
+    stored = jax.ShapeDtypeStruct((length, ours.shape[1]), ours.dtype, sharding=replicated)
+    adjusted = {**template, "image_encoder": {**template["image_encoder"], "position": stored}}
+    params = checkpoints.restore_params(adjusted, source, exclude=KEYWORD_HEADS)
+    table = np.asarray(params["image_encoder"]["position"])
+    patches = resample_positions(table[num_class:], grid, "bicubic", source_grid=source_grid)
+    position = jax.device_put(np.concatenate([table[:num_class], patches]), ours.sharding)
+    return {**params, "image_encoder": {**params["image_encoder"], "position": position}}
+
+
+def patch_grid(config: Config) -> tuple[int, int]:
+    """Returns the rows and columns of image patches."""
+    patch = config.model.image.patch_size
+    return config.inputs.image_height // patch, config.inputs.image_width // patch
 
 
 def find_initialization(config: Config, catalog: Catalog, checkpoints: Checkpoints) -> Initialization:

@@ -27,6 +27,19 @@ def test_resampled_positions_equal_pytorch(how, grid, golden):
 
 
 @pytest.mark.parametrize("how", ["bicubic", "bilinear"])
+def test_a_rectangular_grid_is_resampled_per_axis(how):
+    """Rows of equal positions: resampling columns changes nothing, resampling rows acts as on one column."""
+    rows = np.arange(4, dtype=np.float32)
+    table = np.repeat(rows, 3)[:, None]  # 4 x 3
+    wide = resample_positions(table, (4, 5), how, source_grid=(4, 3)).reshape(4, 5)
+    np.testing.assert_allclose(wide, np.repeat(rows[:, None], 5, axis=1), atol=1e-6)
+    tall = resample_positions(table, (8, 3), how, source_grid=(4, 3)).reshape(8, 3)
+    square = resample_positions(np.repeat(rows, 4)[:, None], (8, 4), how).reshape(8, 4)
+    np.testing.assert_allclose(tall, square[:, :3], atol=1e-6)
+    assert resample_positions(table, (4, 3), how, source_grid=(4, 3)) is table
+
+
+@pytest.mark.parametrize("how", ["bicubic", "bilinear"])
 def test_the_same_grid_returns_the_table_itself(how):
     assert resample_positions(TABLE, (3, 3), how) is TABLE
 

@@ -1,5 +1,6 @@
 """What a run is initialized from: its own checkpoint, the weights of another run, the seed; in this order."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, to_json
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import train_wordpiece
+from make_jax.interop.position_resampling import resample_positions
 from make_jax.model.make import Make
 from make_jax.runs.checkpoints import Checkpoints, digest
 from make_jax.runs.mesh import make_mesh
 from make_jax.runs.run_folder import CONFIG, KEYWORDS, TOKENIZER
-from make_jax.training.initialization import KEYWORD_HEADS, find_initialization
+from make_jax.training.initialization import KEYWORD_HEADS, find_initialization, patch_grid
 from make_jax.training.step import init_state
 from make_jax.training.vocabularies import make_keywords, make_tokenizer
 from tests.training.tiny_run import tiny_config
@@ -103,6 +105,29 @@ def test_the_runs_own_checkpoint_takes_precedence_over_init_from(source, tmp_pat
     own.close()
     again, restored = initialize(config)
     assert again.step == 2 and int(restored.step) == 2 and again.provenance == init.provenance
+
+
+def test_init_from_at_another_resolution_resamples_patch_positions(source, tmp_path):
+    config = new_run(source, tmp_path)
+    inputs, patch = source.inputs, source.model.image.patch_size
+    config = replace(config, inputs=replace(inputs, image_height=inputs.image_height + patch))
+    init, state = initialize(config)
+    _, expected = initialize(source)
+    assert init.source is not None and patch_grid(config) != patch_grid(source)
+
+    def others(params):
+        image = {name: leaf for name, leaf in params["image_encoder"].items() if name != "position"}
+        return {name: leaf for name, leaf in params.items() if name != KEYWORD_HEADS} | {"image_encoder": image}
+
+    jax.tree.map(np.testing.assert_array_equal, others(state.params), others(expected.ema))
+    tables = [np.asarray(params["image_encoder"]["position"]) for params in (state.params, expected.ema)]
+    num_class = source.model.image.class_tokens
+    np.testing.assert_array_equal(tables[0][:num_class], tables[1][:num_class])
+    for table, of in zip(tables, (config, source), strict=True):
+        assert len(table) == num_class + math.prod(patch_grid(of))
+    resampled = resample_positions(tables[1][num_class:], patch_grid(config), "bicubic", source_grid=patch_grid(source))
+    np.testing.assert_array_equal(tables[0][num_class:], resampled)
+    assert state.params["image_encoder"]["position"].sharding == state.params["image_encoder"]["class"].sharding
 
 
 def test_mismatching_weights_are_listed_in_one_error(source, tmp_path):
