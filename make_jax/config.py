@@ -313,8 +313,8 @@ def from_json(text: str, where: str) -> Config:
     except json.JSONDecodeError as error:
         raise InputError(f"{where}, line {error.lineno}: not JSON ({error.msg})") from None
     except ValidationError as errors:
-        messages = [f"{where}: {_message(error)}" for error in errors.errors(include_url=False)]
-    raise InputError("; ".join(messages))
+        messages = [_message(error) for error in errors.errors(include_url=False)]
+    raise InputError(f"{where}: {'; '.join(messages)}")
 
 
 def check(config: Config) -> None:

@@ -38,11 +38,12 @@ def parse_options(
         InputError: unknown option (with the nearest name), wrong or missing value.
     """
     given: dict[str, Any] = {} if default is None else {"default": default}
+    words = ["--help" if word == "--help-all" else word for word in argv]  # train.py alone has more than a screen
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
             options, unknown = tyro.cli(
-                section, prog=program, description=description, args=list(argv), return_unknown_args=True, **given
+                section, prog=program, description=description, args=words, return_unknown_args=True, **given
             )
     except SystemExit as leaving:
         if not leaving.code:  # --help
