@@ -8,15 +8,18 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint lock clean
+.PHONY: help install demo test lint lock clean
 
 help:
+	@echo "make install install into $(VENV)"
 	@echo "make demo    install into $(VENV), train on the packaged catalog, evaluate (runs/demo)"
 	@echo "make test    install into $(VENV), lint, check types and layers, run the tests"
 	@echo "make lint    the checks of make test without the tests"
 	@echo "make lock    regenerate requirements.txt from pyproject.toml"
 	@echo "make clean   remove $(VENV) and every cache; runs/ stays"
 	@echo "Another Python: make test PYTHON=python3.12 VENV=.venv312"
+
+install: $(INSTALLED)
 
 demo: $(INSTALLED)
 	@echo "==> training: runs/demo"

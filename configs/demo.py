@@ -3,7 +3,7 @@
 Same as `make demo`.
 
 Command:  python train.py --config configs/demo.py && python eval.py runs/demo
-Machine:  two cores of an AMD EPYC; 5 minutes of training, 8 minutes with installation
+Machine:  two cores of an AMD EPYC; 3 minutes of training, 5 minutes with installation
 Reached:  test nDCG@10 0.396 joint, 0.449 joint + BM25 (docs/results/demo.json)
 """
 

@@ -54,7 +54,7 @@ class Retriever:
 
     >>> from make_jax import Retriever
     >>> retriever = Retriever.load(run)  # a folder that train.py wrote
-    >>> retriever.index()  # embeds the products; without arguments those of the catalog in the package
+    >>> retriever.index()  # embeds the products; without arguments those of the run's catalog
     >>> hits = retriever.search(["red apple", "old clock"], k=3)
     >>> [len(result) for result in hits]
     [3, 3]
@@ -75,10 +75,12 @@ class Retriever:
         batch_size: int = 256,
         mesh: Mesh | None = None,
         trained_matching: bool = False,
+        default_catalog: str = "",
     ) -> None:
         """`batch_size` is the most rows encoded at once; the rows are split over the devices of `mesh`.
 
-        `trained_matching`: the model's matching encoder has been trained by QIM and may re-rank.
+        `trained_matching`: the model's matching encoder has been trained by QIM and may re-rank. `default_catalog` is
+        what `index` embeds without arguments; "" is the packaged catalog.
         """
         self.model = model
         self.tokenizer = tokenizer
@@ -87,6 +89,7 @@ class Retriever:
         self._params = replicate(params, self._mesh)
         self._batch_size = batch_size
         self._trained_matching = trained_matching
+        self._default_catalog = default_catalog
         self._catalog: Catalog | None = None
         self._products: list[Product] = []
         self._index: VectorIndex | None = None
@@ -105,7 +108,15 @@ class Retriever:
         config, tokenizer, keywords = trained.config, trained.tokenizer, trained.keywords
         model = Make(config.model, config.inputs, tokenizer.vocab_size, len(keywords), keywords.exclusion_groups)
         size, has_matching = config.train.eval_batch_size, config.objectives.qim > 0
-        return cls(model, trained.params, tokenizer, keywords, batch_size=size, trained_matching=has_matching)
+        return cls(
+            model,
+            trained.params,
+            tokenizer,
+            keywords,
+            batch_size=size,
+            trained_matching=has_matching,
+            default_catalog=config.data.catalog,
+        )
 
     @property
     def modalities(self) -> Modality:
@@ -175,7 +186,7 @@ class Retriever:
 
     def index(
         self,
-        catalog: Catalog | str | Path = "",
+        catalog: Catalog | str | Path | None = None,
         split: Split | None = None,
         progress: Progress = no_progress,
         *,
@@ -183,10 +194,12 @@ class Retriever:
     ) -> None:
         """Embeds the products of a catalog, or of one split, for `search`; replaces the previous index.
 
+        `catalog` None is the catalog that the run was trained on; "" is the packaged one.
         `embeddings` is a folder that keeps the vectors on disk in float16; only missing ones are embedded
         (docs/embeddings.md). Raises InputError when the folder holds vectors of another model or catalog.
         """
-        catalog = catalog if isinstance(catalog, Catalog) else Catalog.load(catalog)
+        if not isinstance(catalog, Catalog):
+            catalog = Catalog.load(self._default_catalog if catalog is None else catalog)
         products = list(catalog.products) if split is None else catalog.split_products(split)
         modality, part = self.modalities, split or "all"
         if embeddings:

@@ -52,7 +52,7 @@ def test_a_run_writes_losses_validation_curves_and_both_checkpoints(finished_run
 
 def test_the_retriever_searches_with_the_run(finished_run):
     retriever = Retriever.load(finished_run)
-    retriever.index(finished_run.parent / "tiny", "test")
+    retriever.index(split="test")  # of the catalog that the run was trained on
     [hits] = retriever.search(["red circle"], k=5)
     assert len(hits) == 5
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
