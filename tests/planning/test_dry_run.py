@@ -186,10 +186,10 @@ def test_batch_shapes_equal_those_of_real_batches(tmp_path):
     [
         (["--dry-run", "--device", "v5"], "--device is 'v5', expected one of h200, h100, v5e, v5p, cpu"),
         (["--dry-run", "--device", "cpu", "--count", "3"], "train.fsdp is 2, which does not divide the 3 devices"),
-        (["--dry-run", "--device", "cpu", "--count", "0"], "--count is '0', expected how many devices"),
-        (["--dry-run", "--device", "cpu", "--count", "x"], "--count is 'x', expected how many devices"),
+        (["--dry-run", "--device", "cpu", "--count", "0"], "--count is '0', expected a number of devices"),
+        (["--dry-run", "--device", "cpu", "--count", "x"], "--count is 'x', expected a number of devices"),
         (["--dry-run", "--device"], "--device: expected one argument"),
-        (["--device", "h100"], "--device says what --dry-run is to reckon for; add --dry-run"),
+        (["--device", "h100"], "--device is an option of --dry-run; add --dry-run"),
         (
             ["--dry-run", "--device", "h100", "--count", "256"],
             "train.batch_size is 128, which 256 devices do not divide",

@@ -136,9 +136,13 @@ def program(devices: int, fsdp: int, size: int, config: Config = CONFIG) -> Any:
     return jax.jit(gradient).lower(*arguments).compile(), arguments
 
 
-def cached_result(*which: Any) -> Any:
-    compiled, arguments = program(*which)
-    loss, metrics, gradients = jax.device_get(compiled(*arguments))
+def cached_result(*which: Any, seed: int = 0) -> Any:
+    """(loss, metrics), gradients; with `seed`, of other initial parameters."""
+    compiled, (start, *rest) = program(*which)
+    if seed:
+        other = init_params(Make(which[3].model, which[3].inputs, VOCABULARY, KEYWORDS), seed)
+        start = jax.tree.map(lambda new, old: jax.device_put(np.asarray(new), old.sharding), other, start)
+    loss, metrics, gradients = jax.device_get(compiled(start, *rest))
     return (loss, metrics), gradients
 
 
@@ -187,13 +191,19 @@ def test_bfloat16_remat_and_split_parameters_by_ring_equal_all_rows_at_once():
     cached = replace(
         plain, model=replace(plain.model, remat=True), objectives=replace(objectives, implementation="ring", tile=3)
     )
-    ours, theirs = cached_result(4, 2, 4, cached), cached_result(1, 1, 0, plain)
-    exact = cached_result(1, 1, 0, replace(plain, model=replace(plain.model, dtype="float32")))
-    # The mean of cosines of either sign is near 0 here: the tolerance is relative to their size.
-    assert_equal((ours[0], {}), (theirs[0], {}), 2**-7, {"positive": 1.0})
-    # Both round: micro-batches may differ from float32 as much as all rows at once do, plus 2^-7.
-    errors, allowed = errors_of(ours[1], exact[1]), errors_of(theirs[1], exact[1])
-    assert not {name: error for name, error in errors.items() if not error <= allowed[name] + 2**-7}
+    float32 = replace(plain, model=replace(plain.model, dtype="float32"))
+    excess: list[dict[str, float]] = []
+    for seed in range(8):
+        ours, theirs = cached_result(4, 2, 4, cached, seed=seed), cached_result(1, 1, 0, plain, seed=seed)
+        exact = cached_result(1, 1, 0, float32, seed=seed)
+        # The mean of cosines of either sign is near 0 here: the tolerance is relative to their size.
+        assert_equal((ours[0], {}), (theirs[0], {}), 2**-7, {"positive": 1.0})
+        errors, plain_errors = errors_of(ours[1], exact[1]), errors_of(theirs[1], exact[1])
+        excess.append({name: errors[name] - plain_errors[name] for name in errors})
+    # Both round, each parameter by chance more or less: on average micro-batches differ from float32 no more than all
+    # rows at once do, within 2^-8.
+    means = {name: float(np.mean([each[name] for each in excess])) for name in excess[0]}
+    assert not {name: mean for name, mean in means.items() if not mean <= 2**-8}
 
 
 def collectives(text: str) -> list[tuple[str, str, str]]:
@@ -245,7 +255,7 @@ def test_memory_does_not_grow_with_the_batch_except_for_embeddings():
 
     def temporary(count: int) -> int:
         rows = random_batch(replace(config, train=replace(config.train, batch_size=count)), VOCABULARY, KEYWORDS)
-        return jax.jit(gradient).lower(params(), rows, None, KEY).compile().memory_analysis().temp_size_in_bytes
+        return jax.jit(gradient).lower(params(), rows, KEY).compile().memory_analysis().temp_size_in_bytes
 
     small, large = temporary(64), temporary(1024)
     vectors = 5 * 16 * 4  # bytes a row: three embeddings, each with its cotangent, in float32
@@ -264,5 +274,7 @@ def test_a_micro_batch_size_that_does_not_divide_a_devices_rows_is_an_error():
     )
     with pytest.raises(InputError, match=r"set it to 32$"):
         check_micro_batch(256, 64, mesh)
-    with pytest.raises(InputError, match=r"micro_batch is 6, expected a multiple of .*matching_group 4, like 4 or 8"):
+    with pytest.raises(
+        InputError, match=r"micro_batch_size is 6, expected a multiple of .*matching_group 4, like 4 or 8"
+    ):
         check(replace(CONFIG, train=replace(CONFIG.train, micro_batch_size=6)))
