@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
@@ -12,6 +13,7 @@ from make_jax.errors import InputError
 
 MAX_LINE = 96 << 20  # bytes; fits a base64 image of images.MAX_BYTES
 _BLOCK = 1 << 20  # characters per read of a large JSON file
+_UNCLOSED = "a quote opens a field and none closes it, expected two quotes around the field"
 _SPACE = re.compile(r"\s*")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)")
 
@@ -96,35 +98,76 @@ class Csv:
         self._columns, self._separator, self._join_excess = tuple(columns), separator, join_excess
 
     def rows(self, start: int) -> Iterator[Row]:
-        """One row a record; its place is its first line."""
-        faults: list[str] = []
+        """One row a record; its place is its first line. An opened quote without its closing quote is a fault of its
+        line alone: the next record is the next line."""
+        records = self._records()
+        _, header, fault = next(records, (1, [], ""))
+        header = [column.strip() for column in header]
+        if text := fault or _missing(self._columns, header):
+            raise InputError(f"{self.files[0]}:1: {text}")
+        for number, (line, fields, fault) in enumerate(records):
+            if number >= start:
+                yield self._row(f"{self.name}:{line}", header, fields, fault)
 
-        def decoded() -> Iterator[str]:
-            for row in self._lines.rows(0):
-                faults.extend([row.fault] if row.fault else [])
-                yield row.values["line"]
-
+    def _records(self) -> Iterator[tuple[int, list[str], str]]:
+        """First line, fields and fault of each record; blank lines are no records."""
         csv.field_size_limit(MAX_LINE)
-        reader = csv.reader(decoded(), delimiter=self._separator)
-        try:
-            header = [column.strip() for column in next(reader, [])]
-            missing = _missing(self._columns, header)
-            if faults or missing:
-                raise InputError(f"{self.files[0]}:1: {(faults or [missing])[0]}")
-            number, line = 0, reader.line_num + 1
-            for fields in reader:
-                if fields or faults:
-                    if number >= start:
-                        yield self._row(f"{self.name}:{line}", header, fields, faults)
-                    number += 1
-                faults.clear()
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise InputError(f"{self.files[0]}:{reader.line_num}: {error}, expected separated values") from None
+        lines = enumerate(self._lines.rows(0), 1)
+        unread: deque[tuple[int, Row]] = deque()
+        width = 0  # fields of the header
+        while following := unread.popleft() if unread else next(lines, None):
+            number, first = following
+            fields, fault = self._record(first, unread, lines, width)
+            width = width or len(fields)
+            if fields or fault:
+                yield number, fields, fault
 
-    def _row(self, place: str, header: list[str], fields: list[str], faults: list[str]) -> Row:
-        if faults:
-            return Row(place, {}, faults[0])
+    def _record(
+        self, first: Row, unread: deque[tuple[int, Row]], lines: Iterator[tuple[int, Row]], width: int
+    ) -> tuple[list[str], str]:
+        """Fields and fault of the record that begins with the line `first`. Takes the further lines of a quoted field
+        from `unread` and `lines`, and returns them to `unread` if its quote is not closed."""
+        taken: list[tuple[int, Row]] = []
+
+        def texts() -> Iterator[str]:
+            yield first.values["line"]
+            while following := unread.popleft() if unread else next(lines, None):
+                taken.append(following)
+                yield following[1].values["line"]
+
+        if first.fault:
+            return [], first.fault
+        try:
+            fields = next(csv.reader(texts(), delimiter=self._separator, strict=True))
+        except csv.Error:
+            unread.extendleft(reversed(taken))
+            return self._single_line(first.values["line"])
+        rows = [first, *(row for _, row in taken)]
+        if taken and self._unclosed([row.values["line"] for row in rows], fields, width):
+            unread.extendleft(reversed(taken))
+            return [], _UNCLOSED
+        return fields, next((row.fault for row in rows if row.fault), "")
+
+    def _single_line(self, line: str) -> tuple[list[str], str]:
+        """Fields and fault of a line whose quotes are not as in the format; text after a closing quote is accepted."""
+        try:
+            fields = next(csv.reader([line.rstrip("\r\n") + "\n"], delimiter=self._separator))
+        except csv.Error as error:
+            return [], f"{error}, expected separated values"
+        return ([], _UNCLOSED) if fields and fields[-1].endswith("\n") else (fields, "")
+
+    def _unclosed(self, lines: list[str], fields: list[str], width: int) -> bool:
+        """Whether a record of several lines is several records, the first with an unclosed quote: it has a wrong
+        number of fields, or each of its lines alone has the right one."""
+
+        def fits(count: int) -> bool:
+            return count == width or (self._join_excess and count > width)
+
+        return bool(width) and (not fits(len(fields)) or all(fits(line.count(self._separator) + 1) for line in lines))
+
+    def _row(self, place: str, header: list[str], fields: list[str], fault: str) -> Row:
+        if fault:
+            return Row(place, {}, fault)
         last = len(header) - 1
         if self._join_excess and len(fields) > len(header):
             fields = [*fields[:last], self._separator.join(fields[last:]).rstrip(self._separator)]

@@ -332,6 +332,56 @@ def test_allowed_bad_rows_are_skipped_and_listed(tmp_path: Path) -> None:
     assert "2 rows were invalid and are skipped" in provenance and "- product.csv:7: product 3 occurs at" in provenance
 
 
+def title_of(number: int, title: str) -> Corruption:
+    """Replaces the title of a product of Fashion Product Images; the new one may have a quote."""
+
+    def corrupt(source: Path) -> None:
+        lines = (source / "styles.csv").read_text(encoding="utf-8").splitlines()
+        lines[number + 1] = ",".join([*lines[number + 1].split(",")[:9], title])
+        (source / "styles.csv").write_text("\n".join(lines), encoding="utf-8")
+
+    return corrupt
+
+
+@pytest.mark.parametrize(
+    ("name", "publish", "corruptions", "line", "lost"),
+    [
+        ("fashion", published.kaggle_fashion, [title_of(3, '"No Mornings Tee')], "styles.csv:5", 1),
+        ("fashion", published.kaggle_fashion, [title_of(23, '"No Mornings Tee')], "styles.csv:25", 1),  # end of file
+        ("fashion", published.kaggle_fashion, [title_of(3, '"Tee'), title_of(6, 'Heel 9"')], "styles.csv:5", 1),
+        ("fashion", published.kaggle_fashion, [title_of(3, '"Tee'), title_of(6, '"Top')], "styles.csv:5", 2),
+        ("wands", published.wands, [replace("dataset/query.csv", "d\xc3\xa9cor", '"decor')], "query.csv:3", 1),
+    ],
+)
+def test_an_unclosed_quote_loses_its_own_line_alone(
+    tmp_path: Path, name: str, publish: Callable[[Path], Path], corruptions: list[Corruption], line: str, lost: int
+) -> None:
+    whole = imported(tmp_path / "whole", name, publish(tmp_path / "source"))
+    for corrupt in corruptions:
+        corrupt(tmp_path / "source")
+    with pytest.raises(InputError, match=rf"{line}: a quote opens a field and none closes it"):
+        imported(tmp_path / "out", name, tmp_path / "source")
+    catalog = imported(tmp_path / "out", name, tmp_path / "source", "--bad-rows", "9")
+    records = len(catalog.products) + len(catalog.queries)
+    assert records == len(whole.products) + len(whole.queries) - lost
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('id,text\r\n1,"two\r\nlines quoted"\r\n\r\n2,b', [["1", "two\r\nlines quoted"], ["2", "b"]]),
+        ('id,text\n"1\n2",a\n3,b\n', [["1\n2", "a"], ["3", "b"]]),
+        ('id,text\n1,5" heel\n2,"Puma" shoe\n3,"a ""b"""\n', [["1", '5" heel'], ["2", "Puma shoe"], ["3", 'a "b"']]),
+    ],
+)
+def test_quoted_fields_of_several_lines_are_read(tmp_path: Path, text: str, expected: list[list[str]]) -> None:
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    table = tables.Csv(tmp_path / "a.csv", ("id", "text"))
+    rows = list(table.rows(0))
+    assert [list(row.values.values()) for row in rows] == expected and not any(row.fault for row in rows)
+    assert [row.place for row in table.rows(1)] == [row.place for row in rows[1:]]
+
+
 def test_the_command_exits_with_2_and_one_line(tmp_path: Path) -> None:
     source = published.wands(tmp_path / "WANDS")
     replace("dataset/label.csv", "Partial", "partial")(source)
