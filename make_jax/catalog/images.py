@@ -2,6 +2,8 @@
 
 import io
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -30,8 +32,7 @@ def decode(data: bytes, where: str) -> Image.Image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise InputError(f"{where}: {width} x {height} pixels, expected at most {MAX_PIXELS:,} in all")
-            image.load()
-            return _on_white(_upright(image))
+            return _on_white(_upright(_with_alpha(image, data)))
     except InputError:
         raise
     except Exception as error:  # decoders raise many types for damaged data
@@ -63,9 +64,47 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
+def _with_alpha(image: Image.Image, data: bytes) -> Image.Image:
+    """The loaded image; the transparent color (tRNS) of a gray or RGB PNG becomes an alpha channel.
+
+    Pillow compares that color, in the file's bits, with pixels that it scaled to 8 bits [ours].
+    """
+    key = image.info.pop("transparency", None) if isinstance(image, PngImageFile) and image.mode != "P" else None
+    if key is None:
+        image.load()
+        return image
+    depth = data[24]  # bits of a channel, in the header that begins the file
+    if image.mode == "RGB":
+        wanted = np.array(key) & (2**depth - 1)
+        pixels = _samples(image, data, "RGB;16L" if depth == 16 else "")
+    elif depth == 16:
+        wanted, pixels = np.array(key), np.asarray(image)[..., None]
+    else:  # Pillow scales 1, 2 and 4 bits to the range of 8, and the key of 1 bit
+        wanted = np.array((key & (2**depth - 1)) * (255 // (2**depth - 1)) if depth > 1 else key)
+        pixels = np.asarray(image.convert("L"))[..., None]
+    opaque = (pixels != wanted).any(axis=-1)
+    keyed = _eight_bits(image).convert("RGB")
+    keyed.putalpha(Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8)))
+    return keyed
+
+
+def _samples(image: Image.Image, data: bytes, low_bytes: str) -> npt.NDArray[np.integer]:
+    """The RGB samples of a PNG. Of 16 bits Pillow reads the high byte; the raw mode `low_bytes` reads the low one."""
+    pixels = np.asarray(image)
+    if not low_bytes:
+        return pixels
+    with PngImageFile(io.BytesIO(data)) as second:
+        second.tile = [tile._replace(args=low_bytes) for tile in second.tile]
+        return pixels.astype(np.uint16) << 8 | np.asarray(second)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image with at most 8 bits a channel."""
+    return image.point(lambda value: value / 256).convert("L") if image.mode.startswith("I") else image
+
+
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel
-        image = image.point(lambda value: value / 256).convert("L")
+    image = _eight_bits(image)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -23,10 +23,18 @@ def noise(width: int = 40, height: int = 30) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
-def png_that_claims(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def png(depth: int, color: int, row: bytes, width: int, *chunks: bytes) -> bytes:
+    """A PNG of one unfiltered row of samples, with other chunks before its pixels."""
+    header = struct.pack(">IIBBBBB", width, 1, depth, color, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), *chunks, chunk(b"IDAT", zlib.compress(b"\0" + row)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def png_that_claims(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
@@ -99,6 +107,45 @@ def test_transparent_parts_become_white() -> None:
     assert decode(half, "x").getpixel((0, 0)) == (127, 127, 127)
     palette = Image.new("RGB", (1, 1)).quantize()
     assert decode(encoded(palette, "PNG", transparency=0), "x").getpixel((0, 0)) == (255, 255, 255)
+
+
+GRAY, RGB, INDEXED, BLACK, WHITE = 0, 2, 3, (0, 0, 0), (255, 255, 255)
+PALETTE = chunk(b"PLTE", bytes([0, 0, 0, 9, 9, 9, 200, 0, 0, 9, 9, 9]))
+
+
+@pytest.mark.parametrize(
+    ("depth", "color", "row", "key", "expected"),
+    [
+        (1, GRAY, b"\x40", b"\0\1", [BLACK, WHITE]),
+        (1, GRAY, b"\x40", b"\0\0", [WHITE, WHITE]),
+        (2, GRAY, b"\x10", b"\0\1", [BLACK, WHITE]),
+        (4, GRAY, b"\x07", b"\0\7", [BLACK, WHITE]),
+        (4, GRAY, b"\x67", b"\0\7", [(102, 102, 102), WHITE]),
+        (8, GRAY, b"\0\x80", b"\0\x80", [BLACK, WHITE]),
+        (16, GRAY, b"\0\0\x80\0", b"\x80\0", [BLACK, WHITE]),
+        (16, GRAY, b"\x80\1\x80\0", b"\x80\0", [(128, 128, 128), WHITE]),
+        (8, RGB, bytes([7, 8, 9, 7, 8, 8]), bytes([0, 7, 0, 8, 0, 8]), [(7, 8, 9), WHITE]),
+        (16, RGB, bytes([7, 0, 8, 0, 9, 1, 7, 0, 8, 0, 9, 0]), bytes([7, 0, 8, 0, 9, 0]), [(7, 8, 9), WHITE]),
+        (1, INDEXED, b"\x40", b"\xff\0", [BLACK, WHITE]),
+        (2, INDEXED, b"\x90", b"\xff\0\xff", [(200, 0, 0), WHITE]),
+        (4, INDEXED, b"\x02", b"\xff\xff\0", [BLACK, WHITE]),
+        (8, INDEXED, b"\2\0", b"\0", [(200, 0, 0), WHITE]),
+    ],
+)
+def test_the_transparent_color_of_a_png_becomes_white(
+    depth: int, color: int, row: bytes, key: bytes, expected: list[tuple[int, int, int]]
+) -> None:
+    palette = (PALETTE,) if color == INDEXED else ()
+    image = decode(png(depth, color, row, 2, *palette, chunk(b"tRNS", key)), "x")
+    assert [image.getpixel((x, 0)) for x in (0, 1)] == expected
+
+
+def test_the_transparent_color_follows_the_exif_orientation() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)), "PNG", transparency=0, exif=exif)
+    image = decode(data, "x")
+    assert image.size == (2, 3) and image.getpixel((1, 0)) == WHITE and image.getpixel((0, 2)) == (5, 5, 5)
 
 
 def test_exif_orientation_is_applied() -> None:
