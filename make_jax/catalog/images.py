@@ -1,6 +1,8 @@
 """Decodes untrusted images."""
 
+import contextlib
 import io
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,9 @@ from make_jax.errors import InputError
 
 MAX_BYTES = 64 << 20  # of an encoded image
 MAX_PIXELS = 64_000_000  # width x height; larger images are rejected before decoding
+_PIXEL_CHUNKS = ((b"tRNS", b"eXIf"), (b"tRNS",))  # optional chunks that change pixels, without the orientation at last
+
+_Reader: TypeAlias = type[JpegImageFile] | type[PngImageFile] | type[WebPImageFile]
 
 
 def decode(data: bytes, where: str) -> Image.Image:
@@ -27,15 +32,13 @@ def decode(data: bytes, where: str) -> Image.Image:
     if reader is None:
         raise InputError(f"{where}: not a JPEG, PNG or WebP image")
     try:
-        # Image.open would warn about large images instead of rejecting them, so the format's class is used.
-        with reader(io.BytesIO(data)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise InputError(f"{where}: {width} x {height} pixels, expected at most {MAX_PIXELS:,} in all")
-            return _on_white(_upright(_with_alpha(image, data)))
+        return _pixels(reader, data, where)
     except InputError:
         raise
     except Exception as error:  # decoders raise many types for damaged data
+        for kept in _PIXEL_CHUNKS if reader is PngImageFile else ():  # Pillow rejects a PNG for its metadata too
+            with contextlib.suppress(Exception):
+                return _pixels(reader, _png_of(data, kept), where)
         text = " ".join(str(error).split())[:200]
         raise InputError(f"{where}: damaged image ({text or type(error).__name__})") from None
 
@@ -47,7 +50,29 @@ def extension(data: bytes) -> str:
     return extensions[reader] if reader else ""
 
 
-def _reader(data: bytes) -> type[JpegImageFile] | type[PngImageFile] | type[WebPImageFile] | None:
+def _pixels(reader: _Reader, data: bytes, where: str) -> Image.Image:
+    # Image.open would warn about large images instead of rejecting them, so the format's class is used.
+    with reader(io.BytesIO(data)) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise InputError(f"{where}: {width} x {height} pixels, expected at most {MAX_PIXELS:,} in all")
+        return _on_white(_upright(_with_alpha(image, data)))
+
+
+def _png_of(data: bytes, kept: tuple[bytes, ...]) -> bytes:
+    """A PNG with its critical chunks and those of the types `kept`. Every other chunk is dropped: text, color profile,
+    time, ... do not change pixels here."""
+    parts, at = [data[:8]], 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")  # length, type, content, checksum
+        name = data[at + 4 : at + 8]
+        if name[:1].isupper() or name in kept:
+            parts.append(data[at:end])
+        at = end
+    return b"".join(parts)
+
+
+def _reader(data: bytes) -> _Reader | None:
     if data.startswith(b"\xff\xd8\xff"):
         return JpegImageFile
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -140,6 +140,35 @@ def test_the_transparent_color_of_a_png_becomes_white(
     assert [image.getpixel((x, 0)) for x in (0, 1)] == expected
 
 
+LONG = zlib.compress(bytes(2 << 20))  # more than Pillow accepts
+WRONG = struct.pack(">I", 3) + b"tEXt" + b"a\0b" + bytes(4)  # a wrong checksum
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        chunk(b"zTXt", b"Comment\0\0" + LONG),
+        chunk(b"iTXt", b"XML\0\1\0\0\0" + LONG),
+        chunk(b"iCCP", b"profile\0\0" + LONG),
+        chunk(b"zTXt", b"Comment\0\7" + LONG),  # an unknown compression method
+        chunk(b"gAMA", b"\0"),
+        WRONG,
+        WRONG.replace(b"tEXt", b"eXIf"),
+        WRONG.replace(b"tEXt", b"tIME"),
+    ],
+)
+def test_metadata_of_a_png_cannot_make_its_pixels_unreadable(metadata: bytes) -> None:
+    key = chunk(b"tRNS", bytes([0, 7, 0, 8, 0, 8]))
+    image = decode(png(8, RGB, bytes([7, 8, 9, 7, 8, 8]), 2, metadata, key), "x")
+    assert [image.getpixel((x, 0)) for x in (0, 1)] == [(7, 8, 9), WHITE]
+
+
+def test_a_checksum_of_pixels_or_palette_must_be_right() -> None:
+    for broken in (WRONG.replace(b"tEXt", b"tRNS"), WRONG.replace(b"tEXt", b"PLTE")):
+        with pytest.raises(InputError, match="damaged image"):
+            decode(png(8, RGB, bytes(6), 2, broken), "x")
+
+
 def test_the_transparent_color_follows_the_exif_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
