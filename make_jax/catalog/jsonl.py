@@ -16,8 +16,28 @@ from make_jax.catalog.source import READ_ERRORS, Source, unreadable
 PRODUCTS, QUERIES, CLICKS, INFO = "products.jsonl", "queries.jsonl", "clicks.jsonl", "catalog.json"
 NEVER_ATTRIBUTES = ("id", "title", "image", "split", "group", "tier", "sensitive", "dropped")
 _MAX_INFO_BYTES = 1 << 20
-_DECODER = json.JSONDecoder()
 _PLACEHOLDERS = {"id": "-", "qid": "-", "split": "train", "text": "-", "query": "-", "product": "-", "rel": {}}
+
+
+class DuplicateKeyError(ValueError):
+    """A JSON object has a key twice: `key`."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{preview(key)} occurs twice in one object, expected each key once")
+        self.key = key
+
+
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these members, an `object_pairs_hook` of json. Raises DuplicateKeyError."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise DuplicateKeyError(next(key for key in keys if keys.count(key) > 1))
+    return values
+
+
+_DECODER = json.JSONDecoder()
+_UNIQUE_DECODER = json.JSONDecoder(object_pairs_hook=object_of)
 
 
 def _encodable(text: str) -> str:
@@ -146,9 +166,10 @@ class Parsed(Generic[Model]):
 def read_lines(
     model: type[Model], source: Source, name: str, problems: Problems, sha: Hash
 ) -> Iterator[tuple[int, Parsed[Model] | None]]:
-    """The line number (from 1) and the parsed object of each line, None for invalid JSON; skips blank lines.
+    """The line number (from 1) and the parsed object of each line, None for invalid JSON or a duplicate key.
 
-    `sha` is updated with the name, size and bytes of the file, so that the digest of a catalog needs no second read.
+    Blank lines are skipped. `sha` is updated with the name, size and bytes of the file, so that the digest of a
+    catalog needs no second read.
     """
     if name not in source.sizes:
         return
@@ -209,7 +230,10 @@ def attributes(line: ProductLine, info: CatalogInfo, place: str, problems: Probl
 
 
 def _parse(model: type[Model], data: bytes, place: str, problems: Problems) -> Parsed[Model] | None:
-    """The parsed line. Wrong values are added to `problems` and replaced; invalid JSON is added, and gives None."""
+    """The parsed line. Wrong values are added to `problems` and replaced. Invalid JSON and duplicate keys give None."""
+    if fault := _duplicate_key(data):
+        problems.add(place, fault)
+        return None
     try:
         return Parsed(model.model_validate_json(data), frozenset())
     except ValidationError:
@@ -255,6 +279,17 @@ def _message(detail: ErrorDetails, value: Any, expected: str) -> str:
         entry = detail["loc"][1]
         value = {entry: value.get(str(entry))}
     return f"found {preview(value)}, expected {expected}"
+
+
+def _duplicate_key(data: bytes) -> str:
+    """What is wrong with a line that has a key twice in one object, of which parsers keep the last; "" otherwise."""
+    try:
+        _UNIQUE_DECODER.decode(data.decode("utf-8-sig"))
+    except DuplicateKeyError as error:
+        return str(error)
+    except (ValueError, RecursionError):
+        pass  # reported by the parser if it matters
+    return ""
 
 
 def _json_object(data: bytes) -> tuple[dict[str, Any], str]:

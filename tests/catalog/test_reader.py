@@ -172,6 +172,11 @@ def test_one_problem_is_one_line_with_file_line_and_key(tmp_path: Path, case: st
     ("line", "expected"),
     [
         (b'{"qid": "q16", "text": }', "queries.jsonl:17: not JSON (Expecting value at column 24)"),
+        (
+            b'{"qid": "q16", "text": "a", "split": "val", "rel": {"p1": 3, "p1": 0}}',
+            'queries.jsonl:17: "p1" occurs twice in one object, expected each key once',
+        ),
+        (b'\xef\xbb\xbf{"qid": "q16", "x": [{"a": 1, "a": 1}]}', 'queries.jsonl:17: "a" occurs twice'),
         (b"[1, 2]", "queries.jsonl:17: found [1, 2], expected one object"),
         (b'{"qid": "\xff"}', "queries.jsonl:17: not UTF-8 at byte 10"),
         (b"[" * 100_000, "queries.jsonl:17: nested too deep"),
@@ -202,6 +207,18 @@ def test_catalog_json_is_checked(tmp_path: Path, values: dict[str, Any], expecte
     folder = write_catalog(tmp_path / "tiny")
     set_info(folder, **values)
     assert expected in message(folder)
+
+
+@pytest.mark.parametrize("name", ["products.jsonl", "clicks.jsonl", "catalog.json"])
+def test_a_key_may_occur_once_in_an_object(tmp_path: Path, name: str) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    key = {"products.jsonl": "title", "clicks.jsonl": "product", "catalog.json": "gains"}[name]
+    text = (folder / name).read_text(encoding="utf-8")
+    value = {"gains": '{"1": 1, "1": 2}'}.get(key, f'"", "{key}": "p0"')
+    (folder / name).write_text(text.replace("{", f'{{"{key}": {value}, ', 1), encoding="utf-8")
+    place = name if name == "catalog.json" else f"{name}:1"
+    repeated = "1" if name == "catalog.json" else key
+    assert message(folder) == f'{folder}: {place}: "{repeated}" occurs twice in one object, expected each key once'
 
 
 def test_all_problems_are_reported_together_up_to_a_limit(tmp_path: Path) -> None:

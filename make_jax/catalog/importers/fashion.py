@@ -17,6 +17,7 @@ from make_jax.catalog.importers.fashion_titles import TitleVocabulary
 from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
 from make_jax.catalog.importers.rows import Row, hash_fraction, short_digest
 from make_jax.catalog.importers.tables import Csv, Parquet, Table, shards
+from make_jax.catalog.jsonl import DuplicateKeyError, object_of
 from make_jax.catalog.schema import Split
 
 LABELS = ("gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year", "usage")
@@ -111,7 +112,9 @@ def _brand(row: Row, path: Path) -> str:
     if not path.is_file():
         return ""
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes(), object_pairs_hook=object_of)
+    except DuplicateKeyError as error:
+        raise row.error(f"styles/{path.name}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise row.error(f"styles/{path.name}: not JSON ({error}), expected one object") from None
     data = values.get("data") if isinstance(values, dict) else None

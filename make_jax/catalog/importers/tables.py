@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
 from make_jax.catalog.importers.rows import Row
+from make_jax.catalog.jsonl import DuplicateKeyError, object_of
 from make_jax.errors import InputError
 
 MAX_LINE = 96 << 20  # bytes; fits a base64 image of images.MAX_BYTES
@@ -75,7 +76,9 @@ class JsonLines:
                 yield row
                 continue
             try:
-                value = json.loads(line)
+                value = json.loads(line, object_pairs_hook=object_of)
+            except DuplicateKeyError as error:
+                row.fault = str(error)
             except (ValueError, RecursionError) as error:
                 row.fault = f"not JSON ({error}), expected one object"
             else:
@@ -197,6 +200,8 @@ class JsonMembers:
                         yield Row(place, {}, "not an object, expected one JSON object")
             except UnicodeDecodeError as error:
                 raise InputError(f"{self.files[0]}: not UTF-8 ({error.reason}), expected UTF-8") from None
+            except DuplicateKeyError as error:
+                raise InputError(f"{self.files[0]}: {error}") from None
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{self.files[0]}: not JSON ({error}), expected one object") from None
 
@@ -279,7 +284,7 @@ def _records(batch: Any) -> Iterator[tuple[dict[str, Any], str]]:
 
 def _members(file: IO[str]) -> Iterator[tuple[str, Any]]:
     """Key and value of each member of the JSON object in a file. json has no incremental parser."""
-    decode = json.JSONDecoder().raw_decode
+    decode = json.JSONDecoder(object_pairs_hook=object_of).raw_decode
     text, at = file.read(_BLOCK), 0
 
     def take(parse: Callable[[str, int], tuple[Any, int]]) -> Any:
@@ -292,6 +297,8 @@ def _members(file: IO[str]) -> Iterator[tuple[str, Any]]:
                 if end < len(text):
                     at = end
                     return value
+            except DuplicateKeyError:
+                raise
             except ValueError:
                 if len(text) - at > MAX_LINE:
                     raise

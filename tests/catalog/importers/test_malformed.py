@@ -254,6 +254,18 @@ CASES: list[tuple[str, Callable[[Path], Path], Corruption, str]] = [
         replace("valid_texts.jsonl", '{"text_id": 5001', '"text_id": 5001'),
         r"valid_texts\.jsonl:2: not JSON \(.*\), expected one object",
     ),
+    (
+        "muge",
+        published.muge,
+        replace("train_texts.jsonl", '"image_ids": [1003]', '"image_ids": [1003], "image_ids": [1001]'),
+        r'train_texts\.jsonl:4: "image_ids" occurs twice in one object, expected each key once',
+    ),
+    (
+        "fashion",
+        published.kaggle_fashion,
+        replace("styles/1000.json", '"brandName"', '"brandName": "x", "brandName"'),
+        r'styles\.csv:2: styles/1000\.json: "brandName" occurs twice in one object, expected each key once',
+    ),
 ]
 
 
@@ -280,6 +292,11 @@ def test_the_error_is_one_line_with_the_row(
             'corpus_1.json: "1001": product 1001 occurs at corpus_1.json: "1001" too, expected unique',
         ),
         ('"1002": {', '"1002" {', "corpus_1.json: not JSON (a member without key), expected one object"),
+        (
+            '"title"',
+            '"title": "", "title"',
+            'corpus_1.json: "title" occurs twice in one object, expected each key once',
+        ),
         ("\\u00e4", "\xe4", "corpus_1.json: not UTF-8 (invalid continuation byte), expected UTF-8"),
         ("}}", "}", "corpus_1.json: not JSON (it ends too early), expected one object"),
     ],
