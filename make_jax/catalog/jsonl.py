@@ -1,5 +1,6 @@
 """Typed models of a catalog's JSON lines, and pydantic's errors as problems with file, line, key and expected value."""
 
+import codecs
 import difflib
 import json
 from collections.abc import Iterator
@@ -178,7 +179,7 @@ def read_lines(
         with source.open(name) as file:
             for number, line in enumerate(file, start=1):
                 sha.update(line)
-                if not line.isspace():
+                if line.removeprefix(codecs.BOM_UTF8).strip():
                     yield number, _parse(model, line, f"{name}:{number}", problems)
     except READ_ERRORS as error:
         raise unreadable(source.path, name, error) from None

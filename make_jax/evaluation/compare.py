@@ -43,8 +43,8 @@ def read_report(folder: str | Path, system: str = "") -> ReadReport:
     """Returns a report with one of its systems, the main one for "". Raises InputError if there is none."""
     path = Path(folder)
     try:
-        report = json.loads((path / "report.json").read_text("utf-8"))
-        lines = [json.loads(line) for line in (path / "per_query.jsonl").read_text("utf-8").splitlines()]
+        report = json.loads((path / "report.json").read_text("utf-8-sig"))
+        lines = [json.loads(line) for line in (path / "per_query.jsonl").read_text("utf-8-sig").splitlines()]
         if report["format"] != FORMAT:
             raise InputError(f"{path}: report of format {report['format']}, expected {FORMAT}; run eval.py again")
         return _read(path, report, lines, system)

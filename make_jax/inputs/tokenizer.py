@@ -4,6 +4,7 @@ A tokenizer is determined by its definition, a JSON text in the format of Huggin
 holds the definition, so that evaluation and serving tokenize exactly as training did.
 """
 
+import codecs
 import json
 import os
 import unicodedata
@@ -97,7 +98,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise InputError(f"inputs.tokenizer: {folder} is no folder; expected a local Hugging Face tokenizer folder")
     file = folder / "tokenizer.json"
     try:
-        return Tokenizer(file.read_text(encoding="utf-8") if file.is_file() else _convert(folder))
+        return Tokenizer(file.read_text(encoding="utf-8-sig") if file.is_file() else _convert(folder))
     except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{folder}: {error}") from None
 
@@ -229,6 +230,9 @@ def _first_id(tokenizer: tokenizers.Tokenizer, *names: str) -> int | None:
 
 def _convert(folder: Path) -> str:
     """The definition of a folder without tokenizer.json, for example with vocab.txt, or vocab.json and merges.txt."""
+    for file in (folder / "vocab.txt", folder / "vocab.json", folder / "merges.txt"):
+        if file.is_file() and file.read_bytes().startswith(codecs.BOM_UTF8):  # it would be part of the first token
+            raise InputError(f"{file.name}: begins with a byte-order mark, expected UTF-8 without one")
     from transformers import AutoTokenizer, BertTokenizerFast  # type: ignore[attr-defined]  # slow to import
 
     known = any((folder / name).is_file() for name in ("tokenizer_config.json", "config.json"))

@@ -117,7 +117,7 @@ def read_bundle(folder: Path) -> ModelBundle:
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: no such file, expected one as convert.py export wrote it")
         try:
-            texts[name] = (folder / name).read_text(encoding="utf-8")
+            texts[name] = (folder / name).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{folder / name}: not UTF-8: {error}") from None
     bundle = ModelBundle(

@@ -108,7 +108,7 @@ def load_encoder(folder: Path, kind: EncoderKind) -> PretrainedEncoder:
         pooling=entry.string("pooling", "mean"),
         resample=cast(Literal["bicubic", "bilinear"], entry.string("resample", "bicubic")),
         pixels=_pixels(entry.section("pixels")) if kind == "image" else None,
-        tokenizer=tokenizer.read_text(encoding="utf-8") if kind == "text" and tokenizer.is_file() else None,
+        tokenizer=tokenizer.read_text(encoding="utf-8-sig") if kind == "text" and tokenizer.is_file() else None,
         arrays=arrays,
     )
 

@@ -166,7 +166,7 @@ def read_json(path: Path) -> JsonObject:
     if path.stat().st_size > _MAX_JSON_BYTES:
         raise InputError(f"{path}: {path.stat().st_size:,} bytes, expected at most {_MAX_JSON_BYTES:,}")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}") from None
     if not isinstance(value, dict):

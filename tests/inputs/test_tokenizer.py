@@ -147,6 +147,12 @@ def test_folder_with_tokenizer_json_is_read_without_its_padding_and_truncation(t
     assert loaded.encode(["red blue crimson"], 8)[1].sum() == 5
 
 
+def test_a_byte_order_mark_before_tokenizer_json_is_skipped(tmp_path: Path) -> None:
+    tokenizer = train_wordpiece(TEXTS, 200)
+    (tmp_path / "tokenizer.json").write_bytes(b"\xef\xbb\xbf" + tokenizer.definition.encode())
+    assert load_tokenizer(tmp_path).definition == tokenizer.definition
+
+
 @pytest.mark.parametrize("config", [None, {"model_type": "bert"}])
 def test_folder_with_vocab_txt_is_converted(tmp_path: Path, config: dict[str, str] | None) -> None:
     words = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "shirt", "##s", "红"]
@@ -158,6 +164,12 @@ def test_folder_with_vocab_txt_is_converted(tmp_path: Path, config: dict[str, st
     assert (loaded.pad_id, loaded.mask_id) == (0, 5)
     assert loaded.encode(["RED shirts 红"], 8)[0][0].tolist() == [3, 6, 7, 8, 9, 4, 0, 0]
     assert Tokenizer(loaded.definition).definition == loaded.definition
+
+
+def test_a_byte_order_mark_in_vocab_txt_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_bytes(b"\xef\xbb\xbf[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nred\n")
+    with pytest.raises(InputError, match=r"vocab\.txt: begins with a byte-order mark"):
+        load_tokenizer(tmp_path)
 
 
 def test_folder_without_a_tokenizer_is_an_input_error(tmp_path: Path) -> None:

@@ -40,6 +40,13 @@ def test_vectors_are_found_by_id_and_absent_products_are_zeros(tmp_path: Path) -
     np.testing.assert_array_equal(stored.product_vectors(["b"]), VECTORS[1:])  # what was cleared was a copy
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_id(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for name in ("queries.ids.txt", "embeddings.json"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())
+    np.testing.assert_array_equal(load(tmp_path).query_vectors(["q1", "q2"]), VECTORS)
+
+
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_a_folder_of_parquet_files_is_read_in_the_order_of_names(tmp_path: Path, fixed: bool, dtype: type) -> None:

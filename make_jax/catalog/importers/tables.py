@@ -188,7 +188,7 @@ class JsonMembers:
 
     def rows(self, start: int) -> Iterator[Row]:
         """One row a member. Raises InputError if the file is not one JSON object."""
-        with self.files[0].open(encoding="utf-8") as file:
+        with self.files[0].open(encoding="utf-8-sig") as file:
             try:
                 for number, (key, value) in enumerate(_members(file)):
                     if number < start:

@@ -83,7 +83,7 @@ def load(path: Path) -> LateFusion:
 
 def _family(path: Path) -> str | None:
     try:
-        config = json.loads((path / "config.json").read_text("utf-8"))
+        config = json.loads((path / "config.json").read_text("utf-8-sig"))
     except (OSError, ValueError):
         return None
     return config.get("model_type") if isinstance(config, dict) else None

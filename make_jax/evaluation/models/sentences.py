@@ -56,7 +56,7 @@ def matches(path: Path) -> bool:
 def load(path: Path) -> Sentences:
     """The folder's model. Raises InputError for foreign classes and for similarities other than cosine and dot."""
     try:
-        classes = [str(module["type"]) for module in json.loads((path / _MODULES).read_text("utf-8"))]
+        classes = [str(module["type"]) for module in json.loads((path / _MODULES).read_text("utf-8-sig"))]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}/{_MODULES}: damaged, expected a list of modules with a type each") from None
     for name in classes:

@@ -75,7 +75,7 @@ def matches(path: Path) -> bool:
 def load(path: Path) -> PrecomputedFolder:
     """The folder's vectors. Raises InputError for duplicate ids, differing widths and numbers that are not finite."""
     try:
-        modalities = json.loads((path / CONFIG).read_text("utf-8"))["reads"]
+        modalities = json.loads((path / CONFIG).read_text("utf-8-sig"))["reads"]
         if modalities not in _MODALITIES:
             raise ValueError
     except (ValueError, KeyError, TypeError):
@@ -124,7 +124,7 @@ def _read_numpy(path: Path, ids_path: Path) -> tuple[list[str], Float[np.ndarray
     if array.ndim != 2 or not array.shape[1] or array.dtype.kind != "f":
         raise InputError(f"{path}: {array.dtype} of shape {array.shape}, expected float16 or float32 [n, D]")
     try:
-        ids = ids_path.read_text("utf-8").splitlines()
+        ids = ids_path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{ids_path}: not UTF-8 at byte {error.start + 1}, expected UTF-8") from None
     except FileNotFoundError:

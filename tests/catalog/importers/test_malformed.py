@@ -13,6 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from make_jax.catalog.importers import tables
+from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from tests.catalog.importers import published
 from tests.catalog.importers.imports import imported
@@ -424,3 +425,23 @@ def test_members_of_a_large_object_are_read_one_by_one(tmp_path: Path, monkeypat
         monkeypatch.setattr(tables, "_BLOCK", block)
         rows = list(tables.JsonMembers(tmp_path / "large.json").rows(0))
         assert {row.values.pop("key"): row.values for row in rows} == values
+
+
+@pytest.mark.parametrize("publish", [published.kaggle_fashion, published.wands, published.muge])
+def test_byte_order_marks_are_no_part_of_the_text(tmp_path: Path, publish: Callable[[Path], Path]) -> None:
+    name = {"kaggle_fashion": "fashion"}.get(publish.__name__, publish.__name__)
+    source = publish(tmp_path / "source")
+    plain = imported(tmp_path / "plain", name, source)
+    for file in [file for file in source.rglob("*") if file.suffix in (".csv", ".tsv", ".json", ".jsonl")]:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    marked = imported(tmp_path / "marked", name, source)
+    assert (marked.products, marked.queries, marked.clicks) == (plain.products, plain.queries, plain.clicks)
+    for file in ("products.jsonl", "queries.jsonl", "clicks.jsonl", "catalog.json"):
+        path = tmp_path / "marked" / file
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Catalog.load(tmp_path / "marked").products == plain.products
+
+
+def test_a_byte_order_mark_may_begin_a_large_object(tmp_path: Path) -> None:
+    (tmp_path / "large.json").write_bytes(b'\xef\xbb\xbf{"k": {"n": 1}}')
+    assert [row.values for row in tables.JsonMembers(tmp_path / "large.json").rows(0)] == [{"n": 1, "key": "k"}]
