@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from make_jax.catalog.reporting import Problems, preview
 from make_jax.catalog.schema import POOLS, SPLITS, CatalogInfo, Pool, Split
 from make_jax.catalog.source import READ_ERRORS, Source, unreadable
+from make_jax.catalog.text import strip_text
 
 PRODUCTS, QUERIES, CLICKS, INFO = "products.jsonl", "queries.jsonl", "clicks.jsonl", "catalog.json"
 NEVER_ATTRIBUTES = ("id", "title", "image", "split", "group", "tier", "sensitive", "dropped")
@@ -59,7 +60,7 @@ def _choices(values: tuple[str, ...]) -> str:
 
 # The description of a field is what an error message states as expected.
 _Unicode = Annotated[str, AfterValidator(_encodable)]
-_Stripped = Annotated[_Unicode, AfterValidator(str.strip)]
+_Stripped = Annotated[_Unicode, AfterValidator(strip_text)]
 Id = Annotated[  # TREC files separate by white space
     _Unicode, Field(pattern=r"^[^\s\x1c-\x1f]+$", description="a string, not empty, without white space")
 ]

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from make_jax.catalog.keywords import KeywordVocabulary
+from make_jax.catalog.text import strip_text
 from make_jax.config import InputsConfig
 from make_jax.inputs.batch import Batch, pad_batch, product_arrays
 from make_jax.inputs.images import load_image
@@ -51,7 +52,7 @@ def product_batches(
             chunk = titles[start : start + batch_size]
             ids = np.arange(start, start + len(chunk), dtype=np.int32)
             tokens, mask = tokenizer.encode(chunk, inputs.max_title_tokens)
-            has_title = np.array([bool(title.strip()) for title in chunk], bool)
+            has_title = np.array([bool(strip_text(title)) for title in chunk], bool)
             decoded = list(pool.map(load, ids.tolist()))
             batch = product_arrays(tokens, mask, has_title, decoded, inputs.image_height, inputs.image_width)
             yield pad_batch(batch | {"product_id": ids, "weight": np.ones(len(chunk), np.float32)}, batch_size)

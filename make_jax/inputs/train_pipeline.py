@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int32, UInt8, UInt32
 
 from make_jax.catalog.build import BuiltCatalog
 from make_jax.catalog.keywords import KeywordVocabulary
+from make_jax.catalog.text import strip_text
 from make_jax.config import DataConfig, InputsConfig
 from make_jax.errors import InputError
 from make_jax.inputs.batch import Batch, product_arrays
@@ -145,7 +146,7 @@ def _examples(
         query_mask=query_mask,
         title_tokens=title_tokens,
         title_mask=title_mask,
-        has_title=np.array([bool(title.strip()) for title in titles], bool),
+        has_title=np.array([bool(strip_text(title)) for title in titles], bool),
         queries=queries,
         query_keywords=vocabulary.pack([vocabulary.tag(text) for text in queries]),
         product_keywords=vocabulary.pack(product_keywords),

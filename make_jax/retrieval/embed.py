@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32
 
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Query
+from make_jax.catalog.text import strip_text
 from make_jax.errors import InputError
 from make_jax.retrieval.top_k import Progress, no_progress
 from make_jax.retrieval.vector_index import ProductEmbeddings
@@ -81,7 +82,7 @@ def embed_products(
     for start in range(0, len(products), _CHUNK_SIZE):
         chunk = products[start : start + _CHUNK_SIZE]
         titles, images = read_products(catalog, chunk, modality)
-        present = [i for i in range(len(chunk)) if titles[i].strip() or images[i] is not None]
+        present = [i for i in range(len(chunk)) if strip_text(titles[i]) or images[i] is not None]
         if present:
             encoded = model.encode_products([titles[i] for i in present], [images[i] for i in present])
             check_finite(encoded.vectors, "product")

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int32
 from make_jax.catalog.keywords import Keyword, KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Split
+from make_jax.catalog.text import strip_text
 from make_jax.errors import InputError
 from make_jax.inputs.batch import PRODUCT_INPUTS, Batch
 from make_jax.inputs.eval_pipeline import product_batches, query_batches
@@ -172,7 +173,7 @@ class Retriever:
         InputError for a product that lacks both, or whose image is unreadable, and calls it by `names`.
         """
         for i, (title, image) in enumerate(zip(titles, images, strict=True)):
-            if not title.strip() and not image:
+            if not strip_text(title) and not image:
                 name = repr(names[i]) if names is not None else f"number {i}"
                 raise InputError(f"product {name} has neither title nor image; give one of them")
         width, size = self.model.search_dim, self._batch_rows(len(titles))

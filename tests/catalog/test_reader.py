@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from make_jax.catalog import source as source_module
+from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from tests.tiny_catalog import write_catalog, write_lines, zip_folder
@@ -207,6 +208,36 @@ def test_catalog_json_is_checked(tmp_path: Path, values: dict[str, Any], expecte
     folder = write_catalog(tmp_path / "tiny")
     set_info(folder, **values)
     assert expected in message(folder)
+
+
+@pytest.mark.parametrize(
+    "title", ["\u200b", "\ufeff", "\xad", "\0", " \u2060\u00a0", "\u3164", "\ufe0f", "\u202a\u202c"]
+)
+def test_invisible_characters_are_no_title(tmp_path: Path, title: str) -> None:
+    write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": title, "split": "test"}])
+    assert "products.jsonl:1: title: neither title nor image" in message(tmp_path)
+    write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": "shoe", "split": "test"}])
+    write_lines(tmp_path / "queries.jsonl", [{"qid": "q", "text": title, "split": "test", "rel": {"a": 3}}])
+    assert "queries.jsonl:1: text: found" in message(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\ufeffshoe\u200b ", "shoe"),
+        (" \u200b \0shoe\t\xad", "shoe"),
+        ("sun \u2600\ufe0f", "sun \u2600\ufe0f"),  # an emoji variation
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),  # Persian
+        ("\U0001f3f4\U000e0067\U000e007f", "\U0001f3f4\U000e0067\U000e007f"),  # a flag
+    ],
+)
+def test_invisible_characters_are_stripped_at_the_ends(tmp_path: Path, text: str, expected: str) -> None:
+    write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": text, "split": "test"}])
+    assert Catalog.load(tmp_path).products[0].title == expected
+    assert Row("a.csv:1", {"title": text}).text("title") == expected
 
 
 @pytest.mark.parametrize("name", ["products.jsonl", "clicks.jsonl", "catalog.json"])

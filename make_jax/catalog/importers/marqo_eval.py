@@ -13,6 +13,7 @@ from pathlib import Path
 from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
 from make_jax.catalog.importers.rows import Row, short_digest
 from make_jax.catalog.importers.tables import JsonMembers, Parquet, shards
+from make_jax.catalog.text import strip_text
 
 TITLE_SUFFIX = "_{!@#~}_"  # appended to each title by the published evaluation
 
@@ -58,7 +59,7 @@ def _product(state: ImportState, row: Row, title_queries: bool) -> None:
 
 
 def _truth(state: ImportState, row: Row) -> None:
-    title = row.text("key").removesuffix(TITLE_SUFFIX).strip()
+    title = strip_text(row.text("key").removesuffix(TITLE_SUFFIX))
     relevant = [row.valid_unicode("key", key) for key in row.values if key != "key"]
     _add_query(state, row, "title", title, relevant)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any, NoReturn
 
+from make_jax.catalog.text import strip_text
 from make_jax.errors import InputError
 
 
@@ -31,7 +32,7 @@ class Row:
         return self.error(f"{key}: found {found if len(found) <= 60 else found[:57] + '...'}, expected {expected}")
 
     def text(self, key: str) -> str:
-        """The stripped text of `key`; numbers as text, 2011.0 as "2011"; "" if absent, null or NaN."""
+        """The text of `key` without invisible ends; numbers as text, 2011.0 as "2011"; "" if absent, null or NaN."""
         value = self.values.get(key)
         if value is None or value != value:  # pandas writes NaN for missing values
             return ""
@@ -41,7 +42,7 @@ class Row:
             return str(value)
         if not isinstance(value, str):
             raise self.value_error(key, "text")
-        return self.valid_unicode(key, value).strip()
+        return strip_text(self.valid_unicode(key, value))
 
     def valid_unicode(self, key: str, text: str) -> str:
         """The text, which must not contain half of a surrogate pair (JSON can express one)."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import Csv
+from make_jax.catalog.text import strip_text
 
 GRADES = {"Exact": 2, "Partial": 1, "Irrelevant": 0}
 
@@ -53,5 +54,5 @@ def read(state: ImportState, source: Path) -> BenchmarkInfo:
 
 
 def _product(state: ImportState, row: Row) -> None:
-    levels = [level.strip() for level in row.text("category hierarchy").split("/") if level.strip()]
+    levels = [text for level in row.text("category hierarchy").split("/") if (text := strip_text(level))]
     state.add_product(row, row.id("product_id"), "test", row.required_text("product_name"), None, category=levels)
