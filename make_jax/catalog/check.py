@@ -54,5 +54,6 @@ def summary(catalog: Catalog) -> str:
     with_image = sum(product.image is not None for product in catalog.products)
     return (
         f"{catalog.info.name}: {len(catalog.products):,} products ({splits}), {with_image:,} with an image, "
-        f"{len(catalog.queries):,} judged queries, {len(catalog.clicks):,} clicks"
+        f"{len(catalog.products) - with_image:,} without, {len(catalog.queries):,} judged queries, "
+        f"{len(catalog.clicks):,} clicks"
     )

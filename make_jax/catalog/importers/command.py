@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from make_jax import __version__
+from make_jax.catalog.check import summary
 from make_jax.catalog.importers import esci, fashion, marqo_eval, marqo_gs, muge, wands
 from make_jax.catalog.importers.import_state import (
     FORMAT,
@@ -17,6 +18,7 @@ from make_jax.catalog.importers.import_state import (
     state_folder,
     was_completed,
 )
+from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 
 READERS: dict[str, Callable[[ImportState, argparse.Namespace], BenchmarkInfo]] = {
@@ -68,7 +70,7 @@ def run(options: argparse.Namespace) -> str:
     paths = [str(path.resolve()) for path in _paths(options)]
     key = json.dumps([FORMAT, __version__, chosen, paths])
     if was_completed(options.out, key):
-        return f"{options.out}: imported"
+        return f"{options.out}: imported; {summary(Catalog.load(options.out))}"
     if options.out.exists():
         raise InputError(f"{options.out}: exists already, expected a new folder; remove it or name another")
     if not options.source.is_dir():

@@ -1,10 +1,10 @@
 """Fashion Product Images (Myntra): real products with merchants' labels, published without queries.
 
 Sources of the layouts: styles.csv (id, gender, masterCategory, subCategory, articleType, baseColour, season, year,
-usage, productDisplayName), images/<id>.jpg and styles/<id>.json ({"data": {"brandName", ...}}) in programs that read
-Kaggle's paramaggarwal/fashion-product-images-dataset and -small (Kaggle's pages were not accessible); commas in the
-last column of styles.csv are not quoted. And the card of huggingface.co/datasets/ashraq/fashion-product-images-small:
-the same columns and `image`, in data/train-*.parquet.
+usage, productDisplayName), images/<id>.jpg (or .jpeg, .png, .webp, in upper case too) and styles/<id>.json ({"data":
+{"brandName", ...}}) in programs that read Kaggle's paramaggarwal/fashion-product-images-dataset and -small (Kaggle's
+pages were not accessible); commas in the last column of styles.csv are not quoted. And the card of
+huggingface.co/datasets/ashraq/fashion-product-images-small: the same columns and `image`, in data/train-*.parquet.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from make_jax.catalog.importers import fashion_queries, fashion_titles
 from make_jax.catalog.importers.fashion_titles import TitleVocabulary
+from make_jax.catalog.importers.image_folder import ImageFolder
 from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
 from make_jax.catalog.importers.rows import Row, hash_fraction, short_digest
 from make_jax.catalog.importers.tables import Csv, Parquet, Table, shards
@@ -49,7 +50,8 @@ def read(state: ImportState, source: Path, sparse: bool, clicks: bool) -> Benchm
     else:
         table = Parquet(shards(source, "train"), (*COLUMNS, "image"))
     vocabulary = _title_vocabulary(table)
-    state.read_table(table, lambda row: _product(state, row, source, vocabulary, sparse))
+    images = ImageFolder(source / "images")
+    state.read_table(table, lambda row: _product(state, row, source, images, vocabulary, sparse))
     if clicks:
         state.run_once("clicks", lambda: fashion_queries.add_template_queries(state))
     name = "fashion-sparse" if sparse else "fashion"
@@ -73,10 +75,11 @@ def _title_vocabulary(table: Table) -> TitleVocabulary:
     return TitleVocabulary.from_labels(frequent, types, colours)
 
 
-def _product(state: ImportState, row: Row, source: Path, vocabulary: TitleVocabulary, sparse: bool) -> None:
+def _product(
+    state: ImportState, row: Row, source: Path, images: ImageFolder, vocabulary: TitleVocabulary, sparse: bool
+) -> None:
     id, title = row.id("id"), row.text("productDisplayName")
-    file = source / "images" / f"{id}.jpg"
-    image = row.image_bytes("image") or (file.read_bytes() if file.is_file() else None)
+    image = row.image_bytes("image") or images.read(id)
     levels = [_label(row, key) for key in ("masterCategory", "subCategory", "articleType")]
     labels = {key: _label(row, column) for key, column in (("gender", "gender"), ("colour", "baseColour"))}
     labels |= {key: _label(row, key) for key in ("usage", "season", "year")}

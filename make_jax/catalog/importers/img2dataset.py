@@ -17,7 +17,7 @@ from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import Parquet
 from make_jax.errors import InputError
 
-EXTENSIONS = ("jpg", "png", "webp")
+EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _KEY = re.compile(r"\d+")
 
 

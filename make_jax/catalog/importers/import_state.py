@@ -217,7 +217,10 @@ class ImportState:
         named = (("product", "products"), ("query", "judged queries"), ("judgement", "judgements"), ("click", "clicks"))
         counts = [(self._db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0], name) for table, name in named]
         bad = self._db.execute("SELECT COUNT(*) FROM bad").fetchone()[0]
-        return ", ".join(f"{count:,} {name}" for count, name in counts) + (f"; {bad:,} rows skipped" if bad else "")
+        with_image = self._db.execute("SELECT COUNT(image) FROM product").fetchone()[0]
+        images = f" ({with_image:,} with an image, {counts[0][0] - with_image:,} without)"
+        parts = [f"{count:,} {name}{images if name == 'products' else ''}" for count, name in counts]
+        return ", ".join(parts) + (f"; {bad:,} rows skipped" if bad else "")
 
     def _handle(self, row: Row, handle: Callable[[Row], None]) -> None:
         self._db.execute("SAVEPOINT one")

@@ -11,6 +11,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from make_jax.catalog.importers.image_folder import ImageFolder
 from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
 from make_jax.catalog.importers.rows import Row, short_digest
 from make_jax.catalog.importers.tables import Csv, JsonMembers, Parquet, shards
@@ -60,8 +61,9 @@ def read(state: ImportState, source: Path, images: Path | None) -> BenchmarkInfo
     if (source / PARTS[0].csv).exists():
         if images is None or not images.is_dir():
             raise InputError(f"{images}: no folder of images, expected images_wfash or the like (option --images)")
+        folder = ImageFolder(images)
         for part in PARTS[::2]:
-            state.read_table(JsonMembers(source / part.corpus), partial(_document, state, part=part, images=images))
+            state.read_table(JsonMembers(source / part.corpus), partial(_document, state, part=part, images=folder))
         for part in PARTS:
             state.read_table(Csv(source / part.csv, COLUMNS), partial(_pair, state, part=part))
         return dataclasses.replace(INFO, name=source.resolve().name)
@@ -72,11 +74,10 @@ def read(state: ImportState, source: Path, images: Path | None) -> BenchmarkInfo
     return INFO
 
 
-def _document(state: ImportState, row: Row, part: Part, images: Path) -> None:
+def _document(state: ImportState, row: Row, part: Part, images: ImageFolder) -> None:
     """A member of a corpus file. Only the file name of an image path is used: its folders are the publisher's."""
     name = PurePosixPath(row.text("image_local")).name
-    image = images / name
-    data = image.read_bytes() if name and image.is_file() else None
+    data = images.read(name) if name else None
     state.add_product(row, row.id("key"), part.split, row.text("title"), data)
 
 

@@ -82,6 +82,30 @@ def test_sparse_titles_change_titles_alone(tmp_path: Path) -> None:
     assert "SPARSE TITLES" in (tmp_path / "sparse/PROVENANCE.md").read_text(encoding="utf-8")
 
 
+def test_images_are_found_with_any_extension(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = published.kaggle_fashion(tmp_path / "kaggle", products=8)
+    images = source / "images"
+    for id, name, kind in ((1000, "JPG", "JPEG"), (1001, "jpeg", "JPEG"), (1002, "png", "PNG"), (1003, "WebP", "WEBP")):
+        (images / f"{id}.jpg").unlink()
+        (images / f"{id}.{name}").write_bytes(published.encoded_image(id, kind))
+    (images / "1004.PNG").write_bytes(published.encoded_image(3, "PNG"))  # the .jpg is preferred
+    (images / "1005.jpg").rename(images / "1005.txt")
+    catalog = imported(tmp_path / "out", "fashion", source)
+    found = {product.id: (product.image or "")[-4:] for product in catalog.products}
+    assert list(found.values()) == [".jpg", ".jpg", ".png", "webp", ".jpg", "", ".jpg", ""]
+    assert "8 products (6 with an image, 2 without), 0 judged queries" in capsys.readouterr().out
+
+
+def test_images_of_marqo_gs_are_found_with_another_extension(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, images = published.marqo_gs_files(tmp_path)
+    (images / "1000.jpg").rename(images / "1000.JPG")
+    (images / "1001.jpg").rename(images / "1001.jpeg")
+    imported(tmp_path / "out", "marqo-gs", source, "--images", images)
+    assert "8 products (7 with an image, 1 without)" in capsys.readouterr().out
+
+
 def test_clicks_and_judgements_follow_the_labels(tmp_path: Path) -> None:
     source = published.kaggle_fashion(tmp_path / "kaggle", products=240)
     catalog = imported(tmp_path / "out", "fashion", source, "--clicks")
