@@ -131,7 +131,8 @@ def _products(
 
 
 def _product(line: jsonl.ProductLine, info: CatalogInfo, source: Source, place: str, problems: Problems) -> Product:
-    if line.image and (fault := _image_fault(line.image, source)):
+    image = source.find(line.image) or line.image
+    if image and (fault := _image_fault(image, source)):
         problems.add(place, f"image: {preview(line.image)} {fault}")
     if info.hide_title and not line.image:
         problems.add(place, 'image: missing, expected an image, because catalog.json has "hide_title"')
@@ -140,7 +141,7 @@ def _product(line: jsonl.ProductLine, info: CatalogInfo, source: Source, place: 
     return Product(
         id=line.id,
         title="" if info.hide_title else line.title,
-        image=line.image or None,
+        image=image or None,
         split=line.split,
         category=line.category,
         group=line.group or None,
@@ -158,6 +159,8 @@ def _image_fault(image: str, source: Source) -> str:
         parts = image.split("/")
         linked = any("/".join(parts[:end]) in source.links for end in range(1, len(parts) + 1))
         found = "goes through a symbolic link" if linked else "is not in the catalog"
+        similar = source.similar(image)
+        found += f", which has {preview(similar)}" if similar and not linked else ""
         return f"{found}, expected a file inside the catalog"
     return "is an empty file, expected a JPEG, PNG or WebP file" if source.sizes[image] == 0 else ""
 

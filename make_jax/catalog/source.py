@@ -1,10 +1,12 @@
 """Safe, bounded reading of a catalog's files in a folder or a .zip."""
 
 import abc
+import functools
 import io
 import os
 import stat
 import threading
+import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,6 +19,7 @@ MAX_FILE_BYTES = 16 << 30  # of one file, uncompressed
 MAX_TOTAL_BYTES = 4 << 40  # of all files of a zip, uncompressed
 MAX_RATIO = 250  # uncompressed over compressed bytes of one file of a zip ...
 RATIO_FREE_BYTES = 1 << 20  # ... that is larger than this
+_UTF8_FLAG = 0x800  # of the name of an entry of a zip
 
 
 class Source(abc.ABC):
@@ -25,6 +28,26 @@ class Source(abc.ABC):
     path: Path
     sizes: dict[str, int]  # bytes of each regular file, by name
     links: frozenset[str] = frozenset()  # names of symbolic links, which are not followed
+
+    @functools.cached_property
+    def _by_normal_form(self) -> dict[str, str]:
+        """Names by their composed form (NFC); macOS writes decomposed names."""
+        return {unicodedata.normalize("NFC", name): name for name in self.sizes}
+
+    @functools.cached_property
+    def _by_folded_form(self) -> dict[str, str]:
+        """Names by a form that ignores case, width and white space, for messages."""
+        return {_folded(name): name for name in self.sizes}
+
+    def find(self, name: str) -> str | None:
+        """The name of the file that is `name` or has the same letters, composed or decomposed; None without one."""
+        if name in self.sizes:
+            return name
+        return None if name.isascii() else self._by_normal_form.get(unicodedata.normalize("NFC", name))
+
+    def similar(self, name: str) -> str | None:
+        """A name that differs from `name` in case, width or white space only; None without one."""
+        return self._by_folded_form.get(_folded(name))
 
     @abc.abstractmethod
     def open(self, name: str) -> io.BufferedReader:
@@ -46,6 +69,10 @@ class Source(abc.ABC):
         if len(data) > limit:
             raise InputError(f"{self.path}: {name}: more than {limit:,} bytes, expected a smaller file")
         return data
+
+
+def _folded(name: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 # What zipfile raises for damaged members; NotImplementedError: unsupported compression.
@@ -127,16 +154,17 @@ class Zip(Source):
         self._lock = threading.Lock()
         self._opened: tuple[int, zipfile.ZipFile] | None = None  # process id and its archive
         archive = self._archive()
-        prefix = _top_folder(archive)
+        names = {id(entry): _utf8_name(entry) for entry in archive.infolist()}
+        prefix = _top_folder(list(names.values()))
         self._entries: dict[str, zipfile.ZipInfo] = {}
         entries = archive.infolist()
         if len(entries) > MAX_FILES:
             raise InputError(f"{path}: {len(entries):,} entries, expected at most {MAX_FILES:,}")
         for entry in entries:
             _check_entry(path, entry)
-            if entry.is_dir() or not entry.filename.startswith(prefix):
+            if entry.is_dir() or not names[id(entry)].startswith(prefix):
                 continue
-            name = entry.filename[len(prefix) :]
+            name = names[id(entry)][len(prefix) :]
             if name in self._entries:
                 raise InputError(f"{path}: {name}: duplicate name in the zip, expected unique names")
             self._entries[name] = entry
@@ -173,9 +201,18 @@ class Zip(Source):
         self.__dict__.update(state, _lock=threading.Lock(), _opened=None)
 
 
-def _top_folder(archive: zipfile.ZipFile) -> str:
+def _utf8_name(entry: zipfile.ZipInfo) -> str:
+    """The name of an entry. Programs of macOS write UTF-8 without its flag, which zipfile decodes as code page 437."""
+    if entry.flag_bits & _UTF8_FLAG or entry.filename.isascii():
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return entry.filename
+
+
+def _top_folder(names: list[str]) -> str:
     """The top folder ("mine/") that contains products.jsonl; "" if products.jsonl is at the top level."""
-    names = archive.namelist()
     if "products.jsonl" in names:
         return ""
     tops = [name.removesuffix("products.jsonl") for name in names if name.endswith("/products.jsonl")]
@@ -184,7 +221,7 @@ def _top_folder(archive: zipfile.ZipFile) -> str:
 
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     """Raises InputError for an entry with an unsafe name, a link, an encrypted entry, or a decompression bomb."""
-    name = entry.filename.removesuffix("/") if entry.is_dir() else entry.filename
+    name = _utf8_name(entry).removesuffix("/") if entry.is_dir() else _utf8_name(entry)
     where = f"{path}: entry {entry.orig_filename[:200]!r}"
     if reason := unsafe_name(name) or unsafe_name(entry.orig_filename.removesuffix("/")):
         raise InputError(f"{where} {reason}, expected a path inside the zip")

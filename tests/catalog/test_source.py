@@ -1,9 +1,12 @@
 """Untrusted zips and folders: no access outside the catalog, no unbounded reads."""
 
+import json
 import stat
 import struct
+import unicodedata
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -120,3 +123,52 @@ def test_symbolic_links_in_a_folder_are_not_followed(tmp_path: Path, of: str) ->
 def test_ordinary_names_are_safe() -> None:
     for name in ("a.png", "images/a b.png", "images/中文.webp", "..a/b..c"):
         assert unsafe_name(name) is None
+
+
+NAMES = ("images/caf\u00e9.png", "images/\u7ea2\u8272.png", "images/\u30d1\u30fc\u30c9.png", "images/\ud55c.png")
+
+
+class MacEntry(zipfile.ZipInfo):
+    """An entry whose name is UTF-8 without the flag that says so, as macOS writes it."""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802  # of zipfile
+        return self.filename.encode("utf-8"), self.flag_bits & ~0x800
+
+
+@pytest.mark.parametrize("named", ["NFC", "NFD"])
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+@pytest.mark.parametrize("top", ["", "Caf\u00e9/"])
+def test_names_of_a_zip_written_on_a_mac_are_found(
+    tmp_path: Path, named: Literal["NFC", "NFD"], stored: Literal["NFC", "NFD"], top: str
+) -> None:
+    image = (write_catalog(tmp_path / "tiny") / "images/p0.png").read_bytes()
+    rows = [
+        {"id": str(i), "image": unicodedata.normalize(named, name), "split": "test"} for i, name in enumerate(NAMES)
+    ]
+    top = unicodedata.normalize(stored, top)
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as archive:
+        archive.writestr(MacEntry(f"{top}products.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
+        for name in NAMES:
+            archive.writestr(MacEntry(top + unicodedata.normalize(stored, name)), image)
+            archive.writestr(MacEntry(f"__MACOSX/{top}._{name[7:]}"), b"")
+    catalog = Catalog.load(tmp_path / "mac.zip")
+    assert [catalog.image_bytes(product) for product in catalog.products] == [image] * len(NAMES)
+    assert len(catalog.digest) == 64
+
+
+def test_decomposed_names_of_a_folder_are_found(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    (folder / "images/p0.png").rename(folder / unicodedata.normalize("NFD", NAMES[0]))
+    text = (folder / "products.jsonl").read_text(encoding="utf-8")
+    (folder / "products.jsonl").write_text(text.replace("images/p0.png", NAMES[0]), encoding="utf-8")
+    catalog = Catalog.load(folder)
+    assert catalog.image_bytes(catalog.products[0])
+
+
+@pytest.mark.parametrize(("name", "stored"), [("P0.png", "p0.png"), ("p0.PNG", "p0.png"), ("p\uff10.png", "p0.png")])
+def test_a_similar_name_is_in_the_message(tmp_path: Path, name: str, stored: str) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    text = (folder / "products.jsonl").read_text(encoding="utf-8")
+    (folder / "products.jsonl").write_text(text.replace("images/p0.png", f"images/{name}"), encoding="utf-8")
+    with pytest.raises(InputError, match=rf'"images/{name}" is not in the catalog, which has "images/{stored}", expec'):
+        Catalog.load(folder)
