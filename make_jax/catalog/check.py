@@ -29,18 +29,21 @@ def check(path: str | Path = "") -> tuple[Catalog, Problems]:
 def check_images(catalog: Catalog, products: Sequence[Product], places: Sequence[str], problems: Problems) -> None:
     """Decodes the image of every product and adds those that fail to `problems`, at the place of the product."""
 
-    def fault(product: Product) -> str | None:
-        if product.image is None or product.image not in catalog.source.sizes:
-            return None  # reported with the line
+    reported = {place for place, text in problems.kept if text.startswith("image: ")}
+
+    def fault(product: Product, place: str) -> str | None:
+        if product.image is None or place in reported:
+            return None
         try:
             images.decode(catalog.source.read(product.image, images.MAX_BYTES), product.image)
         except InputError as error:
             return str(error)
         return None
 
+    pairs = list(zip(products, places, strict=True))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while decoding
         chunks = pool.map(
-            lambda start: [fault(p) for p in products[start : start + _CHUNK]], range(0, len(products), _CHUNK)
+            lambda start: [fault(*pair) for pair in pairs[start : start + _CHUNK]], range(0, len(pairs), _CHUNK)
         )
         faults = track(itertools.chain.from_iterable(chunks), len(products), "images")
         for place, text in zip(places, faults, strict=True):

@@ -27,8 +27,8 @@ def describe(catalog: Catalog, problems: Problems) -> str:
     Both arguments come from `check`, which returns the valid part of a catalog with problems.
     """
     info = catalog.info
-    bad = [text for text in problems.messages if ": image: " in text]
-    others = problems.count - len(bad)
+    bad = problems.of_images()
+    others = sum(not text.startswith("image: ") for _, text in problems.kept)
     blocks = [
         [summary(catalog), f"  title: {info.title or '-'}", f"  licence: {info.licence or '-'}"],
         ["products         count   no title   no image   groups", *_split_rows(catalog)],

@@ -18,20 +18,35 @@ T = TypeVar("T")
 class Problems:
     """The problems of one catalog, in the order of detection.
 
-    `count` counts all of them; `messages` keeps the first `max_kept` (None: all): "file:line: key: found, expected".
+    `count` counts all of them; `kept` has the place and the text ("key: found, expected") of the first `max_kept`
+    (None: all).
     """
 
     def __init__(self, path: Path, max_kept: int | None = MAX_LISTED) -> None:
         self.path = path
         self.max_kept = max_kept
         self.count = 0
-        self.messages: list[str] = []
+        self.kept: list[tuple[str, str]] = []
 
     def add(self, place: str, text: str) -> None:
         """Adds one problem at `place` ("products.jsonl:17")."""
         self.count += 1
-        if self.max_kept is None or len(self.messages) < self.max_kept:
-            self.messages.append(f"{place}: {text}")
+        if self.max_kept is None or len(self.kept) < self.max_kept:
+            self.kept.append((place, text))
+
+    @property
+    def messages(self) -> list[str]:
+        """The kept problems as "file:line: key: found, expected"."""
+        return [f"{place}: {text}" for place, text in self.kept]
+
+    def of_images(self) -> list[str]:
+        """The messages about images; a file that several products name counts once."""
+        first: dict[str, str] = {}
+        for place, text in self.kept:
+            if text.startswith("image: "):
+                names_file = not text.startswith(("image: missing", "image: found"))
+                first.setdefault(text if names_file else place, f"{place}: {text}")
+        return list(first.values())
 
     def raise_if_any(self) -> None:
         """Raises InputError: one line for one problem, otherwise a summary line and one line a problem."""

@@ -59,6 +59,32 @@ def test_describe_prints_counts_lengths_coverage_and_unreadable_images(
         assert sheet.format == "PNG"
 
 
+def test_an_unreadable_image_is_one_problem(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny", missing=False)
+    (folder / "images/p0.png").write_bytes(b"")
+    damage_image(folder, "images/p1.png")
+    rows = [json.loads(line) for line in (folder / "products.jsonl").read_text().splitlines()]
+    rows[2]["image"] = rows[1]["image"]  # shared
+    rows[3]["image"] = "images\\p3.png"
+    (folder / "images\\p3.png").write_bytes(b"")
+    write_lines(folder / "products.jsonl", rows)
+    clicks = [{"query": "a: image: b", "product": ": image: "}]
+    write_lines(folder / "clicks.jsonl", clicks)
+    catalog, problems = check(folder)
+    assert [place for place, _ in problems.kept if place.startswith("products")] == [
+        f"products.jsonl:{line}" for line in (1, 4, 2, 3)
+    ]
+    text = describe(catalog, problems)
+    assert "missing or unreadable images: 3\n" in text and "other problems: 1;" in text
+
+
+def test_products_without_the_required_image_are_counted_one_by_one(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "title": "x", "image": image, "split": "test"} for i, image in enumerate([None, None, 3, 3])]
+    write_lines(tmp_path / "products.jsonl", rows)
+    (tmp_path / "catalog.json").write_text('{"hide_title": true}')
+    assert "missing or unreadable images: 4\n" in describe(*check(tmp_path))
+
+
 def test_describe_counts_positives_and_queries_without_one(tmp_path: Path) -> None:
     folder = write_catalog(tmp_path / "tiny", products=60)
     rows = [{"qid": f"q{i}", "text": "x", "split": "val", "rel": {f"p{k}": 3 for k in range(i)}} for i in range(5)]
