@@ -14,7 +14,7 @@ from make_jax.errors import exit_cleanly
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. `argv` excludes the program's name; None reads sys.argv.
 
-    Returns 0, or 2 if `check` finds problems. Raises InputError for an invalid catalog.
+    Returns 0, or 2 if `check` or `describe` finds problems. Raises InputError for an invalid catalog.
     """
     options = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = options.run
@@ -25,7 +25,7 @@ def _check(options: argparse.Namespace) -> int:
     from make_jax.catalog.check import check, summary
 
     catalog, problems = check(options.path)
-    for message in problems.messages:
+    for message in problems.messages if options.all else problems.grouped():
         print(message)
     print(summary(catalog))
     print(f"{catalog.path}: {problems.count or 'no'} problem{'' if problems.count == 1 else 's'}")
@@ -42,7 +42,7 @@ def _describe(options: argparse.Namespace) -> int:
     print(describe(catalog, problems))
     images = contact_sheet(catalog, options.out)
     print(f"\n{options.out}: {images} images" if images else "\nno readable image: no contact sheet")
-    return 0
+    return 2 if problems.count else 0
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -90,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run)
         command.add_argument("path", nargs="?", default="", help="folder or .zip (default: the packaged catalog)")
+        if name == "check":
+            command.add_argument("--all", action="store_true", help="list problems of one kind without a limit of 3")
         if name == "describe":
             command.add_argument("--out", type=Path, default=Path("contact-sheet.png"), help="PNG file (%(default)s)")
         if name == "build":

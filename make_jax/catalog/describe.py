@@ -44,7 +44,7 @@ def describe(catalog: Catalog, problems: Problems) -> str:
     if info.hide_title:
         blocks.append(["titles are labels and hidden (hide_title): the encoders get images only"])
     if len(bad) > MAX_LISTED or others:
-        blocks.append([f"other problems: {others}; `check` lists all {problems.count}"])
+        blocks.append([f"other problems: {others}; `check --all` lists all {problems.count}"])
     return "\n\n".join("\n".join(block) for block in blocks)
 
 

@@ -1,6 +1,7 @@
 """What catalog commands report: the problems of a catalog, collected into one error, and a progress bar."""
 
 import json
+import re
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from make_jax.errors import InputError
 
 MAX_LISTED = 20  # problems that one error message lists
+
+# A quoted value, the name of an image file, or a number in a message.
+_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|(?<=^image: )[^"]+?(?=: )|\d[\d,]*')
 
 T = TypeVar("T")
 
@@ -38,6 +42,22 @@ class Problems:
     def messages(self) -> list[str]:
         """The kept problems as "file:line: key: found, expected"."""
         return [f"{place}: {text}" for place, text in self.kept]
+
+    def grouped(self, shown: int = 3) -> list[str]:
+        """The messages, grouped by file and kind: of each group the number and the first `shown`.
+
+        Problems of one kind differ in quoted values and numbers only.
+        """
+        groups: dict[tuple[str, str], list[str]] = {}
+        for place, text in self.kept:
+            kind = _VALUE.sub("#", text)
+            groups.setdefault((place.partition(":")[0], kind), []).append(f"{place}: {text}")
+        lines: list[str] = []
+        for (file, _), messages in groups.items():
+            more = len(messages) - shown
+            lines += messages[:shown]
+            lines += [f"{file}: ... {more:,} more like these, {len(messages):,} in all"] if more > 0 else []
+        return lines
 
     def of_images(self) -> list[str]:
         """The messages about images; a file that several products name counts once."""

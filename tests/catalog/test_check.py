@@ -25,12 +25,44 @@ def test_check_reports_every_problem_with_file_and_line(tmp_path: Path, capsys: 
     (folder / "images/p9.png").unlink()
     clicks = [{"query": "", "product": "p0"}] * 30
     write_lines(folder / "clicks.jsonl", clicks)
-    assert main(["check", str(folder)]) == 2
+    assert main(["check", str(folder), "--all"]) == 2
     out = capsys.readouterr().out
     assert "products.jsonl:2: image: images/p1.png: damaged image (" in out
     assert 'products.jsonl:10: image: "images/p9.png" is not in the catalog' in out
-    assert all(f"clicks.jsonl:{number}: query: " in out for number in range(1, 31))  # `check` has no limit
+    assert all(f"clicks.jsonl:{number}: query: " in out for number in range(1, 31))
     assert "60 products (train 36, val 12, test 12)" in out and f"{folder}: 32 problems" in out
+
+
+def test_check_groups_problems_of_one_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_catalog(tmp_path / "tiny", products=60, missing=False)
+    rows = [json.loads(line) for line in (folder / "products.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row.pop("split")
+        row["image"] = f'images/no "{number}".png' if number < 20 else row["image"]
+        row["sensitive"] = number if number > 57 else False
+    for number in (30, 31, 32, 33, 34):
+        damage_image(folder, f"images/p{number}.png")
+    write_lines(folder / "products.jsonl", rows)
+    (folder / "queries.jsonl").unlink()
+    (folder / "clicks.jsonl").unlink()
+    assert main(["check", str(folder)]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:12] == [
+        *(f'products.jsonl:{n}: split: missing, expected one of "train", "val", "test"' for n in (1, 2, 3)),
+        "products.jsonl: ... 57 more like these, 60 in all",
+        *(
+            f'products.jsonl:{n + 1}: image: "images/no \\"{n}\\".png" is not in the catalog, expected a file '
+            "inside the catalog"
+            for n in (0, 1, 2)
+        ),
+        "products.jsonl: ... 17 more like these, 20 in all",
+        "products.jsonl:59: sensitive: found 58, expected true or false",
+        "products.jsonl:60: sensitive: found 59, expected true or false",
+        lines[10],
+        lines[11],
+    ]
+    assert "products.jsonl:31: image: images/p30.png: damaged image" in lines[10]
+    assert lines[13] == "products.jsonl: ... 2 more like these, 5 in all" and lines[-1].endswith("87 problems")
 
 
 def test_check_of_a_valid_catalog_reports_no_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,7 +78,7 @@ def test_describe_prints_counts_lengths_coverage_and_unreadable_images(
     damage_image(folder, "images/p1.png")
     (folder / "images/p2.png").unlink()
     out = tmp_path / "sheet.png"
-    assert main(["describe", str(folder), "--out", str(out)]) == 0
+    assert main(["describe", str(folder), "--out", str(out)]) == 2
     text = " ".join(capsys.readouterr().out.split())
     assert "tiny: 24 products (train 15, val 5, test 4)" in text
     assert "train 15 1 2 15" in text  # count, no title, no image, groups
