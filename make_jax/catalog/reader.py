@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib.resources
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,9 @@ def _product(line: jsonl.ProductLine, info: CatalogInfo, source: Source, place: 
 
 def _image_fault(image: str, source: Source) -> str:
     """What is wrong with the path of an image, and what was expected; "" if nothing is."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|//|data:", image):
+        kind = "a data URL" if image.lower().startswith("data:") else "a URL"
+        return f"is {kind}, expected a path inside the catalog; save the image there, for example with img2dataset"
     if reason := unsafe_name(image):
         return f"{reason}, expected a path inside the catalog"
     if image not in source.sizes:

@@ -4,6 +4,7 @@ import abc
 import functools
 import io
 import os
+import re
 import stat
 import threading
 import unicodedata
@@ -20,6 +21,23 @@ MAX_TOTAL_BYTES = 4 << 40  # of all files of a zip, uncompressed
 MAX_RATIO = 250  # uncompressed over compressed bytes of one file of a zip ...
 RATIO_FREE_BYTES = 1 << 20  # ... that is larger than this
 _UTF8_FLAG = 0x800  # of the name of an entry of a zip
+
+_UNPACK = "unpack it and give the folder"
+_IMPORT = "python -m make_jax.catalog import {} --source FOLDER OUT"
+_BENCHMARKS = (  # published file names
+    (r"styles\.csv", "fashion"),
+    (r"(product|query|label)\.csv", "wands"),
+    (r"query_\d_product_id_\d\.csv", "marqo-gs"),
+    (r".*_imgs\.tsv", "muge"),
+    (r"shopping_queries_.*\.parquet", "esci"),
+)
+_KINDS = (
+    (b"\x1f\x8b", f"a gzip file: {_UNPACK}"),
+    (b"BZh", f"a bzip2 file: {_UNPACK}"),
+    (b"\xfd7zXZ\0", f"an xz file: {_UNPACK}"),
+    (b"7z\xbc\xaf\x27\x1c", f"a 7z archive: {_UNPACK}"),
+    (b"Rar!", f"a rar archive: {_UNPACK}"),
+)
 
 
 class Source(abc.ABC):
@@ -91,7 +109,32 @@ def open_source(path: str | Path) -> Source:
         return Folder(path)
     if not path.exists():
         raise InputError(f"{path}: not found, expected a catalog folder or .zip (setting data.catalog)")
+    if kind := _other_kind(path):
+        raise InputError(f"{path}: {kind}; expected a catalog folder or .zip (docs/catalog.md)")
     return Zip(path)
+
+
+def _other_kind(path: Path) -> str:
+    """What a file is that is no .zip, and what to do with it; "" for what may be a damaged .zip."""
+    if zipfile.is_zipfile(path):
+        return ""
+    with path.open("rb") as file:
+        head = file.read(512)
+    for magic, kind in _KINDS:
+        if head.startswith(magic):
+            return kind
+    suffix = path.suffix.lower()
+    name = next((name for pattern, name in _BENCHMARKS if re.fullmatch(pattern, path.name)), "NAME")
+    imported = f"import it ({_IMPORT.format(name)})" + (" if it is of a benchmark" if name == "NAME" else "")
+    if head[257:262] == b"ustar" or suffix == ".tar":
+        return f"a .tar archive: {_UNPACK}, or {imported}"
+    if suffix in (".csv", ".tsv"):
+        return f"a {suffix} file: {imported}, or write its rows as products.jsonl"
+    if head.startswith(b"PAR1"):
+        return f"a Parquet file: {imported}"
+    if suffix == ".jsonl":
+        return "a .jsonl file: give its folder"
+    return "" if suffix == ".zip" or head.startswith(b"PK") else "no .zip"
 
 
 def unsafe_name(name: str) -> str | None:

@@ -172,3 +172,33 @@ def test_a_similar_name_is_in_the_message(tmp_path: Path, name: str, stored: str
     (folder / "products.jsonl").write_text(text.replace("images/p0.png", f"images/{name}"), encoding="utf-8")
     with pytest.raises(InputError, match=rf'"images/{name}" is not in the catalog, which has "images/{stored}", expec'):
         Catalog.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        (
+            "styles.csv",
+            b"id,gender\n",
+            "a .csv file: import it (python -m make_jax.catalog import fashion --source",
+        ),
+        ("label.tsv", b"id\tx\n", "a .tsv file: import it"),
+        ("a.tar", b"x" * 600, "a .tar archive: unpack it and give the folder"),
+        ("a.tar.gz", b"\x1f\x8b\x08", "a gzip file: unpack it"),
+        ("a.zip", b"Rar!\x1a\x07", "a rar archive: unpack it"),
+        ("a.parquet", b"PAR1", "a Parquet file: import it"),
+        ("products.jsonl", b"{}", "a .jsonl file: give its folder"),
+        ("catalog.json", b"{}", "no .zip; expected"),
+    ],
+)
+def test_another_file_is_named_as_what_it_is(tmp_path: Path, name: str, data: bytes, expected: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    text = rejected(tmp_path / name)
+    assert text.startswith(f"{tmp_path / name}: {expected}") and "expected a catalog folder or .zip" in text
+    assert "damaged" not in text and "again" not in text
+
+
+@pytest.mark.parametrize("image", ["https://x/a.jpg", "HTTP://x", "s3://b/a.png", "data:image/png;base64,AA", "//b"])
+def test_an_image_that_is_a_url_is_named_so(tmp_path: Path, image: str) -> None:
+    (tmp_path / "products.jsonl").write_text(json.dumps({"id": "a", "image": image, "split": "test"}))
+    assert "URL, expected a path inside the catalog; save the image there" in rejected(tmp_path)
