@@ -245,6 +245,7 @@ def _parse(model: type[Model], data: bytes, place: str, problems: Problems) -> P
     if fault:
         problems.add(place, fault)
         return None
+    values = {key: _accepted(key, value) if key in model.model_fields else value for key, value in values.items()}
     try:
         return Parsed(model.model_validate(values), frozenset())
     except ValidationError as error:
@@ -255,6 +256,26 @@ def _parse(model: type[Model], data: bytes, place: str, problems: Problems) -> P
     missing = {key for key, field in model.model_fields.items() if field.is_required() and key not in kept}
     line = model.model_validate({**{key: _PLACEHOLDERS[key] for key in missing}, **kept})
     return Parsed(line, frozenset(messages))
+
+
+def _accepted(key: str, value: Any) -> Any:
+    """The value in the documented form if it is in a usual other one: a number as an id, a grade 1.0, a category that
+    is one string, the split "validation"."""
+    if key in ("id", "qid", "product"):
+        number = _integer(value)
+        return str(number) if isinstance(number, int) and not isinstance(number, bool) else value
+    if key == "rel" and isinstance(value, dict):
+        return {product: _integer(grade) for product, grade in value.items()}
+    if key == "category" and isinstance(value, str):
+        return [value] if strip_text(value) else []
+    if key == "split" and value == "validation":
+        return "val"
+    return _integer(value) if key == "relevant" else value
+
+
+def _integer(value: Any) -> Any:
+    """A float without a fraction as an integer; any other value as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def _messages(model: type[_Line], error: ValidationError, values: dict[str, Any]) -> dict[str, str]:

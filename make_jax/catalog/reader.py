@@ -132,7 +132,8 @@ def _products(
 
 
 def _product(line: jsonl.ProductLine, info: CatalogInfo, source: Source, place: str, problems: Problems) -> Product:
-    image = source.find(line.image) or line.image
+    image = re.sub(r"^(\./)+", "", line.image)
+    image = source.find(image) or image
     if image and (fault := _image_fault(image, source)):
         problems.add(place, f"image: {preview(line.image)} {fault}")
     if info.hide_title and not line.image:

@@ -109,12 +109,13 @@ BAD_LINES = {
     "neither title nor image": ("products.jsonl", 1, {"title": " ", "image": None}, "title: neither title nor image"),
     "bad split": ("products.jsonl", 2, {"split": "dev"}, 'split: found "dev", expected one of "train", "val", "test"'),
     "no split": ("products.jsonl", 2, {"split": ...}, 'split: missing, expected one of "train"'),
-    "id is a number": ("products.jsonl", 3, {"id": 17}, "id: found 17, expected a string"),
+    "id is a fraction": ("products.jsonl", 3, {"id": 1.5}, "id: found 1.5, expected a string"),
+    "id is true": ("products.jsonl", 3, {"id": True}, "id: found true, expected a string"),
     "id with a space": ("products.jsonl", 3, {"id": "a b"}, 'id: found "a b", expected a string'),
     "id twice": ("products.jsonl", 5, {"id": "p0"}, 'id: "p0" is the id of line 1 too, expected unique ids'),
     "title is a list": ("products.jsonl", 1, {"title": ["red"]}, 'title: found ["red"], expected a string'),
     "title is half a pair": ("products.jsonl", 1, {"title": "\ud83d"}, "title: half of a surrogate pair"),
-    "category is a string": ("products.jsonl", 1, {"category": "shoes"}, "category: found"),
+    "category is a number": ("products.jsonl", 1, {"category": 3}, "category: found"),
     "sensitive is a word": ("products.jsonl", 1, {"sensitive": "no"}, 'sensitive: found "no", expected true or false'),
     "dropped is a word": ("products.jsonl", 1, {"dropped": "colour"}, "dropped: found"),
     "attribute is a number": ("products.jsonl", 1, {"colour": 3}, "colour: found 3, expected a string"),
@@ -238,6 +239,32 @@ def test_invisible_characters_are_stripped_at_the_ends(tmp_path: Path, text: str
     write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": text, "split": "test"}])
     assert Catalog.load(tmp_path).products[0].title == expected
     assert Row("a.csv:1", {"title": text}).text("title") == expected
+
+
+def test_usual_forms_of_values_are_accepted(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    image = "././images/p0.png"
+    rows = [
+        {"id": 17, "title": "a", "split": "train", "category": "shoes", "image": image, "colour": "red"},
+        {"id": 18.0, "title": "b", "split": "validation", "category": " "},
+    ]
+    write_lines(folder / "products.jsonl", rows)
+    judged = [{"qid": 0, "text": "x", "split": "validation", "rel": {"18": 1.0, "17": 2}}]
+    write_lines(folder / "queries.jsonl", judged)
+    write_lines(folder / "clicks.jsonl", [{"query": "a", "product": 17}])
+    set_info(folder, relevant=2.0, attributes=["category"])
+    catalog = Catalog.load(folder)
+    first, second = catalog.products
+    assert (first.id, first.category, first.image, first.attributes) == (
+        "17",
+        ("shoes",),
+        "images/p0.png",
+        {"category": "shoes"},
+    )
+    assert (second.id, second.split, second.category) == ("18", "val", ())
+    (query,) = catalog.queries
+    assert (query.id, query.split, query.rel) == ("0", "val", {"18": 1, "17": 2})
+    assert type(query.rel["18"]) is int and catalog.clicks[0].product == "17" and catalog.info.relevant == 2
 
 
 @pytest.mark.parametrize("name", ["products.jsonl", "clicks.jsonl", "catalog.json"])
