@@ -6,9 +6,9 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from make_jax.console import LiteralConsole, text_column
 from make_jax.errors import InputError
 
 MAX_LISTED = 20  # problems that one error message lists
@@ -89,8 +89,8 @@ def track(items: Iterable[T], total: int | None, description: str) -> Generator[
 
     rich.progress.track shows no count of items while the total is unknown, hence the columns here.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=LiteralConsole(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
         for item in items:
             yield item

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID
 
 from make_jax.catalog.reader import Catalog
 from make_jax.cli.options import CompareOptions, EvalOptions
+from make_jax.console import LiteralConsole, text_column
 from make_jax.errors import InputError
 from make_jax.evaluation.compare import compare, print_comparison, read_report, write_comparison
 from make_jax.evaluation.evaluate import embed_all, evaluate
@@ -24,7 +24,7 @@ def evaluate_model(options: EvalOptions) -> Path | None:
 
     With `only_embed` it stores the product embeddings, writes no report and returns None.
     """
-    console = Console()
+    console = LiteralConsole()
     catalog = Catalog.load(options.data.catalog) if options.data.catalog else None
     opened = open_model(options.model, options.checkpoint)
     info = opened.run_info
@@ -41,7 +41,7 @@ def evaluate_model(options: EvalOptions) -> Path | None:
             raise InputError(f"{options.model} has no embeddings; omit --only-embed")
         with _Bars(console) as bars:
             embed_all(opened.model, catalog, options.split, stored, pool=pool, progress=bars.show)
-        console.print(f"all embeddings are in {stored}", highlight=False)
+        console.print(f"all embeddings are in {stored}")
         return None
     rerank = options.rerank
     if rerank is None:
@@ -61,7 +61,7 @@ def evaluate_model(options: EvalOptions) -> Path | None:
     provenance |= {"run": info.run} if info else {}
     report = write_report(evaluation, catalog, folder, provenance)
     print_report(report, console)
-    console.print(f"report: {folder}/report.md, gallery.png, runs/", highlight=False)
+    console.print(f"report: {folder}/report.md, gallery.png, runs/")
     return folder
 
 
@@ -71,18 +71,18 @@ def compare_reports(options: CompareOptions) -> None:
         raise InputError(f"{options.out}: exists, expected a new folder for the comparison")
     a, b = read_report(options.a, options.system_a), read_report(options.b, options.system_b)
     compared = compare(a, b, seed=options.seed)
-    console = Console()
+    console = LiteralConsole()
     print_comparison(compared, console)
     if options.out:
         write_comparison(compared, Path(options.out))
-        console.print(f"comparison: {options.out}/comparison.md, comparison.json", highlight=False)
+        console.print(f"comparison: {options.out}/comparison.md, comparison.json")
 
 
 class _Bars:
     """Progress bars, one for each stage that evaluation reports."""
 
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    def __init__(self, console: LiteralConsole) -> None:
+        columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn())
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from make_jax.console import LiteralConsole
 from make_jax.errors import InputError
 from make_jax.evaluation.metrics import PRIMARY_METRIC
 from make_jax.evaluation.report import FORMAT
@@ -125,7 +125,7 @@ def comparison_markdown(compared: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def print_comparison(compared: dict[str, Any], console: Console) -> None:
+def print_comparison(compared: dict[str, Any], console: LiteralConsole) -> None:
     """Prints all metrics over all queries, then nDCG@10 by slice."""
     overall = compared["slices"]["all"]
     by_metric = [_row(metric, overall, metric) for metric in compared["metrics"]]
@@ -138,8 +138,8 @@ def print_comparison(compared: dict[str, Any], console: Console) -> None:
         for row in rows:
             cells = [cell.replace("**", "") for head, cell in zip(_HEADER, row, strict=True) if head != "p"]
             table.add_row(*cells, style="bold" if "**" in row[4] else "")
-        console.print(table, highlight=False)
-    console.print(_method(compared).replace("**bold**", "bold"), style="dim", highlight=False, markup=False)
+        console.print(table)
+    console.print(_method(compared).replace("**bold**", "bold"), style="dim")
 
 
 def write_comparison(compared: dict[str, Any], folder: Path) -> None:

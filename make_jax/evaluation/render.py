@@ -3,9 +3,10 @@
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from make_jax.console import LiteralConsole
 from make_jax.evaluation.metrics import METRICS, PRIMARY_METRIC
 from make_jax.report_tables import format_difference, format_interval, markdown_table, system_name
 
@@ -72,7 +73,7 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def print_report(report: dict[str, Any], console: Console) -> None:
+def print_report(report: dict[str, Any], console: LiteralConsole) -> None:
     """Prints the table of systems, paired differences and notes."""
     overall = report["slices"]["all"]
     title = f"{_title(report)}: {report['queries']:,} queries, {report['products']:,} products"
@@ -87,22 +88,19 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         cells = []
         for metric in metrics:
             mean = overall["systems"][system][metric]["mean"]
-            cells.append(f"[bold green]{mean:.3f}[/]" if mean == best[metric] else f"{mean:.3f}")
+            cells.append(Text(f"{mean:.3f}", "bold green" if mean == best[metric] else ""))
         table.add_row(system_name(system), *cells)
     console.print(table)
     for difference in overall["differences"]:
         numbers = difference["metrics"][PRIMARY_METRIC]
         console.print(
             f"  {system_name(difference['system'])} - {system_name(difference['minus'])}: {PRIMARY_METRIC} "
-            f"{numbers['mean']:+.3f} (95 % {numbers['low']:+.3f} to {numbers['high']:+.3f})",
-            highlight=False,
+            f"{numbers['mean']:+.3f} (95 % {numbers['low']:+.3f} to {numbers['high']:+.3f})"
         )
     for note in (_left_out(report).strip(), *report["notes"], _chosen(report)):
         if note:
-            console.print(f"  {note}", style="dim", highlight=False, markup=False)
-    console.print(
-        f"  Queries: {report['about']['catalog']['queries_from']}", style="dim", highlight=False, markup=False
-    )
+            console.print(f"  {note}", style="dim")
+    console.print(f"  Queries: {report['about']['catalog']['queries_from']}", style="dim")
 
 
 def _title(report: dict[str, Any]) -> str:

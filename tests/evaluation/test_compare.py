@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from make_jax.catalog.reader import Catalog
 from make_jax.cli.evaluation import compare_reports
 from make_jax.cli.options import CompareOptions
+from make_jax.console import LiteralConsole
 from make_jax.errors import InputError
 from make_jax.evaluation.compare import compare, comparison_markdown, print_comparison, read_report
 from make_jax.evaluation.evaluate import evaluate
@@ -140,5 +140,5 @@ def test_what_is_bold_is_below_the_level_after_correction(reports: Path) -> None
     marked = [line for line in comparison_markdown(compared).splitlines() if "**" in line and line.startswith("|")]
     assert len(marked) == 1 and marked[0].startswith("| all |")
     stream = io.StringIO()
-    print_comparison(compared, Console(file=stream, width=120))
+    print_comparison(compared, LiteralConsole(file=stream, width=120))
     assert "**" not in stream.getvalue()

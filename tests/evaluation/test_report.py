@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from rich.console import Console
+from rich.progress import Progress
 
 from make_jax.catalog.reader import Catalog
+from make_jax.console import LiteralConsole, text_column
 from make_jax.errors import InputError
+from make_jax.evaluation.compare import compare, print_comparison, read_report
 from make_jax.evaluation.evaluate import Evaluation, evaluate
 from make_jax.evaluation.render import markdown, print_report
 from make_jax.evaluation.report import build_report, write_report
@@ -149,7 +151,7 @@ def test_weight_groups_follow_dropped_words(evaluation: Evaluation) -> None:
 
 def test_the_terminal_shows_table_notes_and_source_of_queries(evaluation: Evaluation, catalog: Catalog) -> None:
     stream = io.StringIO()
-    print_report(build_report(evaluation, metadata(catalog, seed=0)), Console(file=stream, width=150))
+    print_report(build_report(evaluation, metadata(catalog, seed=0)), LiteralConsole(file=stream, width=150))
     shown = stream.getvalue()
     for words in ("joint + BM25", "image only", "cannot be found", "made by the tests", "joint - title only: nDCG@10"):
         assert words in shown
@@ -197,3 +199,32 @@ def test_the_recorded_command_has_no_absolute_path(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["eval.py", f"{tmp_path}/runs/a", "--data.catalog", "/home/me/shop.zip", "-k", "5"])
     assert metadata(catalog, seed=0)["command"] == "python eval.py runs/a --data.catalog shop.zip -k 5"
+
+
+@pytest.mark.parametrize("name", ["x[/v2] a", "shop [red]", ":heart: :smile:", "[link=x]y", "\\[a]"])
+def test_names_are_printed_literally(evaluation: Evaluation, catalog: Catalog, tmp_path: Path, name: str) -> None:
+    """Brackets and emoji codes in names of catalogs, models and kinds are not markup."""
+    about = metadata(catalog, seed=0, model={"name": name, "kind": "fake"})
+    about["catalog"] |= {"name": f"c{name}", "queries_from": f"q{name}"}
+    report = build_report(dataclasses.replace(evaluation, notes=(f"n{name}",)), about)
+    stream = io.StringIO()
+    print_report(report, LiteralConsole(file=stream, width=300))
+    assert all(f"{place}{name}" in stream.getvalue() for place in ("by ", "c", "q", "n"))
+
+    mask = evaluation.slices["all"]
+    renamed = dataclasses.replace(evaluation, slices={"all": mask, f"kind:{name}": mask})
+    about["catalog"]["name"] = name
+    write_report(renamed, catalog, tmp_path / "a", about)
+    read = read_report(tmp_path / "a")
+    stream = io.StringIO()
+    print_comparison(compare(read, read), LiteralConsole(file=stream, width=300))
+    assert f"A = {name} (" in stream.getvalue() and f"kind:{name} " in stream.getvalue()
+
+
+def test_progress_bars_show_descriptions_literally() -> None:
+    for text in ("[v2] ci:red:", "x[/v2]"):
+        stream = io.StringIO()
+        console = LiteralConsole(file=stream, force_terminal=True, width=100)
+        with Progress(text_column("{task.description}"), console=console) as bar:
+            bar.add_task(text)
+        assert text in stream.getvalue()

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from make_jax.catalog.reader import Catalog
+from make_jax.console import LiteralConsole
 from make_jax.evaluation.compare import compare, read_report
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.metrics import METRICS
@@ -56,7 +56,7 @@ def test_added_metrics_are_in_report_tables_terminal_and_comparison(
     assert all(f" {name} |" in header for name in ADDED)
     assert any(line.startswith("| graded |") and "| nDCG@50 |" in line for line in text.splitlines())
     stream = io.StringIO()
-    print_report(report, Console(file=stream, width=150))
+    print_report(report, LiteralConsole(file=stream, width=150))
     assert "precision" in stream.getvalue() and "first" not in stream.getvalue()
     compared = compare(read_report(tmp_path / "report"), read_report(tmp_path / "report", "bm25"))
     assert set(ADDED) <= set(compared["slices"]["all"]["metrics"])

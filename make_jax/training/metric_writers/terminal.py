@@ -6,8 +6,10 @@ from collections import deque
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress
 from rich.table import Column
+
+from make_jax.console import LiteralConsole, text_column
 
 PLAIN_INTERVAL = 10.0  # minimum seconds between two lines where the output is not a terminal
 
@@ -37,10 +39,10 @@ class TerminalProgress:
         self._pace: deque[tuple[float, int]] = deque(maxlen=100)  # (time, step), from the end of the first step on
         self._last_plain = -math.inf
         self._closed = False
-        self._console = console or Console()
+        self._console = console or LiteralConsole()
         # The text column first: on a narrow terminal the bar shrinks, not the text.
         self._progress = Progress(
-            TextColumn("{task.fields[line]}", markup=False, table_column=Column(no_wrap=True)),
+            text_column("{task.fields[line]}", Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1)),
             console=self._console,
             expand=True,
@@ -62,7 +64,7 @@ class TerminalProgress:
 
     def message(self, text: str) -> None:
         """Prints `text` above the progress line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Stops the live display; prints a last plain line where there is none."""
