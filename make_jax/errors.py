@@ -1,5 +1,6 @@
 """Exceptions that end a program early, and their exit codes: 2 for invalid input, 0 for SIGTERM."""
 
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -36,12 +37,24 @@ def exit_cleanly(main: Callable[[], int | None]) -> None:
     Invalid input, and OSError such as a full disk or an unreadable file, exit with 2; Ctrl-C with 130; SIGTERM with 0
     if `main` raises Terminated. None of them prints a traceback.
     """
+    _escape_unencodable()
     try:
         code = main()
     except (InputError, Terminated, KeyboardInterrupt, OSError) as error:
         code = print_error(error)
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _escape_unencodable() -> None:
+    """Makes both output streams print characters that their encoding lacks as escapes, "\\u7ea2".
+
+    The encoding may be ASCII or Latin-1, by the locale or PYTHONIOENCODING, and UTF-8 lacks the bytes of file names
+    that are not UTF-8. Python does so for stderr only.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_error(error: BaseException) -> int | None:

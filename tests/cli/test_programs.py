@@ -1,7 +1,9 @@
 """train.py and eval.py end to end: one error line for invalid input, a report otherwise."""
 
 import json
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -121,3 +123,30 @@ def test_bad_catalog_ends_training_with_exit_code_2_before_it_starts(
     error = capsys.readouterr().err
     assert error.startswith("error: ") and name in error and expected in error and "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "\\u7ea2"), ("latin-1", "\\u7ea2"), ("utf-8", "红")])
+def test_output_in_an_encoding_that_lacks_a_character_is_escaped(tmp_path, encoding, shown):
+    catalog = write_catalog(tmp_path / "红")
+    with (catalog / "products.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"id": "红", "split": "train"}\n')
+    env = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    checked = run_module(env, "make_jax", "catalog", "check", str(catalog))
+    assert checked.returncode == 2 and b"Traceback" not in checked.stderr
+    assert shown in checked.stdout.decode(encoding) and "products.jsonl:25" in checked.stdout.decode(encoding)
+    valid, out = str(write_catalog(tmp_path / "红2")), str(tmp_path / "report")
+    evaluated = run_module(env, "make_jax", "eval", "bm25", "--data.catalog", valid, "--out", out)
+    assert evaluated.returncode == 0 and b"Traceback" not in evaluated.stderr
+    assert shown in evaluated.stdout.decode(encoding) and (tmp_path / "report" / "report.md").is_file()
+
+
+def test_a_path_that_is_not_utf_8_is_printed_escaped(tmp_path):
+    """Python holds such bytes as lone surrogates, which UTF-8 cannot encode."""
+    catalog = write_catalog(tmp_path / "tiny").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    checked = run_module({**os.environ, "PYTHONIOENCODING": "utf-8"}, "make_jax.catalog", "check", str(catalog))
+    assert checked.returncode == 0 and rb"caf\udce9: no problems" in checked.stdout
+
+
+def run_module(env: dict[str, str], module: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    """`python -m module ...` with its output as bytes."""
+    return subprocess.run([sys.executable, "-m", module, *arguments], env=env, capture_output=True, cwd=ROOT)
