@@ -45,7 +45,7 @@ def evaluate_model(options: EvalOptions) -> Path | None:
         return None
     rerank = options.rerank
     if rerank is None:
-        rerank = min(DEFAULT_DEPTH, options.depth) if can_match(opened.model) else 0
+        rerank = DEFAULT_DEPTH if can_match(opened.model) else 0
     with _Bars(console) as bars:
         evaluation = evaluate(
             opened.model,

@@ -30,7 +30,7 @@ class EvalOptions:
     checkpoint: Literal["best", "last"] = "best"  # of a run; best: highest validation metric; last: newest
     embeddings: str = ""  # folder that stores the product embeddings, for those larger than memory; "" stores none
     only_embed: bool = False  # stop when all embeddings are stored: for processes that assist the evaluating one
-    depth: int = 1000  # products per query in the run files
+    depth: int = 1000  # products per query in the run files; the metrics read 1000 even if it is less
     rerank: int | None = None  # top products per query to re-rank; None: 50 with a trained matching encoder, else 0
 
 

@@ -18,7 +18,7 @@ from make_jax.catalog.schema import Pool, Product, Split
 from make_jax.errors import InputError
 from make_jax.evaluation.baselines import random_ranking
 from make_jax.evaluation.eval_split import EvalSplit
-from make_jax.evaluation.metrics import Judgements, score_ranking
+from make_jax.evaluation.metrics import Judgements, min_depth, score_ranking
 from make_jax.evaluation.search_pool import SearchPool
 from make_jax.evaluation.slices import query_slices
 from make_jax.evaluation.tuning import tune, tune_rerank
@@ -42,7 +42,8 @@ class Evaluation:
     products: tuple[Product, ...]  # searched, N
     judgements: Judgements  # Q queries
     main: str  # the main system: joint, title or image where the model reads only that, bm25 without a model
-    rankings: dict[str, TopK]  # of each system
+    rankings: dict[str, TopK]  # of each system, deep enough for the metrics
+    depth: int  # of the rankings in the run files
     values: dict[str, dict[str, Float64[np.ndarray, "Q"]]]  # system -> metric -> value of each query
     slices: dict[str, Bool[np.ndarray, "Q"]]
     embeddings: VectorIndex | None  # of the main system, where it has vectors
@@ -84,7 +85,7 @@ def evaluate(
         catalog: products and judged queries.
         split: whose queries are reported.
         pool: what they search; None: the catalog's own pool.
-        depth: products of a ranking.
+        depth: products per query in the run files; rankings, and so the metrics, are at least `min_depth` deep.
         rerank: the top products of each query that the matching encoder re-ranks; 0: none.
         seed: of the random baseline.
         vectors_folder: keeps product vectors on disk, in float16 (docs/embeddings.md); None: in memory.
@@ -100,15 +101,14 @@ def evaluate(
     _check_queries(reported, catalog, split, model)
     notes = _pool_notes(search_pool, catalog)
     parameters = tune(reported, val, notes, progress)
-    rankings = _baseline_rankings(reported, depth, seed, notes)
-    main = "bm25"
+    ranked = max(depth, min_depth())
+    rankings, main = _baseline_rankings(reported, ranked, seed, notes), "bm25"
     if model is not None:
         main = {"both": "joint", "title": "title", "image": "image"}[reported.main or "both"]
-        rankings |= _model_rankings(model, main, reported, val, depth, rerank, parameters, notes, progress)
-    if vectors_folder is not None and model is not None:
-        notes.append(_DISK_VECTORS_NOTE)
+        rankings |= _model_rankings(model, main, reported, val, ranked, rerank, parameters, notes, progress)
+    notes += [] if vectors_folder is None or model is None else [_DISK_VECTORS_NOTE]
     judgements, products = search_pool.judgements, search_pool.products
-    _note_judgements(judgements, catalog, depth, len(products), notes)
+    _note_judgements(judgements, catalog, ranked, depth, len(products), notes)
     return Evaluation(
         split=split,
         pool=search_pool.pool,
@@ -116,6 +116,7 @@ def evaluate(
         judgements=judgements,
         main=main,
         rankings=rankings,
+        depth=depth,
         values=_score(rankings, judgements, progress),
         slices=query_slices(judgements.queries, products, catalog.clicks, catalog.info.relevant),
         embeddings=None if model is None else reported.index(),
@@ -252,8 +253,10 @@ def _note_absent(index: VectorIndex, how: str, notes: list[str]) -> None:
         notes.append(f"{n} of {len(index.weights)} products cannot be found {how}: they lack it.")
 
 
-def _note_judgements(judgements: Judgements, catalog: Catalog, depth: int, products: int, notes: list[str]) -> None:
-    """Notes what the metrics leave out."""
+def _note_judgements(
+    judgements: Judgements, catalog: Catalog, depth: int, run_depth: int, products: int, notes: list[str]
+) -> None:
+    """Notes what the metrics leave out, and what the run files do."""
     if n := len(judgements.without_positive):
         notes.append(
             f"{n} queries have no product of grade {catalog.info.relevant} or more to find; "
@@ -263,3 +266,5 @@ def _note_judgements(judgements: Judgements, catalog: Catalog, depth: int, produ
         notes.append(f"{judgements.outside} judgements are of products that are not searched; they are left out.")
     if depth < products:
         notes.append(f"Rankings are {depth} deep: MAP counts deeper products as not found.")
+    if run_depth < min(depth, products):
+        notes.append(f"Run files have the first {run_depth} products of each query; the metrics read {depth}.")

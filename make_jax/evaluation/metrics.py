@@ -144,6 +144,14 @@ def mean_metric(ranking: TopK, judgements: Judgements, metric: str = PRIMARY_MET
     return float(score_ranking(ranking, judgements, [metric])[metric].mean())
 
 
+def min_depth() -> int:
+    """Returns the number of products per query that the metrics read: the largest cutoff of METRICS."""
+    import ir_measures
+
+    measures = [ir_measures.parse_measure(m.measure) for m in METRICS.values() if isinstance(m.measure, str)]
+    return max((measure.params.get("cutoff", 1) for measure in measures), default=1)
+
+
 _Measures = dict["Measure", str]  # -> name of the metric
 _Functions = dict[str, QueryMetric]
 

@@ -30,6 +30,7 @@ from make_jax.evaluation.slices import family
 from make_jax.evaluation.trec import write_qrels, write_run
 from make_jax.evaluation.weights_plot import draw_weights, weight_groups
 from make_jax.files import PARTIAL, folder_atomically, write_atomically
+from make_jax.retrieval.top_k import TopK
 
 FORMAT = 2
 
@@ -47,7 +48,8 @@ def write_report(
     with _replacing(folder) as new:
         ids = [query.id for query in evaluation.judgements.queries]
         for system, ranking in evaluation.rankings.items():
-            write_run(new / "runs" / f"{system}.run.gz", ranking, ids, evaluation.judgements.product_ids, system)
+            head = TopK(ranking.scores[:, : evaluation.depth], ranking.indices[:, : evaluation.depth])
+            write_run(new / "runs" / f"{system}.run.gz", head, ids, evaluation.judgements.product_ids, system)
         write_qrels(new / "qrels.txt", evaluation.judgements.qrels)
         write_atomically(new / "per_query.jsonl", "".join(_per_query(evaluation)))
         if "modal_weights" in report:

@@ -1,3 +1,4 @@
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -7,8 +8,12 @@ import pytest
 
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
+from make_jax.evaluation import metrics
 from make_jax.evaluation.evaluate import evaluate
+from make_jax.evaluation.metrics import METRICS, Metric
+from make_jax.evaluation.report import write_report
 from make_jax.evaluation.tuning import DEFAULT_WEIGHT
+from make_jax.runs.provenance import metadata
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog, write_lines
 
@@ -110,7 +115,26 @@ def test_queries_without_a_positive_are_noted(path: Path, tmp_path: Path) -> Non
     assert any(note.startswith("1 queries have no product of grade 3") for note in result.notes)
 
 
-def test_depth_bounds_the_rankings_and_is_noted(path: Path) -> None:
-    result = evaluate(FakeEncoder(), Catalog.load(path), "test", depth=5)
-    assert {ranking.indices.shape[1] for ranking in result.rankings.values()} == {5}
-    assert any("5 deep" in note for note in result.notes)
+def test_a_small_depth_cuts_the_run_files_and_no_metric(path: Path, tmp_path: Path) -> None:
+    catalog = Catalog.load(path)
+    result, complete = (evaluate(FakeEncoder(), catalog, "test", depth=depth) for depth in (5, 1000))
+    for system, values in complete.values.items():
+        for metric, value in values.items():
+            np.testing.assert_array_equal(result.values[system][metric], value)
+    assert any(note.startswith("Run files have the first 5 products") for note in result.notes)
+    assert not any(note.startswith("Run files") for note in complete.notes)
+    write_report(result, catalog, tmp_path / "report", metadata(catalog, seed=0))
+    for run in (tmp_path / "report" / "runs").iterdir():
+        lines = gzip.decompress(run.read_bytes()).decode().splitlines()
+        assert max(int(line.split()[3]) for line in lines) == min(5, len(complete.products))
+
+
+def test_rankings_are_as_deep_as_the_deepest_metric_and_their_depth_is_noted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = Catalog.load(path)
+    monkeypatch.setattr(metrics, "METRICS", {"nDCG@10": METRICS["nDCG@10"], "recall@7": Metric("R@7")})
+    assert metrics.min_depth() == 10
+    result = evaluate(FakeEncoder(), catalog, "test", depth=5)
+    assert {ranking.indices.shape[1] for ranking in result.rankings.values()} == {10}
+    assert any("10 deep" in note for note in result.notes)
