@@ -69,7 +69,8 @@ Text = Annotated[_Stripped, _null(""), Field(description="a string")]
 Texts = Annotated[tuple[_Unicode, ...], Strict(False), _null(()), Field(description="a list of strings")]
 Flag = Annotated[bool, _null(False), Field(description="true or false")]
 SplitName = Annotated[Split, Field(description=_choices(SPLITS))]
-Grade = Annotated[int, Field(ge=0, lt=2**31)]
+MAX_GRADE = 1_000_000  # trec_eval takes time and memory in proportion to the largest grade
+Grade = Annotated[int, Field(ge=0, le=MAX_GRADE)]
 _GradeKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 _Gain = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -101,7 +102,9 @@ class QueryLine(_Line):
     qid: Id
     text: RequiredText
     split: SplitName
-    rel: Annotated[dict[str, Grade], Field(description="an object {product id: grade}, grades integers >= 0")]
+    rel: Annotated[
+        dict[str, Grade], Field(description=f"an object {{product id: grade}}, grades integers 0 to {MAX_GRADE}")
+    ]
     kind: Text = ""
     lang: Text = ""
     heldout_combo: Flag = False
@@ -129,7 +132,7 @@ class InfoFile(_Line):
         _null({}),
         Field(description="an object {grade: gain}, grades integers >= 0, gains numbers >= 0"),
     ] = {}
-    relevant: Annotated[int, Field(ge=1, lt=2**31, description="an integer >= 1")] = 3
+    relevant: Annotated[int, Field(ge=1, le=MAX_GRADE, description=f"an integer >= 1, at most {MAX_GRADE}")] = 3
     hide_title: Flag = False
     pool: Annotated[Pool, Field(description=_choices(POOLS))] = "split"
 

@@ -264,6 +264,8 @@ def _note_judgements(
         )
     if judgements.outside:
         notes.append(f"{judgements.outside} judgements are of products that are not searched; they are left out.")
+    if judgements.exact_gains is not None:
+        notes.append("trec_eval has no gains like those of catalog.json: nDCG is not part of re-scoring.")
     if depth < products:
         notes.append(f"Rankings are {depth} deep: MAP counts deeper products as not found.")
     if run_depth < min(depth, products):

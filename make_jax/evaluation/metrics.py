@@ -4,7 +4,9 @@ Values come from trec_eval, through ir-measures and pytrec_eval, with scores tha
 pick a provider per measure, and providers break ties differently.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -56,6 +58,7 @@ METRICS: dict[str, Metric] = {
     "MAP": Metric("AP", task="category", terminal=True),
 }
 _QUERY_CHUNK = 256  # pytrec_eval takes rankings as dictionaries, which are large
+_LARGEST_GAIN = 1_000_000  # as an integer; trec_eval takes time and memory in proportion to it
 _SHORT = 10  # metrics with no larger cutoff share a pass over rankings of this depth
 
 
@@ -70,6 +73,7 @@ class Judgements:
     outside: int  # judgements of products that are not searched, left out
     relevant: int  # least grade that counts as relevant
     gains: dict[int, int] | None  # gain of each grade in nDCG; None: the grade is the gain
+    exact_gains: dict[int, float] | None = None  # instead of `gains`, where trec_eval's integers cannot have the ratios
 
     def measure(self, metric: str) -> "Measure":
         """Returns the metric as an ir-measures measure, with the relevant grade and the gains of these judgements."""
@@ -81,7 +85,7 @@ class Judgements:
         measure = ir_measures.parse_measure(name)
         if "rel" in measure.SUPPORTED_PARAMS and "rel" not in measure.params:
             measure = measure(rel=self.relevant)
-        if self.gains is not None and "gains" in measure.SUPPORTED_PARAMS and "gains" not in measure.params:
+        if self.gains is not None and _takes_gains(measure):
             measure = measure(gains=self.gains)
         return measure
 
@@ -90,8 +94,36 @@ class Judgements:
         return {
             name: str(self.measure(name)).replace(" ", "")
             for name, metric in METRICS.items()
-            if isinstance(metric.measure, str)
+            if isinstance(metric.measure, str) and self.exact_ndcg(name) is None
         }
+
+    def exact_ndcg(self, metric: str) -> "ExactNDCG | None":
+        """Returns the function for a metric that is nDCG with `exact_gains`; None for every other metric."""
+        name = METRICS[metric].measure
+        if self.exact_gains is None or not isinstance(name, str):
+            return None
+        measure = self.measure(metric)
+        return ExactNDCG(self.exact_gains, measure.params.get("cutoff")) if _takes_gains(measure) else None
+
+
+@dataclass(frozen=True)
+class ExactNDCG:
+    """nDCG with a linear gain for each grade, in float64: a `QueryMetric` for gains that trec_eval cannot represent."""
+
+    gains: Mapping[int, float]
+    cutoff: int | None = None
+
+    def __call__(self, ranked: Sequence[str], grades: Mapping[str, int], relevant: int) -> float:
+        """Returns the value of one query; 0 if no judged product has a gain."""
+        largest = max((self.gains[grade] for grade in grades.values()), default=0.0)
+        if largest == 0:
+            return 0.0
+        gains = {product: self.gains[grade] / largest for product, grade in grades.items()}  # sums do not overflow
+        ideal = self._dcg(sorted(gains.values(), reverse=True))
+        return self._dcg(gains.get(product, 0.0) for product in ranked) / ideal
+
+    def _dcg(self, gains: Iterable[float]) -> float:
+        return math.fsum(gain / math.log2(i + 2) for i, gain in enumerate(itertools.islice(gains, self.cutoff)))
 
 
 def judge(queries: Sequence[Query], product_ids: Sequence[str], info: CatalogInfo) -> Judgements:
@@ -106,7 +138,9 @@ def judge(queries: Sequence[Query], product_ids: Sequence[str], info: CatalogInf
             qrels[query.id] = rel
         else:
             left_out.append(query.id)
-    grades = {grade for rel in qrels.values() for grade in rel.values()}
+    grades = sorted({grade for rel in qrels.values() for grade in rel.values()})
+    gains = {grade: info.gains.get(grade, float(grade)) for grade in grades}
+    integers = None if all(gain == grade for grade, gain in gains.items()) else _integer_gains(gains)
     return Judgements(
         product_ids=tuple(product_ids),
         queries=tuple(kept),
@@ -114,7 +148,8 @@ def judge(queries: Sequence[Query], product_ids: Sequence[str], info: CatalogInf
         without_positive=tuple(left_out),
         outside=outside,
         relevant=info.relevant,
-        gains=_integer_gains({grade: info.gains.get(grade, float(grade)) for grade in sorted(grades)}),
+        gains=integers or None,
+        exact_gains=gains if integers == {} else None,
     )
 
 
@@ -162,7 +197,7 @@ def _by_depth(judgements: Judgements, metrics: Sequence[str]) -> dict[int | None
 
     groups: dict[int | None, tuple[_Measures, _Functions]] = {}
     for name in metrics:
-        function = METRICS[name].measure
+        function = judgements.exact_ndcg(name) or METRICS[name].measure
         if not isinstance(function, str):
             groups.setdefault(None, ({}, {}))[1][name] = function
             continue
@@ -204,12 +239,19 @@ def _score_chunk(
             values[name][position] = function(list(run[query_id]), qrels[query_id], judgements.relevant)
 
 
-def _integer_gains(gains: dict[int, float]) -> dict[int, int] | None:
-    """Returns integers in the same ratios, which trec_eval requires, or None when each gain is its grade.
+def _takes_gains(measure: "Measure") -> bool:
+    """Returns whether a measure has gains that its name does not set."""
+    return "gains" in measure.SUPPORTED_PARAMS and "gains" not in measure.params
 
-    nDCG is a ratio, so a common factor changes nothing; fractional gains are read to three decimals.
+
+def _integer_gains(gains: dict[int, float]) -> dict[int, int]:
+    """Returns integers in the same ratios, which trec_eval requires; empty if there are none that it can handle.
+
+    nDCG is a ratio, so a common factor changes nothing. The integers are the gains or their thousandfold.
     """
-    if all(gain == grade for grade, gain in gains.items()):
-        return None
     factor = 1 if all(float(gain).is_integer() for gain in gains.values()) else 1000
-    return {grade: round(gain * factor) for grade, gain in gains.items()}
+    if max(gains.values()) > _LARGEST_GAIN / factor:
+        return {}
+    integers = {grade: round(gain * factor) for grade, gain in gains.items()}
+    exact = all(math.isclose(integers[grade], gain * factor, rel_tol=1e-12) for grade, gain in gains.items())
+    return integers if exact else {}

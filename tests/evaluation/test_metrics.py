@@ -1,7 +1,9 @@
+import dataclasses
 import math
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,50 @@ def test_ndcg_uses_the_gains_of_the_catalog() -> None:
     value = score_ranking(ranking([[1, 0, 2]]), judged, ["nDCG@10"])["nDCG@10"][0]
     ideal = 1 + 0.1 / math.log2(3) + 0.01 / 2
     assert value == pytest.approx((0.1 + 1 / math.log2(3) + 0.01 / 2) / ideal)
+
+
+@pytest.mark.parametrize(
+    "gains",
+    [
+        (0.0004, 0.0001, 1.0),
+        (2.0**30, 1.0, 3.0),
+        (2.0**60, 2.0**59, 1.0),
+        (2.0**100, 1.0, 2.0**99),
+        (1e308, 1e308, 5e307),
+        (1e308, 0.5, 1e307),
+        (5e-324, 0.0, 0.0),
+        (1 / 3, 1e-9, 0.6),
+        (1000.5, 0.25, 17.0),
+    ],
+)
+def test_ndcg_of_any_gains_equals_the_formula(gains: tuple[float, float, float]) -> None:
+    judged = judge(
+        [query("q", {"p0": 5, "p1": 4, "p2": 3, "p3": 0})],
+        IDS,
+        CatalogInfo("tiny", gains=dict(zip((5, 4, 3), gains, strict=True))),
+    )
+    value = score_ranking(ranking([[7, 2, 0, 3, 1]]), judged, ["nDCG@10"])["nDCG@10"][0]
+    a, b, c = (Fraction(gain) for gain in gains)
+    discount = [Fraction(math.log2(rank + 1)) for rank in range(1, 6)]
+    best = sorted((a, b, c), reverse=True)
+    ideal = sum(gain / d for gain, d in zip(best, discount, strict=False))
+    assert value == pytest.approx(float((c / discount[1] + a / discount[2] + b / discount[4]) / ideal), abs=1e-12)
+    assert "nDCG@10" not in judged.rescore_names() and "MAP" in judged.rescore_names()
+
+
+def test_exact_ndcg_agrees_with_trec_eval() -> None:
+    rng = np.random.default_rng(0)
+    gains = {1: 0.5, 2: 1.0, 3: 4.0}
+    judged = judge(
+        [query(f"q{i}", {p: int(rng.integers(0, 4)) for p in rng.permutation(IDS)[:9]}) for i in range(50)],
+        IDS,
+        CatalogInfo("tiny", gains=gains),
+    )
+    run = ranking([rng.permutation(12).tolist() for _ in judged.queries])
+    assert judged.gains is not None and judged.exact_gains is None
+    exact = dataclasses.replace(judged, gains=None, exact_gains={0: 0.0, **gains})
+    ours, theirs = (score_ranking(run, j, ["nDCG@10"])["nDCG@10"] for j in (exact, judged))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
 def test_a_grade_without_a_gain_gains_itself() -> None:
