@@ -22,6 +22,17 @@ class Terminated(Exception):  # noqa: N818 - not an error
     """
 
 
+def check_lists(**arguments: object) -> None:
+    """Raises InputError for an argument, given by its name, that is one text or one file instead of a list of them.
+
+    A string is a sequence of strings, and bytes are one of integers: without the check each letter would be a text.
+    """
+    for name, value in arguments.items():
+        if isinstance(value, str | bytes | bytearray | memoryview):
+            kind = "text" if isinstance(value, str) else "file"
+            raise InputError(f"{name} is one {kind}, expected a list of them; put it into brackets: [{name}]")
+
+
 def raise_on_sigterm() -> None:
     """Makes SIGTERM raise Terminated from now on, for a program that has nothing to save yet."""
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from make_jax.errors import check_lists
 from make_jax.evaluation.metrics import Judgements, mean_metric
 from make_jax.retrieval.top_k import (
     CandidateFilter,
@@ -68,6 +69,7 @@ class TitleBM25:
     """BM25 over titles, Lucene's variant, by bm25s [Robertson et al. 1994]. A title without a query term scores 0."""
 
     def __init__(self, titles: Sequence[str]) -> None:
+        check_lists(titles=titles)
         self.count = len(titles)
         self._titles = [tokenize(title) for title in titles]
         self._index: Any = None
@@ -92,6 +94,7 @@ class TitleBM25:
 
     def scores(self, texts: Sequence[str]) -> Float32[np.ndarray, "q N"]:
         """Returns the score of every query with every title; the caller chunks the queries."""
+        check_lists(texts=texts)
         out = np.zeros((len(texts), self.count), np.float32)
         for row, text in zip(out, texts, strict=True):
             token_ids = self._index.get_tokens_ids(tokenize(text)) if self._index is not None else []
@@ -104,6 +107,7 @@ class TitleBM25:
 
         With `allowed`, such titles are ranked last: the pool is mask, and all of it is ordered.
         """
+        check_lists(texts=texts)
         parts = []
         at_once = query_chunk_size(self.count)
         for start in range(0, len(texts), at_once):

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
+from make_jax.errors import check_lists
 from make_jax.retrieval.embed import Modality
 from make_jax.retrieval.top_k import Progress, no_progress
 from make_jax.retrieval.vector_index import DiskEmbeddings, ProductEmbeddings, VectorIndex
@@ -52,10 +53,12 @@ class LateFusion:
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """Query vectors of unit length."""
+        check_lists(texts=texts)
         return self.towers.encode_queries(texts)
 
     def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
         """Product vectors of unit length; "" is a missing title, None a missing image."""
+        check_lists(titles=titles, images=images)
         with_title = [i for i, title in enumerate(titles) if title.strip()]
         with_image = [i for i, image in enumerate(images) if image is not None]
         by_title = self.towers.encode_titles([titles[i] for i in with_title]) if with_title else None

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.text import strip_text
 from make_jax.config import InputsConfig
+from make_jax.errors import check_lists
 from make_jax.inputs.batch import Batch, pad_batch, product_arrays
 from make_jax.inputs.images import load_image
 from make_jax.inputs.tokenizer import Tokenizer
@@ -38,6 +39,7 @@ def product_batches(
     Raises:
         InputError: while iterating, for an unreadable image.
     """
+    check_lists(titles=titles, images=images)
     image_at = images if callable(images) else images.__getitem__
 
     def load(i: int) -> UInt8[np.ndarray, "H W 3"] | None:
@@ -67,6 +69,7 @@ def query_batches(
     batch_size: int,
 ) -> Iterator[Batch]:
     """Yields the queries in order, in batches of `batch_size` rows; the last is padded with rows of weight 0."""
+    check_lists(texts=texts)
     for start in range(0, len(texts), batch_size):
         chunk = texts[start : start + batch_size]
         tokens, mask = tokenizer.encode(chunk, inputs.max_query_tokens)

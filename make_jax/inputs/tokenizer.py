@@ -17,7 +17,7 @@ import tokenizers
 from jaxtyping import Bool, Int32
 from tokenizers import Regex, models, normalizers, pre_tokenizers, processors, trainers
 
-from make_jax.errors import InputError
+from make_jax.errors import InputError, check_lists
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4 of a trained WordPiece
 _ACCENTS = "[\u0300-\u036f]"  # of European letters; Japanese voicing marks and Korean letters have other code points
@@ -63,6 +63,7 @@ class Tokenizer:
         Raises:
             InputError: `length` leaves no room for a token of text.
         """
+        check_lists(texts=texts)
         if not texts:
             return np.zeros((0, length), np.int32), np.zeros((0, length), bool)
         encodings = self._with_length(length).encode_batch_fast(list(texts))
@@ -112,6 +113,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     Raises:
         InputError: no text, or a vocabulary that is too small.
     """
+    check_lists(texts=texts)
     if vocab_size < 4 * len(SPECIAL_TOKENS):
         raise InputError(f"inputs.vocab_size: found {vocab_size}, expected at least {4 * len(SPECIAL_TOKENS)}")
     counts = Counter(texts)
@@ -150,6 +152,7 @@ def add_characters(tokenizer: Tokenizer, texts: Iterable[str], max_new: int) -> 
     Raises:
         InputError: the tokenizer is no WordPiece.
     """
+    check_lists(texts=texts)
     definition = json.loads(tokenizer.definition)
     if definition["model"]["type"] != "WordPiece" or not (definition["normalizer"] and definition["pre_tokenizer"]):
         raise InputError(

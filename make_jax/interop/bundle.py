@@ -19,7 +19,7 @@ from jaxtyping import Bool, UInt32
 
 from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.config import Config, DataConfig, ModelConfig, ObjectivesConfig, check, from_json
-from make_jax.errors import InputError
+from make_jax.errors import InputError, check_lists
 from make_jax.inputs.batch import Batch, product_arrays
 from make_jax.inputs.images import WHITE, load_image
 from make_jax.inputs.tokenizer import Tokenizer
@@ -46,6 +46,7 @@ class ModelBundle:
 
     def queries(self, texts: Sequence[str]) -> Batch:
         """Returns query_tokens [B, Lq] int32, query_mask [B, Lq] bool and query_keywords [B, n] bool."""
+        check_lists(texts=texts)
         tokens, mask = self.tokenizer.encode(texts, self.config.inputs.max_query_tokens)
         packed = self.keywords.pack([self.keywords.tag(text) for text in texts])
         keywords = unpack_keywords(packed, self.keyword_dims)
@@ -56,6 +57,7 @@ class ModelBundle:
 
         "" is no title; `images` are encoded image files, None for no image. InputError for an unreadable image.
         """
+        check_lists(titles=titles, images=images)
         i = self.config.inputs
         tokens, mask = self.tokenizer.encode(titles, i.max_title_tokens)
         has_title = np.array([bool(title.strip()) for title in titles], bool)

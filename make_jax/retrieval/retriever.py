@@ -17,7 +17,7 @@ from make_jax.catalog.keywords import Keyword, KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Split
 from make_jax.catalog.text import strip_text
-from make_jax.errors import InputError
+from make_jax.errors import InputError, check_lists
 from make_jax.inputs.batch import PRODUCT_INPUTS, Batch
 from make_jax.inputs.eval_pipeline import product_batches, query_batches
 from make_jax.inputs.tokenizer import Tokenizer
@@ -139,6 +139,7 @@ class Retriever:
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n E"]:
         """Unit query vectors, one per text."""
+        check_lists(texts=texts)
         size = self._batch_rows(len(texts))
         rows = [np.zeros((0, self.model.search_dim), np.float32)]
         for batch in query_batches(texts, self.tokenizer, self.keywords, self.model.inputs, batch_size=size):
@@ -172,6 +173,7 @@ class Retriever:
         `images` are the bytes of JPEG, PNG or WebP files; "" is a missing title, None a missing image. Raises
         InputError for a product that lacks both, or whose image is unreadable, and calls it by `names`.
         """
+        check_lists(titles=titles, images=images)
         for i, (title, image) in enumerate(zip(titles, images, strict=True)):
             if not strip_text(title) and not image:
                 name = repr(names[i]) if names is not None else f"number {i}"
@@ -219,6 +221,7 @@ class Retriever:
         keeps the order of the rest (`retrieval/rerank.py`); a report of `eval.py` states the weight that was best on
         validation queries. Raises InputError without an index, and when the model cannot re-rank.
         """
+        check_lists(queries=queries)
         if self._index is None or self._catalog is None:
             raise InputError("nothing to search: call index() with a catalog first")
         if rerank < 0:
@@ -266,6 +269,7 @@ class Retriever:
 
         Memory: the token states of all texts, and those of `batch_size` products and pairs.
         """
+        check_lists(texts=texts, titles=titles, images=images)
         check_can_match(self)
         if not len(pairs):
             return np.zeros(0, np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from make_jax.catalog.images import decode
-from make_jax.errors import InputError
+from make_jax.errors import InputError, check_lists
 from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.evaluation.models.pytorch import IMAGE_BATCH_SIZE, TEXT_BATCH_SIZE, best_device, l2_normalized_rows
 from make_jax.files import folder_digest
@@ -37,6 +37,7 @@ class TransformersTowers:
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """One vector per text, truncated at the model's maximum length."""
+        check_lists(texts=texts)
 
         def features(batch: Sequence[str]) -> Any:
             tokens = self._tokenizer(
@@ -50,6 +51,7 @@ class TransformersTowers:
 
     def encode_images(self, images: Sequence[bytes]) -> Float32[np.ndarray, "n D"]:
         """One vector per image, preprocessed as preprocessor_config.json of the folder defines."""
+        check_lists(images=images)
 
         def features(batch: Sequence[bytes]) -> Any:
             decoded = [decode(data, "image of a product") for data in batch]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from make_jax.errors import check_lists
 from make_jax.files import folder_digest
 from make_jax.inputs.batch import PRODUCT_INPUTS, Batch
 from make_jax.inputs.eval_pipeline import product_batches
@@ -49,6 +50,7 @@ class Exported:
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """One query vector per text."""
+        check_lists(texts=texts)
         starts = range(0, len(texts), _BATCH_SIZE)
         rows = [self._query(self.bundle.queries(texts[start : start + _BATCH_SIZE])) for start in starts]
         return np.concatenate(rows) if rows else self._empty()
@@ -58,6 +60,7 @@ class Exported:
 
         Raises InputError for an unreadable image.
         """
+        check_lists(titles=titles, images=images)
         vectors, weights = [self._empty()], [np.zeros((0, 2), np.float32)]
         tokenizer, inputs = self.bundle.tokenizer, self.bundle.config.inputs
         for batch in product_batches(titles, images, tokenizer, inputs, batch_size=_BATCH_SIZE):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from make_jax.catalog.images import decode
-from make_jax.errors import InputError
+from make_jax.errors import InputError, check_lists
 from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.evaluation.models.pytorch import IMAGE_BATCH_SIZE, TEXT_BATCH_SIZE, best_device, l2_normalized_rows
 from make_jax.files import folder_digest
@@ -34,6 +34,7 @@ class OpenClipTowers:
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """One vector per text, truncated at the model's context length."""
+        check_lists(texts=texts)
 
         def features(batch: Sequence[str]) -> Any:
             return self._model.encode_text(self._tokenizer(list(batch)).to(self._device))
@@ -44,6 +45,7 @@ class OpenClipTowers:
 
     def encode_images(self, images: Sequence[bytes]) -> Float32[np.ndarray, "n D"]:
         """One vector per image, preprocessed as the folder's configuration defines."""
+        check_lists(images=images)
         torch = import_optional("torch", "models", "an OpenCLIP folder")
 
         def features(batch: Sequence[bytes]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from make_jax.errors import InputError
+from make_jax.errors import InputError, check_lists
 from make_jax.evaluation.models.pytorch import TEXT_BATCH_SIZE, best_device
 from make_jax.files import folder_digest
 from make_jax.interop.optional_imports import import_optional
@@ -36,10 +36,12 @@ class Sentences:
 
     def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """One vector per text; of unit length unless the model compares by inner product."""
+        check_lists(texts=texts)
         return self._encode(self._model.encode_query, texts)
 
     def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
         """The vectors of the titles."""
+        check_lists(titles=titles, images=images)
         vectors = self._encode(self._model.encode_document, titles)
         return ProductEmbeddings(vectors, np.tile(np.array([1, 0], np.float32), (len(titles), 1)))
 
