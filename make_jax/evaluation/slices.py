@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from make_jax.catalog.schema import Click, Product, Query
+from make_jax.inputs.tokenizer import normalize_query
 
 ALL = "all"
 TASKS = ("known-item", "graded", "category")
@@ -25,7 +26,7 @@ def query_slices(
     - `heldout:yes`: combinations of attributes without a click; `heldout:no`: the other queries of the same kinds (to
       the first colon), for comparison; with ` lang:zh` too.
     - `clicks:head`: queries equal to the most clicked texts that have half of all clicks; `clicks:tail`: other clicked
-      texts; `clicks:none`: texts without a click.
+      texts; `clicks:none`: texts without a click. Texts are equal as in training (`normalize_query`).
     - `dropped:colour`: at least half of the relevant products (grade >= `relevant`) lost the colour from their titles;
       `dropped:none`: no relevant product lost anything. Only for catalogs with `dropped`.
     - `image:missing`, `title:missing`: at least half of the relevant products have no image, or no title; `:present`:
@@ -83,14 +84,14 @@ def _clicked(queries: Sequence[Query], clicks: Sequence[Click]) -> Masks:
     """Returns the slices by click frequency of the query text; empty without clicks."""
     if not clicks:
         return {}
-    counts = Counter(click.query.casefold() for click in clicks)
+    counts = Counter(normalize_query(click.query) for click in clicks)
     head, covered = set(), 0
     for text, count in counts.most_common():
         if 2 * covered >= len(clicks):
             break
         head.add(text)
         covered += count
-    texts = [query.text.casefold() for query in queries]
+    texts = [normalize_query(query.text) for query in queries]
     return {
         "clicks:head": np.array([text in head for text in texts], bool),
         "clicks:tail": np.array([text in counts and text not in head for text in texts], bool),

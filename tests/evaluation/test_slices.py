@@ -130,3 +130,22 @@ def test_head_has_the_most_clicked_half_and_none_has_queries_without_clicks() ->
     assert found["clicks:tail"] == ["blue", "green"]
     assert found["clicks:none"] == ["pink"]
     assert not [name for name in members(queries) if name.startswith("clicks:")]
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "red  shirt",
+        "ＲＥＤ shirt",
+        "red\u00a0shirt",
+        "RED Shirt",
+        " red\tshirt ",
+        "red\u3000ｓｈｉｒｔ",
+        "red ſhirt",
+        "red\u2003shirt",
+    ],
+)
+def test_a_click_counts_for_each_spelling_that_training_takes_for_the_same_query(spelling: str) -> None:
+    clicks = [Click("red shirt", "p"), Click("red shirt", "p"), Click("hat", "p")]
+    for text, clicked in ((spelling, clicks), ("red shirt", [Click(spelling, "p") for _ in range(2)] + clicks[2:])):
+        assert members([query("a", "k", text=text)], clicks=clicked)["clicks:head"] == ["a"]
