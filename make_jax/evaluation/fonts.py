@@ -23,6 +23,8 @@ _CHINESE = (
     "Hiragino Sans",
 )
 
+_MAX_CHECKED = 1000  # characters of a text that decide its font, more than a picture shows
+
 
 class Fonts:
     """Selects a font that has the characters of a text."""
@@ -47,11 +49,14 @@ class Fonts:
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
-    """Returns at most `lines` lines of at most `width` pixels, broken at spaces if possible; "…" marks a cut."""
+    """Returns at most `lines` lines of at most `width` pixels, broken at spaces if possible; "…" marks a cut.
+
+    The time is bounded by `lines` and `width`, however long the text is.
+    """
     out: list[str] = []
-    rest = " ".join(text.split())
+    rest = " ".join(text.split())[: lines * width + 1]  # a character has one pixel or more, else the line is cut early
     while rest:
-        end = len(rest)
+        end = min(len(rest), width)
         while end > 1 and font.getlength(rest[:end]) > width:
             end -= 1
         if end < len(rest):
@@ -80,4 +85,5 @@ def _characters(path: Path) -> frozenset[int]:
 
 def _has(path: Path, text: str) -> bool:
     characters = _characters(path)
+    text = text[:_MAX_CHECKED]
     return all(ord(character) in characters or character.isspace() for character in text)

@@ -106,3 +106,39 @@ def test_wrap_keeps_to_width_and_lines() -> None:
     assert " ".join(wrap(text, font, 100, 99)) == text
     assert "".join(wrap("x" * 100, font, 100, 99)) == "x" * 100
     assert wrap("", font, 100, 3) == []
+
+
+@pytest.mark.parametrize("text", ["x", "long word ", "i", "红", "a\u0301\u0323", "\u200d", "  \n"])
+def test_the_time_of_wrapping_does_not_depend_on_the_length(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A title of 10,000 characters stalled the gallery for minutes."""
+    font = Fonts().for_text(text, 12)
+    measured: list[int] = []
+    real = type(font).getlength
+    monkeypatch.setattr(type(font), "getlength", lambda self, part: measured.append(len(part)) or real(self, part))
+    costs, wrapped = [], []
+    for length in (3_000, 30_000, 3_000_000):
+        measured.clear()
+        wrapped.append(wrap((text * length)[:length], font, 150, 3))
+        costs.append(sum(measured))
+    assert costs[0] == costs[1] == costs[2] < 200_000
+    assert wrapped[0] == wrapped[1] == wrapped[2] and len(wrapped[0]) <= 3
+    assert all(line.endswith("…") for line in wrapped[0][-1:])
+
+
+def test_the_gallery_of_long_titles_and_queries_takes_no_longer(
+    catalog: Catalog, evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    font = type(Fonts().for_text("a", 12))
+    real = font.getlength
+    monkeypatch.setattr(font, "getlength", lambda self, part: measured.append(len(part)) or real(self, part))
+    costs = []
+    for length in (3_000, 300_000):
+        products = tuple(dataclasses.replace(p, title="w" * length) for p in evaluation.products)
+        queries = tuple(dataclasses.replace(q, text="word " * length) for q in evaluation.judgements.queries)
+        judgements = dataclasses.replace(evaluation.judgements, queries=queries)
+        measured.clear()
+        long = dataclasses.replace(evaluation, products=products, judgements=judgements)
+        draw_gallery(long, catalog, tmp_path / f"{length}.png", rows=2, columns=2)
+        costs.append(sum(measured))
+    assert costs[0] == costs[1]
