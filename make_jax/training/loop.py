@@ -114,6 +114,8 @@ def set_up(
     context = EvalContext(catalog, model, init.tokenizer, init.keywords, mesh, config.train.eval_batch_size)
     progress = Progress.restore(init, config)
     validator = Validator(context)
+    if validator.off_message:
+        logger.message(validator.off_message)
     batches = resources.enter_context(_device_batches(config, built, init, mesh))
     trainer = Trainer(
         config=config,

@@ -31,6 +31,20 @@ class Validator:
         """Number of scored queries; 0 means there is nothing to measure."""
         return len(self._pool.judgements.queries)
 
+    @property
+    def off_message(self) -> str | None:
+        """Why there is nothing to measure, for the start of a run; None if there is."""
+        if self.query_count:
+            return None
+        info, count = self._context.catalog.info, len(self._pool.judgements.without_positive)
+        reason = (
+            f"none of its {count:,} queries has a product of grade {info.relevant} or more among those searched "
+            f'("relevant" in catalog.json)'
+            if count
+            else "it has no queries"
+        )
+        return f"no validation on the val split: {reason}; the best checkpoint is the last one evaluated"
+
     def measure(self, params: Params, progress: Progress = no_progress) -> Mapping[str, float]:
         """Returns the means over queries, by metric name; `progress` is called after each embedded chunk."""
         c = self._context
