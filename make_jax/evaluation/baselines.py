@@ -1,5 +1,6 @@
 """Baselines: BM25 over titles, a random ranking, and the fusion of a model with BM25."""
 
+import itertools
 import logging
 import re
 import unicodedata
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from make_jax.catalog.scripts import MARKS, SOUTHEAST_ASIAN
 from make_jax.errors import check_lists
 from make_jax.evaluation.metrics import Judgements, mean_metric
 from make_jax.retrieval.top_k import (
@@ -30,19 +32,22 @@ FUSION_WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0,
 
 # Chinese characters, Japanese kana and Korean syllables: scripts that do not separate words by spaces.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_WORD = rf"(?:(?![{_CJK}_])\w)+"
-_PIECES = re.compile(rf"(?P<cjk>[{_CJK}]+)|{_WORD}(?:-{_WORD})*")
+_LETTER = rf"(?:(?![{_CJK}{SOUTHEAST_ASIAN}_])\w)"
+_WORD = rf"{_LETTER}+(?:[{MARKS}]+{_LETTER}*)*"
+_CLUSTER = rf"(?=\w)[{SOUTHEAST_ASIAN}][{MARKS}]*"  # a letter with its vowel and tone marks
+_PIECES = re.compile(rf"(?P<cjk>[{_CJK}]+)|(?P<clusters>(?:{_CLUSTER})+)|{_WORD}(?:-{_WORD})*")
 
 
 def tokenize(text: str) -> list[str]:
-    """Returns the tokens for BM25: NFKC, lower case, no plural s; for Chinese, characters and character bigrams.
+    """Returns the tokens for BM25: NFKC, lower case, no plural s; in scripts without spaces, characters and bigrams.
 
-    "t-shirts" gives t, shirt and tshirt, because both spellings are common; "women's" gives women.
+    These scripts are Chinese, Japanese, Korean, Thai, Lao, Burmese and Khmer. Combining marks belong to
+    their letters. "t-shirts" gives t, shirt and tshirt, because both spellings are common; "women's" gives women.
     """
     tokens = []
     for piece in _PIECES.finditer(re.sub(r"['\u2019]", "", unicodedata.normalize("NFKC", text).lower())):
-        if run := piece["cjk"]:
-            tokens += [*run, *(run[i : i + 2] for i in range(len(run) - 1))]
+        if characters := piece["cjk"] or re.findall(_CLUSTER, piece["clusters"] or ""):
+            tokens += [*characters, *(a + b for a, b in itertools.pairwise(characters))]
         else:
             parts = piece[0].split("-")
             tokens += [_singular(word) for word in (parts if len(parts) == 1 else [*parts, "".join(parts)])]

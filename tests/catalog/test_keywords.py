@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from make_jax.catalog.keywords import Keyword, KeywordVocabulary, is_unsegmented, normalize_text
+from make_jax.catalog.keywords import Keyword, KeywordVocabulary, is_unsegmented, normalize_text, token_spans
 from make_jax.errors import InputError
 
 RED, NAVY, BLUE, TEE, MEN = range(5)
@@ -182,3 +182,52 @@ def test_invalid_json_is_rejected_in_one_line(text: str, expected: str) -> None:
     with pytest.raises(InputError) as caught:
         KeywordVocabulary.from_json(text, "file")
     assert expected in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "कपड़े की कमीज़",  # Hindi
+        "சட்டை சிவப்பு",  # Tamil
+        "জামা লাল",  # Bengali
+        "שִׂמְלָה אדומה",  # Hebrew with points
+        "قَمِيصٌ أَحْمَر",  # Arabic with vowel signs
+        "aṣọ ọ\u0300wọ\u0300",  # Yoruba: no composed character
+        "İstanbul çanta",  # lower case of İ is i with a mark
+    ],
+)
+def test_combining_marks_do_not_cut_words(text: str) -> None:
+    first, last = text.split()[0], text.split()[-1]
+    normalized = normalize_text(text)
+    assert [normalized[a:b] for a, b in token_spans(normalized)] == normalized.split() and len(
+        normalized.split()
+    ) == len(text.split())
+    assert normalize_text(normalized) == normalized
+    vocabulary = KeywordVocabulary(
+        tuple(Keyword("k", word, (normalize_text(word),), 1) for word in (first, last, first[:2]))
+    )
+    assert vocabulary.tag(text) == {0, 1}  # not the first letters of a word
+    assert "".join(part for part, _ in vocabulary.segments(text)) == normalized
+
+
+@pytest.mark.parametrize(
+    ("text", "others", "expected"),
+    [
+        ("เสื้อ", ["เสือ", "เส", "อ"], ["เสื้อ"]),  # Thai: shirt; tiger
+        ("เสื้อยืดred", ["เสือ", "red", "ยืด"], ["เสื้อ", "red", "ยืด"]),
+        ("ขาย เสื้อ", ["เสือ", "ขา"], ["เสื้อ", "ขา"]),
+        ("ເສື້ອ", ["ເສືອ", "ອ"], ["ອ"]),  # Lao
+    ],
+)
+def test_names_in_thai_end_after_the_marks_of_a_letter(text: str, others: list[str], expected: list[str]) -> None:
+    names = ["เสื้อ", *others]
+    vocabulary = KeywordVocabulary(tuple(Keyword("k", name, (normalize_text(name),), 1) for name in names))
+    assert {names[i] for i in vocabulary.tag(text)} == set(expected)
+    assert "".join(part for part, _ in vocabulary.segments(text)) == normalize_text(text)
+    assert is_unsegmented(normalize_text(text))
+
+
+def test_marks_without_a_letter_are_separators() -> None:
+    assert normalize_text("\u2764\ufe0f shirt 1\ufe0f\u20e3") == "shirt 1"  # emoji with selectors
+    assert normalize_text("women\u00b4s \u00a8 a_\u0301b \u0301c") == "women s a b c"
+    assert normalize_text("\u0301\u0302") == ""

@@ -29,6 +29,19 @@ def test_words_of_english_and_chinese() -> None:
     assert tokenize(" ,. ") == []
 
 
+def test_combining_marks_belong_to_their_letters() -> None:
+    assert tokenize("कपड़े की, சட்டை") == ["कपड़े", "की", "சட்டை"]
+    assert tokenize("שִׂמְלָה قَمِيصٌ") == ["שִׂמְלָה", "قَمِيصٌ"]
+    assert tokenize("İstanbul ọ\u0300wọ\u0300") == ["i\u0307stanbul", "ọ\u0300wọ\u0300"]
+    assert tokenize("เสื้อT恤") == ["เ", "สื้", "อ", "เสื้", "สื้อ", "t", "恤"]
+    assert tokenize("\u0301 \u2764\ufe0f a") == ["a"]
+
+
+def test_a_thai_shirt_is_no_tiger() -> None:
+    found = TitleBM25(["เสือ", "เสื้อยืดสีแดง", "เสือดำ"]).search(["เสื้อ"], 1)
+    assert found.indices.tolist() == [[1]]
+
+
 def test_bm25_equals_the_formula_by_hand() -> None:
     bm25 = TitleBM25(TITLES)
     bm25.set_parameters(BM25Parameters(1.2, 0.75))
