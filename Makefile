@@ -42,7 +42,7 @@ lint: $(INSTALLED)
 
 # --no-compile halves the time: Python compiles modules on import. The stamp is written last, so that the next make
 # repeats an interrupted install.
-$(INSTALLED): requirements.txt pyproject.toml
+$(INSTALLED): requirements.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: make_jax needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
 	  echo "       Name another one: make PYTHON=python3.12" >&2; exit 2; }
