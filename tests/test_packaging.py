@@ -73,7 +73,11 @@ def test_an_editable_install_is_importable_from_any_folder(tmp_path: Path) -> No
     subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=clone, check=True, capture_output=True)
     (editable,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(editable).extractall(site)
-    code = "import site, sys; site.addsitedir(sys.argv[1]); from make_jax import Retriever; import make_jax as m"
+    # Without the path entry of the clone that this environment may be an editable install of.
+    own = f"sys.path[:] = [each for each in sys.path if each != {str(ROOT)!r}]"
+    code = (
+        f"import site, sys; {own}; site.addsitedir(sys.argv[1]); from make_jax import Retriever; import make_jax as m"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     (tmp_path / "elsewhere" / "make_jax").mkdir(parents=True)  # an empty folder of that name
     for folder in (tmp_path, clone, tmp_path / "elsewhere", clone / "configs"):
