@@ -4,8 +4,10 @@ Values come from trec_eval, through ir-measures and pytrec_eval, with scores tha
 pick a provider per measure, and providers break ties differently.
 """
 
+import ast
 import itertools
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -57,9 +59,28 @@ METRICS: dict[str, Metric] = {
     "hit_rate@10": Metric("Success@10", task="known-item", terminal=True),
     "MAP": Metric("AP", task="category", terminal=True),
 }
+_MEASURE = re.compile(r"(\w+)(?:\((.*)\))?(?:@(\d+))?")  # nDCG@10, P(rel=2)@5
 _QUERY_CHUNK = 256  # pytrec_eval takes rankings as dictionaries, which are large
 _LARGEST_GAIN = 1_000_000  # as an integer; trec_eval takes time and memory in proportion to it
 _SHORT = 10  # metrics with no larger cutoff share a pass over rankings of this depth
+
+
+def parse_measure(name: str) -> "Measure":
+    """Returns the measure that ir-measures calls `name`; ValueError for an unknown one.
+
+    Instead of ir_measures.parse_measure, which reads `ast.Num`: deprecated, and absent from Python 3.14.
+    """
+    import ir_measures
+
+    match = _MEASURE.fullmatch(name)
+    if match is None or match[1] not in ir_measures.measures.registry:
+        raise ValueError(f"{name!r} is not a measure of ir-measures")
+    measure = ir_measures.measures.registry[match[1]]
+    if match[2]:
+        call = ast.parse(f"f({match[2]})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        measure = measure(**{str(each.arg): ast.literal_eval(each.value) for each in call.keywords})
+    return measure @ int(match[3]) if match[3] else measure
 
 
 @dataclass(frozen=True)
@@ -77,12 +98,10 @@ class Judgements:
 
     def measure(self, metric: str) -> "Measure":
         """Returns the metric as an ir-measures measure, with the relevant grade and the gains of these judgements."""
-        import ir_measures
-
         name = METRICS[metric].measure
         if not isinstance(name, str):
             raise TypeError(f"{metric} is a function, not a measure of ir-measures")
-        measure = ir_measures.parse_measure(name)
+        measure = parse_measure(name)
         if "rel" in measure.SUPPORTED_PARAMS and "rel" not in measure.params:
             measure = measure(rel=self.relevant)
         if self.gains is not None and _takes_gains(measure):
@@ -181,9 +200,7 @@ def mean_metric(ranking: TopK, judgements: Judgements, metric: str = PRIMARY_MET
 
 def min_depth() -> int:
     """Returns the number of products per query that the metrics read: the largest cutoff of METRICS."""
-    import ir_measures
-
-    measures = [ir_measures.parse_measure(m.measure) for m in METRICS.values() if isinstance(m.measure, str)]
+    measures = [parse_measure(m.measure) for m in METRICS.values() if isinstance(m.measure, str)]
     return max((measure.params.get("cutoff", 1) for measure in measures), default=1)
 
 

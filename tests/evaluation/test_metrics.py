@@ -6,12 +6,13 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import ir_measures
 import numpy as np
 import pytest
 import pytrec_eval
 
 from make_jax.catalog.schema import CatalogInfo, Query
-from make_jax.evaluation.metrics import METRICS, Judgements, judge, score_ranking
+from make_jax.evaluation.metrics import METRICS, Judgements, judge, parse_measure, score_ranking
 from make_jax.evaluation.trec import write_qrels, write_run
 from make_jax.retrieval.top_k import TopK
 
@@ -262,3 +263,18 @@ def test_metrics_agree_with_trec_eval_on_random_judgements(seed: int) -> None:
         of = {"nDCG@10": ndcg, "MRR@10": first_ten}.get(metric, theirs)
         expected = [of.get(q.id, {}).get(name, 0.0) for q in judged.queries]  # trec_eval leaves out an empty ranking
         np.testing.assert_allclose(ours[metric], expected, rtol=0, atol=1e-9, err_msg=metric)
+
+
+def test_measures_are_parsed_as_ir_measures_names_them() -> None:
+    """Compared with measures built by hand: ir_measures.parse_measure warns from Python 3.12 on."""
+    built = {
+        "nDCG@10": ir_measures.nDCG @ 10,
+        "AP": ir_measures.AP,
+        "P(rel=2)@5": ir_measures.P(rel=2) @ 5,
+        "nDCG(gains={0: 0, 1: 2})@10": ir_measures.nDCG(gains={0: 0, 1: 2}) @ 10,
+    }
+    for name, measure in built.items():
+        assert parse_measure(name) == measure and str(parse_measure(name)) == str(measure)
+    for name in ("nope@3", "", "nDCG@x", "P(rel"):
+        with pytest.raises(ValueError, match="is not a measure of ir-measures"):
+            parse_measure(name)
