@@ -52,6 +52,7 @@ from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.runs.failure_detection import EXIT_PEER_LOST
 from make_jax.runs.provenance import metadata
+from make_jax.training.loop import COMPILING, FITTING
 
 GRACE = 30.0  # seconds from SIGTERM to the end
 STEPS, EVAL = 40, 20
@@ -165,7 +166,7 @@ class Matrix:
             run.until(lambda: run.handles_sigterm, "the first line of train.py")
             time.sleep(0.5)
         else:
-            run.until(lambda: "compiling the step" in run.output, "compiling")
+            run.until(lambda: COMPILING in run.output, "compiling")
             time.sleep(2.0)
         seconds = self.send(run, signal.SIGTERM, 0)
         expect("nothing to save" in run.output and newest(run.folder) == 0, run.output[-300:])
@@ -177,7 +178,7 @@ class Matrix:
         before = newest(folder)
         run = self.start("stopped", FREQUENT_SAVES)
         if moment == "fit":
-            run.until(lambda: "fitting keyword evidence" in run.output, "the fit")
+            run.until(lambda: FITTING in run.output, "the fit")
             time.sleep(2.0)
         elif moment == "evaluation":
             run.until(lambda: run.has_stepped and last_logged_step(folder) >= EVAL, "the step before the evaluation")

@@ -50,6 +50,8 @@ from make_jax.training.stopping import Stop, StopRequested, stop_on_signals
 from make_jax.training.validation import BEST_METRIC, Validator
 
 CURVES, PROFILE = "curves.png", "profile"  # in a run's folder
+COMPILING = "compiling the training step, which takes a while"
+FITTING = "fitting the keyword heads to the training products; earlier validation was without them"
 DeviceBatches = DevicePrefetch[Batch, dict[str, jax.Array]]
 
 
@@ -218,7 +220,7 @@ class Trainer:
 
     def _with_keyword_heads(self, state: TrainState) -> TrainState:
         """The state with keyword heads fitted to its encoders."""
-        self.logger.message("fitting the keyword heads to the training products; earlier validation was without them")
+        self.logger.message(FITTING)
         heads = self.fit_keyword_heads(state.eval_params)
         ema = None if state.ema is None else {**state.ema, KEYWORD_HEADS: jax.tree.map(jnp.copy, heads)}
         return replace(state, params={**state.params, KEYWORD_HEADS: heads}, ema=ema)
@@ -285,4 +287,4 @@ def _start_messages(
     )
     if init.step:
         return [f"{summary}; resuming from step {init.step}", *init.describe(config)]
-    return [summary, *init.describe(config), "compiling the training step, which takes a while"]
+    return [summary, *init.describe(config), COMPILING]
