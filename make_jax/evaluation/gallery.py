@@ -24,7 +24,7 @@ _RELEVANT, _TITLE, _IMAGE = "#138a36", "#4477aa", "#ee9944"
 def draw_gallery(
     evaluation: Evaluation, catalog: Catalog, path: Path, *, seed: int = 0, rows: int = 8, columns: int = 6
 ) -> str:
-    """Writes a PNG with one row per query and restrata its caption.
+    """Writes a PNG with one row per query and returns its caption.
 
     Queries are sampled with `seed`, stratified by kind and language, regardless of their results. Sensitive products,
     queries with sensitive relevant products, and queries that no installed font can render are left out.
