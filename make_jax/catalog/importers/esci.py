@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from make_jax.catalog.importers import img2dataset
+from make_jax.catalog.importers import esci_images
 from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
 from make_jax.catalog.importers.rows import Row, hash_fraction
 from make_jax.catalog.importers.tables import Parquet
@@ -61,8 +61,8 @@ def read(state: ImportState, source: Path, locale: str, version: str, images: Se
         lambda row: _product(state, row, locale),
     )
     for folder in images:
-        for shard in img2dataset.shards(folder, "product_id"):
-            state.read_table(shard, lambda row: img2dataset.add_image(state, row, "product_id"))
+        for shard in esci_images.shards(folder, "product_id"):
+            state.read_table(shard, lambda row: esci_images.add_image(state, row, "product_id"))
     state.run_once("clicks", lambda: state.add_clicks_from_judgements(3, LANGUAGES[locale]))
     return dataclasses.replace(INFO, name=f"esci-{locale}-{version}")
 

@@ -1,4 +1,4 @@
-"""Images downloaded by img2dataset.
+"""Images of ESCI's products, downloaded by img2dataset from the addresses in SQID.
 
 The layout is taken from README.md and img2dataset/writer.py of github.com/rom1504/img2dataset: each shard has a Parquet
 file of its samples (url, key, status, requested extra columns); the images are in that file as a column `jpg`, in
