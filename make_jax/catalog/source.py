@@ -23,7 +23,7 @@ RATIO_FREE_BYTES = 1 << 20  # ... that is larger than this
 _UTF8_FLAG = 0x800  # of the name of an entry of a zip
 
 _UNPACK = "unpack it and give the folder"
-_IMPORT = "python -m make_jax.catalog import {} --source FOLDER OUT"
+_IMPORT = "python -m make_jax.catalog import {} FOLDER OUT"
 _BENCHMARKS = (  # published file names
     (r"styles\.csv", "fashion"),
     (r"(product|query|label)\.csv", "wands"),

@@ -1,4 +1,4 @@
-"""Strips text as it is read: white space, and characters that show nothing."""
+"""Strips text as it is read: white space, and characters that show nothing; shortens it for messages."""
 
 import re
 
@@ -22,3 +22,9 @@ def strip_text(text: str) -> str:
         end -= 1
     start = _HIDDEN_START.match(text)
     return text[start.end() if start else 0 : end]
+
+
+def shortened(text: str, length: int = 100) -> str:
+    """The text on one line, cut to `length` characters; the last three are "..." if it was longer."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -180,7 +180,7 @@ def test_a_similar_name_is_in_the_message(tmp_path: Path, name: str, stored: str
         (
             "styles.csv",
             b"id,gender\n",
-            "a .csv file: import it (python -m make_jax.catalog import fashion --source",
+            "a .csv file: import it (python -m make_jax.catalog import fashion FOLDER",
         ),
         ("label.tsv", b"id\tx\n", "a .tsv file: import it"),
         ("a.tar", b"x" * 600, "a .tar archive: unpack it and give the folder"),

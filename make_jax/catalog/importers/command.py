@@ -1,4 +1,4 @@
-"""The command `python -m make_jax.catalog import NAME --source PATH OUT`."""
+"""The command `python -m make_jax.catalog import FORMAT SOURCE OUT`."""
 
 import argparse
 import json
@@ -9,9 +9,9 @@ from pathlib import Path
 from make_jax import __version__
 from make_jax.catalog.check import summary
 from make_jax.catalog.importers import esci, fashion, marqo_eval, marqo_gs, muge, wands
+from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.import_state import (
     FORMAT,
-    BenchmarkInfo,
     ImportState,
     SourceChanged,
     discard,
@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name in READERS:
         text = f"import {name}; docs/benchmarks.md states where to get its files"
         command = names.add_parser(name, help=text, description=text)
-        command.add_argument("--source", type=Path, required=True, help="folder with the published files")
+        command.add_argument("source", type=Path, help="folder with the published files")
         command.add_argument("out", type=Path, help="folder of the new catalog; must not exist")
         command.add_argument("--bad-rows", type=int, default=0, help="invalid rows that may be skipped (0)")
         if name == "fashion":
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> str:
     if options.out.exists():
         raise InputError(f"{options.out}: exists already, expected a new folder; remove it or name another")
     if not options.source.is_dir():
-        raise InputError(f"{options.source}: no folder, expected the published files (option --source)")
+        raise InputError(f"{options.source}: no folder, expected the published files (SOURCE)")
     try:
         try:
             return _import(options, key)

@@ -11,11 +11,13 @@ import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from make_jax.catalog.importers import fashion_queries, fashion_titles
+from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.fashion_titles import TitleVocabulary
 from make_jax.catalog.importers.image_folder import ImageFolder
-from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
+from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.rows import Row, hash_fraction, short_digest
 from make_jax.catalog.importers.tables import Csv, Parquet, Table, shards
 from make_jax.catalog.jsonl import DuplicateKeyError, object_of
@@ -81,7 +83,9 @@ def _product(
     id, title = row.id("id"), row.text("productDisplayName")
     image = row.image_bytes("image") or images.read(id)
     levels = [_label(row, key) for key in ("masterCategory", "subCategory", "articleType")]
-    labels = {key: _label(row, column) for key, column in (("gender", "gender"), ("colour", "baseColour"))}
+    labels: dict[str, Any] = {
+        key: _label(row, column) for key, column in (("gender", "gender"), ("colour", "baseColour"))
+    }
     labels |= {key: _label(row, key) for key in ("usage", "season", "year")}
     labels["brand"] = _brand(row, source / "styles" / f"{id}.json") or vocabulary.brand(title)
     fraction = hash_fraction("fashion split", title.lower())

@@ -16,23 +16,23 @@ import re
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from make_jax import __version__
 from make_jax.catalog import images, jsonl
+from make_jax.catalog.importers import notes
+from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.rows import BadRow, Row
 from make_jax.catalog.importers.tables import Table
 from make_jax.catalog.reporting import track
-from make_jax.catalog.schema import Pool, Split
+from make_jax.catalog.schema import Split
 from make_jax.errors import InputError
 from make_jax.files import sync_folder, write_durably
 
-FORMAT = 1  # of the database; a state folder of another format is discarded
+FORMAT = 2  # of the database; a state folder of another format is discarded
 BATCH = 500  # rows per transaction
-MAX_LISTED = 20  # skipped rows that PROVENANCE.md lists
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS step(name TEXT PRIMARY KEY, files TEXT, rows INTEGER, done INTEGER);
@@ -43,22 +43,7 @@ CREATE TABLE IF NOT EXISTS judgement(query TEXT, product TEXT, grade INTEGER, pl
 CREATE INDEX IF NOT EXISTS judged ON judgement(product);
 CREATE TABLE IF NOT EXISTS click(query TEXT, product TEXT, lang TEXT, place TEXT);
 """
-
-
-@dataclass(frozen=True)
-class BenchmarkInfo:
-    """Metadata of a benchmark, for catalog.json and PROVENANCE.md."""
-
-    name: str
-    title: str
-    licence: str
-    provenance: str  # paragraphs: source, kind of queries, what was omitted
-    citation: str = ""
-    attributes: tuple[str, ...] = ()
-    gains: dict[int, float] = field(default_factory=dict)
-    relevant: int = 1
-    hide_title: bool = False
-    pool: Pool = "split"
+_TABLES += notes.TABLE
 
 
 class SourceChanged(Exception):  # noqa: N818  # not an error: the import starts over
@@ -122,11 +107,39 @@ class ImportState:
                 action()
                 self._db.execute("INSERT INTO step VALUES(?, '', 0, 1)", (name,))
 
-    def add_product(self, row: Row, id: str, split: Split, title: str, image: bytes | None, **values: Any) -> None:
-        """Adds a product. Raises BadRow for a duplicate id, a damaged image, or neither title nor image."""
+    def note(self, outcome: notes.Outcome, reason: str, place: str, count: int = 1) -> None:
+        """Counts what the import did and why, for the report that ends it; see notes.py."""
+        notes.add(self._db, outcome, reason, place, count)
+
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Reverts what the block added to the database if it raises BadRow, which is raised on."""
+        self._db.execute("SAVEPOINT one")
+        try:
+            yield
+        except BadRow:
+            self._db.execute("ROLLBACK TO one")
+            self._db.execute("RELEASE one")
+            raise
+        self._db.execute("RELEASE one")
+
+    def add_product(
+        self,
+        row: Row,
+        id: str,
+        split: Split,
+        title: str,
+        image: bytes | None,
+        attributes: Mapping[str, Any] = MappingProxyType({}),
+        **values: Any,
+    ) -> None:
+        """Adds a product; `attributes` are written as they are, of `values` only those that are not empty, 0 or False.
+
+        Raises BadRow for a duplicate id, a damaged image, or neither title nor image.
+        """
         if not title and not image:
             raise row.error(f"product {id}: neither title nor image, expected at least one of them")
-        self._add("product", row, id, split, {"title": title}, {"split": split, **values})
+        self._add("product", row, id, split, {"title": title}, {"split": split, **values}, attributes)
         if image:
             self.add_image(row, id, image)
 
@@ -195,14 +208,16 @@ class ImportState:
             yield {"id": id, "title": values.pop("title"), "image": image, **values}
 
     def finish(self, info: BenchmarkInfo, command: str) -> str:
-        """Writes the catalog to its folder and removes the state folder; returns one line of counts."""
+        """Writes the catalog to its folder and removes the state folder; returns its counts and the report."""
         self.run_once("references", self._check_references)
         counts = self._counts()
         _write_lines(self._catalog / jsonl.PRODUCTS, self.products())
         _write_lines(self._catalog / jsonl.QUERIES, self._queries())
         _write_lines(self._catalog / jsonl.CLICKS, self._clicks())
-        write_durably(self._catalog / jsonl.INFO, _info_json(info))
-        write_durably(self._catalog / "PROVENANCE.md", self._provenance(info, command))
+        write_durably(self._catalog / jsonl.INFO, info.catalog_json())
+        bad = [text for (text,) in self._db.execute("SELECT text FROM bad ORDER BY rowid")]
+        text = info.provenance_text(command, sorted(self._files), notes.lines(self._db), bad)
+        write_durably(self._catalog / "PROVENANCE.md", text)
         for folder in (*(self._catalog / "images").glob("*/"), self._catalog / "images", self._catalog):
             if folder.exists():
                 sync_folder(folder)
@@ -213,36 +228,45 @@ class ImportState:
         return counts
 
     def _counts(self) -> str:
-        """One line with the numbers of records and of skipped rows."""
+        """One line with the numbers of records and of skipped rows, then one a note."""
         named = (("product", "products"), ("query", "judged queries"), ("judgement", "judgements"), ("click", "clicks"))
         counts = [(self._db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0], name) for table, name in named]
         bad = self._db.execute("SELECT COUNT(*) FROM bad").fetchone()[0]
         with_image = self._db.execute("SELECT COUNT(image) FROM product").fetchone()[0]
         images = f" ({with_image:,} with an image, {counts[0][0] - with_image:,} without)"
         parts = [f"{count:,} {name}{images if name == 'products' else ''}" for count, name in counts]
-        return ", ".join(parts) + (f"; {bad:,} rows skipped" if bad else "")
+        report = "".join(f"\n  {line}" for line in notes.lines(self._db))
+        return ", ".join(parts) + (f"; {bad:,} rows skipped" if bad else "") + report
 
     def _handle(self, row: Row, handle: Callable[[Row], None]) -> None:
-        self._db.execute("SAVEPOINT one")
         try:
-            if row.fault:
-                raise row.error(row.fault)
-            handle(row)
+            with self.attempt():
+                if row.fault:
+                    raise row.error(row.fault)
+                handle(row)
         except BadRow as error:
-            self._db.execute("ROLLBACK TO one")
             self._skip(str(error))
-        self._db.execute("RELEASE one")
 
     def _skip(self, text: str) -> None:
         if self._db.execute("SELECT COUNT(*) FROM bad").fetchone()[0] >= self.max_bad_rows:
             raise InputError(f"{self.source}: {text}")
         self._db.execute("INSERT INTO bad VALUES(?)", (text,))
 
-    def _add(self, table: str, row: Row, id: str, split: str, first: dict[str, Any], rest: dict[str, Any]) -> None:
-        line = json.dumps({**first, **{key: value for key, value in rest.items() if value}}, ensure_ascii=False)
+    def _add(
+        self,
+        table: str,
+        row: Row,
+        id: str,
+        split: str,
+        first: dict[str, Any],
+        rest: dict[str, Any],
+        last: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        values = {**first, **{key: value for key, value in rest.items() if value}, **last}
+        line = json.dumps(values, ensure_ascii=False)
         columns = "id, place, split, line"
-        values = (id, row.place, split, line)
-        added = self._db.execute(f"INSERT OR IGNORE INTO {table}({columns}) VALUES(?, ?, ?, ?)", values).rowcount
+        sql = f"INSERT OR IGNORE INTO {table}({columns}) VALUES(?, ?, ?, ?)"
+        added = self._db.execute(sql, (id, row.place, split, line)).rowcount
         if not added:
             place = self._db.execute(f"SELECT place FROM {table} WHERE id = ?", (id,)).fetchone()[0]
             raise row.error(f"{table} {id} occurs at {place} too, expected unique ids")
@@ -280,17 +304,6 @@ class ImportState:
     def _clicks(self) -> Iterator[dict[str, Any]]:
         for query, product, lang in self._db.execute("SELECT query, product, lang FROM click ORDER BY rowid"):
             yield {"query": query, "product": product, **({"lang": lang} if lang else {})}
-
-    def _provenance(self, info: BenchmarkInfo, command: str) -> str:
-        bad = [text for (text,) in self._db.execute("SELECT text FROM bad ORDER BY rowid")]
-        files = "".join(f"- {name}, {size:,} bytes\n" for name, size in sorted(self._files))
-        parts = [f"# {info.title}", info.provenance, f"Licence: {info.licence}."]
-        parts += [f"Cite: {info.citation}"] if info.citation else []
-        parts.append(f"Imported with `{command}` of make_jax {__version__} from\n\n{files.rstrip()}")
-        if bad:
-            listed = "\n".join(f"- {text}" for text in bad[:MAX_LISTED])
-            parts.append(f"{len(bad):,} rows were invalid and are skipped; the first of them:\n\n{listed}")
-        return "\n\n".join(parts) + "\n"
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -343,20 +356,6 @@ def _key(database: sqlite3.Connection) -> str | None:
         return None
     row = database.execute("SELECT files FROM step WHERE name = ''").fetchone()
     return row[0] if row else None
-
-
-def _info_json(info: BenchmarkInfo) -> str:
-    values = {
-        "name": info.name,
-        "title": info.title,
-        "licence": info.licence,
-        "attributes": list(info.attributes),
-        "gains": {str(grade): gain for grade, gain in info.gains.items()},
-        "relevant": info.relevant,
-        "hide_title": info.hide_title,
-        "pool": info.pool,
-    }
-    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
 def _write_lines(path: Path, rows: Iterator[dict[str, Any]]) -> None:

@@ -10,7 +10,8 @@ github.com/marqo-ai/GCL (item_ID is unique). Ground truth: its gt_results/gs-tit
 import dataclasses
 from pathlib import Path
 
-from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
+from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
+from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.rows import Row, short_digest
 from make_jax.catalog.importers.tables import JsonMembers, Parquet, shards
 from make_jax.catalog.text import strip_text

@@ -11,8 +11,9 @@ import dataclasses
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.image_folder import ImageFolder
-from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
+from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.rows import Row, short_digest
 from make_jax.catalog.importers.tables import Csv, JsonMembers, Parquet, shards
 from make_jax.catalog.schema import Split

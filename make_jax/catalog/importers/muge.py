@@ -10,7 +10,8 @@ import binascii
 from functools import partial
 from pathlib import Path
 
-from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
+from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
+from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.rows import Row, hash_fraction
 from make_jax.catalog.importers.tables import JsonLines, TextLines
 from make_jax.catalog.schema import Split

@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any, NoReturn
 
+from make_jax.catalog.schema import Split
 from make_jax.catalog.text import strip_text
 from make_jax.errors import InputError
 
@@ -92,6 +93,15 @@ class Row:
 def hash_fraction(purpose: str, id: str) -> float:
     """A reproducible pseudo-random number in [0, 1): the first 8 bytes of SHA-256 of "<purpose>:<id>" over 2^64."""
     return int.from_bytes(hashlib.sha256(f"{purpose}:{id}".encode()).digest()[:8], "big") / 2**64
+
+
+def hash_split(id: str) -> Split:
+    """The split of a product whose source has none: by hash, 80 % `train`, 10 % `val`, 10 % `test`.
+
+    `id` is what variants share, so that they stay together.
+    """
+    fraction = hash_fraction("split", id)
+    return "train" if fraction < 0.8 else "val" if fraction < 0.9 else "test"
 
 
 def short_digest(text: str) -> str:

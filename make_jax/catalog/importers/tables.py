@@ -33,7 +33,7 @@ class Table(Protocol):
 def existing_file(path: Path) -> Path:
     """The path. Raises InputError if it does not exist."""
     if not path.exists():
-        raise InputError(f"{path}: not found, expected it as published (option --source)")
+        raise InputError(f"{path}: not found, expected it as published (SOURCE)")
     return path
 
 
@@ -254,7 +254,7 @@ def shards(folder: Path, prefix: str) -> list[Path]:
     folder = folder / "data" if (folder / "data").is_dir() else folder
     files = sorted(folder.glob(f"{prefix}-*.parquet"))
     if not files:
-        raise InputError(f"{folder}: no {prefix}-*.parquet, expected the Parquet files as published (option --source)")
+        raise InputError(f"{folder}: no {prefix}-*.parquet, expected the Parquet files as published (SOURCE)")
     numbered = [(int(match[1]), int(match[2])) for file in files if (match := _SHARD.search(file.name))]
     for number in range(max((total for _, total in numbered), default=0)):
         if number not in {present for present, _ in numbered}:

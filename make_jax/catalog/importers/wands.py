@@ -6,7 +6,8 @@ label.csv, separated by tabs; the notebook's header has "category hierarchy" wit
 
 from pathlib import Path
 
-from make_jax.catalog.importers.import_state import BenchmarkInfo, ImportState
+from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
+from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import Csv
 from make_jax.catalog.text import strip_text

@@ -68,7 +68,7 @@ def run(arguments: list[str], out: Path, trace: Trace) -> None:
     """Runs one traced import."""
     sys.settrace(trace)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        main(["import", arguments[0], "--source", arguments[1], str(out), *arguments[2:]])
+        main(["import", arguments[0], arguments[1], str(out), *arguments[2:]])
     sys.settrace(None)
 
 

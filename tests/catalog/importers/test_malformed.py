@@ -240,7 +240,7 @@ CASES: list[tuple[str, Callable[[Path], Path], Corruption, str]] = [
         "esci",
         published.esci,
         lambda source: (source / PRODUCTS).unlink(),
-        r"products\.parquet: not found, expected it as published \(option --source\)",
+        r"products\.parquet: not found, expected it as published \(SOURCE\)",
     ),
     (
         "muge",
@@ -352,7 +352,7 @@ def test_allowed_bad_rows_are_skipped_and_listed(tmp_path: Path) -> None:
 def test_the_command_exits_with_2_and_one_line(tmp_path: Path) -> None:
     source = published.wands(tmp_path / "WANDS")
     replace("dataset/label.csv", "Partial", "partial")(source)
-    command = [sys.executable, "-m", "make_jax.catalog", "import", "wands", "--source", source, tmp_path / "out"]
+    command = [sys.executable, "-m", "make_jax.catalog", "import", "wands", source, tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""
     last = done.stderr.splitlines()[-1]

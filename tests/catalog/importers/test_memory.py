@@ -11,7 +11,7 @@ MEASURED = """
 import resource, sys
 from make_jax.catalog.__main__ import main
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert main(["import", "wands", "--source", sys.argv[1], sys.argv[2]]) == 0
+assert main(["import", "wands", sys.argv[1], sys.argv[2]]) == 0
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
