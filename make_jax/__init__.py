@@ -1,11 +1,13 @@
 """Product retrieval in JAX: a short text query finds products made of a title and an image.
 
 The public API is the four names below. They are imported lazily, on first use: `import make_jax`,
-`import make_jax.config` and data workers do not import jax.
+`import make_jax.config` and data workers do not import jax. The import sets an XLA flag (`xla_flags.py`).
 """
 
 import importlib
 from typing import TYPE_CHECKING
+
+from make_jax.xla_flags import disable_ynn_fusion
 
 if TYPE_CHECKING:
     from make_jax.catalog.reader import Catalog
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Catalog", "Config", "Make", "Retriever"]
+
+disable_ynn_fusion()  # here, since every program and every module of the package runs this file first
 
 _MODULES = {
     "Catalog": "make_jax.catalog.reader",

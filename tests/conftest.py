@@ -40,6 +40,8 @@ hypothesis.settings.load_profile("make_jax")
 # All annotations of make_jax, shapes included, are checked at each call.
 jaxtyping.install_import_hook("make_jax", "beartype.beartype")
 
+import make_jax  # noqa: E402, F401 - sets its XLA flag before a test module starts jax
+
 
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
