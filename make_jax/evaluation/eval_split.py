@@ -42,6 +42,7 @@ class EvalSplit:
         self._indexes: dict[Modality, tuple[VectorIndex, float]] = {}  # with the seconds of embedding
         if share_with is not None and share_with.search_pool.products == search_pool.products:
             self._indexes = share_with._indexes
+        self._fused: tuple[float, VectorIndex] | None = None  # the latest late fusion, with its title weight
         self._query_seconds = 0.0
         self._titles = ["" if catalog.info.hide_title else product.title for product in search_pool.products]
         self.has_titles = any(self._titles)
@@ -75,18 +76,24 @@ class EvalSplit:
         assert self.model is not None and self.main is not None
         modality = modality or self.main
         if modality == "both" and self.title_weight is not None:
-            single = [self.index(part) for part in self.modalities]
-            if len(single) == 1:
-                return single[0]
-            title, image = single
-            if isinstance(title, DiskEmbeddings) and isinstance(image, DiskEmbeddings):
-                return fuse_on_disk(title, image, self.title_weight, self._progress)
-            assert isinstance(title, ProductEmbeddings) and isinstance(image, ProductEmbeddings)
-            return fuse(title, image, self.title_weight)
+            if self._fused is None or self._fused[0] != self.title_weight:
+                self._fused = self.title_weight, self._fuse(self.title_weight)
+            return self._fused[1]
         if modality not in self._indexes:
             start = time.monotonic()
             self._indexes[modality] = self._embed(self.model, modality), time.monotonic() - start
         return self._indexes[modality][0]
+
+    def _fuse(self, title_weight: float) -> VectorIndex:
+        """The late fusion of titles and images; the one of them that the products have."""
+        single = [self.index(part) for part in self.modalities]
+        if len(single) == 1:
+            return single[0]
+        title, image = single
+        if isinstance(title, DiskEmbeddings) and isinstance(image, DiskEmbeddings):
+            return fuse_on_disk(title, image, title_weight, self._progress)
+        assert isinstance(title, ProductEmbeddings) and isinstance(image, ProductEmbeddings)
+        return fuse(title, image, title_weight)
 
     def _embed(self, model: EmbeddingModel, modality: Modality) -> VectorIndex:
         products, part = self.search_pool.products, self.search_pool.part

@@ -120,6 +120,6 @@ def _scatter(vectors: np.ndarray | None, positions: list[int], length: int, colu
     """Vectors of one tower at `positions` of `length` rows; None when there are none."""
     if vectors is None:
         return None
-    out = ProductEmbeddings(np.zeros((length, vectors.shape[1]), np.float32), np.zeros((length, 2), np.float32))
-    out.vectors[positions], out.weights[positions, column] = vectors, 1
-    return out
+    all_vectors, weights = np.zeros((length, vectors.shape[1]), np.float32), np.zeros((length, 2), np.float32)
+    all_vectors[positions], weights[positions, column] = vectors, 1
+    return ProductEmbeddings(all_vectors, weights)

@@ -21,7 +21,8 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-from make_jax.retrieval.vectors.source import BLOCK_SIZE, Block, VectorSource
+from make_jax.retrieval.device_vectors import DeviceVectors, PlacedBlock, pad_rows, source_blocks
+from make_jax.retrieval.vectors.source import BLOCK_SIZE, VectorSource
 from make_jax.runs.mesh import BATCH_AXES, make_mesh, replicate, shard_rows, to_host
 
 Progress = Callable[[str, int, int], None]  # (what is processed, done, total)
@@ -51,7 +52,7 @@ def no_filter(rows: slice) -> None:
 
 def top_k(
     queries: Float32[np.ndarray, "Q D"],
-    source: Float32[np.ndarray, "N D"] | VectorSource,
+    source: Float32[np.ndarray, "N D"] | DeviceVectors | VectorSource,
     k: int,
     *,
     absent: Bool[np.ndarray, "N"] | None = None,
@@ -66,7 +67,8 @@ def top_k(
 
     Args:
         queries: query vectors.
-        source: an array, or vectors that are read block by block (in one pass) and whose zero vectors are absent.
+        source: an array, vectors that stay on the devices between searches, or vectors that are read block by block
+            (in one pass) and whose zero vectors are absent.
         k: results of a query.
         absent: rows of an array that are never found; None: none.
         mesh: devices of this process that search. None: the local accelerators; on CPU one device for an array, and
@@ -75,31 +77,18 @@ def top_k(
         progress: called after each block of a `VectorSource`.
     """
     if isinstance(source, np.ndarray):
-        absent = np.zeros(len(source), bool) if absent is None else absent
-        return _device_top_k(queries, _ArraySource(source), k, mesh or _local_mesh(), block_size, no_progress, absent)
+        source = DeviceVectors(source, np.zeros(len(source), bool) if absent is None else absent)
+    if isinstance(source, DeviceVectors):
+        return _device_top_k(queries, source, k, mesh or _local_mesh(), block_size, no_progress)
     if mesh is None and jax.default_backend() == "cpu":
         return _host_top_k(queries, source, k, block_size, progress)
-    return _device_top_k(queries, source, k, mesh or _local_mesh(), block_size, progress, None)
+    return _device_top_k(queries, source, k, mesh or _local_mesh(), block_size, progress)
 
 
 def _local_mesh() -> Mesh:
     """The accelerators of this process, or one CPU device."""
     devices = jax.local_devices()
     return make_mesh(devices=devices[:1] if jax.default_backend() == "cpu" else devices)
-
-
-class _ArraySource:
-    """An array in blocks."""
-
-    def __init__(self, vectors: Float32[np.ndarray, "N D"]) -> None:
-        self._vectors = vectors
-        self.count, self.width = vectors.shape
-        self.vector_bytes = self.width * vectors.itemsize
-
-    def blocks(self, size: int = BLOCK_SIZE, dtype: object = None) -> Iterator[Block]:
-        """Views of the array."""
-        for first in range(0, self.count, size):
-            yield Block(first, self._vectors[first : first + size])
 
 
 # --- complete score matrices ---
@@ -111,10 +100,11 @@ def query_chunk_size(products: int) -> int:
 
 
 def inner_products(
-    queries: Float32[np.ndarray, "q D"], products: Float32[np.ndarray, "N D"]
+    queries: Float32[np.ndarray, "q D"], products: Float32[np.ndarray, "N D"] | DeviceVectors
 ) -> Float32[np.ndarray, "q N"]:
     """The score of every query with every product, as `top_k` computes it; the caller chunks the queries."""
-    return np.asarray(_scores(jnp.asarray(queries), jnp.asarray(products)))
+    on_device = products.whole() if isinstance(products, DeviceVectors) else jnp.asarray(products)
+    return np.asarray(_scores(jnp.asarray(queries), on_device))
 
 
 def source_inner_products(queries: Float32[np.ndarray, "q D"], source: VectorSource) -> Float32[np.ndarray, "q N"]:
@@ -168,41 +158,38 @@ Candidates = tuple[Float[Array, "r k"], Int[Array, "r k"]]  # scores and positio
 
 def _device_top_k(
     queries: Float32[np.ndarray, "Q D"],
-    source: VectorSource,
+    source: DeviceVectors | VectorSource,
     k: int,
     mesh: Mesh,
     block_size: int,
     progress: Progress,
-    absent: Bool[np.ndarray, "N"] | None,
 ) -> TopK:
-    """The float32 kernel; `absent` None: zero vectors are absent."""
+    """The float32 kernel; zero vectors of a `VectorSource` are absent."""
     k, devices = min(k, source.count), mesh.size
     if k == 0 or len(queries) == 0:
         return _empty(len(queries), k)
     rows = min(block_size, -(-source.count // devices))  # of a device in a block
     group_size = -(-min(len(queries), _QUERIES_PER_GROUP) // devices) * devices
     groups = [  # the last group and block are padded, so that one program serves all
-        replicate(_padded(queries[i : i + group_size], group_size), mesh) for i in range(0, len(queries), group_size)
+        replicate(pad_rows(queries[i : i + group_size], group_size), mesh) for i in range(0, len(queries), group_size)
     ]
     add_block, merge_devices = _device_programs(mesh, k)
     start = _empty(devices * group_size, k)._asdict()
     best = [tuple(shard_rows(start, mesh).values()) for _ in groups]
-    for first, vectors in source.blocks(devices * rows):
-        block_absent = np.zeros(len(vectors), bool) if absent is None else absent[first : first + len(vectors)]
-        block = {
-            "vectors": _padded(vectors, devices * rows),
-            "absent": _padded(block_absent, devices * rows, True),
-            "first": first + rows * np.arange(devices, dtype=np.int32),
-        }
-        placed = shard_rows(block, mesh)
+    in_memory = isinstance(source, DeviceVectors)
+    for block in _placed_blocks(source, mesh, devices * rows):
         best = [
-            add_block(*candidates, group, **placed, zeros_are_absent=absent is None)
+            add_block(*candidates, group, **block.arrays, zeros_are_absent=not in_memory)
             for candidates, group in zip(best, groups, strict=True)
         ]
-        progress("vectors searched", first + len(vectors), source.count)
+        progress("vectors searched", block.end, source.count)
     merged = [to_host(merge_devices(*candidates), mesh) for candidates in best]
     scores, indices = (np.concatenate(parts)[: len(queries)] for parts in zip(*merged, strict=True))
     return TopK(scores, indices)
+
+
+def _placed_blocks(source: DeviceVectors | VectorSource, mesh: Mesh, size: int) -> Iterator[PlacedBlock]:
+    return source.blocks(mesh, size) if isinstance(source, DeviceVectors) else source_blocks(source, mesh, size)
 
 
 @lru_cache(maxsize=8)  # otherwise each call compiles its own program
@@ -268,13 +255,6 @@ def merge_block(
     merged, order = _top(jnp.concatenate([best[0], block_best], axis=1), k=k)
     indices = jnp.concatenate([best[1], positions + first], axis=1)
     return merged, jnp.where(order < 0, -1, jnp.take_along_axis(indices, order, axis=1))
-
-
-def _padded(rows: np.ndarray, length: int, value: float | bool = 0.0) -> np.ndarray:
-    """`rows` followed by rows of `value`, `length` in all."""
-    if len(rows) == length:
-        return rows
-    return np.pad(rows, [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1), constant_values=value)
 
 
 # --- host kernel ---

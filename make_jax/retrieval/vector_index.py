@@ -1,10 +1,13 @@
 """Product vectors that can be searched: `ProductEmbeddings` in memory, `DiskEmbeddings` on disk."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+import functools
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from make_jax.retrieval.device_vectors import DeviceVectors
 from make_jax.retrieval.top_k import (
     CandidateFilter,
     Progress,
@@ -54,11 +57,30 @@ class VectorIndex(Protocol):
         ...
 
 
-class ProductEmbeddings(NamedTuple):
-    """Product vectors in memory, and how each was fused. A `VectorIndex`."""
+@dataclass(frozen=True, eq=False)
+class ProductEmbeddings:
+    """Product vectors in memory, and how each was fused. A `VectorIndex`.
+
+    Searches keep the vectors on the devices (`DeviceVectors`), so both arrays are read-only: assigning to their rows
+    raises ValueError. Other vectors need another object.
+    """
 
     vectors: Float32[np.ndarray, "N D"]
     weights: Float32[np.ndarray, "N 2"]  # w_title, w_image; their sum is 1
+
+    def __post_init__(self) -> None:
+        for name in ("vectors", "weights"):
+            read_only = np.asarray(getattr(self, name)).view()
+            read_only.flags.writeable = False
+            object.__setattr__(self, name, read_only)
+
+    @functools.cached_property
+    def _on_devices(self) -> DeviceVectors:
+        """The vectors for searches."""
+        return DeviceVectors(self.vectors, self.absent)
+
+    def __reduce__(self) -> tuple[type, tuple[np.ndarray, np.ndarray]]:
+        return ProductEmbeddings, (self.vectors, self.weights)  # not the copies on devices
 
     @property
     def absent(self) -> Bool[np.ndarray, "N"]:
@@ -79,11 +101,11 @@ class ProductEmbeddings(NamedTuple):
         """The top k products of each query among those `allowed`, ties by ascending position."""
         if allowed is not None:
             return _filtered_top_k(queries, self, k, allowed)
-        return top_k(queries, self.vectors, k, absent=self.absent)
+        return top_k(queries, self._on_devices, k)
 
     def scores(self, queries: Float32[np.ndarray, "q D"]) -> Float32[np.ndarray, "q N"]:
         """The score of every query with every product; the caller chunks the queries."""
-        return inner_products(queries, self.vectors)
+        return inner_products(queries, self._on_devices)
 
 
 class DiskEmbeddings:

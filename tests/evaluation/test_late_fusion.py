@@ -1,16 +1,19 @@
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from make_jax.catalog.reader import Catalog
+from make_jax.evaluation.eval_split import EvalSplit
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.late_fusion import DEFAULT_WEIGHT, WEIGHTS, LateFusion, fuse, fuse_on_disk
+from make_jax.evaluation.search_pool import SearchPool
 from make_jax.retrieval.embed import Modality, embed_products
 from make_jax.retrieval.embed_to_disk import embed_to_disk
-from make_jax.retrieval.top_k import top_k
+from make_jax.retrieval.top_k import no_progress, top_k
 from make_jax.retrieval.vector_index import DiskEmbeddings, ProductEmbeddings
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog
@@ -97,7 +100,7 @@ def test_vectors_on_disk_are_fused_as_in_memory_in_float16(catalog: Catalog, tmp
         folder = tmp_path / modality
         disk = embed_to_disk(encoder, catalog, catalog.products, folder, "all", modality, per_shard=7)
         memory = embed_products(encoder, catalog, catalog.products, modality)
-        alone[modality] = disk, memory._replace(vectors=memory.vectors.astype(np.float16).astype(np.float32))
+        alone[modality] = disk, replace(memory, vectors=memory.vectors.astype(np.float16).astype(np.float32))
     (title, title_memory), (image, image_memory) = alone["title"], alone["image"]
     found, expected = fuse_on_disk(title, image, 0.3), fuse(title_memory, image_memory, 0.3)
     for most in (3, 100):
@@ -152,3 +155,12 @@ def test_a_catalog_without_titles_is_searched_by_images(tmp_path: Path) -> None:
     queries = towers.encode_queries([query.text for query in result.judgements.queries])
     vectors = towers.encode_images([catalog.image_bytes(product) or b"" for product in result.products])
     np.testing.assert_array_equal(images.indices, top_k(queries, vectors, 12).indices)
+
+
+def test_the_fusion_of_a_weight_is_computed_once(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = EvalSplit(LateFusion(StoredTowers(), 0.3), catalog, SearchPool.of(catalog, "test"), no_progress)
+    first = split.index()
+    assert split.index() is first
+    split.title_weight = 0.6
+    assert split.index() is not first
+    np.testing.assert_array_equal(split.index().weights, fuse(split.index("title"), split.index("image"), 0.6).weights)

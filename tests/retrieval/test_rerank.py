@@ -199,3 +199,26 @@ def test_a_better_matching_encoder_raises_the_metric_in_the_report(catalog):
     assert ("joint+rerank", "joint") in comparisons(result) and ("joint", "joint+rerank") not in comparisons(result)
     assert system_name("joint+rerank") == "joint, re-ranked"
     assert build_report(result, {})["reranked"] == "joint+rerank"
+
+
+def test_a_second_search_copies_no_product_vectors_until_another_catalog_is_indexed(retriever, catalog, capfd):
+    def copies():
+        lines = [line for line in capfd.readouterr().err.splitlines() if "host-to-device transfer" in line]
+        return sum(f"float32[{count},16]" in line for line in lines)
+
+    own = Retriever(retriever.model, retriever._params, retriever.tokenizer, retriever.keywords, batch_size=8)
+    own.index(catalog)
+    count = len(catalog.products)
+    with jax.transfer_guard_host_to_device("log_explicit"):
+        first = own.search(QUERIES, 5)
+        assert copies() == 1
+        assert own.search(QUERIES, 5) == first
+        assert own.search(["red"], 3)[0] == own.search(["red"], 5)[0][:3]
+        assert copies() == 0
+    assert first == retriever.search(QUERIES, 5)
+    own.index(catalog, "test")
+    count = len(catalog.split_products("test"))
+    with jax.transfer_guard_host_to_device("log_explicit"):
+        found = own.search(QUERIES, 5)
+        assert copies() == 1
+    assert all(hit.product.split == "test" for hits in found for hit in hits)
