@@ -1,6 +1,6 @@
 """Product catalogs: products, queries, clicks and relevance judgements. The file format is in docs/catalog.md.
 
-schema.py       records: Product, Query, Click, CatalogInfo
+schema.py       records: Product, Query, Click, CatalogInfo; attributes.py: attributes of products
 source.py       bounded, safe reading of a folder or a .zip; images.py: safe decoding of images
 jsonl.py        pydantic models of the JSON lines, and their error messages
 reader.py       `Catalog.load`: lines become records, references between them are checked

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from make_jax.catalog import cache as cached
+from make_jax.catalog.attributes import AttributeValue
 from make_jax.catalog.check import check_images
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.reporting import Problems, track
@@ -31,7 +32,7 @@ from make_jax.files import folder_atomically
 if TYPE_CHECKING:
     from make_jax.catalog.shards import ProductRecord, ProductSource
 
-FORMAT = 3  # of the built folder; folders of another format are rebuilt
+FORMAT = 4  # of the built folder; folders of another format are rebuilt
 MANIFEST = "manifest.json"
 _UNWRITABLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
@@ -68,11 +69,11 @@ class BuiltCatalog:
         columns = _read_table(self.folder / "titles.parquet")
         return [title for title, of in zip(columns["title"], columns["split"], strict=True) if of == split]
 
-    def attributes(self, split: Split) -> list[dict[str, str]]:
-        """The attributes of a split in the order of `products`; empty except for training products."""
+    def attributes(self, split: Split) -> list[dict[str, AttributeValue]]:
+        """The attributes of a split in the order of `products`."""
         columns = _read_table(self.folder / "titles.parquet")
         rows = zip(columns["attributes"], columns["split"], strict=True)
-        return [json.loads(text) for text, of in rows if of == split]
+        return [_attributes(text) for text, of in rows if of == split]
 
     def clicks(self) -> Clicks:
         """All clicks of the catalog."""
@@ -186,6 +187,10 @@ def _read_table(path: Path) -> dict[str, list[Any]]:
     from pyarrow import parquet
 
     return parquet.read_table(path).to_pydict()
+
+
+def _attributes(text: str) -> dict[str, AttributeValue]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()}
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from make_jax.catalog import images
+from make_jax.catalog.attributes import value_kind
 from make_jax.catalog.check import summary
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.reporting import MAX_LISTED, Problems
@@ -33,7 +34,7 @@ def describe(catalog: Catalog, problems: Problems) -> str:
         [summary(catalog), f"  title: {info.title or '-'}", f"  licence: {info.licence or '-'}"],
         ["products         count   no title   no image   groups", *_split_rows(catalog)],
         ["lengths                       min   median      95%      max", *_length_rows(catalog)],
-        ["attributes of training products: coverage, distinct values", *_attribute_rows(catalog)],
+        ["attributes                coverage distinct   values", *_attribute_rows(catalog)],
         [
             "positives of a judged query (grade >= relevant), and queries without one",
             "                                  count      min   median      95%      max   none",
@@ -144,12 +145,14 @@ def _length_rows(catalog: Catalog) -> list[str]:
 
 
 def _attribute_rows(catalog: Catalog) -> list[str]:
-    train = catalog.split_products("train")
+    """One row an attribute: share of the products that have it, number of values, and what they are."""
     rows = []
     for key in catalog.info.attributes:
-        values = [product.attributes[key] for product in train if key in product.attributes]
-        share = len(values) / len(train) if train else 0.0
-        rows.append(f"  {key:20}{share:>8.1%}{len(set(values)):>9,}")
+        values = [product.attributes[key] for product in catalog.products if key in product.attributes]
+        kinds = Counter(value_kind(value) for value in values)
+        share = len(values) / max(1, len(catalog.products))
+        what = ", ".join(f"{kind} {count:,}" if len(kinds) > 1 else kind for kind, count in kinds.most_common())
+        rows.append(f"  {key:22}{share:>10.1%}{len(set(values)):>9,}   {what}".rstrip())
     return rows or ["  catalog.json names none"]
 
 

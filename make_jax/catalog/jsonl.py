@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 from pydantic_core import ErrorDetails
 
+from make_jax.catalog.attributes import AttributeValue, attribute_value
 from make_jax.catalog.reporting import Problems, preview
 from make_jax.catalog.schema import POOLS, SPLITS, CatalogInfo, Pool, Split
 from make_jax.catalog.source import READ_ERRORS, Source, unreadable
@@ -137,8 +138,6 @@ class InfoFile(_Line):
     pool: Annotated[Pool, Field(description=_choices(POOLS))] = "split"
 
 
-_ATTRIBUTE: TypeAdapter[str] = TypeAdapter(Text, config=ConfigDict(strict=True))
-
 Model = TypeVar("Model", bound=_Line)
 
 
@@ -218,19 +217,19 @@ def read_info(source: Source, problems: Problems, sha: Hash) -> CatalogInfo:
     )
 
 
-def attributes(line: ProductLine, info: CatalogInfo, place: str, problems: Problems) -> dict[str, str]:
+def attributes(line: ProductLine, info: CatalogInfo, place: str, problems: Problems) -> dict[str, AttributeValue]:
     """The attribute values of a product that are not empty; "category" is its most specific level."""
-    values: dict[str, str] = {}
+    values: dict[str, AttributeValue] = {}
     for key in info.attributes:
         value = (line.model_extra or {}).get(key)
         if key == "category":
             value = line.category[-1] if line.category else ""
         try:
-            text = _ATTRIBUTE.validate_python(value)
-        except ValidationError as error:
-            problems.add(place, f"{key}: {_message(error.errors()[0], value, 'a string')}")
+            kept = attribute_value(value)
+        except ValueError as error:
+            problems.add(place, f"{key}: {error}")
         else:
-            values |= {key: text} if text else {}
+            values |= {} if kept is None else {key: kept}
     return values
 
 

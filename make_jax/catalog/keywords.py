@@ -7,7 +7,7 @@ vocabulary from training products and clicks; this module matches it against tex
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
 from jaxtyping import UInt32
 
+from make_jax.catalog.attributes import AttributeValue, attribute_texts
 from make_jax.catalog.reporting import preview
 from make_jax.catalog.scripts import IDEOGRAPHIC, MARKS, SOUTHEAST_ASIAN
 from make_jax.errors import InputError
@@ -143,9 +144,9 @@ class KeywordVocabulary:
         np.bitwise_or.at(packed, (pairs[:, 0], pairs[:, 1] // 32), bits)
         return packed
 
-    def attribute_keywords(self, attributes: dict[str, str]) -> frozenset[int]:
-        """Ids of the keywords that equal an attribute value of a product."""
-        ids = (self._by_value.get((kind, normalize_text(value))) for kind, value in attributes.items())
+    def attribute_keywords(self, attributes: Mapping[str, AttributeValue]) -> frozenset[int]:
+        """Ids of the keywords that equal an attribute value of a product, or a text in a list."""
+        ids = (self._by_value.get((kind, normalize_text(text))) for kind, text in attribute_texts(attributes))
         return frozenset(id for id in ids if id is not None)
 
     def to_json(self) -> str:

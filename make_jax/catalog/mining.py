@@ -1,9 +1,9 @@
 """Mines the keyword vocabulary of a catalog from its training products and clicks; judged queries are not read [ours].
 
-If the catalog names attributes, each value with enough training products is a keyword, and a query word (terms.py)
-becomes a synonym of it if nearly all products clicked for queries with that word have the value. This also links the
-languages of a catalog. Without attributes, keywords are the words that queries and titles of their clicked products
-share far more often than chance.
+If training products have attributes that are texts, each value with enough of them is a keyword, and a query word
+(terms.py) becomes a synonym of it if nearly all products clicked for queries with that word have the value. This also
+links the languages of a catalog. Without attributes, keywords are the words that queries and titles of their clicked
+products share far more often than chance.
 
 Statistics: Dunning's log-likelihood ratio G2 (1993) and Wilson's confidence interval (1927).
 """
@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from make_jax.catalog.attributes import attribute_texts
 from make_jax.catalog.keywords import TERM, Keyword, KeywordVocabulary, normalize_text
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
@@ -38,7 +39,7 @@ def mine_keywords(
 
     Args:
         catalog: judged queries and products of the other splits are not read.
-        attributes: whether attribute values become keywords; False mines titles and clicks only.
+        attributes: whether attribute values that are texts become keywords; False mines titles and clicks only.
         min_products: training products that a keyword needs, and distinct clicked products that a synonym needs.
         max_keywords: the rarest keywords beyond this number are dropped.
 
@@ -49,9 +50,9 @@ def mine_keywords(
             raise InputError(f"{name}: {number}, expected 1 or more")
     products = {product.id: product for product in catalog.products if product.split == "train"}
     clicks = _QueryClicks.from_catalog(catalog, products, min_products)
-    if attributes and catalog.info.attributes:
-        values = {product.id: _attribute_values(product) for product in products.values()}
-        spellings = _frequent_spellings(products.values())
+    of_attributes = {product.id: _attribute_values(product) for product in products.values()} if attributes else {}
+    if any(of_attributes.values()):
+        values, spellings = of_attributes, _frequent_spellings(products.values())
     else:
         values = _shared_words(products, clicks, min_products)
         spellings = {}
@@ -207,7 +208,7 @@ class _SynonymMiner:
 
 def _attribute_values(product: Product) -> frozenset[Value]:
     """The attributes of a product as keyword values."""
-    normalized = ((kind, normalize_text(value)) for kind, value in product.attributes.items())
+    normalized = ((kind, normalize_text(text)) for kind, text in attribute_texts(product.attributes))
     return frozenset((kind, name) for kind, name in normalized if name)
 
 
@@ -240,8 +241,8 @@ def _frequent_spellings(products: Iterable[Product]) -> dict[Value, str]:
     """The most frequent spelling of each attribute value."""
     spellings: dict[Value, Counter[str]] = defaultdict(Counter)
     for product in products:
-        for kind, value in product.attributes.items():
-            spellings[kind, normalize_text(value)][value] += 1
+        for kind, text in attribute_texts(product.attributes):
+            spellings[kind, normalize_text(text)][text] += 1
     return {value: counts.most_common(1)[0][0] for value, counts in spellings.items()}
 
 

@@ -147,7 +147,7 @@ def _product(line: jsonl.ProductLine, info: CatalogInfo, source: Source, place: 
         split=line.split,
         category=line.category,
         group=line.group or None,
-        attributes=jsonl.attributes(line, info, place, problems) if line.split == "train" else {},
+        attributes=jsonl.attributes(line, info, place, problems),
         dropped=line.dropped,
         sensitive=line.sensitive,
     )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from make_jax.catalog.attributes import AttributeValue
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Pool = Literal["split", "all", "judged"]  # products that a query searches: its split, the catalog, those it judges
@@ -13,8 +15,8 @@ POOLS: tuple[Pool, ...] = ("split", "all", "judged")
 class Product:
     """A searchable item with a title, an image, or both.
 
-    The encoders read `title` and `image` only. Keywords are mined from `attributes`, which only training products
-    have. `dropped` names what was removed from the title, for slices of an evaluation only.
+    The encoders read `title` and `image` only. Search results carry `attributes`; keywords are mined from those of
+    training products. `dropped` names what was removed from the title, for slices of an evaluation only.
     """
 
     id: str
@@ -23,7 +25,7 @@ class Product:
     split: Split
     category: tuple[str, ...] = ()  # from general to specific
     group: str | None = None  # variants of one item share it
-    attributes: dict[str, str] = field(default_factory=dict)  # keys named in catalog.json; "category": the last level
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)  # keys of catalog.json; "category": last level
     dropped: tuple[str, ...] = ()
     sensitive: bool = False  # excluded from galleries and contact sheets
 

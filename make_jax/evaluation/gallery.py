@@ -1,4 +1,4 @@
-"""The gallery of a report: a picture of example queries, their top results and the modal weights of each product."""
+"""The gallery of a report: a picture of example queries and their top results, with modal weights and attributes."""
 
 import io
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image, ImageDraw
 
+from make_jax.catalog.attributes import format_attributes
 from make_jax.catalog.images import decode
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Query
@@ -17,6 +18,7 @@ from make_jax.files import write_atomically
 from make_jax.report_tables import system_name
 
 _MARGIN, _QUERY, _CELL, _PICTURE, _TEXT = 16, 190, 172, 150, 112  # pixels
+_LINE, _MAX_ATTRIBUTE_LINES = 15, 8  # pixels of a line of attributes; lines of a product
 _INK, _GRAY, _PALE = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 _RELEVANT, _TITLE, _IMAGE = "#138a36", "#4477aa", "#ee9944"
 
@@ -40,7 +42,9 @@ def draw_gallery(
     width = 2 * _MARGIN + _QUERY + columns * _CELL
     head = wrap(caption, fonts.for_text(caption, 14), width - 2 * _MARGIN, 6)
     top = _MARGIN + 30 + 19 * len(head) + 30
-    height = _PICTURE + _TEXT
+    results = [_top_results(evaluation, i, columns) for i in sampled]
+    attributes = {index: _attribute_lines(fonts, evaluation.products[index]) for hits in results for index, _ in hits}
+    height = _PICTURE + _TEXT + _LINE * max(map(len, attributes.values()), default=0)
     page = Image.new("RGB", (width, top + height * max(len(sampled), 1)), "white")
     draw = ImageDraw.Draw(page)
     title = f"{catalog.info.name}, {evaluation.split} split"
@@ -49,20 +53,17 @@ def draw_gallery(
         draw.text((_MARGIN, _MARGIN + 30 + 19 * i), line, fill=_GRAY, font=fonts.for_text(line, 14))
     with_weights = bool(weight_groups(evaluation))
     _legend(draw, fonts, _MARGIN + 34 + 19 * len(head), with_weights)
-    ranking = evaluation.rankings[evaluation.main]
     for row, i in enumerate(sampled):
         y = top + row * height
         draw.line((_MARGIN, y, width - _MARGIN, y), fill=_PALE)
         query = evaluation.judgements.queries[i]
         _draw_query(draw, fonts, query, y + 14)
-        results = [
-            (int(index), float(score))
-            for index, score in zip(ranking.indices[i], ranking.scores[i], strict=True)
-            if index >= 0 and not evaluation.products[index].sensitive
-        ]
-        for column, (index, score) in enumerate(results[:columns]):
+        for column, (index, score) in enumerate(results[row]):
             top_left = (_MARGIN + _QUERY + column * _CELL, y + 10)
             _draw_product(page, fonts, evaluation, catalog, query, index, score, top_left, with_weights)
+            for number, line in enumerate(attributes[index]):
+                place = (top_left[0], y + _PICTURE + _TEXT - 4 + _LINE * number)
+                draw.text(place, line, fill=_GRAY, font=fonts.for_text(line, 12))
     buffer = io.BytesIO()
     page.save(buffer, format="PNG")
     write_atomically(path, buffer.getvalue())
@@ -122,6 +123,19 @@ def _draw_query(draw: ImageDraw.ImageDraw, fonts: Fonts, query: Query, y: int) -
     for line in wrap(details.replace("+", "+ ").replace(":", ": "), fonts.for_text(details, 12), _QUERY - 18, 4):
         draw.text((_MARGIN, y + 5), line, fill=_GRAY, font=fonts.for_text(line, 12))
         y += 16
+
+
+def _top_results(evaluation: Evaluation, query: int, count: int) -> list[tuple[int, float]]:
+    """Returns position and score of the top `count` products of a query that are not sensitive."""
+    ranking = evaluation.rankings[evaluation.main]
+    found = zip(ranking.indices[query].tolist(), ranking.scores[query].tolist(), strict=True)
+    return [(i, score) for i, score in found if i >= 0 and not evaluation.products[i].sensitive][:count]
+
+
+def _attribute_lines(fonts: Fonts, product: Product) -> list[str]:
+    """Returns the attributes of a product, wrapped to the width of its picture."""
+    text = format_attributes(product.attributes)
+    return wrap(text, fonts.for_text(text, 12), _PICTURE, _MAX_ATTRIBUTE_LINES)
 
 
 def _draw_product(

@@ -55,6 +55,20 @@ def test_products_are_read_back_unchanged(tmp_path: Path, cache: Path, zipped: b
         assert built.titles(split) == [product.title for product in expected]
 
 
+def test_attributes_are_read_back_as_what_they_are(tmp_path: Path, cache: Path) -> None:
+    rows = [
+        {"id": split, "title": "x", "split": split, "price": 20.0, "stock": 3, "new": True, "sizes": ["S", 44, 44.5]}
+        for split in ("train", "val", "test")
+    ]
+    write_lines(tmp_path / "products.jsonl", rows)
+    (tmp_path / "catalog.json").write_text('{"attributes": ["price", "stock", "new", "sizes"]}')
+    built = build(tmp_path, str(cache))
+    for split in ("train", "val", "test"):
+        (values,) = built.attributes(split)
+        assert values == {"price": 20.0, "stock": 3, "new": True, "sizes": ("S", 44, 44.5)}
+        assert [type(value) for value in values.values()] == [float, int, bool, tuple]
+
+
 def test_clicks_contain_positions_in_the_training_split(tmp_path: Path, cache: Path) -> None:
     path = write_catalog(tmp_path / "tiny", products=60)
     catalog, built = Catalog.load(path), build(path, str(cache))

@@ -84,7 +84,7 @@ def test_describe_prints_counts_lengths_coverage_and_unreadable_images(
     assert "train 15 1 2 15" in text  # count, no title, no image, groups
     assert "titles, words 4 4 4 4" in text
     assert "titles, characters 19" in text
-    assert "colour 100.0% 2" in text
+    assert "colour 100.0% 2 text" in text
     assert "lang zh 2" in text
     assert "missing or unreadable images: 2" in text and "products.jsonl:2: image: images/p1.png: damaged" in text
     with Image.open(out) as sheet:

@@ -150,6 +150,37 @@ def test_without_attributes_keywords_are_words_shared_by_queries_and_titles(tmp_
     assert names(folder) == mined  # no attributes are named
 
 
+def test_texts_and_lists_of_texts_are_keywords_and_numbers_are_not(tmp_path: Path) -> None:
+    folder = write_shop(tmp_path / "shop")
+    before = mine_keywords(Catalog.load(folder))
+    rows = [json.loads(line) for line in (folder / "products.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row |= {"price": 5, "sizes": [38, 39.5], "new": True}
+    info = {"attributes": ["colour", "category", "price", "sizes", "new"]}
+    write_lines(folder / "products.jsonl", rows)
+    (folder / "catalog.json").write_text(json.dumps(info))
+    assert mine_keywords(Catalog.load(folder)).to_json() == before.to_json()
+    for row in rows:
+        row["colour"] = [row["colour"], 5, "Bright"] if row["colour"] == "Red" else row["colour"]
+    write_lines(folder / "products.jsonl", rows)
+    catalog = Catalog.load(folder)
+    mined = mine_keywords(catalog)
+    red, bright = ({number for number, k in enumerate(mined.keywords) if k.name == name} for name in ("Red", "Bright"))
+    assert red and bright
+    product = next(product for product in catalog.products if product.attributes["colour"] == ("Red", 5, "Bright"))
+    assert mined.attribute_keywords(product.attributes) >= red | bright
+
+
+def test_attributes_without_a_text_leave_keywords_to_titles_and_clicks(tmp_path: Path) -> None:
+    folder = write_shop(tmp_path / "shop")
+    drop_colours(folder)
+    mined = names(folder, attributes=False)
+    rows = [json.loads(line) for line in (folder / "products.jsonl").read_text(encoding="utf-8").splitlines()]
+    write_lines(folder / "products.jsonl", [row | {"price": 19.99} for row in rows])
+    (folder / "catalog.json").write_text('{"attributes": ["price"]}')
+    assert names(folder) == mined != {}
+
+
 def test_the_vocabulary_does_not_depend_on_line_order_or_hash_seed(tmp_path: Path) -> None:
     folder = write_shop(tmp_path / "shop")
     before = mine_keywords(Catalog.load(folder)).to_json()

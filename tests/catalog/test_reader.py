@@ -74,7 +74,7 @@ def test_a_catalog_is_never_changed(tmp_path: Path) -> None:
         catalog.products = ()  # type: ignore[misc]
 
 
-def test_attributes_are_the_named_keys_of_training_products_only(tmp_path: Path) -> None:
+def test_attributes_are_the_named_keys_of_all_products(tmp_path: Path) -> None:
     folder = write_catalog(tmp_path / "tiny")
     rows = lines(folder, "products.jsonl")
     rows[1]["colour"] = None
@@ -82,7 +82,42 @@ def test_attributes_are_the_named_keys_of_training_products_only(tmp_path: Path)
     catalog = Catalog.load(folder)
     assert catalog.products[0].attributes == {"colour": "red", "category": "circle"}  # the most specific level
     assert catalog.products[1].attributes == {"category": "circle"}
-    assert all(not product.attributes for product in catalog.products if product.split != "train")
+    held_out = [product for product in catalog.products if product.split != "train"]
+    assert len(held_out) == 9 and all(set(product.attributes) == {"colour", "category"} for product in held_out)
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (19.99, 19.99),
+        (20.0, 20.0),
+        (3, 3),
+        (10**30, 10**30),
+        (True, True),
+        (False, False),
+        (0, 0),
+        (" S\u200b", "S"),
+        (["S", " M ", 44, 44.5, "", None], ("S", "M", 44, 44.5)),
+        ([], None),
+        (["\u200b"], None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_an_attribute_is_kept_as_what_it_is(tmp_path: Path, value: Any, kept: Any) -> None:
+    rows = [{"id": split, "title": "x", "split": split, "size": value} for split in ("train", "val", "test")]
+    write_lines(tmp_path / "products.jsonl", rows)
+    set_info(tmp_path, attributes=["size"])
+    values = [product.attributes.get("size") for product in Catalog.load(tmp_path).products]
+    assert values == [kept] * 3 and {type(each) for each in values} == {type(kept)}
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [["S"]], [True], float("nan"), [float("inf")]])
+def test_a_nested_attribute_or_one_that_is_no_number_is_a_problem(tmp_path: Path, value: Any) -> None:
+    write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": "x", "split": "test", "size": value}])
+    set_info(tmp_path, attributes=["size"])
+    expected = "expected a string, a number, true or false, or a list of strings and numbers"
+    assert message(tmp_path) == f"{tmp_path}: products.jsonl:1: size: found {json.dumps(value)}, {expected}"
 
 
 @pytest.mark.parametrize("key", ["dropped", "tier", "sensitive", "group", "split", "title"])
@@ -118,7 +153,8 @@ BAD_LINES = {
     "category is a number": ("products.jsonl", 1, {"category": 3}, "category: found"),
     "sensitive is a word": ("products.jsonl", 1, {"sensitive": "no"}, 'sensitive: found "no", expected true or false'),
     "dropped is a word": ("products.jsonl", 1, {"dropped": "colour"}, "dropped: found"),
-    "attribute is a number": ("products.jsonl", 1, {"colour": 3}, "colour: found 3, expected a string"),
+    "attribute is an object": ("products.jsonl", 1, {"colour": {}}, "colour: found {}, expected a string, a number"),
+    "attribute is half a pair": ("products.jsonl", 1, {"colour": ["\ud83d"]}, "colour: half of a surrogate pair"),
     "image is missing": (
         "products.jsonl",
         1,

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from make_jax.catalog.attributes import AttributeValue
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Query
 from make_jax.evaluation.evaluate import Evaluation, evaluate
@@ -60,6 +61,29 @@ def test_sensitive_products_and_their_queries_are_left_out(
     assert caption.startswith(f"{len(eligible)} of 8 queries")
     assert "sensitive" in caption
     assert not hidden & set(shown)
+
+
+def test_the_gallery_shows_the_attributes_of_each_product(
+    catalog: Catalog, evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(product.attributes for product in evaluation.products)  # of the test split
+    drawn: list[str] = []
+    text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda self, xy, line, **how: drawn.append(line) or text(self, xy, line, **how)
+    )
+
+    def height(**attributes: AttributeValue) -> int:
+        drawn.clear()
+        products = tuple(dataclasses.replace(product, attributes=attributes) for product in evaluation.products)
+        draw_gallery(dataclasses.replace(evaluation, products=products), catalog, tmp_path / "a.png", rows=2, columns=3)
+        return len(pixels(tmp_path / "a.png"))
+
+    plain = height()
+    assert height(price=19.5, new=True, sizes=("S", 44)) > plain
+    lines = " ".join(drawn)
+    assert lines.count("price: 19.5 · new: true") == 6 and lines.count("sizes: S, 44") == 6
+    assert plain < height(text="word " * 300) < height() + 2 * 15 * 9  # at most 8 lines
 
 
 def test_queries_are_stratified_by_kind_and_language_and_sampled_by_the_seed() -> None:

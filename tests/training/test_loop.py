@@ -55,6 +55,7 @@ def test_the_retriever_searches_with_the_run(finished_run):
     retriever.index(split="test")  # of the catalog that the run was trained on
     [hits] = retriever.search(["red circle"], k=5)
     assert len(hits) == 5
+    assert all(set(hit.product.attributes) == {"colour", "category"} for hit in hits)  # of products of every split
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert all(abs(hit.title_weight + hit.image_weight - 1) < 1e-5 for hit in hits)
     same = retriever.encode_queries(["red circle"] * 3)
