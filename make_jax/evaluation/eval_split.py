@@ -12,7 +12,7 @@ from make_jax.errors import InputError
 from make_jax.evaluation.baselines import BM25Fusion, TitleBM25
 from make_jax.evaluation.late_fusion import LateFusion, fuse, fuse_on_disk
 from make_jax.evaluation.search_pool import SearchPool
-from make_jax.retrieval.embed import EmbeddingModel, Modality, embed_products, embed_queries
+from make_jax.retrieval.embed import EmbeddingModel, Modality, PrecomputedVectors, embed_products, embed_queries
 from make_jax.retrieval.embed_to_disk import embed_to_disk
 from make_jax.retrieval.top_k import Progress, TopK
 from make_jax.retrieval.vector_index import DiskEmbeddings, ProductEmbeddings, VectorIndex
@@ -36,7 +36,6 @@ class EvalSplit:
         memory.
         """
         self.model, self.catalog, self.search_pool = model, catalog, search_pool
-        self.main = main_modality(model, catalog)
         self.title_weight = model.title_weight if isinstance(model, LateFusion) else None
         self._progress, self._vectors_folder = progress, vectors_folder
         self._indexes: dict[Modality, tuple[VectorIndex, float]] = {}  # with the seconds of embedding
@@ -49,6 +48,7 @@ class EvalSplit:
         has_images = any(product.image is not None for product in search_pool.products)
         available: tuple[tuple[Modality, bool], ...] = (("title", self.has_titles), ("image", has_images))
         self.modalities = tuple(modality for modality, exists in available if exists)  # of the products
+        self.main = main_modality(model, catalog, self.modalities)
 
     @functools.cached_property
     def bm25(self) -> TitleBM25:
@@ -85,11 +85,8 @@ class EvalSplit:
         return self._indexes[modality][0]
 
     def _fuse(self, title_weight: float) -> VectorIndex:
-        """The late fusion of titles and images; the one of them that the products have."""
-        single = [self.index(part) for part in self.modalities]
-        if len(single) == 1:
-            return single[0]
-        title, image = single
+        """The late fusion of titles and images."""
+        title, image = self.index("title"), self.index("image")
         if isinstance(title, DiskEmbeddings) and isinstance(image, DiskEmbeddings):
             return fuse_on_disk(title, image, title_weight, self._progress)
         assert isinstance(title, ProductEmbeddings) and isinstance(image, ProductEmbeddings)
@@ -115,7 +112,7 @@ class EvalSplit:
         if self.model is None or self.main is None:
             return {"bytes": round(self.bm25.index_bytes / max(self.bm25.count, 1))}
         late = self.main == "both" and self.title_weight is not None
-        parts: tuple[Modality, ...] = self.modalities if late else (self.main,)
+        parts: tuple[Modality, ...] = ("title", "image") if late else (self.main,)
         return {
             "products": len(self.search_pool.products),
             "product_seconds": sum(self._indexes[part][1] for part in parts),
@@ -125,15 +122,20 @@ class EvalSplit:
         }
 
 
-def main_modality(model: EmbeddingModel | None, catalog: Catalog) -> Modality | None:
-    """What the main system reads: the model's modalities without titles that the catalog hides; None for BM25 alone.
+def main_modality(model: EmbeddingModel | None, catalog: Catalog, available: tuple[Modality, ...]) -> Modality | None:
+    """What the main system reads; None for BM25 alone.
+
+    It is what the model reads, without titles that the catalog hides, and the one modality of the products searched if
+    they have one alone (`available`). How precomputed vectors were made is fixed.
 
     Raises InputError when only titles could be read and the catalog hides them.
     """
     modalities = None if model is None else model.modalities
-    if not catalog.info.hide_title:
-        return modalities
-    if modalities in ("title", None):
-        reader = "BM25" if modalities is None else "this model"
-        raise InputError(f"{catalog.path}: its titles are labels (hide_title), and {reader} reads titles only")
-    return "image"
+    if catalog.info.hide_title:
+        if modalities in ("title", None):
+            reader = "BM25" if modalities is None else "this model"
+            raise InputError(f"{catalog.path}: its titles are labels (hide_title), and {reader} reads titles only")
+        return "image"
+    if modalities == "both" and len(available) == 1 and not isinstance(model, PrecomputedVectors):
+        return available[0]
+    return modalities

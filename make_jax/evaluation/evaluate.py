@@ -2,8 +2,9 @@
 
 Systems: `random`, `bm25` (over titles), the model by `title` alone, by `image` alone, by both (`joint`), and its main
 system with the top results re-ranked by the matching encoder (`joint+rerank`, on request) and fused with BM25
-(`joint+bm25`). Systems that the model or the catalog does not support are left out, and a note states so. Without a
-model the main system is `bm25`.
+(`joint+bm25`, where validation queries tune its weight). Systems that the model or the catalog does not support are
+left out, and a note states so: where the products searched have titles alone, or images alone, the main system is
+`title` or `image`. Without a model the main system is `bm25`.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from make_jax.evaluation.metrics import Judgements, min_depth, score_ranking
 from make_jax.evaluation.search_pool import SearchPool
 from make_jax.evaluation.slices import query_slices
 from make_jax.evaluation.tuning import tune, tune_rerank
+from make_jax.report_tables import system_name
 from make_jax.retrieval.embed import EmbeddingModel, PrecomputedVectors
 from make_jax.retrieval.rerank import check_can_match
 from make_jax.retrieval.top_k import Progress, TopK, no_progress
@@ -53,7 +55,7 @@ class Evaluation:
 
     @property
     def fused(self) -> str | None:
-        """The name of the main system fused with BM25, if the catalog has titles to search."""
+        """The name of the main system fused with BM25, if there are titles to search and the weight was tuned."""
         name = f"{self.main}+bm25"
         return name if name in self.rankings else None
 
@@ -105,6 +107,7 @@ def evaluate(
     rankings, main = _baseline_rankings(reported, ranked, seed, notes), "bm25"
     if model is not None:
         main = {"both": "joint", "title": "title", "image": "image"}[reported.main or "both"]
+        _note_single_modality(model, main, catalog, notes)
         rankings |= _model_rankings(model, main, reported, val, ranked, rerank, parameters, notes, progress)
     notes += [] if vectors_folder is None or model is None else [_DISK_VECTORS_NOTE]
     judgements, products = search_pool.judgements, search_pool.products
@@ -192,8 +195,19 @@ def _baseline_rankings(reported: EvalSplit, depth: int, seed: int, notes: list[s
     else:
         notes.append("No BM25 and no title search: the catalog has no titles or hides them, because they are labels.")
     if "image" not in reported.modalities:
-        notes.append("No image search: the catalog has no pictures.")
+        notes.append("No image search: the products searched have no pictures.")
     return rankings
+
+
+def _note_single_modality(model: EmbeddingModel, main: str, catalog: Catalog, notes: list[str]) -> None:
+    """Notes why a model of titles and images has one row instead of three."""
+    if model.modalities == "both" and main != "joint":
+        lack = "have no images" if main == "title" else "have no titles"
+        lack = "have hidden titles" if catalog.info.hide_title else lack
+        notes.append(
+            f"The model reads titles and images, and the products searched {lack}: its search by both is that by "
+            f"{main} alone, shown once, as {system_name(main)}."
+        )
 
 
 def _model_rankings(
@@ -215,7 +229,7 @@ def _model_rankings(
         matcher = check_can_match(model)
         reranked, tuned = tune_rerank(matcher, reported, val, rankings[main], rerank, notes, progress)
         rankings[f"{main}+rerank"], parameters["rerank"] = reranked, tuned
-    if reported.has_titles:
+    if "fusion" in parameters:
         weight = parameters["fusion"]["weight"]
         rankings[f"{main}+bm25"] = reported.fusion().rankings([weight], depth, progress)[0]
     return rankings

@@ -12,15 +12,15 @@ from make_jax.retrieval.rerank import DEFAULT_WEIGHT as DEFAULT_MATCHING_WEIGHT
 from make_jax.retrieval.rerank import Candidates, Matcher, match_candidates
 from make_jax.retrieval.top_k import Progress, TopK
 
-DEFAULT_WEIGHT = 0.2  # of BM25 in the fusion, for a catalog without validation queries
 MATCHING_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0)
 
 
 def tune(reported: EvalSplit, val: EvalSplit, notes: list[str], progress: Progress) -> dict[str, Any]:
     """The parameters with the best nDCG@10 on `val`, which are also set in both splits; a caveat is added to `notes`.
 
-    They are BM25's k1 and b, the weight of titles in late fusion, and that of BM25 in the fusion with it, as far as
-    the systems of `reported` have them.
+    They are BM25's k1 and b, the weight of titles in late fusion, and that of BM25 in the fusion with it ("fusion"), as
+    far as the systems of `reported` have them. "fusion" has no default: without queries on `val` it is left out, as an
+    untuned weight can make a model worse.
     """
     n = len(val.search_pool.judgements.queries)
     late = reported.main == "both" and reported.title_weight is not None
@@ -33,13 +33,13 @@ def tune(reported: EvalSplit, val: EvalSplit, notes: list[str], progress: Progre
         parameters = tune_bm25(val.bm25, judgements, progress, allowed) if n else BM25Parameters()
         reported.bm25.set_parameters(parameters)
         tuned["bm25"] = parameters._asdict()
-    if reported.has_titles and reported.model is not None:
-        by_weight = tune_fusion_weight(val.fusion(), val.search_pool.judgements, progress) if n else None
-        tuned["fusion"] = _best(by_weight) if by_weight else {"weight": DEFAULT_WEIGHT}
+    if n and reported.has_titles and reported.model is not None:
+        tuned["fusion"] = _best(tune_fusion_weight(val.fusion(), val.search_pool.judgements, progress))
     if not late and not reported.has_titles:
         tuned["chosen_on"] = None
     elif not n:
-        notes.append(f"The validation split has no judged query, so nothing was tuned: {_list_defaults(tuned)}.")
+        defaults = _list_defaults(tuned, joinable=reported.has_titles and reported.model is not None)
+        notes.append(f"The validation split has no judged query, so nothing was tuned: {defaults}.")
     elif val is reported:
         notes.append(
             f"{_list_tuned(tuned)} were chosen on the very queries reported here, which flatters what uses them."
@@ -114,10 +114,12 @@ def _list_tuned(tuned: Mapping[str, Any]) -> str:
     return listed[0].upper() + listed[1:]
 
 
-def _list_defaults(tuned: Mapping[str, Any]) -> str:
+def _list_defaults(tuned: Mapping[str, Any], joinable: bool) -> str:
     parts = {
         "bm25": "BM25 has Lucene's k1 and b",
-        "fusion": f"the fusion its default weight {DEFAULT_WEIGHT}",
         "late_fusion": f"titles have the default weight {DEFAULT_TITLE_WEIGHT} in the late fusion",
     }
-    return ", ".join(text for key, text in parts.items() if key in tuned)
+    listed = [text for key, text in parts.items() if key in tuned]
+    if joinable:
+        listed.append("the model is not joined with BM25, because an untuned weight can make it worse")
+    return ", ".join(listed)

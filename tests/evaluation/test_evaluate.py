@@ -1,19 +1,26 @@
 import gzip
+import io
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from make_jax.catalog.reader import Catalog
+from make_jax.console import LiteralConsole
 from make_jax.errors import InputError
 from make_jax.evaluation import metrics
-from make_jax.evaluation.evaluate import evaluate
+from make_jax.evaluation.compare import compare, comparison_markdown, read_report
+from make_jax.evaluation.evaluate import Evaluation, evaluate
+from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.evaluation.metrics import METRICS, Metric
+from make_jax.evaluation.render import print_report
 from make_jax.evaluation.report import write_report
-from make_jax.evaluation.tuning import DEFAULT_WEIGHT
+from make_jax.retrieval.embed import embed_products
 from make_jax.runs.provenance import metadata
+from tests.evaluation.test_late_fusion import FakeTowers
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.tiny_catalog import write_catalog, write_lines
 
@@ -76,9 +83,26 @@ def test_defaults_are_used_and_noted_without_validation_queries(path: Path, tmp_
     write_lines(copy / "queries.jsonl", [row for row in rows if row["split"] == "test"])
     result = evaluate(FakeEncoder(), Catalog.load(copy), "test")
     assert result.parameters["chosen_on"] is None
-    assert result.parameters["fusion"] == {"weight": DEFAULT_WEIGHT}
     assert result.parameters["bm25"] == {"k1": 1.2, "b": 0.75}
-    assert any("nothing was tuned" in note for note in result.notes)
+    assert any("nothing was tuned" in note and "not joined with BM25" in note for note in result.notes)
+
+
+def test_a_model_is_joined_with_bm25_by_a_tuned_weight_only(path: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
+    tests = [row for row in rows if row["split"] == "test"]
+    one = next(row for row in rows if row["split"] == "val")
+    for name, queries in (("none", tests), ("one", [*tests, one])):
+        write_lines(edited(path, tmp_path / name, {}) / "queries.jsonl", queries)
+    untuned, tuned = (evaluate(FakeEncoder(), Catalog.load(tmp_path / name), "test") for name in ("none", "one"))
+    assert list(untuned.rankings) == ["random", "bm25", "title", "image", "joint"] and untuned.fused is None
+    assert "fusion" not in untuned.parameters
+    assert tuned.fused == "joint+bm25" and tuned.parameters["chosen_on"]["queries"] == 1
+    written = write_report(
+        untuned, Catalog.load(tmp_path / "none"), tmp_path / "report", metadata(Catalog.load(path), seed=0)
+    )
+    assert all("+bm25" not in pair["system"] for pair in written["slices"]["all"]["differences"])
+    assert "BM25 k1 1.2, b 0.75: defaults." in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert not any("joined" in note for note in evaluate(None, Catalog.load(tmp_path / "none"), "test").notes)
 
 
 @pytest.mark.parametrize("modality", ["title", "image"])
@@ -91,12 +115,59 @@ def test_a_model_of_one_modality_has_no_other_systems(path: Path, modality: str)
     assert all(not any(seen[unasked]) for seen in encoder.seen)
 
 
+@pytest.mark.parametrize(("other", "main"), [("image", "title"), ("title", "image")])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_model_of_both_modalities_has_one_row_where_products_have_one(
+    other: str, main: str, late: bool, tmp_path: Path
+) -> None:
+    whole = write_catalog(tmp_path / "tiny", products=60, queries=16, missing=False)
+    rows = [json.loads(line) for line in (whole / "products.jsonl").read_text(encoding="utf-8").splitlines()]
+    write_lines(whole / "products.jsonl", [{**row, other: ""} for row in rows])
+    catalog, model = Catalog.load(whole), LateFusion(FakeTowers()) if late else FakeEncoder()
+    result = evaluate(model, catalog, "test")
+    systems = ["random", "bm25", "title", "title+bm25"] if main == "title" else ["random", "image"]
+    assert list(result.rankings) == systems and result.main == main
+    both = embed_products(model, catalog, result.products)
+    np.testing.assert_array_equal(result.rankings[main].indices, both.search(queries_of(result, model), 1000).indices)
+    assert "late_fusion" not in result.parameters
+    assert any(f"have no {other}s" in note and f"{main} only" in note for note in result.notes)
+    report = write_report(result, catalog, tmp_path / "report", metadata(catalog, seed=0))
+    assert report["main"] == main and "joint" not in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert f"system: {main} only" in report["gallery"]
+    print_report(report, LiteralConsole(width=80, file=(shown := io.StringIO())))
+    assert "joint" not in shown.getvalue() and f"{main} only" in shown.getvalue()
+    compared = compare(read_report(tmp_path / "report"), read_report(tmp_path / "report", "random"))
+    assert comparison_markdown(compared).startswith(f"# A = report ({main} only), B = report (random)")
+
+
+def queries_of(result: Evaluation, model: FakeEncoder | LateFusion) -> np.ndarray:
+    return model.encode_queries([query.text for query in result.judgements.queries])
+
+
+def test_precomputed_vectors_of_both_keep_their_row_without_pictures(tmp_path: Path) -> None:
+    whole = write_catalog(tmp_path / "tiny", products=60, queries=16, missing=False)
+    rows = [json.loads(line) for line in (whole / "products.jsonl").read_text(encoding="utf-8").splitlines()]
+    write_lines(whole / "products.jsonl", [{**row, "image": ""} for row in rows])
+    result = evaluate(PrecomputedOfBoth(), Catalog.load(whole), "test")
+    assert list(result.rankings) == ["random", "bm25", "joint", "joint+bm25"]
+
+
+class PrecomputedOfBoth:
+    modalities = "both"
+
+    def query_vectors(self, ids: Sequence[str]) -> np.ndarray:
+        return np.eye(4, dtype=np.float32)[np.arange(len(ids)) % 4]
+
+    product_vectors = query_vectors
+
+
 def test_hidden_titles_exclude_every_system_that_reads_titles(tmp_path: Path) -> None:
     whole = write_catalog(tmp_path / "whole", products=60, queries=8, missing=False)
     catalog = Catalog.load(edited(whole, tmp_path / "copy", {"hide_title": True}))
     result = evaluate(FakeEncoder(), catalog, "test")
     assert list(result.rankings) == ["random", "image"]
     assert result.fused is None
+    assert any("have hidden titles" in note and "image only" in note for note in result.notes)
     with pytest.raises(InputError, match="hide_title"):
         evaluate(FakeEncoder("title"), catalog, "test")
 

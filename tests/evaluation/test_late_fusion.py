@@ -151,7 +151,7 @@ def test_a_catalog_without_titles_is_searched_by_images(tmp_path: Path) -> None:
     towers = FakeTowers()
     catalog = Catalog.load(path)
     result = evaluate(LateFusion(towers), catalog, "test")
-    images = result.rankings["joint"]
+    images = result.rankings["image"]
     queries = towers.encode_queries([query.text for query in result.judgements.queries])
     vectors = towers.encode_images([catalog.image_bytes(product) or b"" for product in result.products])
     np.testing.assert_array_equal(images.indices, top_k(queries, vectors, 12).indices)

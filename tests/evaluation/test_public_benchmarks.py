@@ -36,7 +36,7 @@ def test_wands_searches_all_products_with_defaults(tmp_path: Path) -> None:
     result = evaluate(None, catalog, "test")
     assert result.pool == "all" and len(result.products) == len(catalog.products)
     assert result.parameters["chosen_on"] is None and any("nothing was tuned" in note for note in result.notes)
-    assert "No image search: the catalog has no pictures." in result.notes
+    assert "No image search: the products searched have no pictures." in result.notes
 
 
 def test_shopping_queries_are_ordered_in_their_own_pools(tmp_path: Path) -> None:
