@@ -12,7 +12,7 @@ MAX_LISTED = 20  # skipped rows that PROVENANCE.md lists
 
 @dataclass(frozen=True)
 class BenchmarkInfo:
-    """Metadata of a benchmark, for catalog.json and PROVENANCE.md."""
+    """Metadata of a benchmark or a shop's catalog, for catalog.json and PROVENANCE.md."""
 
     name: str
     title: str
@@ -24,6 +24,7 @@ class BenchmarkInfo:
     relevant: int = 1
     hide_title: bool = False
     pool: Pool = "split"
+    next_steps: tuple[str, ...] = ()  # lines printed at the end; {out} is the catalog's folder
 
     def catalog_json(self) -> str:
         """The content of catalog.json."""

@@ -2,13 +2,15 @@
 
 import argparse
 import json
+import re
+import shlex
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 from make_jax import __version__
 from make_jax.catalog.check import summary
-from make_jax.catalog.importers import esci, fashion, marqo_eval, marqo_gs, muge, wands
+from make_jax.catalog.importers import esci, fashion, marqo_eval, marqo_gs, muge, table, wands
 from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.import_state import (
     FORMAT,
@@ -33,32 +35,45 @@ READERS: dict[str, Callable[[ImportState, argparse.Namespace], BenchmarkInfo]] =
     "esci": lambda state, options: esci.read(state, options.source, options.locale, options.version, options.images),
     "wands": lambda state, options: wands.read(state, options.source),
     "muge": lambda state, options: muge.read(state, options.source),
+    "table": table.read,
+}
+# Formats of people's own data: what adds their options, and what they read.
+OWN_DATA: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
+    "table": (table.add_options, "a CSV, TSV, JSONL, Parquet or Excel table"),
 }
 _PATHS = ("source", "out", "images", "ground_truth")
 _NOT_IN_KEY = (*_PATHS, "command", "run", "bad_rows")  # a resumed import may allow more bad rows
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds one subcommand for each benchmark, with its options."""
-    names = parser.add_subparsers(dest="name", required=True)
-    for name in READERS:
-        text = f"import {name}; docs/benchmarks.md states where to get its files"
-        command = names.add_parser(name, help=text, description=text)
-        command.add_argument("source", type=Path, help="folder with the published files")
-        command.add_argument("out", type=Path, help="folder of the new catalog; must not exist")
-        command.add_argument("--bad-rows", type=int, default=0, help="invalid rows that may be skipped (0)")
-        if name == "fashion":
-            command.add_argument("--sparse", action="store_true", help="drop words from titles, as sellers do")
-            command.add_argument("--clicks", action="store_true", help="generate template clicks and judged queries")
-        if name == "marqo-gs":
-            command.add_argument("--images", type=Path, help="folder of images, for the layout with .csv files")
-        if name in marqo_eval.TITLES:
-            command.add_argument("--ground-truth", type=Path, help="published gt_results.json of title queries")
-        if name == "esci":
-            command.add_argument("--locale", choices=tuple(esci.LANGUAGES), default="us", help="(%(default)s)")
-            command.add_argument("--version", choices=("small", "large"), default="small", help="(%(default)s)")
-            help_text = "output folder of img2dataset for SQID's product_image_urls.csv; may be repeated"
-            command.add_argument("--images", type=Path, action="append", default=[], help=help_text)
+    """Adds one subcommand for each format, with its options."""
+    names = parser.add_subparsers(dest="name", required=True, metavar="FORMAT")
+    for name in [*OWN_DATA, *(name for name in READERS if name not in OWN_DATA)]:
+        add, what = OWN_DATA.get(name, (None, f"benchmark {name} (docs/benchmarks.md)"))
+        command = names.add_parser(name, help=what, description=f"Imports {what}.")
+        source = "folder with the published files" if add is None else "file or folder to import"
+        command.add_argument("source", type=Path, metavar="SOURCE", help=source)
+        command.add_argument("out", type=Path, metavar="OUT", help="folder of the new catalog; must not exist")
+        command.add_argument("--bad-rows", type=int, default=0, help="unreadable rows that may be skipped (0)")
+        if add is None:
+            _add_benchmark_options(name, command)
+        else:
+            add(command)
+
+
+def _add_benchmark_options(name: str, command: argparse.ArgumentParser) -> None:
+    if name == "fashion":
+        command.add_argument("--sparse", action="store_true", help="drop words from titles, as sellers do")
+        command.add_argument("--clicks", action="store_true", help="generate template clicks and judged queries")
+    if name == "marqo-gs":
+        command.add_argument("--images", type=Path, help="folder of images, for the layout with .csv files")
+    if name in marqo_eval.TITLES:
+        command.add_argument("--ground-truth", type=Path, help="published gt_results.json of title queries")
+    if name == "esci":
+        command.add_argument("--locale", choices=tuple(esci.LANGUAGES), default="us", help="(%(default)s)")
+        command.add_argument("--version", choices=("small", "large"), default="small", help="(%(default)s)")
+        help_text = "output folder of img2dataset for SQID's product_image_urls.csv; may be repeated"
+        command.add_argument("--images", type=Path, action="append", default=[], help=help_text)
 
 
 def run(options: argparse.Namespace) -> str:
@@ -73,8 +88,7 @@ def run(options: argparse.Namespace) -> str:
         return f"{options.out}: imported; {summary(Catalog.load(options.out))}"
     if options.out.exists():
         raise InputError(f"{options.out}: exists already, expected a new folder; remove it or name another")
-    if not options.source.is_dir():
-        raise InputError(f"{options.source}: no folder, expected the published files (SOURCE)")
+    _check_source(options)
     try:
         try:
             return _import(options, key)
@@ -89,14 +103,31 @@ def run(options: argparse.Namespace) -> str:
         raise InputError(f"{text}; end the other import or free some space, then run this again to resume") from None
 
 
+def _check_source(options: argparse.Namespace) -> None:
+    for option, path in (("SOURCE", options.source), ("--images", getattr(options, "images", None))):
+        if isinstance(path, Path) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # Path joins the slashes
+            raise InputError(f"{path} is a URL, expected a path ({option}); download it first")
+    if options.name not in OWN_DATA and not options.source.is_dir():
+        raise InputError(f"{options.source}: no folder, expected the published files (SOURCE)")
+    if not options.source.exists():
+        raise InputError(f"{options.source}: not found, expected a file or folder (SOURCE)")
+    images = getattr(options, "images", None)
+    if options.name in OWN_DATA and images and not images.is_dir():
+        raise InputError(f"{images}: no folder, expected one of images (option --images)")
+
+
 def _import(options: argparse.Namespace, key: str) -> str:
     state = ImportState(options.out, options.source, key, options.bad_rows)
     try:
         info = READERS[options.name](state, options)
         counts = state.finish(info, _command(options))
+    except InputError:
+        state.discard_if_empty()
+        raise
     finally:
         state.close()
-    return f"{options.out}: {counts}"
+    steps = "".join(f"\n{line.format(out=shlex.quote(str(options.out)))}" for line in info.next_steps)
+    return f"{options.out}: {counts}{steps}"
 
 
 def _paths(options: argparse.Namespace) -> list[Path]:
@@ -107,9 +138,12 @@ def _paths(options: argparse.Namespace) -> list[Path]:
 def _command(options: argparse.Namespace) -> str:
     """The command line for PROVENANCE.md, without the paths of this machine."""
     words = ["python -m make_jax.catalog import", options.name]
-    for key in ("sparse", "clicks", "locale", "version", "bad_rows", "ground_truth", "images"):
-        value = getattr(options, key, None)
-        if value:
-            with_value = isinstance(value, str | int) and not isinstance(value, bool)
-            words.append(f"--{key.replace('_', '-')}" + (f" {value}" if with_value else ""))
+    for key, value in vars(options).items():
+        if key in ("name", "source", "out", "command", "run") or not value:
+            continue
+        words.append(f"--{key.replace('_', '-')}")
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            words += map(shlex.quote, value)
+        elif isinstance(value, str | int) and not isinstance(value, bool):
+            words.append(shlex.quote(str(value)))
     return " ".join(words)

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 from make_jax.catalog import images, jsonl
-from make_jax.catalog.importers import notes
+from make_jax.catalog.importers import notes, staging
 from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.rows import BadRow, Row
 from make_jax.catalog.importers.tables import Table
@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS judgement(query TEXT, product TEXT, grade INTEGER, pl
 CREATE INDEX IF NOT EXISTS judged ON judgement(product);
 CREATE TABLE IF NOT EXISTS click(query TEXT, product TEXT, lang TEXT, place TEXT);
 """
-_TABLES += notes.TABLE
+_TABLES += f"{notes.TABLE};{staging.TABLES}"
 
 
 class SourceChanged(Exception):  # noqa: N818  # not an error: the import starts over
@@ -73,9 +73,21 @@ class ImportState:
                 self._db.execute(statement)
             self._db.execute("INSERT OR IGNORE INTO step VALUES('', ?, 0, 0)", (key,))
 
+    @property
+    def database(self) -> sqlite3.Connection:
+        """For further tables of a format (staging.py); written within the transaction of `read_table` or `run_once`."""
+        return self._db
+
     def close(self) -> None:
         """Closes the database; committed rows are kept."""
         self._db.close()
+
+    def discard_if_empty(self) -> None:
+        """Closes and removes an import of which no row was committed: there is nothing to resume."""
+        empty = not self._db.execute("SELECT 1 FROM step WHERE rows > 0").fetchone()
+        self._db.close()
+        if empty:
+            shutil.rmtree(self.folder)
 
     def read_table(self, table: Table, handle: Callable[[Row], None]) -> None:
         """Calls `handle` with every row of a table that was not handled before. InputError for too many bad rows."""
@@ -110,6 +122,14 @@ class ImportState:
     def note(self, outcome: notes.Outcome, reason: str, place: str, count: int = 1) -> None:
         """Counts what the import did and why, for the report that ends it; see notes.py."""
         notes.add(self._db, outcome, reason, place, count)
+
+    def report(self) -> list[str]:
+        """The lines of the report so far."""
+        return notes.lines(self._db)
+
+    def write_file(self, name: str, content: Iterator[bytes]) -> None:
+        """Writes a further file of the catalog, at the end of an import."""
+        write_durably(self._catalog / name, content)
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator[None]:
@@ -216,7 +236,7 @@ class ImportState:
         _write_lines(self._catalog / jsonl.CLICKS, self._clicks())
         write_durably(self._catalog / jsonl.INFO, info.catalog_json())
         bad = [text for (text,) in self._db.execute("SELECT text FROM bad ORDER BY rowid")]
-        text = info.provenance_text(command, sorted(self._files), notes.lines(self._db), bad)
+        text = info.provenance_text(command, sorted(self._files), self.report(), bad)
         write_durably(self._catalog / "PROVENANCE.md", text)
         for folder in (*(self._catalog / "images").glob("*/"), self._catalog / "images", self._catalog):
             if folder.exists():
@@ -235,7 +255,7 @@ class ImportState:
         with_image = self._db.execute("SELECT COUNT(image) FROM product").fetchone()[0]
         images = f" ({with_image:,} with an image, {counts[0][0] - with_image:,} without)"
         parts = [f"{count:,} {name}{images if name == 'products' else ''}" for count, name in counts]
-        report = "".join(f"\n  {line}" for line in notes.lines(self._db))
+        report = "".join(f"\n  {line}" for line in self.report())
         return ", ".join(parts) + (f"; {bad:,} rows skipped" if bad else "") + report
 
     def _handle(self, row: Row, handle: Callable[[Row], None]) -> None:

@@ -7,8 +7,15 @@ from typing import Literal
 
 from make_jax.catalog.text import shortened
 
-Outcome = Literal["taken", "joined", "changed", "without image", "dropped"]
-OUTCOMES: tuple[Outcome, ...] = ("taken", "joined", "changed", "without image", "dropped")  # the order of a report
+Outcome = Literal["taken", "joined", "changed", "noted", "without image", "dropped"]
+OUTCOMES: tuple[Outcome, ...] = (
+    "taken",
+    "joined",
+    "changed",
+    "noted",
+    "without image",
+    "dropped",
+)  # the order of a report
 FIRST = 3  # places that a report lists for each reason
 
 TABLE = "CREATE TABLE IF NOT EXISTS note(outcome TEXT, reason TEXT, count INTEGER, first TEXT, \

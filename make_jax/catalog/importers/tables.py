@@ -38,33 +38,51 @@ def existing_file(path: Path) -> Path:
 
 
 class TextLines:
-    """Lines of UTF-8 text. A row has one value, "line"."""
+    """Lines of text. A row has one value, "line"."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encoding: str = "utf-8") -> None:
         self.name = path.name
         self.files: tuple[Path, ...] = (existing_file(path),)
+        self._encoding = encoding
 
     def rows(self, start: int) -> Iterator[Row]:
-        """One row a line; a line that is not UTF-8 has a fault. Raises InputError for a line over MAX_LINE."""
+        """One row a line; a line that is not UTF-8 has a fault. Raises InputError for a line over MAX_LINE, or one
+        that is not in the encoding if that is another."""
+        for number, (line, fault) in enumerate(self._utf8() if self._encoding == "utf-8" else self._decoded(), 1):
+            if number > start:
+                yield Row(f"{self.name}:{number}", {"line": line}, fault)
+
+    def _utf8(self) -> Iterator[tuple[str, str]]:
+        """Each line and its fault: a wrong byte affects its own line only."""
         with self.files[0].open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
-                if number <= start:
-                    continue
-                text, fault = "", ""
+                self._check_length(number, len(line))
                 try:
-                    text = line.decode("utf-8").removeprefix("\ufeff" if number == 1 else "")
+                    yield line.decode("utf-8").removeprefix("\ufeff" if number == 1 else ""), ""
                 except UnicodeDecodeError as error:
-                    fault = f"not UTF-8 at byte {error.start + 1}, expected UTF-8"
-                if len(line) == MAX_LINE:
-                    raise InputError(f"{self.files[0]}:{number}: more than {MAX_LINE:,} bytes, expected a shorter line")
-                yield Row(f"{self.name}:{number}", {"line": text}, fault)
+                    yield "", f"not UTF-8 at byte {error.start + 1}, expected UTF-8"
+
+    def _decoded(self) -> Iterator[tuple[str, str]]:
+        number = 0
+        with self.files[0].open(encoding=self._encoding, newline="\n") as file:
+            try:
+                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), ""), 1):
+                    self._check_length(number, len(line))
+                    yield line.removeprefix("\ufeff" if number == 1 else ""), ""
+            except UnicodeError as error:
+                text = f"not {self._encoding} ({error}), expected that encoding (option --encoding)"
+                raise InputError(f"{self.files[0]}: after line {number}: {text}") from None
+
+    def _check_length(self, number: int, length: int) -> None:
+        if length >= MAX_LINE:
+            raise InputError(f"{self.files[0]}:{number}: more than {MAX_LINE:,} bytes, expected a shorter line")
 
 
 class JsonLines:
     """One JSON object a line."""
 
-    def __init__(self, path: Path) -> None:
-        self._lines = TextLines(path)
+    def __init__(self, path: Path, encoding: str = "utf-8") -> None:
+        self._lines = TextLines(path, encoding)
         self.name = self._lines.name
         self.files = self._lines.files
 
@@ -91,11 +109,20 @@ class Csv:
     """A file of separated values with a header line.
 
     `join_excess` appends surplus fields to the last column, for unquoted separators in it; otherwise a wrong number of
-    fields is a fault.
+    fields is a fault. The first `skip` lines stand before the header.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], separator: str = ",", join_excess: bool = False) -> None:
-        self._lines = TextLines(path)
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        separator: str = ",",
+        join_excess: bool = False,
+        encoding: str = "utf-8",
+        skip: int = 0,
+    ) -> None:
+        self._lines = TextLines(path, encoding)
+        self._skip = skip
         self.name = self._lines.name
         self.files = self._lines.files
         self._columns, self._separator, self._join_excess = tuple(columns), separator, join_excess
@@ -104,18 +131,26 @@ class Csv:
         """One row a record; its place is its first line. An opened quote without its closing quote is a fault of its
         line alone: the next record is the next line."""
         records = self._records()
-        _, header, fault = next(records, (1, [], ""))
-        header = [column.strip() for column in header]
-        if text := fault or _missing(self._columns, header):
-            raise InputError(f"{self.files[0]}:1: {text}")
+        header = self._header(records)
         for number, (line, fields, fault) in enumerate(records):
             if number >= start:
                 yield self._row(f"{self.name}:{line}", header, fields, fault)
 
+    def header(self) -> list[str]:
+        """The names of the columns. Raises InputError if one of `columns` is missing."""
+        return self._header(self._records())
+
+    def _header(self, records: Iterator[tuple[int, list[str], str]]) -> list[str]:
+        line, header, fault = next(records, (self._skip + 1, [], ""))
+        header = [column.strip() for column in header]
+        if text := fault or _missing(self._columns, header):
+            raise InputError(f"{self.files[0]}:{line}: {text}")
+        return header
+
     def _records(self) -> Iterator[tuple[int, list[str], str]]:
         """First line, fields and fault of each record; blank lines are no records."""
         csv.field_size_limit(MAX_LINE)
-        lines = enumerate(self._lines.rows(0), 1)
+        lines = enumerate(self._lines.rows(self._skip), self._skip + 1)
         unread: deque[tuple[int, Row]] = deque()
         width = 0  # fields of the header
         while following := unread.popleft() if unread else next(lines, None):

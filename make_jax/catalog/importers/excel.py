@@ -1,0 +1,133 @@
+"""Reads a sheet of an Excel workbook (.xlsx) row by row.
+
+openpyxl reads the stored values of formulas, with defusedxml, which it uses when it is installed: a workbook that
+declares XML entities is rejected. The sizes that the zip states are checked first [ours].
+"""
+
+import datetime
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from defusedxml import DefusedXmlException
+
+from make_jax.catalog.importers.rows import Row
+from make_jax.catalog.importers.tables import existing_file
+from make_jax.errors import InputError
+
+MAX_XML = 1 << 30  # bytes of one unpacked part; openpyxl holds the table of shared texts in memory
+MAX_RATIO = 500  # unpacked over packed bytes of a part larger than 1 MiB; XML packs well
+_FIX = "open it in Excel or LibreOffice and save it again as .xlsx"
+_ERROR = re.compile(r"#(N/A|REF!|VALUE!|DIV/0!|NAME\?|NUM!|NULL!)")
+
+
+class Sheet:
+    """The rows of one sheet below its header, which is the first row that is not empty.
+
+    Numbers, booleans and texts keep their type; dates become ISO 8601 texts. `sheet` "" is the first sheet.
+    """
+
+    def __init__(self, path: Path, sheet: str = "") -> None:
+        self.name = path.name
+        self.files: tuple[Path, ...] = (existing_file(path),)
+        _check_zip(path)
+        with _Errors(path):
+            import openpyxl
+
+            self._values = openpyxl.load_workbook(path, read_only=True, data_only=True)
+            self._formulas = openpyxl.load_workbook(path, read_only=True)
+            for book in (self._values, self._formulas):
+                for each in book.worksheets:
+                    each.reset_dimensions()  # what the file states may be wrong
+            self.sheets: list[str] = [each.title for each in self._values.worksheets]
+        if sheet and sheet not in self.sheets:
+            raise InputError(f"{path}: no sheet {sheet!r}, expected one of {', '.join(self.sheets)} (option --sheet)")
+        if not self.sheets:
+            raise InputError(f"{path}: no sheet with rows, expected one")
+        self.sheet = sheet or self.sheets[0]
+        self.columns, self._header_row = self._header()
+
+    def rows(self, start: int) -> Iterator[Row]:
+        """One row a line of the sheet that is not empty; a formula without a stored value is a fault."""
+        first = self._header_row + 1
+        with _Errors(self.files[0]):
+            values = self._values[self.sheet].iter_rows(min_row=first)
+            formulas = self._formulas[self.sheet].iter_rows(min_row=first)
+            number = 0
+            for line, (cells, sources) in enumerate(zip(values, formulas, strict=True), first):
+                if all(cell.value is None for cell in (*cells, *sources)):
+                    continue
+                number += 1
+                if number > start:
+                    yield self._row(line, cells, sources)
+
+    def _row(self, line: int, cells: Any, sources: Any) -> Row:
+        place = f"{self.name}: {self.sheet}: row {line}"
+        values: dict[str, Any] = {}
+        for position, (cell, source) in enumerate(zip(cells, sources, strict=True)):
+            if position >= len(self.columns):
+                if cell.value is not None:
+                    return Row(place, {}, f"{cell.coordinate}: a value without a header, expected {len(self.columns)}")
+                continue
+            value = cell.value
+            if value is None and source.data_type == "f":
+                text = f"{source.coordinate}: a formula ({str(source.value)[:40]}) without a stored value"
+                return Row(place, {}, f"{text}; {_FIX}")
+            values[self.columns[position]] = _value(value, cell.data_type)
+        return Row(place, {name: values.get(name) for name in self.columns})
+
+    def _header(self) -> tuple[list[str], int]:
+        with _Errors(self.files[0]):
+            for line, cells in enumerate(self._values[self.sheet].iter_rows(values_only=True), 1):
+                names = ["" if cell is None else str(cell).strip() for cell in cells]
+                if any(names):
+                    while not names[-1]:
+                        names.pop()
+                    return names, line
+        raise InputError(f"{self.files[0]}: the sheet {self.sheet!r} is empty, expected a header (option --sheet)")
+
+
+def _value(value: Any, kind: str) -> Any:
+    """A cell's value as text, number or boolean; an error such as #N/A is no value."""
+    if kind == "e" or (isinstance(value, str) and _ERROR.fullmatch(value)):
+        return None
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        return value.date().isoformat()
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
+        return str(value)
+    return value
+
+
+def _check_zip(path: Path) -> None:
+    """Raises InputError for what is no .xlsx, and for parts that unpack to more than MAX_XML or MAX_RATIO."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise InputError(f"{path}: cannot be read ({error}), expected an Excel workbook (.xlsx)") from None
+    for entry in entries:
+        packed = max(1, entry.compress_size)
+        if entry.file_size > MAX_XML or (entry.file_size > 1 << 20 and entry.file_size / packed > MAX_RATIO):
+            text = f"{entry.filename} unpacks to {entry.file_size:,} bytes, expected at most {MAX_XML:,}"
+            raise InputError(f"{path}: {text} and {MAX_RATIO} times its size; save the sheet as CSV UTF-8")
+
+
+class _Errors:
+    """Turns what openpyxl raises for a damaged or malicious workbook into InputError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or not isinstance(error, Exception) or isinstance(error, InputError):
+            return
+        if isinstance(error, DefusedXmlException):
+            text = "declares XML entities, which can expand without bound"
+            raise InputError(f"{self._path}: {text}; {_FIX}") from None
+        text = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{self._path}: cannot be read ({text}), expected an Excel workbook; {_FIX}") from None

@@ -1,0 +1,104 @@
+"""Opens a table by its file name extension: CSV, TSV, JSON lines, Parquet or Excel."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from make_jax.catalog.importers.excel import Sheet
+from make_jax.catalog.importers.rows import Row
+from make_jax.catalog.importers.tables import Parquet, Table
+from make_jax.catalog.importers.text_tables import delimited, json_lines
+from make_jax.errors import InputError
+
+SAMPLE_ROWS = 1000  # rows from which columns are guessed
+MAX_CHUNK = 2 << 30  # bytes of one column in one row group of Parquet; more cannot be told from one huge cell
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet", ".xlsx")
+
+
+@dataclass(frozen=True)
+class OpenTable:
+    """A table, its columns in order, and how it is read ("UTF-8, separated by comma")."""
+
+    table: Table
+    columns: tuple[str, ...]
+    how: str
+
+    @property
+    def file(self) -> Path:
+        """The first file, for messages."""
+        return self.table.files[0]
+
+    def sample(self) -> list[Row]:
+        """The first SAMPLE_ROWS readable rows."""
+        return list(itertools.islice((row for row in self.table.rows(0) if not row.fault and row.values), SAMPLE_ROWS))
+
+
+def open_table(path: Path, encoding: str = "", separator: str = "", sheet: str = "") -> OpenTable:
+    """Opens a file, or the Parquet files of a folder. Options that do not apply to its format are ignored.
+
+    Raises InputError for a file that cannot be read, has an unknown extension, or has two columns of one name.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix == ".parquet":
+        opened = _parquet(sorted(path.glob("*.parquet")) if path.is_dir() else [path], path)
+    elif suffix == ".xlsx":
+        book = Sheet(path, sheet)
+        others = [name for name in book.sheets if name != book.sheet]
+        ignored = f"; not read: {', '.join(others)} (option --sheet)" if others else ""
+        opened = OpenTable(book, tuple(book.columns), f"sheet {book.sheet}{ignored}")
+    elif suffix in (".jsonl", ".ndjson"):
+        lines, how = json_lines(path, encoding)
+        first = OpenTable(lines, (), how)
+        opened = OpenTable(lines, tuple(dict.fromkeys(key for row in first.sample() for key in row.values)), how)
+    elif suffix in SUFFIXES:
+        table, how = delimited(path, encoding, separator)
+        opened = OpenTable(table, tuple(table.header()), how)
+    else:
+        old = "; save the old Excel format as .xlsx" if suffix in (".xls", ".ods") else ""
+        raise InputError(f"{path}: extension {suffix!r}, expected one of {', '.join(SUFFIXES)}{old}")
+    if not any(opened.columns):
+        raise InputError(f"{path}: no columns, expected a header and rows")
+    twice = [name for name, count in Counter(opened.columns).items() if count > 1 and name]
+    if twice:
+        raise InputError(f"{path}: the column {twice[0]!r} occurs twice, expected each name once; rename one")
+    return opened
+
+
+def require(opened: OpenTable, columns: Sequence[str], export: str) -> None:
+    """Raises InputError if a column is missing; `export` states what the file should be."""
+    for column in columns:
+        if column not in opened.columns:
+            names = ", ".join(opened.columns)
+            found = names if len(names) <= 200 else names[:197] + "..."
+            raise InputError(f"{opened.file}: no column {column!r} among {found}; expected {export}")
+
+
+def _parquet(files: list[Path], path: Path) -> OpenTable:
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    if not files:
+        raise InputError(f"{path}: no .parquet file, expected a table or a folder of Parquet files")
+    names: list[str] = []
+    for file in files:
+        try:
+            with parquet.ParquetFile(file) as opened:
+                names += [name for name in opened.schema_arrow.names if name not in names]
+                _check_chunks(file, opened.metadata)
+        except (pyarrow.ArrowException, OSError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise InputError(f"{file}: cannot be read ({text}), expected a complete Parquet file") from None
+    how = f"Parquet, {len(files)} files" if len(files) > 1 else "Parquet"
+    return OpenTable(Parquet(files, (), names), tuple(names), how)
+
+
+def _check_chunks(file: Path, metadata: object) -> None:
+    for group in range(metadata.num_row_groups):  # type: ignore[attr-defined]
+        row_group = metadata.row_group(group)  # type: ignore[attr-defined]
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
+            if column.total_uncompressed_size > MAX_CHUNK:
+                size = f"{column.total_uncompressed_size:,} bytes in row group {group}"
+                raise InputError(f"{file}: column {column.path_in_schema!r} has {size}, expected at most {MAX_CHUNK:,}")
