@@ -40,6 +40,7 @@ class DataConfig:
     """The catalog and the data loader."""
 
     catalog: str = ""  # folder or .zip in the catalog format; "" uses the packaged catalog
+    queries: Literal["clicks", "derived", "both"] = "clicks"  # training pairs; derived: from titles and attributes
     cache: str = ""  # folder of built ArrayRecord shards; "" uses $XDG_CACHE_HOME/make_jax or ~/.cache/make_jax
     workers: AtLeast0 = 0  # Grain worker processes; 0 reads with threads in the training process
     prefetch: AtLeast1 = 2  # batches prefetched per process

@@ -10,6 +10,7 @@ never modified.
 """
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -100,7 +101,8 @@ def build(catalog: str | Path | Catalog = "", cache: str = "") -> BuiltCatalog:
         catalog = Catalog.load(catalog)
     root = cached.cache_root(cache)
     name = catalog.info.name
-    folder = root / cached.folder_name(name, catalog.digest)
+    digest = _digest(catalog)
+    folder = root / cached.folder_name(name, digest)
     try:
         with cached.build_lock(root, name):
             cached.remove_partial(root, name)
@@ -109,7 +111,7 @@ def build(catalog: str | Path | Catalog = "", cache: str = "") -> BuiltCatalog:
             except InputError:  # missing, damaged, or of another FORMAT
                 if folder.exists():
                     cached.remove_built(folder, MANIFEST)
-                _write(catalog, folder)
+                _write(catalog, folder, digest)
                 built = BuiltCatalog(folder)
             _remove_stale(root, name, catalog.path, folder)
             return built
@@ -119,7 +121,14 @@ def build(catalog: str | Path | Catalog = "", cache: str = "") -> BuiltCatalog:
         raise
 
 
-def _write(catalog: Catalog, folder: Path) -> None:
+def _digest(catalog: Catalog) -> str:
+    """The digest of what is built: of the catalog's files, and of how its clicks were derived from them."""
+    if not catalog.derivation:
+        return catalog.digest
+    return hashlib.sha256(f"{catalog.digest} {catalog.derivation}".encode()).hexdigest()
+
+
+def _write(catalog: Catalog, folder: Path, digest: str) -> None:
     problems = Problems(catalog.path)
     check_images(catalog, catalog.products, [f"product {product.id!r}" for product in catalog.products], problems)
     problems.raise_if_any()
@@ -131,7 +140,7 @@ def _write(catalog: Catalog, folder: Path) -> None:
             "format": FORMAT,
             "name": catalog.info.name,
             "source": str(catalog.path.resolve()),
-            "digest": catalog.digest,
+            "digest": digest,
             "products": {split: len(catalog.split_products(split)) for split in SPLITS},
             "clicks": len(catalog.clicks),
             "files": files,

@@ -31,6 +31,7 @@ class Catalog:
     queries: tuple[Query, ...]
     clicks: tuple[Click, ...]
     source: Source = field(repr=False)
+    derivation: str = ""  # how the clicks were made if they are not those of the file (derived_queries.py)
     lines_sha: jsonl.Hash | None = field(default=None, repr=False)  # of the JSON files, updated as they were read
 
     @classmethod
@@ -98,7 +99,7 @@ def read(source: Source, problems: Problems) -> tuple[Catalog, list[int]]:
     known = {product.id: product.split for product in products} if complete else None
     queries = _queries(source, known, problems, sha)
     clicks = _clicks(source, known, problems, sha)
-    catalog = Catalog(source.path, info, tuple(products), tuple(queries), tuple(clicks), source, sha)
+    catalog = Catalog(source.path, info, tuple(products), tuple(queries), tuple(clicks), source=source, lines_sha=sha)
     return catalog, numbers
 
 

@@ -16,7 +16,7 @@ from make_jax.config import Config, check, renamed
 from make_jax.errors import InputError
 
 COMMON = (  # settings that --help lists; --help-all lists all
-    *("run", "data.catalog", "data.workers"),
+    *("run", "data.catalog", "data.queries", "data.workers"),
     *("train.steps", "train.batch_size", "train.micro_batch_size", "train.seed", "train.init_from", "train.fsdp"),
     *("train.eval_every", "train.save_every"),
     *("optim.learning_rate", "optim.warmup_steps", "optim.weight_decay"),

@@ -161,7 +161,7 @@ def search_config(config: Config) -> Config:
     return replace(
         config,
         run=_name(config.run),
-        data=DataConfig(catalog=_name(config.data.catalog)),
+        data=DataConfig(catalog=_name(config.data.catalog), queries=config.data.queries),
         inputs=replace(config.inputs, tokenizer=_name(config.inputs.tokenizer)),
         model=model,
         train=replace(config.train, init_from=_name(config.train.init_from)),

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from make_jax.catalog.build import BuiltCatalog, build
+from make_jax.catalog.derived_queries import training_catalog
 from make_jax.catalog.reader import Catalog
 from make_jax.config import Config, check, to_json
 from make_jax.errors import InputError
@@ -232,13 +233,14 @@ def _every(interval: int, step: int) -> bool:
 
 
 def _load_catalog(config: Config) -> Catalog:
-    """The catalog; InputError without products or clicks to train on."""
-    catalog = Catalog.load(config.data.catalog)
+    """The catalog with its training pairs; InputError without products or pairs to train on."""
+    catalog = training_catalog(config.data.catalog, config.data.queries, config.train.seed)
     if not catalog.split_products("train"):
         raise InputError(f'{catalog.path}: no product of the train split; set "split": "train" in products.jsonl')
     if not catalog.clicks:
         raise InputError(
-            f"{catalog.path}: no clicks to train on; expected clicks.jsonl with lines of query and product"
+            f"{catalog.path}: no clicks to train on; expected clicks.jsonl with lines of query and product, or "
+            "--data.queries derived, which makes queries from titles and attributes"
         )
     return catalog
 
@@ -280,8 +282,10 @@ def _start_messages(
     config: Config, catalog: Catalog, built: BuiltCatalog, state: TrainState, init: Initialization, mesh: Mesh
 ) -> list[str]:
     """What the terminal shows before the first step."""
+    pairs = {"clicks": "clicks", "derived": "derived queries", "both": "clicks and derived queries"}
     summary = (
-        f"{catalog.info.name}: {len(built.products('train')):,} training products, {len(catalog.clicks):,} clicks; "
+        f"{catalog.info.name}: {len(built.products('train')):,} training products, "
+        f"{len(catalog.clicks):,} {pairs[config.data.queries]}; "
         f"{parameter_count(state.params) / 1e6:.1f}M parameters; {mesh.size} {jax.devices()[0].platform} device(s); "
         f"{config.run}"
     )

@@ -11,7 +11,8 @@ from make_jax.runs.run_folder import read_config
 # Settings that may change when a run is resumed: where it reads, how fast it runs, what it logs or how it ranks, but
 # not what it learns. Another micro_batch drops other activations, as another device count does.
 CHANGEABLE_ON_RESUME = (
-    *("run", "data", "distributed"),
+    *("run", "distributed"),
+    *("data.catalog", "data.cache", "data.workers", "data.prefetch"),
     *("model.remat", "model.keyword_scale", "objectives.implementation", "objectives.tile"),
     *("train.log_every", "train.eval_every", "train.save_every", "train.eval_batch_size", "train.max_to_keep"),
     *("train.micro_batch_size", "train.fsdp", "train.profile", "train.writers"),

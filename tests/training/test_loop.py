@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from make_jax.catalog.derived_queries import training_catalog
 from make_jax.errors import InputError, Terminated
 from make_jax.retrieval.retriever import Retriever
 from make_jax.runs.run_folder import load_trained_model
@@ -245,10 +246,18 @@ def test_other_settings_or_another_catalog_in_the_same_folder_are_listed(finishe
         train(config)
 
 
+def test_catalog_without_clicks_trains_on_derived_queries(tmp_path):
+    config = tiny_config(tmp_path, seed=3)
+    (tmp_path / "tiny" / "clicks.jsonl").unlink()
+    config = replace(config, data=replace(config.data, queries="derived"))
+    expected = training_catalog(config.data.catalog, "derived", seed=3).clicks
+    assert expected and loop._load_catalog(config).clicks == expected
+
+
 def test_empty_training_split_and_no_clicks_are_errors(tmp_path):
     config = tiny_config(tmp_path)
     (tmp_path / "tiny" / "clicks.jsonl").unlink()
-    with pytest.raises(InputError, match=r"no clicks to train on; expected clicks.jsonl"):
+    with pytest.raises(InputError, match=r"no clicks to train on; expected clicks.jsonl.*--data\.queries derived"):
         train(config)
     products = tmp_path / "tiny" / "products.jsonl"
     products.write_text(products.read_text().replace('"split": "train"', '"split": "test"'))
