@@ -10,7 +10,19 @@ from pathlib import Path
 
 from make_jax import __version__
 from make_jax.catalog.check import summary
-from make_jax.catalog.importers import esci, fashion, marqo_eval, marqo_gs, muge, table, wands
+from make_jax.catalog.importers import (
+    esci,
+    fashion,
+    google_merchant,
+    marqo_eval,
+    marqo_gs,
+    muge,
+    shop_fields,
+    shopify,
+    table,
+    wands,
+    woocommerce,
+)
 from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.import_state import (
     FORMAT,
@@ -36,10 +48,16 @@ READERS: dict[str, Callable[[ImportState, argparse.Namespace], BenchmarkInfo]] =
     "wands": lambda state, options: wands.read(state, options.source),
     "muge": lambda state, options: muge.read(state, options.source),
     "table": table.read,
+    "shopify": shopify.read,
+    "woocommerce": woocommerce.read,
+    "google-merchant": google_merchant.read,
 }
 # Formats of people's own data: what adds their options, and what they read.
 OWN_DATA: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "table": (table.add_options, "a CSV, TSV, JSONL, Parquet or Excel table"),
+    "shopify": (shop_fields.add_shop_options, "Shopify's product export (CSV)"),
+    "woocommerce": (shop_fields.add_shop_options, "WooCommerce's product export (CSV)"),
+    "google-merchant": (shop_fields.add_options, "a Google Merchant feed (XML or TSV)"),
 }
 _PATHS = ("source", "out", "images", "ground_truth")
 _NOT_IN_KEY = (*_PATHS, "command", "run", "bad_rows")  # a resumed import may allow more bad rows

@@ -20,26 +20,35 @@ _SPLITS |= {"val": "val", "valid": "val", "validation": "val", "dev": "val"}
 
 
 def clean_id(state: ImportState, row: Row, text: str) -> str:
-    """An id of a shop for a catalog: without the apostrophe that keeps spreadsheets from reading a number, and with
-    "_" for white space, because TREC files separate by it. Both are reported."""
-    if text.startswith("'") and len(text) > 1:
-        state.note("changed", "the apostrophe before an id is removed", f"{row.place}: {text}")
-        text = strip_text(text[1:])
-    if text.split() != [text] and text:
+    """An id of a shop for a catalog, with "_" for white space, because TREC files separate by it; see `clean_sku`."""
+    text = clean_sku(state, row, text)
+    if text and text.split() != [text]:
         state.note("changed", 'white space in an id becomes "_"', f"{row.place}: {text}")
         text = "_".join(text.split())
     return text
 
 
+def clean_sku(state: ImportState, row: Row, text: str) -> str:
+    """A code without the apostrophe before it, which keeps spreadsheets from reading a number."""
+    if text.startswith("'") and len(text) > 1:
+        state.note("changed", "the apostrophe before an id is removed", f"{row.place}: {text}")
+        text = strip_text(text[1:])
+    return text
+
+
 def add_row(state: ImportState, row: Row, key: str, item: Item, joined: str = "") -> None:
-    """Stages what a row states. Rows of one `key` become one product; `joined` is how the report calls later ones."""
-    for image in item.image_names:
-        if is_url(image):
-            add_url(state.database, image)
-    item.description = item.description[:MAX_DESCRIPTION]
+    """Stages what a row states. Rows of one `key` become one product; `joined` is how the report calls the later ones.
+    Without it a second row of a key is dropped, unless all earlier ones were variants."""
     state.note("taken", f"rows of {row.place.partition(':')[0]}", "")
+    if not joined and staging.has_main(state.database, key):
+        state.note("dropped", "its id is that of an earlier row", f"{row.place}: {item.id}")
+        return
+    for name in item.image_names:
+        if is_url(name):
+            add_url(state.database, name)
+    item.description = item.description[:MAX_DESCRIPTION]
     if staging.stage(state.database, row, key, item) and joined:
-        state.note("joined", joined, f"{row.place}: {key}")
+        state.note("joined", joined, f"{row.place}: {item.id}")
 
 
 def add_products(state: ImportState, images: LocalImages, drafts: bool = True) -> tuple[str, ...]:
@@ -78,6 +87,8 @@ def _add(state: ImportState, images: LocalImages, drafts: bool, row: Row) -> Non
     if state.product_split(first.id) is not None:
         state.note("dropped", "its id is that of an earlier product", place)
         return
+    if not first.is_main and title:
+        state.note("noted", "variants whose product has no row of its own", place)
     group = _first(item.group for item in items)
     values: dict[str, Any] = {
         "category": _first(item.category for item in items),
@@ -102,7 +113,7 @@ def _add(state: ImportState, images: LocalImages, drafts: bool, row: Row) -> Non
         return
     if failures:
         state.note("changed", f"a further image is used: {failures[0][0]}", f"{row.place}: {failures[0][1]}")
-    if sum(len(item.image_names) for item in items) > 1 + len(failures):
+    if len(_distinct(name for item in items for name in item.image_names)) > 1 + len(failures):
         state.note("noted", "products with several images, of which the first is used", place)
 
 
@@ -126,7 +137,8 @@ def _readable(
     for item in items:
         if item.image_bytes:
             yield item.image_bytes, "in the row"
-    for name in _distinct(name for item in items for name in item.image_names):
+    ordered = sorted(items, key=lambda item: item.image_position)
+    for name in _distinct(name for item in ordered for name in item.image_names):
         data, reason = images.read(name)
         if data:
             yield data, name
@@ -140,7 +152,8 @@ def _attributes(state: ImportState, items: Sequence[Item], place: str) -> dict[s
     collected: dict[str, list[Any]] = {}
     for item in items:
         pairs = list(item.attributes.items())
-        pairs += [(name or names[n], value) for n, (name, value) in enumerate(item.options) if name or n < len(names)]
+        named = ((name or (names[n] if n < len(names) else ""), value) for n, (name, value) in enumerate(item.options))
+        pairs += [(name, value) for name, value in named if name and value]
         for key, value in pairs:
             collected.setdefault(key, []).extend(value if isinstance(value, list) else [value])
     lists = {key for item in items for key, value in item.attributes.items() if isinstance(value, list)}
@@ -178,10 +191,10 @@ def _note_currencies(state: ImportState) -> None:
     found = staging.currencies(state.database)
     for currency, count, place in found:
         state.note("taken", f"prices in {currency}" if currency else "prices without a currency", place, count)
-    names = [currency for currency, _, _ in found if currency]
-    if len(names) > 1:
-        text = f"prices are in {len(names)} currencies ({', '.join(names)}) and not converted: filter by `currency` too"
-        state.note("noted", text, "", len(names))
+    if len([currency for currency, _, _ in found if currency]) > 1:
+        counts = ", ".join(f"{currency or 'without one'} {count:,}" for currency, count, _ in found)
+        text = f"prices in several currencies ({counts}), not converted: filter by `currency` too"
+        state.note("noted", text, "", sum(count for _, count, _ in found))
 
 
 def _attribute_keys(state: ImportState) -> tuple[str, ...]:

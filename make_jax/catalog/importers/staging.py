@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ class Item:
     title: str = ""
     description: str = ""
     image_names: list[str] = field(default_factory=list)  # paths or URLs, the most important first
+    image_position: int = 0  # images of rows with a lower one come first
     image_bytes: bytes | None = None  # an encoded image in the row itself
     category: list[str] = field(default_factory=list)  # from general to specific
     group: str = ""
     split: str = ""
     attributes: dict[str, Any] = field(default_factory=dict)  # text, number, boolean or list of texts
-    options: list[tuple[str, str]] = field(default_factory=list)  # name, value; variants omit the names
-    price: float | None = None
+    options: list[list[str]] = field(default_factory=list)  # name and value of each; variants omit the names
+    price: int | float | None = None
     currency: str = ""
     variant: str = ""  # id of the variant
     is_main: bool = True  # its values precede those of the other rows of the product
@@ -43,7 +44,7 @@ class Item:
 def stage(database: sqlite3.Connection, row: Row, key: str, item: Item) -> bool:
     """Adds a row; those of one `key` are one product. Returns whether an earlier row has the key."""
     found = database.execute("SELECT first FROM staged WHERE key = ? LIMIT 1", (key,)).fetchone()
-    values = asdict(item)
+    values = dict(vars(item))
     image = values.pop("image_bytes")
     line = json.dumps(values, ensure_ascii=False)
     sql = "INSERT INTO staged(first, key, place, line, image) VALUES(?, ?, ?, ?, ?)"
@@ -51,6 +52,12 @@ def stage(database: sqlite3.Connection, row: Row, key: str, item: Item) -> bool:
     if not found:
         database.execute("UPDATE staged SET first = number WHERE number = ?", (number,))
     return bool(found)
+
+
+def has_main(database: sqlite3.Connection, key: str) -> bool:
+    """Whether a main row of this key is staged."""
+    sql = "SELECT 1 FROM staged WHERE key = ? AND json_extract(line, '$.is_main') LIMIT 1"
+    return database.execute(sql, (key,)).fetchone() is not None
 
 
 def count(database: sqlite3.Connection) -> int:

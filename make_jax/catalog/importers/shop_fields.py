@@ -1,0 +1,82 @@
+"""The fields of a shop's export, found by their names in any case and in the spellings of several versions."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from make_jax.catalog.importers import cells
+from make_jax.catalog.importers.import_state import ImportState
+from make_jax.catalog.importers.rows import Row
+from make_jax.catalog.importers.staging import Item
+from make_jax.catalog.importers.table_files import OpenTable
+from make_jax.catalog.text import shortened, strip_text
+from make_jax.errors import InputError
+
+
+class Fields:
+    """The values of one row by the names that an importer uses."""
+
+    def __init__(self, row: Row, columns: Mapping[str, str]) -> None:
+        self.row = row
+        self._columns = columns
+
+    def text(self, name: str) -> str:
+        """The text of a field; "" if it is empty or the export has no such column."""
+        return self.row.text(self._columns[name]) if name in self._columns else ""
+
+    def plain(self, name: str) -> str:
+        """The text of a field without HTML."""
+        return cells.plain_text(self.text(name))
+
+
+def find_columns(
+    opened: OpenTable, aliases: Mapping[str, Sequence[str]], required: Sequence[str], export: str
+) -> dict[str, str]:
+    """Name -> column of the table, for those of `aliases` that it has, compared without case, "_" and "-".
+
+    Raises InputError if a required one is missing; `export` states what the file should be.
+    """
+    present = {_folded(column): column for column in opened.columns}
+    found = {
+        name: next(present[_folded(alias)] for alias in spellings if _folded(alias) in present)
+        for name, spellings in aliases.items()
+        if any(_folded(alias) in present for alias in spellings)
+    }
+    if missing := [name for name in required if name not in found]:
+        listed = shortened(", ".join(opened.columns), 200)
+        text = f"no column {aliases[missing[0]][0]!r} among {listed}; expected {export}"
+        raise InputError(f"{opened.file}: {text}, or import it as `table`")
+    return found
+
+
+def add_price(state: ImportState, row: Row, item: Item, text: str, currency: str = "") -> None:
+    """Sets the price of an item, and its currency if the text or `currency` has one; reports what is no price."""
+    found = cells.price(text)
+    if found:
+        item.price, item.currency = found[0], found[1] or currency
+        if "," in text:
+            state.note("noted", "prices with commas", f"{row.place}: {text} is {found[0]:,}")
+    elif text:
+        state.note("changed", "a price that is no number is left out", f"{row.place}: {text}")
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Adds the options of product feeds."""
+    command.add_argument("--images", type=Path, help="folder of the images, saved under the file names of their URLs")
+    command.add_argument("--encoding", default="", help="of a text file, such as gb18030 or cp1252 (UTF-8 or UTF-16)")
+
+
+def add_shop_options(command: argparse.ArgumentParser) -> None:
+    """Adds the options of the exports of shops."""
+    add_options(command)
+    command.add_argument("--drafts", action="store_true", help="also products that the shop does not show")
+
+
+def attribute(item: Item, key: str, text: str) -> None:
+    """Adds a text attribute unless it is empty."""
+    if text := strip_text(text):
+        item.attributes[key] = text
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
