@@ -1,7 +1,6 @@
 """Evaluates a model, or compares two reports: python eval.py MODEL ..., python eval.py compare REPORT-A REPORT-B"""
 
-from make_jax.cli.evaluate import main
-from make_jax.errors import exit_cleanly
+from make_jax.cli.main import run
 
 if __name__ == "__main__":
-    exit_cleanly(main)
+    run("eval")

@@ -1,10 +1,8 @@
 """Exceptions that end a program early, and their exit codes: 2 for invalid input, 0 for SIGTERM."""
 
 import io
-import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 
 
 class InputError(Exception):
@@ -33,20 +31,11 @@ def check_lists(**arguments: object) -> None:
             raise InputError(f"{name} is one {kind}, expected a list of them; put it into brackets: [{name}]")
 
 
-def raise_on_sigterm() -> None:
-    """Makes SIGTERM raise Terminated from now on, for a program that has nothing to save yet."""
-
-    def terminate(_number: int, _frame: FrameType | None) -> None:
-        raise Terminated("stopped by SIGTERM; there was nothing to save")
-
-    signal.signal(signal.SIGTERM, terminate)
-
-
 def exit_cleanly(main: Callable[[], int | None]) -> None:
     """Runs `main` and exits the process with its code, or after an error of `print_error` with that code.
 
-    Invalid input, and OSError such as a full disk or an unreadable file, exit with 2; Ctrl-C with 130; SIGTERM with 0
-    if `main` raises Terminated. None of them prints a traceback.
+    Invalid input, and OSError such as a full disk or an unreadable file, exit with 2; KeyboardInterrupt with 130,
+    Terminated with 0. None of them prints a traceback. `signals.py` handles signals before they raise anything.
     """
     _escape_unencodable()
     try:

@@ -5,10 +5,17 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
+from make_jax import signals
+
 PARTIAL = ".partial-"  # prefix of incomplete files and folders; never read, safe to delete
+
+_temporary: set[Path] = set()  # paths that this process is writing
+_lock = threading.Lock()  # held to create, rename and remove them
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
@@ -16,19 +23,14 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(prefix=PARTIAL, dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with _naming(path), removed_on_exit(partial(_empty_file, path.parent)) as temporary:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException as error:
-        _name_file(error, path)
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
+        temporary.chmod(0o644)
+        with _lock:
+            temporary.replace(path)
     sync_folder(path.parent)
 
 
@@ -40,19 +42,16 @@ def folder_atomically(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{path.name}-", dir=path.parent))
-    try:
-        yield partial
-        for file in partial.rglob("*"):
+    make = partial(tempfile.mkdtemp, prefix=f"{PARTIAL}{path.name}-", dir=path.parent)
+    with _naming(path), removed_on_exit(make) as temporary:
+        yield temporary
+        for file in temporary.rglob("*"):
             if file.is_file():
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
-        partial.chmod(0o755)
-        partial.rename(path)
-    except BaseException as error:
-        _name_file(error, path)
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        temporary.chmod(0o755)
+        with _lock:
+            temporary.rename(path)
     sync_folder(path.parent)
 
 
@@ -62,22 +61,70 @@ def write_durably(path: Path, content: bytes | str | Iterable[bytes]) -> None:
     For files that are read only after another record marks them complete. Any OSError names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with _naming(path), path.open("wb") as file:
+        if isinstance(content, str):
+            content = content.encode("utf-8")
+        file.writelines([content] if isinstance(content, bytes) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def removed_on_exit(make: Callable[[], str | Path]) -> Iterator[Path]:
+    """Yields the path that `make` returns and removes it after the block, also if a signal ends the process in it."""
+    with _lock:
+        path = Path(make())
+        _temporary.add(path)
     try:
-        with path.open("wb") as file:
-            if isinstance(content, str):
-                content = content.encode("utf-8")
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException as error:
-        _name_file(error, path)
-        raise
+        yield path
+    finally:
+        with _lock:
+            _remove(path)
+            _temporary.discard(path)
 
 
-def _name_file(error: BaseException, path: Path) -> None:
+@contextlib.contextmanager
+def exit_waits() -> Iterator[None]:
+    """A signal that ends the process waits for the block, which must take less than a second."""
+    with _lock:
+        yield
+
+
+def _empty_file(folder: Path) -> str:
+    handle, name = tempfile.mkstemp(prefix=PARTIAL, dir=folder)
+    os.close(handle)
+    return name
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_all_temporary() -> None:
+    """Removes all temporary paths. A thread that ends its own waits for the lock, until the process ends."""
+    _lock.acquire()
+    for path in _temporary:
+        for _ in range(10):  # another thread may be writing into the folder
+            _remove(path)
+            if not path.exists():
+                break
+
+
+signals.before_exit(_remove_all_temporary)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
     """Adds the path to an OSError without one, such as a full disk during a write."""
-    if isinstance(error, OSError) and error.filename is None:
-        error.filename = str(path)
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sync_folder(path: Path) -> None:

@@ -7,8 +7,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from make_jax.catalog.importers.command import add_options
 from make_jax.errors import exit_cleanly
+from make_jax.signals import exit_on_signals, ignore_signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,6 +79,8 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from make_jax.catalog.importers.command import add_options  # takes a second, in which signals are handled already
+
     parser = argparse.ArgumentParser(prog="python -m make_jax.catalog", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, run, text in (
@@ -113,4 +115,8 @@ def _add_keyword_options(command: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    exit_cleanly(main)
+    exit_on_signals()
+    try:
+        exit_cleanly(main)
+    finally:
+        ignore_signals()

@@ -2,10 +2,11 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import make_jax
 from make_jax.errors import InputError, exit_cleanly
+from make_jax.signals import exit_on_signals, ignore_signals
 
 COMMANDS = {
     "train": ("train a model on a catalog's clicks", "make_jax.cli.train"),
@@ -15,9 +16,19 @@ COMMANDS = {
 }
 
 
-def run() -> None:
-    """The console script: runs the command of `sys.argv` and exits the process with its code."""
-    exit_cleanly(lambda: main(sys.argv[1:]))
+def run(script: str = "") -> None:
+    """Runs a command and exits the process with its code.
+
+    Without `script` the first word of `sys.argv` is the command; else `script` is, as in train.py at the root.
+    """
+    if (script or " ".join(sys.argv[1:2])) == "train":
+        exit_on_signals(0, "; there was nothing to save")  # schedulers count 0 as a clean stop
+    else:
+        exit_on_signals()
+    try:
+        exit_cleanly(lambda: _program(script)(None) if script else main(sys.argv[1:]))
+    finally:
+        ignore_signals()
 
 
 def main(argv: Sequence[str]) -> int | None:
@@ -33,6 +44,10 @@ def main(argv: Sequence[str]) -> int | None:
         return 0
     if name not in COMMANDS:
         raise InputError(f"unknown command {name!r}, expected one of {', '.join(COMMANDS)}")
-    program = importlib.import_module(COMMANDS[name][1])  # the others stay unimported: some take seconds
-    code: int | None = program.main(arguments)
-    return code
+    return _program(name)(arguments)
+
+
+def _program(command: str) -> Callable[[Sequence[str] | None], int | None]:
+    """Imports and returns the main function of a command; the others stay unimported, since some take seconds."""
+    program: Callable[[Sequence[str] | None], int | None] = importlib.import_module(COMMANDS[command][1]).main
+    return program

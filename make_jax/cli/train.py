@@ -3,12 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from make_jax.errors import raise_on_sigterm
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses `argv`, or `sys.argv`, and trains or plans. InputError for wrong settings and catalogs."""
-    raise_on_sigterm()  # before the imports that take seconds
     from make_jax.cli.train_options import parse_settings, split_dry_run
 
     program, evaluation = ("train.py", "python eval.py") if argv is None else ("make-jax train", "make-jax eval")

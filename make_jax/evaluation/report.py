@@ -29,7 +29,7 @@ from make_jax.evaluation.significance import BOOTSTRAP_RESAMPLES, Interval, macr
 from make_jax.evaluation.slices import family
 from make_jax.evaluation.trec import write_qrels, write_run
 from make_jax.evaluation.weights_plot import draw_weights, weight_groups
-from make_jax.files import PARTIAL, folder_atomically, write_atomically
+from make_jax.files import PARTIAL, exit_waits, folder_atomically, removed_on_exit, write_atomically
 from make_jax.retrieval.top_k import TopK
 
 FORMAT = 2
@@ -174,18 +174,20 @@ def _replacing(folder: Path) -> Iterator[Path]:
             f"{folder}: contains files that are not a report; choose an empty or new folder for the report"
         )
     fresh, old = (folder.with_name(f"{PARTIAL}{folder.name}-{word}-{os.getpid()}") for word in ("new", "old"))
-    try:
-        with folder_atomically(fresh) as new:
-            yield new
-    except OSError as error:
-        advice = "free some space, or choose a folder on another disk for the report"
-        raise InputError(f"{folder}: the report was not written ({error.strerror or error}); {advice}") from error
-    if folder.exists():
-        folder.rename(old)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with removed_on_exit(lambda: fresh):
+        try:
+            with folder_atomically(fresh) as new:
+                yield new
+        except OSError as error:
+            advice = "free some space, or choose a folder on another disk for the report"
+            raise InputError(f"{folder}: the report was not written ({error.strerror or error}); {advice}") from error
+        with exit_waits():
+            if folder.exists():
+                folder.rename(old)
+            try:
+                fresh.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+            shutil.rmtree(old, ignore_errors=True)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from make_jax.signals import block_in_thread
+
 Host = TypeVar("Host")
 Placed = TypeVar("Placed")
 
@@ -75,6 +77,7 @@ class DevicePrefetch(Generic[Host, Placed]):
         self.close()
 
     def _produce(self) -> None:
+        block_in_thread()
         try:
             while True:
                 self._free_slots.acquire()

@@ -8,13 +8,8 @@ reads the p-th n-th part of it. So neither worker processes, threads nor trainin
 resume is to start at another step.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
 import grain
@@ -32,6 +27,7 @@ from make_jax.inputs.images import augment_image, load_image
 from make_jax.inputs.keyword_swaps import KeywordSwapper
 from make_jax.inputs.masking import Masker
 from make_jax.inputs.tokenizer import Tokenizer, normalize_query
+from make_jax.inputs.worker_processes import start_resource_tracker, start_worker
 
 if TYPE_CHECKING:
     from make_jax.catalog.shards import ProductSource  # slow to import
@@ -262,21 +258,9 @@ def _iterable(batches: grain.MapDataset[Batch], data: DataConfig) -> grain.IterD
         return batches.to_iter_dataset(options)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags when it starts workers; we parse none
+    start_resource_tracker()
     buffer_size = -(-max(1, data.prefetch) // data.workers)  # rounded up
     dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
     return dataset.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=data.workers, per_worker_buffer_size=buffer_size), _start_worker
+        grain.MultiprocessingOptions(num_workers=data.workers, per_worker_buffer_size=buffer_size), start_worker
     )
-
-
-def _start_worker(_index: int, _count: int) -> None:
-    """Ignores Ctrl-C, which the training process handles, and exits when that process ends for any reason."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def exit_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()

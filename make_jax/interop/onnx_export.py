@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from make_jax.errors import InputError
+from make_jax.files import removed_on_exit
 from make_jax.inputs.batch import PRODUCT_INPUTS
 from make_jax.interop import torch_checkpoint
 from make_jax.interop.bundle import ModelBundle
@@ -43,8 +44,7 @@ def write(folder: Path, params: Params, bundle: ModelBundle, int8: bool = False)
     With `int8`, matrices are int8 with one scale per column, and activations are quantized at run time (dynamic
     quantization of onnxruntime).
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        torch_folder = Path(temporary)
+    with removed_on_exit(tempfile.mkdtemp) as torch_folder:
         torch_checkpoint.write(torch_folder, params, bundle)
         if (torch_folder / WEIGHTS).stat().st_size > _MAX_BYTES:
             raise InputError(

@@ -24,6 +24,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from make_jax import signals
 from make_jax.config import DistributedConfig
 from make_jax.errors import InputError, Terminated, print_error
 from make_jax.runs.failure_detection import HEARTBEAT_TIMEOUT, PeerFailures, exit_on_abort
@@ -36,10 +37,11 @@ class Processes:
         index, count: this process and the number of processes.
         step: the last step begun, which the training loop sets; used in messages.
         finished: whether the processes need each other no more.
+        forward_sigterm: hands a SIGTERM to `jax.distributed`; None if that receives it itself.
     """
 
-    def __init__(self, index: int = 0, count: int = 1) -> None:
-        self.index, self.count = index, count
+    def __init__(self, index: int = 0, count: int = 1, forward_sigterm: Callable[[], None] | None = None) -> None:
+        self.index, self.count, self.forward_sigterm = index, count, forward_sigterm
         self.step = 0
         self.finished = False
 
@@ -94,7 +96,7 @@ def init_distributed(
     if not _initialize_jax(settings):
         yield Processes()
         return
-    processes = Processes(jax.process_index(), jax.process_count())
+    processes = Processes(jax.process_index(), jax.process_count(), signals.take_back_sigterm())
 
     def advice() -> str:
         step = newest()
@@ -102,6 +104,7 @@ def init_distributed(
         return f"at step {processes.step}; restart the job with the same command: {again}"
 
     failures = PeerFailures(processes.index, processes.count, folder, advice)
+    signals.set_report(lambda line: None if processes.finished else failures.report(line))
     with exit_on_abort(lambda: None if processes.finished else failures.on_abort()):
         if processes.is_coordinator:
             failures.clear()

@@ -60,7 +60,8 @@ def train(config: Config) -> Path:
     """Trains by the settings in `config` and returns the run folder.
 
     Raises InputError for bad settings or data, and if the loss is no longer finite; the last good checkpoint is kept.
-    Ctrl-C and SIGTERM save and raise KeyboardInterrupt and Terminated.
+    Ctrl-C and SIGTERM save and raise KeyboardInterrupt and Terminated; before the first step they end a program that
+    has called `signals.exit_on_signals`.
     """
     check(config)
     check_objectives(config.objectives)
@@ -69,7 +70,7 @@ def train(config: Config) -> Path:
     with (
         init_distributed(config.distributed, checkpoints.newest, Path(config.run)) as processes,
         closing(checkpoints),
-        stop_on_signals() as stop,
+        stop_on_signals(processes.forward_sigterm) as stop,
         ExitStack() as resources,
     ):
         trainer, state, start_step = set_up(config, checkpoints, processes, stop, resources)
@@ -80,7 +81,7 @@ def train(config: Config) -> Path:
         if processes.is_coordinator and metrics.exists():
             draw_curves(metrics, Path(config.run) / CURVES)
         if stopped_at is not None:
-            stop.raise_stopped(f"step {stopped_at} is saved")
+            stop.raise_stopped(stopped_at)
     return Path(config.run)
 
 

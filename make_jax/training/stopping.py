@@ -1,28 +1,28 @@
 """Stops a run on Ctrl-C or SIGTERM between two steps, at the same step in all processes, without losing work.
 
-    before the first step   nothing can be lost: the process exits at once, even during compilation
+    before the first step   nothing can be lost: the process ends at once, even during compilation
     after it                `Stop.should_stop` becomes true; the loop polls it after each step, each chunk of an
                             evaluation and each part of the keyword-head fit, then saves; a second Ctrl-C does not wait
 
 The longest delay is two steps in flight or one evaluation chunk (in the first evaluation: its compilation), plus the
-save in progress, plus one more save.
+save in progress, plus one more save. `signals.py` ends the process, in programs that call its `exit_on_signals`; in
+others, such as a notebook, a signal that is not left to the loop does what it did before the run.
 """
 
 import os
 import signal
-import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
 
+from make_jax import signals
 from make_jax.errors import Terminated
 
-_NOTHING_LOST = "stopped by SIGTERM before the first step; there was nothing to save"
-_SECONDS_TO_UNWIND = 5.0
+_NOTHING_LOST = " before the first step; there was nothing to save"
+_AGAIN = " again; steps since the last checkpoint are not saved; the same command resumes from there"
 
 
 class StopRequested(Exception):  # noqa: N818 - not an error
@@ -30,13 +30,18 @@ class StopRequested(Exception):  # noqa: N818 - not an error
 
 
 class Stop:
-    """Whether the run was requested to stop; create it with `stop_on_signals`."""
+    """Whether the run was requested to stop; create it with `stop_on_signals`.
+
+    Args:
+        forward: informs `jax.distributed`, which informs the other processes.
+    """
 
     has_stepped: bool  # set by the loop after the first step: from then on an immediate exit would lose work
 
-    def __init__(self) -> None:
+    def __init__(self, forward: Callable[[], None] = lambda: None) -> None:
         self.has_stepped = False
-        self._signals: list[signal.Signals] = []  # received by this process
+        self._forward = forward
+        self._signals: list[signal.Signals] = []  # received by this process after the first step
         self._polls = 0
         self._agreed = False
 
@@ -57,67 +62,52 @@ class Stop:
         if self.should_stop():
             raise StopRequested
 
-    def raise_stopped(self, saved: str) -> None:
-        """Ends a stopped run that has saved its state: raises KeyboardInterrupt after Ctrl-C, else Terminated."""
-        saved = f"{saved}; the same command resumes from there"
+    def raise_stopped(self, step: int) -> None:
+        """Ends a run that has saved `step`: raises KeyboardInterrupt after Ctrl-C, else Terminated."""
+        saved = f"step {step} is saved; the same command resumes from there" if step else "there was nothing to save"
         if signal.SIGINT in self._signals:
             raise KeyboardInterrupt(f"interrupted; {saved}")
         raise Terminated(f"stopped by SIGTERM; {saved}")
 
-    def handle(self, number: int, _: FrameType | None) -> None:
-        """The signal handler."""
-        repeated = bool(self._signals)
-        self._signals.append(signal.Signals(number))
-        if number == signal.SIGINT and (repeated or not self.has_stepped):
-            raise KeyboardInterrupt
-        if number == signal.SIGINT and jax.process_count() > 1:
-            os.kill(os.getpid(), signal.SIGTERM)  # jax.distributed forwards SIGTERM to the other processes
-        if number == signal.SIGTERM and not self.has_stepped:
-            raise Terminated(_NOTHING_LOST)
+    def handle(self, number: signal.Signals) -> str | None:
+        """Records a signal and returns None; else why the process can end at once. A `signals.Handler`."""
+        if not self.has_stepped:
+            return _NOTHING_LOST
+        if number == signal.SIGINT and number in self._signals:
+            return _AGAIN
+        self._signals.append(number)
+        self._forward()
+        return None
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Handles Ctrl-C and SIGTERM inside the block and restores the previous handlers after it. Main thread only.
+def stop_on_signals(forward_sigterm: Callable[[], None] | None = None) -> Iterator[Stop]:
+    """Handles Ctrl-C and SIGTERM inside the block. Main thread only.
 
-    In a run of several processes `jax.distributed`, which must be initialized before, handles SIGTERM itself.
+    In a run of several processes `jax.distributed`, which must be initialized before, handles SIGTERM itself, unless
+    `signals.take_back_sigterm` has returned `forward_sigterm`.
     """
-    stop = Stop()
-    numbers = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else (signal.SIGINT,)
-    previous = {number: signal.signal(number, stop.handle) for number in numbers}
-    with _exit_if_native_code_blocks(stop):
-        try:
-            yield stop
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    alone = jax.process_count() == 1
+    stop = Stop(forward_sigterm or ((lambda: None) if alone else _send_sigterm))
+    if signals.set_handler(stop.handle):
+        yield stop  # `stop` stays the handler: from here on the program only ends
+        return
 
+    def handle(number: int, _: FrameType | None) -> None:
+        received = signal.Signals(number)
+        if stop.handle(received) is not None:
+            signal.signal(received, previous[received])
+            os.kill(os.getpid(), received)
 
-@contextmanager
-def _exit_if_native_code_blocks(stop: Stop) -> Iterator[None]:
-    """Exits after SIGTERM before the first step when the handler's exception cannot be raised in time.
-
-    Python runs signal handlers between bytecode instructions only, and a compilation is one native call that takes
-    minutes. The wakeup file descriptor receives the signal number at once.
-    """
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    previous = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    unwound = threading.Event()
-
-    def wait_for_signals() -> None:
-        while numbers := os.read(read_end, 1):
-            if numbers[0] == signal.SIGTERM and not unwound.wait(_SECONDS_TO_UNWIND) and not stop.has_stepped:
-                print(_NOTHING_LOST, file=sys.stderr, flush=True)
-                os._exit(0)
-
-    thread = threading.Thread(target=wait_for_signals, name="stopping", daemon=True)
-    thread.start()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)[: 2 if alone else 1]}
+    for number in previous:
+        signal.signal(number, handle)
     try:
-        yield
+        yield stop
     finally:
-        unwound.set()
-        signal.set_wakeup_fd(previous)
-        os.close(write_end)
-        thread.join()
-        os.close(read_end)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _send_sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)

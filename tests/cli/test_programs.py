@@ -18,6 +18,7 @@ from tests.training.tiny_run import tiny_config
 def run(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> int:
     """The exit code of a program."""
     monkeypatch.setattr(sys, "argv", [program, *arguments])
+    monkeypatch.setattr("make_jax.cli.main.exit_on_signals", lambda *_: None)  # they would end the tests
     with pytest.raises(SystemExit) as leaving:
         runpy.run_path(str(ROOT / program), run_name="__main__")
     return int(leaving.value.code or 0)
