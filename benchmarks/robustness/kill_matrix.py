@@ -47,6 +47,7 @@ from benchmarks.robustness.kill_runs import (
     saving,
     unmount,
 )
+from benchmarks.robustness.random_signals import RandomSignals
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
@@ -88,6 +89,8 @@ class Matrix:
             "to the end after the kills": self.after_kills,
             **{f"SIGTERM in {moment}": partial(self.end_early, moment) for moment in ("import", "compilation")},
             **{f"SIGTERM in {moment}": partial(self.stop, moment) for moment in ("step", "save")},
+            "50 signals in the first minute": RandomSignals(self.work / "signals-cached", 50, self.seed, cached=True),
+            "50 more, nothing cached": RandomSignals(self.work / "signals", 50, self.seed, cached=False),
             "Ctrl-C": partial(self.stop, "step", signal.SIGINT),
             **{f"SIGTERM in {moment}": partial(self.stop, moment) for moment in ("evaluation", "fit")},
             "to the end after the signals": self.after_stops,
@@ -290,15 +293,8 @@ class Matrix:
     def pair(self, name: str) -> tuple[Path, list[subprocess.Popen[bytes]]]:
         """The run's folder and two started processes of four devices each, which train it."""
         folder = self.work / name
-        arguments = [
-            "--config",
-            str(RECIPE),
-            "--run",
-            str(folder),
-            *WITHOUT_DROPOUT,
-            "--data.cache",
-            str(self.work / "catalog"),
-        ]
+        arguments = ["--config", str(RECIPE), "--run", str(folder), *WITHOUT_DROPOUT]
+        arguments += ["--data.cache", str(self.work / "catalog")]
         return folder, local_processes.start(arguments, 2, 4, self.work / "logs" / name)
 
     def undisturbed_pair(self) -> str:

@@ -80,9 +80,7 @@ class Run:
     @property
     def handles_sigterm(self) -> bool:
         """Whether the process has installed a handler for SIGTERM."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        caught = re.search(r"SigCgt:\s*([0-9a-f]+)", status)
-        return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+        return handles_sigterm(self.process.pid)
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Waits until `condition` holds; raises PromiseBroken if the process ends before or takes too long."""
@@ -115,6 +113,12 @@ class Run:
         """Sends SIGKILL and waits for the end."""
         self.signal(signal.SIGKILL)
         self.process.wait()
+
+
+def handles_sigterm(pid: int) -> bool:
+    """Whether a process has installed a handler for SIGTERM."""
+    caught = re.search(r"SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def mount_tmpfs(folder: Path, size: int) -> None:
