@@ -4,7 +4,8 @@ schema.py       records: Product, Query, Click, CatalogInfo; attributes.py: attr
 source.py       bounded, safe reading of a folder or a .zip; images.py: safe decoding of images
 jsonl.py        pydantic models of the JSON lines, and their error messages
 reader.py       `Catalog.load`: lines become records, references between them are checked
-check.py        every problem of a catalog, images decoded; describe.py: counts and a contact sheet
+check.py        every problem of a catalog, images decoded; plausibility.py: its limits, and warnings
+describe.py     counts and a contact sheet
 build.py        training data on disk (shards.py: TFDS shards in ArrayRecord; cache.py: the folder of built catalogs)
 keywords.py     the keyword vocabulary, tagging of texts; mining.py and terms.py mine it; statistics.py reports on it
 importers/      public benchmarks as catalogs. To add one: a new file with `read(state, source) -> BenchmarkInfo`, built

@@ -6,15 +6,19 @@ python -m make_jax.catalog check|describe|build|keywords|import
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from make_jax.errors import exit_cleanly
 from make_jax.signals import exit_on_signals, ignore_signals
+
+if TYPE_CHECKING:
+    from make_jax.catalog.reporting import Problems
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. `argv` excludes the program's name; None reads sys.argv.
 
-    Returns 0, or 2 if `check` or `describe` finds problems. Raises InputError for an invalid catalog.
+    Returns 0, or 2 if `check` or `describe` finds problems, not warnings. Raises InputError for an invalid catalog.
     """
     options = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = options.run
@@ -23,23 +27,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from make_jax.catalog.check import check, summary
+    from make_jax.catalog.plausibility import limits
 
-    catalog, problems = check(options.path)
+    catalog, problems, warnings = check(options.path)
     for message in problems.messages if options.all else problems.grouped():
         print(message)
+    for message in warnings.messages if options.all else warnings.grouped():
+        print(f"warning: {message}")
     print(summary(catalog))
-    print(f"{catalog.path}: {problems.count or 'no'} problem{'' if problems.count == 1 else 's'}")
+    for line in [] if problems.count else limits(catalog):
+        print(line)
+    counts = [_count(problems, "problem"), *([_count(warnings, "warning")] if warnings.count else [])]
+    print(f"{catalog.path}: {', '.join(counts)}")
     return 2 if problems.count else 0
+
+
+def _count(found: "Problems", word: str) -> str:
+    return f"{found.count or 'no'} {word}{'' if found.count == 1 else 's'}"
 
 
 def _describe(options: argparse.Namespace) -> int:
     from make_jax.catalog.check import check
     from make_jax.catalog.describe import contact_sheet, describe
 
-    catalog, problems = check(options.path)
+    catalog, problems, warnings = check(options.path)
     if not catalog.products:
         problems.raise_if_any()
-    print(describe(catalog, problems))
+    print(describe(catalog, problems, warnings))
     images = contact_sheet(catalog, options.out)
     print(f"\n{options.out}: {images} images" if images else "\nno readable image: no contact sheet")
     return 2 if problems.count else 0
@@ -84,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m make_jax.catalog", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, run, text in (
-        ("check", _check, "read all lines, decode all images, and list all problems with file and line"),
+        ("check", _check, "read all lines, decode all images, and list problems and warnings with file and line"),
         ("describe", _describe, "print counts, lengths and coverage, and write a contact sheet"),
         ("build", _build, "build the training data; train.py does this automatically"),
         ("keywords", _keywords, "mine keywords from training products and clicks, and tag validation queries"),

@@ -95,10 +95,13 @@ def build(catalog: str | Path | Catalog = "", cache: str = "") -> BuiltCatalog:
     builds of earlier content of the same path are removed unless a process reads them. One process builds at a time;
     others wait and use its result.
 
-    Raises InputError for an invalid catalog, an unreadable image, or a cache that cannot be written (full disk).
+    Raises InputError for an invalid catalog or one without splits, an unreadable image, or a cache that cannot be
+    written (full disk).
     """
     if not isinstance(catalog, Catalog):
         catalog = Catalog.load(catalog)
+    if all(product.split is None for product in catalog.products):
+        raise InputError(f'{catalog.path}: no product has a split, expected "split": "train", "val" or "test" in each')
     root = cached.cache_root(cache)
     name = catalog.info.name
     digest = _digest(catalog)

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from make_jax.catalog import images
 from make_jax.catalog.attributes import value_kind
 from make_jax.catalog.check import summary
+from make_jax.catalog.plausibility import limits
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.reporting import MAX_LISTED, Problems
 from make_jax.catalog.schema import SPLITS, Product, Query
@@ -22,10 +23,10 @@ _CELL, _LINE, _MARGIN = 144, 15, 8  # pixels: side of an image cell, height of a
 _TITLE_LINES = 2
 
 
-def describe(catalog: Catalog, problems: Problems) -> str:
+def describe(catalog: Catalog, problems: Problems, warnings: Problems) -> str:
     """A text with counts, splits, text lengths, attribute coverage, query positives and unreadable images.
 
-    Both arguments come from `check`, which returns the valid part of a catalog with problems.
+    The arguments come from `check`, which returns the valid part of a catalog with problems.
     """
     info = catalog.info
     bad = problems.of_images()
@@ -46,6 +47,10 @@ def describe(catalog: Catalog, problems: Problems) -> str:
         blocks.append(["titles are labels and hidden (hide_title): the encoders get images only"])
     if len(bad) > MAX_LISTED or others:
         blocks.append([f"other problems: {others}; `check --all` lists all {problems.count}"])
+    elif notes := limits(catalog):
+        blocks.append(notes)
+    if warnings.count:
+        blocks.append([f"warnings: {warnings.count}; `check` lists them"])
     return "\n\n".join("\n".join(block) for block in blocks)
 
 

@@ -69,7 +69,9 @@ RequiredText = Annotated[_Stripped, Field(min_length=1, description="a string th
 Text = Annotated[_Stripped, _null(""), Field(description="a string")]
 Texts = Annotated[tuple[_Unicode, ...], Strict(False), _null(()), Field(description="a list of strings")]
 Flag = Annotated[bool, _null(False), Field(description="true or false")]
-SplitName = Annotated[Split, Field(description=_choices(SPLITS))]
+SPLIT_CHOICES = _choices(SPLITS)
+SplitName = Annotated[Split, Field(description=SPLIT_CHOICES)]
+OptionalSplit = Annotated[Split | None, Field(description=SPLIT_CHOICES)]
 MAX_GRADE = 1_000_000  # trec_eval takes time and memory in proportion to the largest grade
 Grade = Annotated[int, Field(ge=0, le=MAX_GRADE)]
 _GradeKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
@@ -88,7 +90,7 @@ class ProductLine(_Line):
     model_config = ConfigDict(extra="allow")
 
     id: Id
-    split: SplitName
+    split: OptionalSplit = None
     title: Text = ""
     image: Text = ""
     category: Texts = ()
@@ -291,6 +293,8 @@ def _messages(model: type[_Line], error: ValidationError, values: dict[str, Any]
             messages[key] = f"unknown key, expected {expected}"
         elif key not in messages:
             messages[key] = _message(detail, values.get(key), model.model_fields[key].description or "")
+            if key == "split" and values.get(key) == "all":
+                messages[key] += f'; "pool": "all" in {INFO} makes queries search all products'
     return messages
 
 

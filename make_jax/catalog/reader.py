@@ -42,7 +42,7 @@ class Catalog:
         """
         source = open_source(path or packaged_path())
         problems = Problems(source.path)
-        catalog, _ = read(source, problems)
+        catalog, _ = read(source, problems, Problems(source.path))
         problems.raise_if_any()
         return catalog
 
@@ -90,34 +90,48 @@ def packaged_path() -> Path:
     return path
 
 
-def read(source: Source, problems: Problems) -> tuple[Catalog, list[int]]:
-    """The valid part of a catalog and the line number of each product. The rest is added to `problems`."""
+@dataclass(frozen=True)
+class Lines:
+    """Where a catalog was read from, for messages."""
+
+    products: list[int] = field(default_factory=list)  # line number of each product
+    queries: list[int] = field(default_factory=list)  # line number of each query
+    keys: set[str] = field(default_factory=set)  # of products.jsonl, except those that jsonl.ProductLine declares
+
+
+def read(source: Source, problems: Problems, warnings: Problems) -> tuple[Catalog, Lines]:
+    """The valid part of a catalog, and its lines. The rest is added to `problems`, ignored clicks to `warnings`."""
     sha = hashlib.sha256()
+    lines = Lines()
     info = jsonl.read_info(source, problems, sha)
-    products, numbers, complete = _products(source, info, problems, sha)
+    products, complete = _products(source, info, problems, sha, lines)
     # If a product line is invalid, its id may be unknown for that reason only: references are not checked.
     known = {product.id: product.split for product in products} if complete else None
-    queries = _queries(source, known, problems, sha)
-    clicks = _clicks(source, known, problems, sha)
+    queries = _queries(source, known, problems, sha, lines)
+    clicks = _clicks(source, known, problems, warnings, sha)
     catalog = Catalog(source.path, info, tuple(products), tuple(queries), tuple(clicks), source=source, lines_sha=sha)
-    return catalog, numbers
+    return catalog, lines
 
 
 def _products(
-    source: Source, info: CatalogInfo, problems: Problems, sha: jsonl.Hash
-) -> tuple[list[Product], list[int], bool]:
-    """The products, their line numbers, and whether every line gave one."""
+    source: Source, info: CatalogInfo, problems: Problems, sha: jsonl.Hash, lines: Lines
+) -> tuple[list[Product], bool]:
+    """The products, and whether every line gave one."""
     products: list[Product] = []
-    numbers: list[int] = []
     first: dict[str, int] = {}
-    lines = 0
+    count, with_split, without_split = 0, 0, list[int]()
     if jsonl.PRODUCTS not in source.sizes:
         problems.add(jsonl.PRODUCTS, "not found, expected one product a line")
     for number, parsed in jsonl.read_lines(jsonl.ProductLine, source, jsonl.PRODUCTS, problems, sha):
-        lines += 1
+        count += 1
         if parsed is None:
             continue
         place = f"{jsonl.PRODUCTS}:{number}"
+        lines.keys.update(parsed.line.model_extra or ())
+        if parsed.line.split is None and "split" not in parsed.wrong:
+            without_split.append(number)
+        else:
+            with_split += 1
         product = _product(parsed.line, info, source, place, problems)
         if "id" in parsed.wrong:
             continue
@@ -126,10 +140,13 @@ def _products(
             continue
         first[product.id] = number
         products.append(product)
-        numbers.append(number)
-    if not lines and jsonl.PRODUCTS in source.sizes:
+        lines.products.append(number)
+    if not count and jsonl.PRODUCTS in source.sizes:
         problems.add(jsonl.PRODUCTS, "no product, expected one product a line")
-    return products, numbers, 0 < lines == len(products)
+    for number in without_split if with_split else ():
+        expected = f"expected {jsonl.SPLIT_CHOICES}, or no split in any line"
+        problems.add(f"{jsonl.PRODUCTS}:{number}", f"split: missing, {expected}")
+    return products, 0 < count == len(products)
 
 
 def _product(line: jsonl.ProductLine, info: CatalogInfo, source: Source, place: str, problems: Problems) -> Product:
@@ -171,7 +188,9 @@ def _image_fault(image: str, source: Source) -> str:
     return "is an empty file, expected a JPEG, PNG or WebP file" if source.sizes[image] == 0 else ""
 
 
-def _queries(source: Source, known: dict[str, Split] | None, problems: Problems, sha: jsonl.Hash) -> list[Query]:
+def _queries(
+    source: Source, known: dict[str, Split | None] | None, problems: Problems, sha: jsonl.Hash, lines: Lines
+) -> list[Query]:
     queries: list[Query] = []
     first: dict[str, int] = {}
     for number, parsed in jsonl.read_lines(jsonl.QueryLine, source, jsonl.QUERIES, problems, sha):
@@ -190,21 +209,28 @@ def _queries(source: Source, known: dict[str, Split] | None, problems: Problems,
         if valid and not unknown and not duplicate:
             heldout = line.heldout_combo
             queries.append(Query(line.qid, line.text, line.split, line.rel, line.kind, line.lang, heldout))
+            lines.queries.append(number)
     return queries
 
 
-def _clicks(source: Source, known: dict[str, Split] | None, problems: Problems, sha: jsonl.Hash) -> list[Click]:
+def _clicks(
+    source: Source, known: dict[str, Split | None] | None, problems: Problems, warnings: Problems, sha: jsonl.Hash
+) -> list[Click]:
+    """The clicks on products of the training split, or on any if products have no split."""
     clicks: list[Click] = []
     for number, parsed in jsonl.read_lines(jsonl.ClickLine, source, jsonl.CLICKS, problems, sha):
         if parsed is None:
             continue
-        line, fault = parsed.line, ""
-        if known is not None and "product" not in parsed.wrong and known.get(line.product) != "train":
-            id, split = preview(line.product), known.get(line.product)
-            fault = f"found the unknown product {id}, expected an id of {jsonl.PRODUCTS}"
-            if split is not None:
-                fault = f'product {id} is in the split "{split}", expected a product of the split "train"'
-            problems.add(f"{jsonl.CLICKS}:{number}", f"product: {fault}")
-        if not parsed.wrong and not fault:
+        line, place = parsed.line, f"{jsonl.CLICKS}:{number}"
+        if known is not None and "product" not in parsed.wrong:
+            found = preview(line.product)
+            if line.product not in known:
+                problems.add(place, f"product: found the unknown product {found}, expected an id of {jsonl.PRODUCTS}")
+                continue
+            if known[line.product] not in ("train", None):
+                split = known[line.product]
+                warnings.add(place, f'product: {found} is in the split "{split}", so training ignores the click')
+                continue
+        if not parsed.wrong:
             clicks.append(Click(line.query, line.product, line.lang))
     return clicks

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,31 +12,48 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from make_jax.console import LiteralConsole, text_column
 from make_jax.errors import InputError
 
-MAX_LISTED = 20  # problems that one error message lists
+MAX_LISTED = 20  # lines of one error message
+_SHOWN = 3  # messages of one kind
 
-# A quoted value, the name of an image file, or a number in a message.
+# What differs in problems of one kind: what was found, quoted values, names of image files, numbers.
+_FOUND = re.compile(r"(?<=: found ).+(?=, expected )")
 _VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|(?<=^image: )[^"]+?(?=: )|\d[\d,]*')
 
 T = TypeVar("T")
 
 
-class Problems:
-    """The problems of one catalog, in the order of detection.
+@dataclass
+class _Kind:
+    """The problems of one kind in one file."""
 
-    `count` counts all of them; `kept` has the place and the text ("key: found, expected") of the first `max_kept`
-    (None: all).
+    count: int = 0
+    shown: list[tuple[str, str]] = field(default_factory=list)  # place and text of the first
+    texts_differ: bool = False
+
+
+class Problems:
+    """The problems or warnings of one catalog, in the order of detection, grouped by file and kind.
+
+    `count` counts all of them; `kept` has the place and the text ("key: found, expected") of the first `max_per_kind`
+    of each kind (None: all). Problems of one kind differ in values and numbers only.
     """
 
-    def __init__(self, path: Path, max_kept: int | None = MAX_LISTED) -> None:
+    def __init__(self, path: Path, max_per_kind: int | None = 3) -> None:
         self.path = path
-        self.max_kept = max_kept
+        self.max_per_kind = max_per_kind
         self.count = 0
         self.kept: list[tuple[str, str]] = []
+        self._kinds: dict[tuple[str, str], _Kind] = {}
 
     def add(self, place: str, text: str) -> None:
         """Adds one problem at `place` ("products.jsonl:17")."""
         self.count += 1
-        if self.max_kept is None or len(self.kept) < self.max_kept:
+        kind = self._kinds.setdefault((_file(place), _VALUE.sub("#", _FOUND.sub("#", text))), _Kind())
+        kind.count += 1
+        kind.texts_differ |= bool(kind.shown) and text != kind.shown[0][1]
+        if len(kind.shown) < _SHOWN:
+            kind.shown.append((place, text))
+        if self.max_per_kind is None or kind.count <= self.max_per_kind:
             self.kept.append((place, text))
 
     @property
@@ -43,20 +61,18 @@ class Problems:
         """The kept problems as "file:line: key: found, expected"."""
         return [f"{place}: {text}" for place, text in self.kept]
 
-    def grouped(self, shown: int = 3) -> list[str]:
-        """The messages, grouped by file and kind: of each group the number and the first `shown`.
-
-        Problems of one kind differ in quoted values and numbers only.
-        """
-        groups: dict[tuple[str, str], list[str]] = {}
-        for place, text in self.kept:
-            kind = _VALUE.sub("#", text)
-            groups.setdefault((place.partition(":")[0], kind), []).append(f"{place}: {text}")
+    def grouped(self) -> list[str]:
+        """The messages by file and kind: of each kind the first three and the number, in one line if all are equal."""
         lines: list[str] = []
-        for (file, _), messages in groups.items():
-            more = len(messages) - shown
-            lines += messages[:shown]
-            lines += [f"{file}: ... {more:,} more like these, {len(messages):,} in all"] if more > 0 else []
+        for (file, _), kind in self._kinds.items():
+            if kind.count > 1 and not kind.texts_differ:
+                places = ", ".join(place.removeprefix(f"{file}:") for place, _ in kind.shown)
+                dots = ", ..." if kind.count > len(kind.shown) else ""
+                lines.append(f"{kind.shown[0][0]}: {kind.shown[0][1]} ({kind.count:,} lines: {places}{dots})")
+                continue
+            more = kind.count - len(kind.shown)
+            lines += [f"{place}: {text}" for place, text in kind.shown]
+            lines += [f"{file}: ... {more:,} more like these, {kind.count:,} in all"] if more else []
         return lines
 
     def of_images(self) -> list[str]:
@@ -69,13 +85,21 @@ class Problems:
         return list(first.values())
 
     def raise_if_any(self) -> None:
-        """Raises InputError: one line for one problem, otherwise a summary line and one line a problem."""
+        """Raises InputError: one line for one problem, otherwise a summary line and the first lines of `grouped`."""
         if self.count == 0:
             return
         if self.count == 1:
             raise InputError(f"{self.path}: {self.messages[0]}")
-        first = f"; the first {len(self.messages)}" if len(self.messages) < self.count else ""
-        raise InputError("\n  ".join([f"{self.path}: {self.count} problems{first}:", *self.messages]))
+        lines = self.grouped()
+        if (more := len(lines) - MAX_LISTED) > 0:
+            command = f"python -m make_jax.catalog check {self.path}"
+            lines[MAX_LISTED:] = [f"... {more:,} more lines; {command} lists them"]
+        raise InputError("\n  ".join([f"{self.path}: {self.count:,} problems:", *lines]))
+
+
+def _file(place: str) -> str:
+    """The part of a place that its kind shares: "products.jsonl" of a line, "product" of a product's id."""
+    return re.split("[: ]", place, maxsplit=1)[0]
 
 
 def preview(value: Any) -> str:

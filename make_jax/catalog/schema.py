@@ -22,7 +22,7 @@ class Product:
     id: str
     title: str  # "" if absent, or if the catalog hides titles
     image: str | None  # path inside the catalog
-    split: Split
+    split: Split | None  # None: no product of the catalog has one; it can be searched only
     category: tuple[str, ...] = ()  # from general to specific
     group: str | None = None  # variants of one item share it
     attributes: dict[str, AttributeValue] = field(default_factory=dict)  # keys of catalog.json; "category": last level

@@ -1,6 +1,7 @@
-"""Strips text as it is read: white space, and characters that show nothing; shortens it for messages."""
+"""Text as it is read, without white space and invisible characters at its ends; its forms for messages and queries."""
 
 import re
+import unicodedata
 
 # Control characters, soft hyphen, zero-width and directional marks, fillers, byte-order mark. Variation selectors and
 # tags are not stripped from an end, because they belong to the character before (flags), but alone they are no text.
@@ -28,3 +29,8 @@ def shortened(text: str, length: int = 100) -> str:
     """The text on one line, cut to `length` characters; the last three are "..." if it was longer."""
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def normalize_query(text: str) -> str:
+    """Returns the text in NFKC, lower case, with single spaces; equal for texts that count as the same query."""
+    return " ".join(unicodedata.normalize("NFKC", text).lower().split())

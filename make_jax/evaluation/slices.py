@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from make_jax.catalog.schema import Click, Product, Query
-from make_jax.inputs.tokenizer import normalize_query
+from make_jax.catalog.text import normalize_query
 
 ALL = "all"
 TASKS = ("known-item", "graded", "category")

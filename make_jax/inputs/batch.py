@@ -14,7 +14,7 @@ process. Lq and Lt are the maximum lengths of queries and titles, P counts patch
     has_title        [B]            bool     T   P
     product_id       [B]            int32    T   P    T: position in the training split; P: position in the given
                                                       lists, -1 in padding rows
-    query_id         [B]            int32    T        equal for equal query texts (`tokenizer.normalize_query`)
+    query_id         [B]            int32    T        equal for equal query texts (`text.normalize_query`)
     query_keywords   [B, words]     uint32   T Q      keywords of the query, bit-packed (`catalog/keywords.py`)
     product_keywords [B, words]     uint32   T        keywords of the product's title and attributes, bit-packed
     swap_tokens      [B, Lq]        int32    S        the query with one keyword replaced (`keyword_swaps.py`)

@@ -7,7 +7,6 @@ holds the definition, so that evaluation and serving tokenize exactly as trainin
 import codecs
 import json
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -169,11 +168,6 @@ def add_characters(tokenizer: Tokenizer, texts: Iterable[str], max_new: int) -> 
     new = sorted((piece for piece, times in counts.items() if times > 1), key=lambda piece: (-counts[piece], piece))
     vocab |= {piece: tokenizer.vocab_size + i for i, piece in enumerate(new[:max_new])}
     return Tokenizer(json.dumps(definition))
-
-
-def normalize_query(text: str) -> str:
-    """Returns the text in NFKC, lower case, with single spaces; equal for texts that count as the same query."""
-    return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 
 def _untrained(model: models.WordPiece) -> tokenizers.Tokenizer:

@@ -19,14 +19,14 @@ from jaxtyping import Bool, Float, Int32, UInt8, UInt32
 
 from make_jax.catalog.build import BuiltCatalog
 from make_jax.catalog.keywords import KeywordVocabulary
-from make_jax.catalog.text import strip_text
+from make_jax.catalog.text import normalize_query, strip_text
 from make_jax.config import DataConfig, InputsConfig
 from make_jax.errors import InputError
 from make_jax.inputs.batch import Batch, product_arrays
 from make_jax.inputs.images import augment_image, load_image
 from make_jax.inputs.keyword_swaps import KeywordSwapper
 from make_jax.inputs.masking import Masker
-from make_jax.inputs.tokenizer import Tokenizer, normalize_query
+from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.inputs.worker_processes import start_resource_tracker, start_worker
 
 if TYPE_CHECKING:

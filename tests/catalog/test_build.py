@@ -98,6 +98,13 @@ def test_a_catalog_without_clicks_or_of_one_split_is_built(tmp_path: Path, cache
         built.products("train")
 
 
+def test_a_catalog_without_splits_is_not_built(tmp_path: Path, cache: Path) -> None:
+    write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": "鞋"}])
+    with pytest.raises(InputError, match='no product has a split, expected "split": "train", "val" or "test"'):
+        build(tmp_path, str(cache))
+    assert not cache.exists()
+
+
 def test_unchanged_content_is_reused_and_changed_content_rebuilt(tmp_path: Path, cache: Path) -> None:
     folder = write_catalog(tmp_path / "tiny")
     first = build(folder, str(cache)).folder

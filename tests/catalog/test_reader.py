@@ -74,59 +74,6 @@ def test_a_catalog_is_never_changed(tmp_path: Path) -> None:
         catalog.products = ()  # type: ignore[misc]
 
 
-def test_attributes_are_the_named_keys_of_all_products(tmp_path: Path) -> None:
-    folder = write_catalog(tmp_path / "tiny")
-    rows = lines(folder, "products.jsonl")
-    rows[1]["colour"] = None
-    write_lines(folder / "products.jsonl", rows)
-    catalog = Catalog.load(folder)
-    assert catalog.products[0].attributes == {"colour": "red", "category": "circle"}  # the most specific level
-    assert catalog.products[1].attributes == {"category": "circle"}
-    held_out = [product for product in catalog.products if product.split != "train"]
-    assert len(held_out) == 9 and all(set(product.attributes) == {"colour", "category"} for product in held_out)
-
-
-@pytest.mark.parametrize(
-    ("value", "kept"),
-    [
-        (19.99, 19.99),
-        (20.0, 20.0),
-        (3, 3),
-        (10**30, 10**30),
-        (True, True),
-        (False, False),
-        (0, 0),
-        (" S\u200b", "S"),
-        (["S", " M ", 44, 44.5, "", None], ("S", "M", 44, 44.5)),
-        ([], None),
-        (["\u200b"], None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_an_attribute_is_kept_as_what_it_is(tmp_path: Path, value: Any, kept: Any) -> None:
-    rows = [{"id": split, "title": "x", "split": split, "size": value} for split in ("train", "val", "test")]
-    write_lines(tmp_path / "products.jsonl", rows)
-    set_info(tmp_path, attributes=["size"])
-    values = [product.attributes.get("size") for product in Catalog.load(tmp_path).products]
-    assert values == [kept] * 3 and {type(each) for each in values} == {type(kept)}
-
-
-@pytest.mark.parametrize("value", [{"a": 1}, [["S"]], [True], float("nan"), [float("inf")]])
-def test_a_nested_attribute_or_one_that_is_no_number_is_a_problem(tmp_path: Path, value: Any) -> None:
-    write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": "x", "split": "test", "size": value}])
-    set_info(tmp_path, attributes=["size"])
-    expected = "expected a string, a number, true or false, or a list of strings and numbers"
-    assert message(tmp_path) == f"{tmp_path}: products.jsonl:1: size: found {json.dumps(value)}, {expected}"
-
-
-@pytest.mark.parametrize("key", ["dropped", "tier", "sensitive", "group", "split", "title"])
-def test_reserved_keys_cannot_be_attributes(tmp_path: Path, key: str) -> None:
-    folder = write_catalog(tmp_path / "tiny")
-    set_info(folder, attributes=["colour", key])
-    assert f'catalog.json: attributes: "{key}" cannot be an attribute' in message(folder)
-
-
 def test_hide_title_removes_every_title(tmp_path: Path) -> None:
     folder = write_catalog(tmp_path / "tiny", missing=False)
     set_info(folder, hide_title=True)
@@ -143,7 +90,9 @@ def test_hide_title_requires_an_image_for_every_product(tmp_path: Path) -> None:
 BAD_LINES = {
     "neither title nor image": ("products.jsonl", 1, {"title": " ", "image": None}, "title: neither title nor image"),
     "bad split": ("products.jsonl", 2, {"split": "dev"}, 'split: found "dev", expected one of "train", "val", "test"'),
-    "no split": ("products.jsonl", 2, {"split": ...}, 'split: missing, expected one of "train"'),
+    "no split": ("products.jsonl", 2, {"split": ...}, 'products.jsonl:2: split: missing, expected one of "train"'),
+    "query without split": ("queries.jsonl", 1, {"split": ...}, 'split: missing, expected one of "train"'),
+    "split all": ("queries.jsonl", 1, {"split": "all"}, '"test"; "pool": "all" in catalog.json makes queries search'),
     "id is a fraction": ("products.jsonl", 3, {"id": 1.5}, "id: found 1.5, expected a string"),
     "id is true": ("products.jsonl", 3, {"id": True}, "id: found true, expected a string"),
     "id with a space": ("products.jsonl", 3, {"id": "a b"}, 'id: found "a b", expected a string'),
@@ -182,7 +131,6 @@ BAD_LINES = {
     "grade is true": ("queries.jsonl", 1, {"rel": {"p4": True}}, 'rel: found {"p4": true}, expected an object'),
     "no judgements": ("queries.jsonl", 1, {"rel": ...}, "rel: missing, expected an object {product id: grade}"),
     "click on an unknown product": ("clicks.jsonl", 1, {"product": "x"}, 'product: found the unknown product "x"'),
-    "click on test": ("clicks.jsonl", 1, {"product": "p4"}, 'product "p4" is in the split "test"'),
     "click without query": (
         "clicks.jsonl",
         1,
@@ -325,9 +273,44 @@ def test_all_problems_are_reported_together_up_to_a_limit(tmp_path: Path) -> Non
     rows[30]["product"] = "unknown"
     write_lines(folder / "clicks.jsonl", rows)
     text = message(folder).splitlines()
-    assert text[0] == f"{folder}: 26 problems; the first 20:"
-    assert len(text) == 21
-    assert text[20].strip().startswith("clicks.jsonl:20: query: ")
+    assert text == [
+        f"{folder}: 26 problems:",
+        '  clicks.jsonl:1: query: found "", expected a string that is not empty (25 lines: 1, 2, 3, ...)',
+        '  clicks.jsonl:31: product: found the unknown product "unknown", expected an id of products.jsonl',
+    ]
+
+
+def test_problems_of_many_kinds_are_cut_to_a_limit(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny", products=30)
+    rows = [row | {f"a{i}": {}} for i, row in enumerate(lines(folder, "products.jsonl"))]
+    write_lines(folder / "products.jsonl", rows)
+    set_info(folder, attributes=[f"a{chr(97 + i)}" for i in range(26)])
+    assert Catalog.load(folder).products  # the keys differ: no product has one of these attributes
+    for i, row in enumerate(rows):
+        row[f"a{chr(97 + i % 26)}"] = {}
+    write_lines(folder / "products.jsonl", rows)
+    text = message(folder).splitlines()
+    assert text[0] == f"{folder}: 30 problems:" and len(text) == 22
+    assert text[21] == f"  ... 6 more lines; python -m make_jax.catalog check {folder} lists them"
+
+
+def test_a_catalog_without_any_split_is_read_with_its_clicks(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    for row in (rows := lines(folder, "products.jsonl")):
+        del row["split"]
+    rows[0]["split"] = None
+    write_lines(folder / "products.jsonl", rows)
+    catalog = Catalog.load(folder)
+    assert {product.split for product in catalog.products} == {None} and len(catalog.clicks) == 30
+    assert all(not catalog.split_products(split) for split in ("train", "val", "test"))
+
+
+def test_clicks_on_products_outside_the_training_split_are_left_out(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    rows = lines(folder, "clicks.jsonl")
+    rows[0]["product"], rows[7]["product"] = "p4", "p3"
+    write_lines(folder / "clicks.jsonl", rows)
+    assert len(Catalog.load(folder).clicks) == len(rows) - 2
 
 
 def test_an_invalid_product_line_does_not_invalidate_its_judgements(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from make_jax.inputs.tokenizer import (
     Tokenizer,
     add_characters,
     load_tokenizer,
-    normalize_query,
     train_wordpiece,
 )
 from tests.interop import tiny_checkpoints as tiny
@@ -190,11 +189,6 @@ def test_tokenizer_without_special_tokens_around_a_text_is_an_input_error() -> N
     stored["post_processor"] = None
     with pytest.raises(InputError, match="no special token around"):
         Tokenizer(json.dumps(stored))
-
-
-def test_normalize_query_makes_equal_queries_equal() -> None:
-    assert normalize_query("  ＲＥＤ  Shirt\n") == normalize_query("red shirt") == "red shirt"
-    assert normalize_query("red shirts") != normalize_query("red shirt")
 
 
 def test_new_characters_make_unknown_words_known_and_keep_all_ids() -> None:

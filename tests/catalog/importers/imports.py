@@ -10,6 +10,6 @@ from make_jax.catalog.reader import Catalog
 def imported(out: Path, name: str, source: Path, *options: str | Path) -> Catalog:
     """The imported catalog, checked to have no problems."""
     assert main(["import", name, str(source), str(out), *map(str, options)]) == 0
-    _, problems = check(out)
+    problems = check(out).problems
     assert problems.messages == []
     return Catalog.load(out)
