@@ -1,6 +1,8 @@
 """Evaluates a model and writes its report, or compares two reports, as the options of `eval` request."""
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID
 
@@ -10,9 +12,9 @@ from make_jax.console import LiteralConsole, text_column
 from make_jax.errors import InputError
 from make_jax.evaluation.compare import compare, print_comparison, read_report, write_comparison
 from make_jax.evaluation.evaluate import embed_all, evaluate
-from make_jax.evaluation.models import open_model
+from make_jax.evaluation.models import BM25, OpenedModel, open_model
 from make_jax.evaluation.render import print_report
-from make_jax.evaluation.report import write_report
+from make_jax.evaluation.report import report_folder, write_report
 from make_jax.retrieval.rerank import DEFAULT_DEPTH, can_match
 from make_jax.runs.provenance import metadata
 
@@ -32,7 +34,6 @@ def evaluate_model(options: EvalOptions) -> Path | None:
     pool = catalog.info.pool if options.pool == "catalog" else options.pool
     suffix = "" if pool == catalog.info.pool else f"-{pool}"
     home = Path(options.model) / "eval" if info else OTHER_REPORTS / opened.name
-    folder = Path(options.out) if options.out else home / f"{catalog.info.name}-{options.split}{suffix}"
     stored = Path(options.embeddings) if options.embeddings else None
     if stored is not None and not info and stored.resolve().is_relative_to(Path(options.model).resolve()):
         raise InputError(f"{stored}: inside the model's folder, whose files identify the model; set another folder")
@@ -57,12 +58,24 @@ def evaluate_model(options: EvalOptions) -> Path | None:
             vectors_folder=stored,
             progress=bars.show,
         )
-    provenance = metadata(catalog, seed=info.seed if info else 0, model={"name": opened.name, "kind": opened.kind})
-    provenance |= {"run": info.run} if info else {}
+    provenance = _provenance(options, opened, catalog)
+    name = f"{catalog.info.name}-{options.split}{suffix}"
+    folder = Path(options.out) if options.out else report_folder(home, name, provenance)
     report = write_report(evaluation, catalog, folder, provenance)
     print_report(report, console)
+    if not options.out and folder != home / name:
+        console.print(f"{home / name} has the report of another catalog or model of this name, which is kept")
     console.print(f"report: {folder}/report.md, gallery.png, runs/")
     return folder
+
+
+def _provenance(options: EvalOptions, opened: OpenedModel, catalog: Catalog) -> dict[str, Any]:
+    """The field `about` of the report."""
+    info, model = opened.run_info, {"name": opened.name, "kind": opened.kind}
+    if not info:  # several folders may have this name
+        path = options.model if opened.kind == BM25 else str(Path(options.model).resolve())
+        model["path_digest"] = hashlib.sha256(path.encode()).hexdigest()
+    return metadata(catalog, seed=info.seed if info else 0, model=model) | ({"run": info.run} if info else {})
 
 
 def compare_reports(options: CompareOptions) -> None:

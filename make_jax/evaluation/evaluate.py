@@ -22,6 +22,7 @@ from make_jax.evaluation.eval_split import EvalSplit
 from make_jax.evaluation.metrics import Judgements, min_depth, score_ranking
 from make_jax.evaluation.search_pool import SearchPool
 from make_jax.evaluation.slices import query_slices
+from make_jax.evaluation.training_overlap import training_notes
 from make_jax.evaluation.tuning import tune, tune_rerank
 from make_jax.report_tables import system_name
 from make_jax.retrieval.embed import EmbeddingModel, PrecomputedVectors
@@ -101,7 +102,7 @@ def evaluate(
     reported, val = _open_splits(model, catalog, split, pool, progress, vectors_folder)
     search_pool = reported.search_pool
     _check_queries(reported, catalog, split, model)
-    notes = _pool_notes(search_pool, catalog)
+    notes = [*_pool_notes(search_pool), *training_notes(model, catalog, search_pool)]
     parameters = tune(reported, val, notes, progress)
     ranked = max(depth, min_depth())
     rankings, main = _baseline_rankings(reported, ranked, seed, notes), "bm25"
@@ -248,12 +249,10 @@ def _single_modality_rankings(
     return rankings
 
 
-def _pool_notes(search_pool: SearchPool, catalog: Catalog) -> list[str]:
+def _pool_notes(search_pool: SearchPool) -> list[str]:
     """Notes on a pool other than the split's products."""
     if search_pool.pool == "all":
-        trained = sum(product.split == "train" for product in search_pool.products)
-        also = f"; {trained:,} of them are of the split train, so a model may have learnt from them" if trained else ""
-        return [f"Queries search all {len(search_pool.products):,} products of the catalog{also}."]
+        return [f"Queries search all {len(search_pool.products):,} products of the catalog."]
     if search_pool.pool == "judged":
         judged = [len(rel) for rel in search_pool.judgements.qrels.values()]
         mean = sum(judged) / max(len(judged), 1)

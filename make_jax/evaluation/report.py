@@ -60,6 +60,34 @@ def write_report(
     return report
 
 
+def report_folder(home: Path, name: str, about: dict[str, Any]) -> Path:
+    """The folder `home`/`name`, or a similar one where that has the report of another catalog or model of this name.
+
+    Another catalog has its digest added to `name`, another model (`about["model"]["path_digest"]`) to `home`.
+    """
+    catalog, model = about["catalog"]["digest"], about["model"].get("path_digest")
+    homes = [home] if model is None else [home, home.with_name(f"{home.name}-{model[:8]}")]
+    folder = home / name
+    for parent in homes:
+        for folder in (parent / name, parent / f"{name}-{catalog[:8]}"):
+            found = _identity(folder)
+            same_model = found is None or model is None or found[1] in (None, model)
+            if found is None or (same_model and found[0] == catalog):
+                return folder
+            if not same_model:
+                break
+    return folder
+
+
+def _identity(folder: Path) -> tuple[str, str | None] | None:
+    """The catalog and the model of the report in a folder, by their digests; None without a readable report."""
+    try:
+        about = json.loads((folder / "report.json").read_text("utf-8-sig"))["about"]
+        return about["catalog"]["digest"], about["model"].get("path_digest")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
 def build_report(evaluation: Evaluation, about: dict[str, Any], *, seed: int = 0) -> dict[str, Any]:
     """Returns all numbers of the evaluation as JSON values: means with 95 % intervals, by slice and system."""
     judgements = evaluation.judgements

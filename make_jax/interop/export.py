@@ -28,7 +28,14 @@ EXPORTERS: dict[ExportFormat, Exporter] = {
 }
 
 
-def export_model(out: Path, params: Params, bundle: ModelBundle, card: str, form: ExportFormat) -> None:
+def export_model(
+    out: Path,
+    params: Params,
+    bundle: ModelBundle,
+    card: str,
+    form: ExportFormat,
+    add_files: Callable[[Path], None] = lambda folder: None,
+) -> None:
     """Writes the model and its model card to the new folder `out`, completely or not at all.
 
     Args:
@@ -37,6 +44,7 @@ def export_model(out: Path, params: Params, bundle: ModelBundle, card: str, form
         bundle: settings, tokenizer and keywords of the export.
         card: the model card, Markdown.
         form: a key of `EXPORTERS`.
+        add_files: writes further files into the folder that it is given.
 
     Raises:
         InputError: the model has no such form, or a library is missing.
@@ -44,3 +52,4 @@ def export_model(out: Path, params: Params, bundle: ModelBundle, card: str, form
     with folder_atomically(out) as partial_folder:
         EXPORTERS[form].write(partial_folder, params, bundle)
         (partial_folder / MODEL_CARD).write_text(card, encoding="utf-8")
+        add_files(partial_folder)

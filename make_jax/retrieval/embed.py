@@ -21,7 +21,8 @@ _CHUNK_SIZE = 1024  # products whose images are in memory together; queries enco
 class Encoder(Protocol):
     """A model that encodes texts and products; docs/models.md has an example of 20 lines.
 
-    An optional attribute `digest`, a string that changes when the vectors do, lets vectors be kept on disk.
+    An optional attribute `digest`, a string that changes when the vectors do, lets vectors be kept on disk. With an
+    optional attribute `training_data` (`runs/training_data.py`) evaluation notes what the model was trained on.
     """
 
     @property

@@ -31,6 +31,7 @@ from make_jax.retrieval.vector_index import ProductEmbeddings, VectorIndex
 from make_jax.runs.mesh import make_mesh, replicate, replicated_sharding, shard_rows, to_host
 from make_jax.runs.run_folder import TrainedModel, load_trained_model
 from make_jax.runs.state import Params
+from make_jax.runs.training_data import TrainingData
 
 
 class Hit(NamedTuple):
@@ -77,15 +78,17 @@ class Retriever:
         mesh: Mesh | None = None,
         trained_matching: bool = False,
         default_catalog: str = "",
+        training_data: TrainingData | None = None,
     ) -> None:
         """`batch_size` is the most rows encoded at once; the rows are split over the devices of `mesh`.
 
         `trained_matching`: the model's matching encoder has been trained by QIM and may re-rank. `default_catalog` is
-        what `index` embeds without arguments; "" is the packaged catalog.
+        what `index` embeds without arguments; "" is the packaged catalog. `training_data`: for notes of evaluation.
         """
         self.model = model
         self.tokenizer = tokenizer
         self.keywords = keywords
+        self.training_data = training_data
         self._mesh = make_mesh(devices=jax.local_devices()) if mesh is None else mesh
         self._params = replicate(params, self._mesh)
         self._batch_size = batch_size
@@ -117,6 +120,7 @@ class Retriever:
             batch_size=size,
             trained_matching=has_matching,
             default_catalog=config.data.catalog,
+            training_data=trained.training_data,
         )
 
     @property

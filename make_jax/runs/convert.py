@@ -20,6 +20,7 @@ from make_jax.interop.model_card import model_card, reports_of_step
 from make_jax.interop.model_folder import resolve_model_folder
 from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER, load_trained_model
+from make_jax.runs.training_data import copy_record
 
 Log = Callable[[str], None]
 
@@ -48,7 +49,8 @@ def export_run(
     }
     bundle = ModelBundle(search_config(config), trained.tokenizer, trained.keywords, torch_checkpoint.CONSTANTS, origin)
     reports = reports_of_step(Path(run), metadata["position"])
-    export_model(Path(out), trained.params, bundle, model_card(bundle, metadata, reports, form), form)
+    card = model_card(bundle, metadata, reports, form)
+    export_model(Path(out), trained.params, bundle, card, form, lambda folder: copy_record(Path(run), folder))
     for part in omitted_parts(config.model):
         log(f"left out, because search does not use it: {part}")
     if config.model.dtype != "float32" and form != "stablehlo":
@@ -65,7 +67,8 @@ def import_torch(source: str, out: str, log: Log) -> None:
     """
     if Path(out).exists():
         raise InputError(f"OUT: {out} exists; name a folder that does not")
-    params, bundle = torch_checkpoint.read(resolve_model_folder(source, "SOURCE"))
+    folder = resolve_model_folder(source, "SOURCE")
+    params, bundle = torch_checkpoint.read(folder)
     config = to_json(replace(bundle.config, run=out))
     files = {CONFIG: config, TOKENIZER: bundle.tokenizer.definition, KEYWORDS: bundle.keywords.to_json()}
     # How long PyTorch trained since the export is unknown, so the clock starts at 0.
@@ -78,5 +81,6 @@ def import_torch(source: str, out: str, log: Log) -> None:
         finally:
             checkpoints.close()
         (partial_folder / CONFIG).write_text(config, encoding="utf-8")
+        copy_record(folder, partial_folder)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     log(f"{out}: a run with {count / 1e6:.1f}M parameters at step 0; eval.py and train.init_from take it")

@@ -1,6 +1,7 @@
 """The folder of a run: names of its files, and loading the trained model from it.
 
 RUN/config.json       the resolved settings
+   /training_data.safetensors   what it was trained on, by `training_data.py`
    /checkpoints/      `checkpoints.py`; each checkpoint holds config.json, tokenizer.json and keywords.json too
    /metrics.jsonl     losses and validation, by `training/metric_writers/jsonl.py`
    /failure-I.txt     why process I of several ended, by `failure_detection.py`
@@ -16,6 +17,7 @@ from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.runs.checkpoints import CheckpointInfo, Checkpoints, digest
 from make_jax.runs.state import Params
+from make_jax.runs.training_data import TrainingData
 
 CHECKPOINTS = "checkpoints"  # subfolder of a run
 CONFIG = "config.json"  # in a run and in a checkpoint
@@ -33,6 +35,7 @@ class TrainedModel:
     keywords: KeywordVocabulary
     metadata: dict[str, Any]  # meta.json: "position" (steps), "seconds" of training, "metrics", "catalog_digest", ...
     digest: str  # SHA-256 of the checkpoint's manifest
+    training_data: TrainingData
 
 
 def load_trained_model(run: str | Path, checkpoint: Literal["best", "last"] = "best") -> TrainedModel:
@@ -43,7 +46,15 @@ def load_trained_model(run: str | Path, checkpoint: Literal["best", "last"] = "b
     checkpoints = open_checkpoints(run)
     info = checkpoints.latest_intact(checkpoint)
     params = checkpoints.load_params(info)
-    return TrainedModel(params, read_config(info), read_tokenizer(info), read_keywords(info), info.meta, digest(info))
+    return TrainedModel(
+        params=params,
+        config=read_config(info),
+        tokenizer=read_tokenizer(info),
+        keywords=read_keywords(info),
+        metadata=info.meta,
+        digest=digest(info),
+        training_data=TrainingData(Path(run), info.meta.get("catalog_digest")),
+    )
 
 
 def open_checkpoints(run: str | Path) -> Checkpoints:

@@ -35,6 +35,7 @@ from make_jax.runs.processes import Processes, init_distributed
 from make_jax.runs.provenance import commit
 from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
 from make_jax.runs.state import Params, TrainState, parameter_count
+from make_jax.runs.training_data import write_record
 from make_jax.training.checkpointing import CheckpointSaver, Progress
 from make_jax.training.curves import draw_curves
 from make_jax.training.eval_context import EvalContext
@@ -107,6 +108,7 @@ def set_up(
     logger, profiler = MetricLogger(), StepProfiler("", Path())
     if processes.is_coordinator:
         write_atomically(Path(config.run) / CONFIG, to_json(config))
+        write_record(Path(config.run), catalog, init.provenance, resumed=init.own is not None)
         checkpoints.check_free_space(state)  # fail now rather than at the first save, hours later
         logger = resources.enter_context(open_logger(config, init.step))
         profiler = StepProfiler(config.train.profile, Path(config.run) / PROFILE)

@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from make_jax.config import to_json
 from tests.conftest import ROOT
-from tests.tiny_catalog import write_catalog
+from tests.tiny_catalog import write_catalog, write_lines
 from tests.training.tiny_run import tiny_config
 
 
@@ -55,6 +56,22 @@ def test_train_then_eval_writes_the_whole_report(monkeypatch, tmp_path, recipe, 
     report = json.loads((folder / "report.json").read_text())
     assert {"random", "bm25", "title", "image", "joint", "joint+bm25"} == set(report["systems"])
     assert "joint + BM25" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "tiny/products.jsonl").read_text().splitlines()]
+    splits = ["test" if i % 5 in (0, 4) else row["split"] for i, row in enumerate(rows)]  # 12 of train and 12 of test
+    shutil.copytree(tmp_path / "tiny", tmp_path / "split again")
+    write_lines(tmp_path / "split again/products.jsonl", [r | {"split": s} for r, s in zip(rows, splits, strict=True)])
+    (tmp_path / "split again/clicks.jsonl").write_text("")
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run(monkeypatch, "eval.py", str(tmp_path / "run"), "--data.catalog", str(tmp_path / "split again")) == 0
+    [other] = [path for path in (tmp_path / "run/eval").iterdir() if path != folder]
+    shown = "".join(capsys.readouterr().out.split())  # without line breaks
+    notes = json.loads((other / "report.json").read_text())["notes"]
+    [note] = [note for note in notes if note.startswith("This catalog is not the one that the model was trained on")]
+    assert "Of the 24 products searched, 12 are training products of the model; 4 of the 4 judged queries" in note
+    assert "".join(note.split()) in shown and note in (other / "report.md").read_text()
+    assert f"{folder}hasthereportofanothercatalog" in shown and f"report:{other}/report.md" in shown
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
+    assert not any("trained on" in note for note in report["notes"])
     vectors = str(tmp_path / "vectors")
     assert run(monkeypatch, "eval.py", str(tmp_path / "run"), "--embeddings", vectors, "--only-embed") == 0
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "vectors").rglob("*.parquet")}

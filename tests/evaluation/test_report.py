@@ -16,7 +16,7 @@ from make_jax.errors import InputError
 from make_jax.evaluation.compare import compare, print_comparison, read_report
 from make_jax.evaluation.evaluate import Evaluation, evaluate
 from make_jax.evaluation.render import markdown, print_report
-from make_jax.evaluation.report import build_report, write_report
+from make_jax.evaluation.report import build_report, report_folder, write_report
 from make_jax.evaluation.weights_plot import weight_groups
 from make_jax.runs.provenance import metadata, query_source
 from tests.retrieval.fake_encoder import FakeEncoder
@@ -228,3 +228,22 @@ def test_progress_bars_show_descriptions_literally() -> None:
         with Progress(text_column("{task.description}"), console=console) as bar:
             bar.add_task(text)
         assert text in stream.getvalue()
+
+
+def test_reports_of_catalogs_and_models_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
+    def write(catalog: str, model: str | None) -> str:
+        about = {"catalog": {"digest": catalog * 9}, "model": {} if model is None else {"path_digest": model * 9}}
+        folder = report_folder(tmp_path / "clip", "tiny-test", about)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.json").write_text(json.dumps({"about": about}))
+        return folder.relative_to(tmp_path).as_posix()
+
+    assert write("a", None) == "clip/tiny-test"
+    assert write("b", None) == "clip/tiny-test-bbbbbbbb"
+    assert write("a", "x") == "clip/tiny-test"  # a report without a model's digest
+    assert write("a", "x") == "clip/tiny-test" and write("b", None) == "clip/tiny-test-bbbbbbbb"
+    assert write("a", "y") == "clip-yyyyyyyy/tiny-test"
+    assert write("c", "y") == "clip-yyyyyyyy/tiny-test-cccccccc"
+    assert write("a", "y") == "clip-yyyyyyyy/tiny-test" and write("a", "x") == "clip/tiny-test"
+    (tmp_path / "clip/tiny-test/report.json").write_text("{")
+    assert write("d", "x") == "clip/tiny-test"  # a damaged report is replaced

@@ -15,6 +15,7 @@ from make_jax.inputs.eval_pipeline import product_batches
 from make_jax.interop.bundle import ModelBundle
 from make_jax.retrieval.embed import Modality
 from make_jax.retrieval.vector_index import ProductEmbeddings
+from make_jax.runs.training_data import TrainingData
 
 _BATCH_SIZE = 256
 
@@ -37,6 +38,7 @@ class Exported:
         self.bundle = bundle
         self._folder = folder
         self._query, self._product = query, product
+        self.training_data = TrainingData(folder, bundle.origin.get("catalog_digest"))
 
     @property
     def modalities(self) -> Modality:

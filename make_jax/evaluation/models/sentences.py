@@ -15,6 +15,7 @@ from make_jax.files import folder_digest
 from make_jax.interop.optional_imports import import_optional
 from make_jax.retrieval.embed import Modality
 from make_jax.retrieval.vector_index import ProductEmbeddings
+from make_jax.runs.training_data import TrainingData
 
 _MODULES = "modules.json"
 _OWN = "sentence_transformers."  # other classes would be imported by name
@@ -28,6 +29,7 @@ class Sentences:
     def __init__(self, model: Any, folder: Path) -> None:
         self._model, self._folder = model, folder
         self._normalize = model.similarity_fn_name == "cosine"
+        self.training_data = TrainingData(folder)  # known if it is an export of a run
 
     @cached_property
     def digest(self) -> str:

@@ -12,6 +12,7 @@ from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.models import onnx_run, stablehlo_run, torch_run
 from make_jax.retrieval.retriever import Retriever
 from make_jax.runs.convert import export_run, import_torch
+from make_jax.runs.training_data import write_record
 from tests.interop.exports import IMAGES, TEXTS, TITLES, assert_close, random_run
 from tests.tiny_catalog import write_catalog
 
@@ -93,3 +94,22 @@ def test_an_exported_and_imported_run_is_the_same_run(run, tmp_path):
     assert dataclasses.replace(first.model.config) == second.model.config
     assert first.keywords == second.keywords
     assert np.array_equal(first.encode_queries(TEXTS), second.encode_queries(TEXTS))
+
+
+@pytest.mark.parametrize("form", ["torch", "stablehlo"])
+def test_an_export_knows_what_its_run_was_trained_on(catalog, tmp_path, form):
+    kind, libraries = FORMS[form]
+    for library in libraries:
+        pytest.importorskip(library, reason=f"needs {library}: pip install make_jax[onnx,stablehlo]")
+    (tmp_path / "trained").mkdir()
+    trained = random_run(tmp_path / "trained")
+    export_run(str(trained), str(tmp_path / "unknown"), form, ignore)
+    assert kind.load(tmp_path / "unknown").training_data.catalog_digest is None
+    write_record(trained, catalog, None, resumed=False)
+    export_run(str(trained), str(tmp_path / "out"), form, ignore)
+    data = kind.load(tmp_path / "out").training_data
+    assert data.catalog_digest == catalog.digest == Retriever.load(trained).training_data.catalog_digest
+    assert data.record.overlap(catalog, catalog.products, ())[0] == 36
+    if form == "torch":
+        import_torch(str(tmp_path / "out"), str(tmp_path / "back"), ignore)
+        assert Retriever.load(tmp_path / "back").training_data.catalog_digest == catalog.digest
