@@ -170,6 +170,18 @@ def add_characters(tokenizer: Tokenizer, texts: Iterable[str], max_new: int) -> 
     return Tokenizer(json.dumps(definition))
 
 
+def lower_case(tokenizer: Tokenizer) -> Tokenizer:
+    """Returns `tokenizer` that puts texts into lower case first; itself if it does already."""
+    parsed = _parse(tokenizer.definition)
+    before = json.dumps(json.loads(tokenizer.definition)["normalizer"])
+    if '"type": "Lowercase"' in before or '"lowercase": true' in before:
+        return tokenizer
+    parsed.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), *([] if parsed.normalizer is None else [parsed.normalizer])]
+    )
+    return Tokenizer(parsed.to_str())
+
+
 def _untrained(model: models.WordPiece) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence(

@@ -44,11 +44,12 @@ class PretrainedEncoder:
     family: str
     kind: EncoderKind
     settings: dict[str, Any]  # fields of TextConfig or ImageConfig
-    pooling: str  # "mean" or "cls": the original pooling
+    pooling: str  # the original pooling: "mean", "cls", or "attention", which our model does not have
     resample: Literal["bicubic", "bilinear"]  # how positions adapt to another image size
     pixels: PixelNormalization | None  # of an image encoder
     tokenizer: str | None  # definition, of a text encoder that has a tokenizer
     arrays: dict[str, Float32[np.ndarray, "..."]]  # parameters by path
+    notes: tuple[str, ...] = ()  # what the original does and this encoder does not, a line each
 
 
 def is_encoder_folder(folder: Path) -> bool:
@@ -105,12 +106,19 @@ def load_encoder(folder: Path, kind: EncoderKind) -> PretrainedEncoder:
         family=entry.string("family", ""),
         kind=kind,
         settings=settings,
-        pooling=entry.string("pooling", "mean"),
-        resample=cast(Literal["bicubic", "bilinear"], entry.string("resample", "bicubic")),
+        pooling=_one_of(entry, "pooling", ("mean", "cls", "attention")),
+        resample=cast(Literal["bicubic", "bilinear"], _one_of(entry, "resample", ("bicubic", "bilinear"))),
         pixels=_pixels(entry.section("pixels")) if kind == "image" else None,
         tokenizer=tokenizer.read_text(encoding="utf-8-sig") if kind == "text" and tokenizer.is_file() else None,
         arrays=arrays,
+        notes=tuple(map(str, entry.values.get("notes", ()))),
     )
+
+
+def _one_of(entry: JsonObject, key: str, known: tuple[str, ...]) -> str:
+    if (value := entry.string(key, "")) not in known:
+        raise InputError(f"{entry.where}: {key} is {value!r}, expected one of {', '.join(known)}")
+    return value
 
 
 def _pixels(entry: JsonObject) -> PixelNormalization:

@@ -12,12 +12,13 @@ from jaxtyping import Float32
 
 from make_jax.config import ImageConfig, TextConfig
 from make_jax.errors import InputError
-from make_jax.inputs.tokenizer import load_tokenizer
+from make_jax.inputs.tokenizer import load_tokenizer, lower_case
 from make_jax.interop import encoder_files
 from make_jax.interop.encoder_files import PixelNormalization, PretrainedEncoder
 from make_jax.interop.families import FAMILIES
 from make_jax.interop.families.family import EncoderFamily, EncoderKind
 from make_jax.interop.model_folder import ModelFolder, open_model_folder, resolve_model_folder
+from make_jax.interop.sentence_modules import POOLINGS, SentenceModules, read_sentence_modules
 from make_jax.interop.tensor_names import convert, join_problems
 from make_jax.model.image import ImageEncoder
 from make_jax.model.text import TextEncoder
@@ -42,6 +43,8 @@ def import_encoders(source: str, out: str, log: Callable[[str], None]) -> None:
         count = sum(array.size for array in encoder.arrays.values())
         log(f"{out}: the {encoder.kind} encoder of {encoder.family}, {count / 1e6:.1f}M parameters; in a recipe:")
         log(recipe_lines(encoder, out))
+        for note in encoder.notes:
+            log(note)
         if encoder.kind == "text" and encoder.tokenizer is None:
             log("the folder has no tokenizer; set inputs.tokenizer to the folder of the tokenizer of these weights")
 
@@ -57,7 +60,10 @@ def recipe_lines(encoder: PretrainedEncoder, folder: str | Path) -> str:
             f"InputsConfig(image_mean={p.mean}, image_std={p.std}, image_height={p.size}, image_width={p.size})"
             "  # other sizes resample the positions"
         )
-    lines.append(f"ModelConfig(pooling={encoder.pooling!r})  # its original pooling")
+    if encoder.pooling in POOLINGS:
+        lines.append(f"ModelConfig(pooling={encoder.pooling!r})  # its original pooling")
+    else:
+        lines.append(f"# its original pooling, {encoder.pooling}, does not exist here: choose model.pooling")
     return "\n".join(lines)
 
 
@@ -110,19 +116,27 @@ def read_family(model: ModelFolder, family: EncoderFamily) -> PretrainedEncoder:
     arrays = _read_params(model, family, settings["layers"], expected_shapes(family.kind, settings, size, length))
     if offset:
         arrays["position"] = arrays["position"][offset:]
-    folder = model.folder
-    has_tokenizer = family.kind == "text" and any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    sentences = read_sentence_modules(model.folder) if family.kind == "text" else None
     return PretrainedEncoder(
-        folder=str(folder),
+        folder=str(model.folder),
         family=family.name,
         kind=family.kind,
         settings=settings,
-        pooling=_pooling(model, family),
+        pooling=family.pooling if sentences is None else sentences.pooling,
         resample=family.resample,
         pixels=_pixel_normalization(model, family, size) if family.kind == "image" else None,
-        tokenizer=load_tokenizer(folder).definition if has_tokenizer else None,
+        tokenizer=_tokenizer(model.folder, sentences) if family.kind == "text" else None,
         arrays=arrays,
+        notes=() if sentences is None else sentences.notes,
     )
+
+
+def _tokenizer(folder: Path, sentences: SentenceModules | None) -> str | None:
+    """The definition of the folder's tokenizer, if it has one."""
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        return None
+    tokenizer = load_tokenizer(folder)
+    return (lower_case(tokenizer) if sentences is not None and sentences.lower_case else tokenizer).definition
 
 
 def expected_shapes(
@@ -204,11 +218,3 @@ def _pixel_normalization(model: ModelFolder, family: EncoderFamily, size: int) -
     if config.values.get("do_normalize", True) is False:
         return PixelNormalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), size)
     return PixelNormalization(config.triple("image_mean", family.mean), config.triple("image_std", family.std), size)
-
-
-def _pooling(model: ModelFolder, family: EncoderFamily) -> str:
-    """The original pooling; sentence-transformers saves it in a file."""
-    config = model.json("1_Pooling/config.json")
-    if family.kind == "image" or config is None:
-        return family.pooling
-    return "mean" if config.values.get("pooling_mode_mean_tokens") else "cls"

@@ -94,6 +94,8 @@ def init_from_encoders(
         log(f"{slot.setting}: {count / 1e6:.1f}M parameters of {encoder.folder} ({encoder.family})")
         if encoder.pooling != config.model.pooling:
             log(f"{slot.setting}: original pooling {encoder.pooling!r}, model.pooling is {config.model.pooling!r}")
+        for note in encoder.notes:
+            log(f"{slot.setting}: {note}")
     return _identity_projections(new, encoders, config, log)
 
 

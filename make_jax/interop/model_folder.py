@@ -126,8 +126,9 @@ def resolve_model_folder(name: str, setting: str) -> Path:
     from huggingface_hub import snapshot_download  # slow to import
 
     patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    others = ["*/*.txt", "*/*.model", "*/*.safetensors"]  # of subfolders the JSON alone, such as 1_Pooling/config.json
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"], etag_timeout=5))
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=others, etag_timeout=5))
     except Exception:  # httpx, huggingface_hub and the operating system raise many types
         raise InputError(
             f"{setting}: {name} is no folder, not in the Hugging Face cache, and cannot be fetched; where there is a "

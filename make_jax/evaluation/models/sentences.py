@@ -75,10 +75,11 @@ def load(path: Path) -> Sentences:
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: sentence-transformers cannot read it ({reason}); weights must be .safetensors"
+            f"{path}: sentence-transformers cannot read it ({reason}); expected modules and poolings that it has, and "
+            "weights in .safetensors"
         ) from None
     if model.similarity_fn_name not in ("cosine", "dot"):
         raise InputError(f"{path}: compares by {model.similarity_fn_name}, expected cosine or dot (inner product)")

@@ -40,7 +40,8 @@ class EncoderFamily:
     mean: tuple[float, float, float] = HALF  # pixel normalization, if there is no preprocessor_config.json
     std: tuple[float, float, float] = HALF
     resample: Literal["bicubic", "bilinear"] = "bicubic"  # how positions adapt to another image size
-    pooling: Literal["mean", "cls"] = "cls"  # the original pooling, unless a file of sentence-transformers states it
+    # The original pooling, unless a file of sentence-transformers states it; "attention" does not exist in our model.
+    pooling: Literal["mean", "cls", "attention"] = "cls"
 
     def table(self, layers: int) -> list[ParamMapping]:
         """Returns the mapping of all parameters, with every layer written out."""

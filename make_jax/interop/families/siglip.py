@@ -47,7 +47,7 @@ SIGLIP = EncoderFamily(
     ignored=("head.", "embeddings.position_ids"),
     mean=HALF,
     std=HALF,
-    pooling="mean",
+    pooling="attention",
 )
 SIGLIP2 = replace(
     SIGLIP,
