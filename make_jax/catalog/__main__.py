@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from make_jax.errors import exit_cleanly
+from make_jax.errors import InputError, exit_cleanly
 from make_jax.signals import exit_on_signals, ignore_signals
 
 if TYPE_CHECKING:
+    from make_jax.catalog.reader import Catalog
     from make_jax.catalog.reporting import Problems
 
 
@@ -30,6 +31,7 @@ def _check(options: argparse.Namespace) -> int:
     from make_jax.catalog.plausibility import limits
 
     catalog, problems, warnings = check(options.path)
+    _add_unknown_texts(catalog, options.tokenizer, warnings)
     for message in problems.messages if options.all else problems.grouped():
         print(message)
     for message in warnings.messages if options.all else warnings.grouped():
@@ -44,6 +46,24 @@ def _check(options: argparse.Namespace) -> int:
 
 def _count(found: "Problems", word: str) -> str:
     return f"{found.count or 'no'} {word}{'' if found.count == 1 else 's'}"
+
+
+def _add_unknown_texts(catalog: "Catalog", folder: str, warnings: "Problems") -> None:
+    """Adds what the tokenizer in `folder`, or else the one that train.py would train, does not know of the texts."""
+    from make_jax.config import InputsConfig
+    from make_jax.inputs.tokenizer import load_tokenizer, split_long_words, train_wordpiece
+    from make_jax.inputs.unknown_texts import unknown_by_file
+
+    inputs = InputsConfig()
+    if folder:
+        tokenizer = split_long_words(load_tokenizer(folder))
+    else:
+        try:
+            tokenizer = train_wordpiece(catalog.training_texts(), inputs.vocab_size)
+        except InputError:  # no text to train on
+            return
+    for file, message in unknown_by_file(catalog, tokenizer, inputs).items():
+        warnings.add(file, message)
 
 
 def _describe(options: argparse.Namespace) -> int:
@@ -107,6 +127,11 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         command.add_argument("path", nargs="?", default="", help="folder or .zip (default: the packaged catalog)")
         if name == "check":
+            command.add_argument(
+                "--tokenizer",
+                default="",
+                help="folder; counts texts that it does not know (default: the one to be trained)",
+            )
             command.add_argument("--all", action="store_true", help="list problems of one kind without a limit of 3")
         if name == "describe":
             command.add_argument("--out", type=Path, default=Path("contact-sheet.png"), help="PNG file (%(default)s)")

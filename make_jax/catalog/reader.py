@@ -81,6 +81,10 @@ class Catalog:
         """The judged queries of a split, in file order."""
         return [query for query in self.queries if query.split == split]
 
+    def training_texts(self) -> list[str]:
+        """Titles and clicked queries of the train split: what a tokenizer is trained on."""
+        return [*(product.title for product in self.split_products("train")), *(click.query for click in self.clicks)]
+
 
 def packaged_path() -> Path:
     """Path of the catalog inside the package. Raises InputError if the installation lacks it."""

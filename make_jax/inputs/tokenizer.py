@@ -19,6 +19,7 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers, processors, t
 from make_jax.errors import InputError, check_lists
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4 of a trained WordPiece
+_MAX_WORD = 100  # characters; longer words are split, because a WordPiece makes one unknown token of them
 _ACCENTS = "[\u0300-\u036f]"  # of European letters; Japanese voicing marks and Korean letters have other code points
 
 
@@ -30,6 +31,7 @@ class Tokenizer:
     pad_id: int  # fills rows up to their length; the mask marks padding, not this id
     mask_id: int | None  # the mask token of masked modeling; None when the vocabulary has none
     special_ids: frozenset[int]  # tokens that are not text
+    unknown_id: int | None  # what characters or words outside the vocabulary become; None if there are none
 
     def __init__(self, definition: str) -> None:
         """Parses a definition. InputError when it cannot be parsed or adds no special token to a text."""
@@ -43,6 +45,10 @@ class Tokenizer:
         pad = _first_id(tokenizer, "[PAD]", "<pad>")
         self.pad_id = 0 if pad is None else pad
         self.mask_id = _first_id(tokenizer, "[MASK]", "<mask>")
+        model = json.loads(self.definition)["model"]
+        self.unknown_id = model.get("unk_id")  # of a Unigram model; others name the token
+        if model.get("unk_token") is not None:
+            self.unknown_id = tokenizer.token_to_id(model["unk_token"])
         self._num_special = tokenizer.num_special_tokens_to_add(is_pair=False)
         # The library keeps the length as mutable state, so each length gets a tokenizer object.
         self._by_length: dict[int, tokenizers.Tokenizer] = {}
@@ -69,6 +75,15 @@ class Tokenizer:
         tokens = np.array([encoding.ids for encoding in encodings], np.int32)
         mask = np.array([encoding.attention_mask for encoding in encodings], bool)
         return tokens, mask
+
+    def mostly_unknown(self, tokens: Int32[np.ndarray, "n length"], mask: Bool[np.ndarray, "n length"]) -> np.ndarray:
+        """Returns, for each row [n] of `encode`, whether more than half of its tokens of text are unknown."""
+        if self.unknown_id is None:
+            return np.zeros(len(tokens), bool)
+        [[*special]], _ = self.encode([""], self._num_special + 1)  # may contain it: CLIP has one token for both
+        around = special[: self._num_special].count(self.unknown_id)
+        unknown = ((tokens == self.unknown_id) & mask).sum(axis=1) - around
+        return 2 * unknown > mask.sum(axis=1) - self._num_special
 
     def _with_length(self, length: int) -> tokenizers.Tokenizer:
         if length not in self._by_length:
@@ -106,8 +121,9 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Returns a BERT-style WordPiece with at most `vocab_size` tokens; the same texts give the same definition.
 
-    Normalization is NFKC, lower case, without accents; every Chinese character is a word. A text that occurs twice
-    counts twice. Single characters take at most half of the vocabulary, the most frequent first.
+    Normalization is NFKC, lower case, without accents; every Chinese character is a word, and a word of more than 100
+    characters several. A text that occurs twice counts twice. Single characters take at most half of the vocabulary,
+    the most frequent first.
 
     Raises:
         InputError: no text, or a vocabulary that is too small.
@@ -170,6 +186,22 @@ def add_characters(tokenizer: Tokenizer, texts: Iterable[str], max_new: int) -> 
     return Tokenizer(json.dumps(definition))
 
 
+def split_long_words(tokenizer: Tokenizer) -> Tokenizer:
+    """Returns `tokenizer` that splits words longer than its WordPiece reads, which would each be one unknown token.
+
+    BERT's reads 100 characters: a Thai title without spaces or a long part number is unknown to it. All ids stay, and
+    so do the tokens of texts without such a word. Any other model, which has no such limit, is returned as it is.
+    """
+    model = json.loads(tokenizer.definition)["model"]
+    length = model.get("max_input_chars_per_word")  # only a WordPiece has it
+    if length is None or json.dumps(_word_pattern(length)) in tokenizer.definition:
+        return tokenizer
+    parsed, split = _parse(tokenizer.definition), _word_split(length)
+    before = parsed.pre_tokenizer
+    parsed.pre_tokenizer = split if before is None else pre_tokenizers.Sequence([before, split])
+    return Tokenizer(parsed.to_str())
+
+
 def lower_case(tokenizer: Tokenizer) -> Tokenizer:
     """Returns `tokenizer` that puts texts into lower case first; itself if it does already."""
     parsed = _parse(tokenizer.definition)
@@ -192,8 +224,20 @@ def _untrained(model: models.WordPiece) -> tokenizers.Tokenizer:
             normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=True),
         ]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), _word_split(_MAX_WORD)])
     return tokenizer
+
+
+def _word_split(length: int) -> pre_tokenizers.Split:
+    """Splits words into parts of `length` characters; shorter words stay.
+
+    A larger `max_input_chars_per_word` would not do: the time of a WordPiece grows with the cube of a word's length.
+    """
+    return pre_tokenizers.Split(Regex(_word_pattern(length)), "isolated")
+
+
+def _word_pattern(length: int) -> str:
+    return rf"[\s\S]{{{length}}}"  # a dot matches no line break, and its option is spelled differently in JavaScript
 
 
 def _characters(tokenizer: tokenizers.Tokenizer, texts: Iterable[str], most: int) -> tuple[list[str], set[str]]:

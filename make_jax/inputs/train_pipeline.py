@@ -8,7 +8,7 @@ reads the p-th n-th part of it. So neither worker processes, threads nor trainin
 resume is to start at another step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from make_jax.inputs.images import augment_image, load_image
 from make_jax.inputs.keyword_swaps import KeywordSwapper
 from make_jax.inputs.masking import Masker
 from make_jax.inputs.tokenizer import Tokenizer
+from make_jax.inputs.unknown_texts import unknown_message
 from make_jax.inputs.worker_processes import start_resource_tracker, start_worker
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def train_batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    message: Callable[[str], None] = lambda _: None,
 ) -> grain.DatasetIterator[Batch]:
     """Returns an endless iterator over this process's rows of the global batches `start_step`, `start_step` + 1, ...
 
@@ -69,6 +71,7 @@ def train_batches(
         mpm_patch_size: pixels per side of the patches to mask; 0 masks none.
         batch_size: rows of the global batch.
         seed: determines order, augmentation, swaps and masks.
+        message: receives a line about titles, and one about queries, that are mostly unknown to the tokenizer.
 
     Raises:
         InputError: no clicks, a batch size that is not a multiple of the processes, a negative seed, or masked tokens
@@ -79,7 +82,7 @@ def train_batches(
     if seed < 0:
         raise InputError(f"train.seed: found {seed}, expected 0 or more")
     name = data.catalog or "the catalog inside the package"
-    examples = _examples(built, tokenizer, vocabulary, inputs, name)
+    examples = _examples(built, tokenizer, vocabulary, inputs, name, message)
     swapper = KeywordSwapper(vocabulary, examples.queries, examples.product_keywords) if keyword_swaps else None
     masker = Masker(tokenizer, inputs, tokens=mlm, patch_size=mpm_patch_size) if mlm or mpm_patch_size else None
     # Explicit seeds: Grain's defaults depend on the number of preceding transformations, and its epochs count up from
@@ -119,7 +122,12 @@ class _Examples:
 
 
 def _examples(
-    built: BuiltCatalog, tokenizer: Tokenizer, vocabulary: KeywordVocabulary, inputs: InputsConfig, name: str
+    built: BuiltCatalog,
+    tokenizer: Tokenizer,
+    vocabulary: KeywordVocabulary,
+    inputs: InputsConfig,
+    name: str,
+    message: Callable[[str], None],
 ) -> _Examples:
     clicks = built.clicks()
     if len(clicks.queries) == 0:
@@ -130,6 +138,12 @@ def _examples(
     query_tokens, query_mask = tokenizer.encode(queries, inputs.max_query_tokens)
     titles = built.titles("train")
     title_tokens, title_mask = tokenizer.encode(titles, inputs.max_title_tokens)
+    for line in (
+        unknown_message("training titles", titles, tokenizer, title_tokens, title_mask),
+        unknown_message("clicked queries", queries, tokenizer, query_tokens, query_mask),
+    ):
+        if line is not None:
+            message(line)
     product_keywords = [
         vocabulary.tag(title) | vocabulary.attribute_keywords(attributes)
         for title, attributes in zip(titles, built.attributes("train"), strict=True)

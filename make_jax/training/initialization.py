@@ -20,7 +20,7 @@ from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.reader import Catalog
 from make_jax.config import Config
 from make_jax.errors import InputError
-from make_jax.inputs.tokenizer import Tokenizer, load_tokenizer
+from make_jax.inputs.tokenizer import Tokenizer, load_tokenizer, split_long_words
 from make_jax.interop.encoder_files import PretrainedEncoder
 from make_jax.interop.init_encoders import init_from_encoders, read_init_encoders
 from make_jax.interop.position_resampling import resample_positions
@@ -143,9 +143,9 @@ def find_initialization(config: Config, catalog: Catalog, checkpoints: Checkpoin
     # 2. init-from
     if config.train.init_from:
         source = find_init_from(config.train.init_from)
-        tokenizer = read_tokenizer(source)
+        tokenizer = split_long_words(read_tokenizer(source))  # that of an older version did not
         setting = config.inputs.tokenizer
-        if setting and load_tokenizer(setting).definition != tokenizer.definition:
+        if setting and split_long_words(load_tokenizer(setting)).definition != tokenizer.definition:
             raise InputError(
                 f"inputs.tokenizer is {setting!r}, expected the one of train.init_from {source.path}, whose weights "
                 "belong to its tokens; leave inputs.tokenizer empty"

@@ -122,7 +122,7 @@ def set_up(
     validator = Validator(context)
     if validator.off_message:
         logger.message(validator.off_message)
-    batches = resources.enter_context(_device_batches(config, built, init, mesh))
+    batches = resources.enter_context(_device_batches(config, built, init, mesh, logger))
     trainer = Trainer(
         config=config,
         step=make_step(model, config, mesh, state.params),
@@ -248,7 +248,9 @@ def _load_catalog(config: Config) -> Catalog:
     return catalog
 
 
-def _device_batches(config: Config, built: BuiltCatalog, init: Initialization, mesh: Mesh) -> DeviceBatches:
+def _device_batches(
+    config: Config, built: BuiltCatalog, init: Initialization, mesh: Mesh, logger: MetricLogger
+) -> DeviceBatches:
     """This process's rows of the batches from the start step on, placed on its devices."""
     batches = train_batches(
         built,
@@ -264,6 +266,7 @@ def _device_batches(config: Config, built: BuiltCatalog, init: Initialization, m
         start_step=init.step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        message=logger.message,
     )
     return DevicePrefetch(batches, partial(shard_batch, mesh=mesh), config.data.prefetch)
 

@@ -11,6 +11,7 @@ from make_jax.catalog.check import check
 from make_jax.catalog.describe import contact_sheet, describe
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
+from make_jax.inputs.tokenizer import train_wordpiece
 from tests.tiny_catalog import write_catalog, write_lines
 
 
@@ -31,6 +32,31 @@ def test_check_reports_every_problem_with_file_and_line(tmp_path: Path, capsys: 
     assert 'products.jsonl:10: image: "images/p9.png" is not in the catalog' in out
     assert all(f"clicks.jsonl:{number}: query: " in out for number in range(1, 31))
     assert "60 products (train 36, val 12, test 12)" in out and f"{folder}: 32 problems" in out
+
+
+def test_check_counts_the_texts_that_the_tokenizer_does_not_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_catalog(tmp_path / "tiny", products=60)
+    rows = [json.loads(line) for line in (folder / "products.jsonl").read_text("utf-8").splitlines()]
+    for row in rows:
+        row["title"] = "👟👟👟" if row["split"] == "test" else row["title"]  # no training title has this character
+    write_lines(folder / "products.jsonl", rows)
+    assert main(["check", str(folder)]) == 0  # a note, no problem
+    out = capsys.readouterr().out
+    stated = "warning: products.jsonl: 12 of 60 titles are more than half unknown tokens, so that the model can hardly"
+    assert stated in out
+    assert '"👟👟👟", "👟👟👟", "👟👟👟", ...; use a tokenizer' in out
+    assert "queries are more than half" not in out and "warnings" in out
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer/tokenizer.json").write_text(train_wordpiece(["👟 -"] * 2, 30).definition, "utf-8")
+    assert main(["check", str(folder), "--tokenizer", str(tmp_path / "tokenizer")]) == 0
+    out = capsys.readouterr().out
+    for name in ("titles", "clicked queries", "judged queries"):
+        assert f" {name} are more than half unknown" in out
+    assert '"👟👟👟", ' not in out
+    with pytest.raises(InputError, match="is no folder"):
+        main(["check", str(folder), "--tokenizer", str(tmp_path / "absent")])
 
 
 def test_check_groups_problems_of_one_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

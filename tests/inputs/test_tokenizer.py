@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from make_jax.inputs.tokenizer import (
     Tokenizer,
     add_characters,
     load_tokenizer,
+    split_long_words,
     train_wordpiece,
 )
+from make_jax.inputs.unknown_texts import unknown_message
+from make_jax.interop.bundle import tokenizer_files
 from tests.interop import tiny_checkpoints as tiny
 
 TEXTS = [
@@ -210,3 +214,93 @@ def test_new_characters_make_unknown_words_known_and_keep_all_ids() -> None:
 def test_new_characters_require_a_wordpiece() -> None:
     with pytest.raises(InputError, match=r"inputs\.new_characters: the tokenizer is a WordLevel"):
         add_characters(Tokenizer(tiny.tokenizer()), TEXTS, 5)
+
+
+LONG = ["ก" * 60 + "ขคงจฉชซ" * 8 + "ก" * n for n in range(10, 40)]  # Thai titles of 126 to 155 characters, no spaces
+
+
+def test_words_over_100_characters_are_told_apart() -> None:
+    tokenizer = train_wordpiece([*TEXTS, *LONG], 300)
+    tokens, _ = tokenizer.encode(LONG, 160)
+    assert len(np.unique(tokens, axis=0)) == len(LONG) == 30
+    assert not (tokens == tokenizer.unknown_id).any()
+
+
+@pytest.mark.parametrize(
+    "text", ["0" * 99, "0" * 100, "0" * 101, "0" * 1000, "x " + "0" * 250 + " y", "0" * 150 + "-1"]
+)
+def test_a_word_of_any_length_has_all_of_its_characters(text: str) -> None:
+    tokenizer = train_wordpiece([*TEXTS, "0 1 00 - x y"] * 2, 200)
+    assert "".join(pieces(tokenizer, text, 1200)[1:-1]).replace("##", "") == text.replace(" ", "")
+
+
+def test_a_pretrained_wordpiece_splits_long_words_and_keeps_all_other_tokens(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "0", "##0", "##1", "ก", "##ก"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    loaded = load_tokenizer(tmp_path)
+    split = split_long_words(loaded)
+    short = [*TEXTS, "", " ", "red 00101", "[MASK]", "red\u00a0red", "ก" * 100, "0" * 99 + " " + "0" * 100]
+    for ours, theirs in zip(split.encode(short, 220), loaded.encode(short, 220), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    long = ["0" * 101, "0" * 102, "ก" * 130]
+    assert pieces(loaded, long[0]) == ["[CLS]", "[UNK]", "[SEP]"]
+    assert len(np.unique(split.encode(long, 140)[0], axis=0)) == 3
+    assert pieces(split, long[2], 140) == ["[CLS]", "ก", *["##ก"] * 99, "ก", *["##ก"] * 29, "[SEP]"]
+    assert (split.vocab_size, split_long_words(split).definition) == (loaded.vocab_size, split.definition)
+    assert split_long_words(train_wordpiece(TEXTS, 200)).definition == train_wordpiece(TEXTS, 200).definition
+
+
+def test_other_models_have_no_limit_and_stay() -> None:
+    tokenizer = Tokenizer(tiny.tokenizer())
+    assert split_long_words(tokenizer).definition == tokenizer.definition
+
+
+def test_transformers_gives_the_ids_of_long_words_that_we_give(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = train_wordpiece([*TEXTS, *LONG], 300)
+    for name, text in tokenizer_files(tokenizer, 160).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    theirs = AutoTokenizer.from_pretrained(tmp_path)(LONG + TEXTS, padding="max_length", truncation=True)["input_ids"]
+    np.testing.assert_array_equal(tokenizer.encode(LONG + TEXTS, 160)[0], theirs)
+
+
+def test_time_of_long_words_grows_with_their_length_alone() -> None:
+    tokenizer = train_wordpiece([*TEXTS, *LONG], 300)
+
+    def seconds(length: int) -> float:
+        start = time.process_time()
+        tokenizer.encode([LONG[0] * (length // len(LONG[0]))], 16)
+        return time.process_time() - start
+
+    seconds(1000)
+    # With a limit of its length on a word instead, twice the length takes four to eight times as long.
+    assert min(seconds(80_000) for _ in range(3)) < 16 * max(0.01, min(seconds(20_000) for _ in range(3)))
+
+
+def test_texts_that_are_mostly_unknown_are_counted_with_examples() -> None:
+    english = train_wordpiece([text for text in TEXTS if text.isascii()], 120)
+    texts = ["red shirt", "", "红色", "nike 红", "nike 红色", "x红色衬衫 red"]
+    tokens, mask = english.encode(texts, 12)
+    assert english.mostly_unknown(tokens, mask).tolist() == [False, False, True, False, True, True]
+    message = unknown_message("titles", texts, english, tokens, mask)
+    assert message is not None and message.startswith("3 of 6 titles are more than half unknown tokens")
+    assert '"红色", "nike 红色", "x红色衬衫 red"; ' in message
+    assert unknown_message("titles", texts[:2], english, tokens[:2], mask[:2]) is None
+
+
+def test_the_end_token_of_clip_that_is_its_unknown_token_too_is_not_counted() -> None:
+    stored = json.loads(tiny.tokenizer())
+    stored["model"]["unk_token"] = "[SEP]"
+    tokenizer = Tokenizer(json.dumps(stored))
+    assert tokenizer.unknown_id == 3
+    tokens, mask = tokenizer.encode(["", "w7", "w7 other", "w7 other more", "other"], 8)
+    assert tokenizer.mostly_unknown(tokens, mask).tolist() == [False, False, False, True, True]
+
+
+def test_a_tokenizer_without_an_unknown_token_knows_every_text() -> None:
+    stored = json.loads(tiny.tokenizer())
+    stored["model"] = {"type": "BPE", "vocab": {"[CLS]": 2, "[SEP]": 3, "a": 0}, "merges": [], "unk_token": None}
+    tokenizer = Tokenizer(json.dumps(stored))
+    assert tokenizer.unknown_id is None
+    assert not tokenizer.mostly_unknown(*tokenizer.encode(["a", "b"], 6)).any()

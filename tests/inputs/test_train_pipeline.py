@@ -15,6 +15,7 @@ from make_jax.inputs import train_pipeline
 from make_jax.inputs.batch import Batch
 from make_jax.inputs.eval_pipeline import product_batches, query_batches
 from make_jax.inputs.images import load_image
+from make_jax.inputs.tokenizer import train_wordpiece
 from make_jax.inputs.train_pipeline import train_batches
 from tests.inputs.shop import INPUTS, Shop
 from tests.tiny_catalog import write_catalog, write_lines
@@ -137,6 +138,20 @@ def test_equal_query_texts_have_equal_ids(shop: Shop, tmp_path: Path) -> None:
     iterator.close()
     _, counts = np.unique(batch["query_id"], return_counts=True)
     assert sorted(counts.tolist()) == [1, 3]
+
+
+def test_texts_that_are_mostly_unknown_to_the_tokenizer_are_stated_once(shop: Shop) -> None:
+    messages: list[str] = []
+    shop.batches(2, message=messages.append)
+    assert not messages
+    shop.tokenizer, before = train_wordpiece(["circle square triangle"] * 2, 60), shop.tokenizer
+    try:
+        shop.batches(1, message=messages.append)
+    finally:
+        shop.tokenizer = before
+    titles, queries = messages
+    assert " training titles are more than half unknown tokens" in titles
+    assert " clicked queries are more than half unknown tokens" in queries
 
 
 def test_keywords_of_query_and_product_are_packed_by_the_vocabulary(shop: Shop) -> None:
