@@ -137,7 +137,8 @@ def _attribute_kind(name: str, values: list[Any]) -> tuple[str, str]:
         return "ignored", "no name"
     if not values:
         return "ignored", "empty"
-    if any(isinstance(value, dict | bytes) for value in values):
+    items = [item for value in values for item in (value if isinstance(value, list | tuple) else (value,))]
+    if any(isinstance(item, dict | bytes | list | tuple) for item in items):
         return "ignored", "objects or bytes"
     if any(isinstance(value, list | tuple) for value in values):
         return "list", "lists"

@@ -4,6 +4,7 @@ openpyxl reads the stored values of formulas, with defusedxml, which it uses whe
 declares XML entities is rejected. The sizes that the zip states are checked first [ours].
 """
 
+import contextlib
 import datetime
 import re
 import zipfile
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 from defusedxml import DefusedXmlException
 
 from make_jax.catalog.importers.rows import Row
@@ -33,28 +35,21 @@ class Sheet:
         self.name = path.name
         self.files: tuple[Path, ...] = (existing_file(path),)
         _check_zip(path)
-        with _Errors(path):
-            import openpyxl
-
-            self._values = openpyxl.load_workbook(path, read_only=True, data_only=True)
-            self._formulas = openpyxl.load_workbook(path, read_only=True)
-            for book in (self._values, self._formulas):
-                for each in book.worksheets:
-                    each.reset_dimensions()  # what the file states may be wrong
-            self.sheets: list[str] = [each.title for each in self._values.worksheets]
-        if sheet and sheet not in self.sheets:
-            raise InputError(f"{path}: no sheet {sheet!r}, expected one of {', '.join(self.sheets)} (option --sheet)")
-        if not self.sheets:
-            raise InputError(f"{path}: no sheet with rows, expected one")
-        self.sheet = sheet or self.sheets[0]
-        self.columns, self._header_row = self._header()
+        with _open(path) as (values, _):
+            self.sheets: list[str] = [each.title for each in values.worksheets]
+            if sheet and sheet not in self.sheets:
+                names = ", ".join(self.sheets)
+                raise InputError(f"{path}: no sheet {sheet!r}, expected one of {names} (option --sheet)")
+            if not self.sheets:
+                raise InputError(f"{path}: no sheet with rows, expected one")
+            self.sheet = sheet or self.sheets[0]
+            self.columns, self._header_row = self._header(values[self.sheet])
 
     def rows(self, start: int) -> Iterator[Row]:
         """One row a line of the sheet that is not empty; a formula without a stored value is a fault."""
         first = self._header_row + 1
-        with _Errors(self.files[0]):
-            values = self._values[self.sheet].iter_rows(min_row=first)
-            formulas = self._formulas[self.sheet].iter_rows(min_row=first)
+        with _open(self.files[0]) as books:
+            values, formulas = (book[self.sheet].iter_rows(min_row=first) for book in books)
             number = 0
             for line, (cells, sources) in enumerate(zip(values, formulas, strict=True), first):
                 if all(cell.value is None for cell in (*cells, *sources)):
@@ -78,15 +73,38 @@ class Sheet:
             values[self.columns[position]] = _value(value, cell.data_type)
         return Row(place, {name: values.get(name) for name in self.columns})
 
-    def _header(self) -> tuple[list[str], int]:
-        with _Errors(self.files[0]):
-            for line, cells in enumerate(self._values[self.sheet].iter_rows(values_only=True), 1):
-                names = ["" if cell is None else str(cell).strip() for cell in cells]
-                if any(names):
-                    while not names[-1]:
-                        names.pop()
-                    return names, line
+    def _header(self, sheet: Any) -> tuple[list[str], int]:
+        for line, cells in enumerate(sheet.iter_rows(values_only=True), 1):
+            names = ["" if cell is None else str(cell).strip() for cell in cells]
+            if any(names):
+                while not names[-1]:
+                    names.pop()
+                return names, line
         raise InputError(f"{self.files[0]}: the sheet {self.sheet!r} is empty, expected a header (option --sheet)")
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The workbook with the stored values of formulas, and with the formulas. What openpyxl raises for a damaged or
+    malicious workbook becomes InputError."""
+    try:
+        with path.open("rb") as values, path.open("rb") as formulas:  # openpyxl leaves a file open after an error
+            books = [openpyxl.load_workbook(values, read_only=True, data_only=True)]
+            books.append(openpyxl.load_workbook(formulas, read_only=True))
+            for sheet in (sheet for book in books for sheet in book.worksheets):
+                sheet.reset_dimensions()  # what the file states may be wrong
+            yield books[0], books[1]
+    except InputError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, DefusedXmlException):  # openpyxl wraps what the parser raises
+            cause = cause.__cause__ or cause.__context__
+        if cause:
+            text = "declares XML entities, which can expand without bound"
+            raise InputError(f"{path}: {text}; {_FIX}") from None
+        text = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{path}: cannot be read ({text}), expected an Excel workbook; {_FIX}") from None
 
 
 def _value(value: Any, kind: str) -> Any:
@@ -112,22 +130,3 @@ def _check_zip(path: Path) -> None:
         if entry.file_size > MAX_XML or (entry.file_size > 1 << 20 and entry.file_size / packed > MAX_RATIO):
             text = f"{entry.filename} unpacks to {entry.file_size:,} bytes, expected at most {MAX_XML:,}"
             raise InputError(f"{path}: {text} and {MAX_RATIO} times its size; save the sheet as CSV UTF-8")
-
-
-class _Errors:
-    """Turns what openpyxl raises for a damaged or malicious workbook into InputError."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or not isinstance(error, Exception) or isinstance(error, InputError):
-            return
-        if isinstance(error, DefusedXmlException):
-            text = "declares XML entities, which can expand without bound"
-            raise InputError(f"{self._path}: {text}; {_FIX}") from None
-        text = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{self._path}: cannot be read ({text}), expected an Excel workbook; {_FIX}") from None

@@ -269,7 +269,8 @@ class ImportState:
 
     def _skip(self, text: str) -> None:
         if self._db.execute("SELECT COUNT(*) FROM bad").fetchone()[0] >= self.max_bad_rows:
-            raise InputError(f"{self.source}: {text}")
+            # The places of rows begin with the name of their file.
+            raise InputError(f"{self.source.parent}/{text}" if self.source.is_file() else f"{self.source}: {text}")
         self._db.execute("INSERT INTO bad VALUES(?)", (text,))
 
     def _add(

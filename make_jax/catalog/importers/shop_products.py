@@ -13,7 +13,7 @@ from make_jax.catalog.schema import Split
 from make_jax.catalog.text import strip_text
 from make_jax.errors import InputError
 
-MAX_DESCRIPTION = 10_000  # characters that are kept
+MAX_TITLE, MAX_DESCRIPTION = 1000, 10_000  # characters that are kept
 _RESERVED = ("title", "split", "category", "group", "description", "variants")
 _SPLITS: dict[str, Split] = {"train": "train", "训练": "train", "test": "test", "测试": "test", "验证": "val"}
 _SPLITS |= {"val": "val", "valid": "val", "validation": "val", "dev": "val"}
@@ -46,7 +46,9 @@ def add_row(state: ImportState, row: Row, key: str, item: Item, joined: str = ""
     for name in item.image_names:
         if is_url(name):
             add_url(state.database, name)
-    item.description = item.description[:MAX_DESCRIPTION]
+    if len(item.title) > MAX_TITLE:
+        state.note("changed", f"a title is cut to {MAX_TITLE:,} characters", f"{row.place}: {item.id}")
+    item.title, item.description = item.title[:MAX_TITLE], item.description[:MAX_DESCRIPTION]
     if staging.stage(state.database, row, key, item) and joined:
         state.note("joined", joined, f"{row.place}: {item.id}")
 

@@ -1,6 +1,7 @@
 """Any table with one row a product: CSV, TSV, JSON lines, Parquet or Excel. Columns are guessed or given."""
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -183,11 +184,12 @@ def _boolean_value(row: Row, column: Column) -> bool | None:
     return {"1": True, "0": False}.get(text, cells.boolean(text))
 
 
-def _list_value(row: Row, column: Column) -> list[Any]:
+def _list_value(row: Row, column: Column) -> list[Any] | None:
     value = row.values[column.name]
     if not isinstance(value, list | tuple):
         return cells.texts(row.text(column.name))
-    return [strip_text(each) if isinstance(each, str) else each for each in value if each is not None]
+    items = [strip_text(each) if isinstance(each, str) else each for each in value if each is not None]
+    return items if all(isinstance(item, str) or _is_number(item) for item in items) else None
 
 
 def _text_value(row: Row, column: Column) -> str:
@@ -196,7 +198,7 @@ def _text_value(row: Row, column: Column) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 _Reader = Callable[[ImportState, Row, Item, str, Column], None]

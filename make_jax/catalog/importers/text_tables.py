@@ -9,6 +9,8 @@ from make_jax.catalog.importers.tables import MAX_LINE, Csv, JsonLines
 from make_jax.catalog.text import shortened
 from make_jax.errors import InputError
 
+_CHINESE = ("gb18030", r"[\u4e00-\u9fff\u3000-\u303f\uff00-\uffef]")  # and the characters that are expected in it
+_WESTERN = ("cp1252", r"[\xa0-\xff€–—‘’“”™]")
 SAMPLE = 1 << 20  # bytes from which the encoding and the separator are guessed
 SEPARATORS = (",", "\t", ";", "|")  # of equally good ones the first is taken
 _NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar"}
@@ -72,10 +74,10 @@ def _suggestion(data: bytes, at: int) -> str:
     end = data.find(b"\n", at)
     line = data[start : end if end > 0 else len(data)]
     advice = "save it as UTF-8 (in Excel: CSV UTF-8)"
-    for encoding, pattern in (
-        ("gb18030", r"[\u4e00-\u9fff\u3000-\u303f\uff00-\uffef]"),
-        ("cp1252", r"[\xa0-\xff€–—‘’“”™]"),
-    ):
+    runs = re.findall(rb"[\x80-\xff]+", line)
+    # Chinese has two bytes a character; accents of western languages stand alone among ASCII letters.
+    likely = [_CHINESE, _WESTERN] if sum(len(run) > 1 for run in runs) > len(runs) / 2 else [_WESTERN]
+    for encoding, pattern in likely:
         try:
             text = line.decode(encoding)
         except UnicodeDecodeError:
