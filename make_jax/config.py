@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from make_jax import config_checks
+from make_jax.config_renames import renamed
 from make_jax.errors import InputError
 
 AtLeast0 = Annotated[int, Field(ge=0)]
@@ -150,6 +151,8 @@ class ModelConfig:
     embedding_dim: AtLeast1 = 160  # size of query and product embeddings, without keyword dimensions
     initial_logit_scale: float = 14.0  # logit scale (inverse temperature) at step 0
     dtype: Literal["float32", "bfloat16"] = "float32"  # of matrix products; parameters and statistics stay float32
+    attention: str = "xla"  # a name of model/attention.py ATTENTION_IMPLEMENTATIONS: also "dot_product", "cudnn"
+    attention_dropout: bool = True  # dropout of the encoders also drops attention probabilities; needs attention "xla"
     remat: bool = False  # rematerialize encoder layers in the backward pass: less memory, a third more compute
 
 
@@ -240,54 +243,6 @@ class Config:
 
 
 _ADAPTER = TypeAdapter(Config)
-
-# Settings of older runs and recipes. None is accepted: the error names the new setting, or why it was removed.
-RENAMED = {
-    "inputs.vocabulary": "inputs.vocab_size",
-    "inputs.query_tokens": "inputs.max_query_tokens",
-    "inputs.title_tokens": "inputs.max_title_tokens",
-    "inputs.keywords": "inputs.max_keywords",
-    "inputs.masked_tokens": "inputs.mlm_ratio",
-    "inputs.masked_patches": "inputs.mpm_ratio",
-    "inputs.augment.crop_area": "inputs.augment.min_crop_area",
-    "model.query.eps": "model.query.layer_norm_eps",
-    "model.title.eps": "model.title.layer_norm_eps",
-    "model.image.eps": "model.image.layer_norm_eps",
-    "model.image.patch": "model.image.patch_size",
-    "model.evidence": "model.keyword_dims",
-    "model.evidence_scale": "model.keyword_scale",
-    "model.normalise": "model.l2_normalize",
-    "model.embedding": "model.embedding_dim",
-    "model.initial_scale": "model.initial_logit_scale",
-    "model.adaptation.weights=confidence": "per_keyword",
-    "objectives.kind": "objectives.loss_type",
-    "objectives.form": "objectives.implementation",
-    "optim.final_learning_rate": "optim.final_lr_ratio",
-    "optim.largest_scale": "optim.max_logit_scale",
-    "optim.rules": "optim.lr_multipliers",
-    "train.keep": "train.max_to_keep",
-    "train.micro_batch": "train.micro_batch_size",
-    "processes": "distributed",
-    "processes.coordinator": "distributed.coordinator_address",
-    "processes.count": "distributed.num_processes",
-    "processes.index": "distributed.process_id",
-    "processes.start_timeout": "distributed.initialization_timeout",
-}
-REMOVED = {"objectives.bank": "it lowered validation nDCG@10 by 0.11"}
-
-
-def renamed(path: str, value: object = None) -> str | None:
-    """Returns the message for an old setting, or an old `value` of a setting; None for a current one.
-
-    `path` is dotted, such as "objectives.form".
-    """
-    if path in RENAMED:
-        return f"{path} was renamed to {RENAMED[path]}"
-    if path in REMOVED:
-        return f"{path} was removed: {REMOVED[path]}"
-    if f"{path}={value}" in RENAMED:
-        return f"{path} {value!r} was renamed to {RENAMED[f'{path}={value}']!r}"
-    return None
 
 
 def to_json(config: Config) -> str:

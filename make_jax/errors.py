@@ -1,8 +1,12 @@
 """Exceptions that end a program early, and their exit codes: 2 for invalid input, 0 for SIGTERM."""
 
+import difflib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
 
 
 class InputError(Exception):
@@ -29,6 +33,19 @@ def check_lists(**arguments: object) -> None:
         if isinstance(value, str | bytes | bytearray | memoryview):
             kind = "text" if isinstance(value, str) else "file"
             raise InputError(f"{name} is one {kind}, expected a list of them; put it into brackets: [{name}]")
+
+
+def lookup(table: Mapping[str, Entry], name: str, setting: str) -> Entry:
+    """Returns the entry `name` of a table that a setting selects from.
+
+    Raises InputError with the setting, the names of the table and the nearest of them, if there is no such entry.
+    """
+    if name not in table:
+        nearest = difflib.get_close_matches(name, table, n=1, cutoff=0.0)[0]
+        raise InputError(
+            f"{setting} is {name!r}, expected one of {', '.join(sorted(table))}; did you mean {nearest!r}?"
+        )
+    return table[name]
 
 
 def exit_cleanly(main: Callable[[], int | None]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from make_jax.config import RENAMED, Config, OptimConfig, TrainConfig, check, from_json, to_json
+from make_jax.config import Config, OptimConfig, TrainConfig, check, from_json, to_json
+from make_jax.config_renames import RENAMED
 from make_jax.errors import InputError
 
 

@@ -7,7 +7,8 @@ import traceback
 from pathlib import Path
 
 import make_jax
-from make_jax.config import REMOVED, RENAMED, Config, renamed
+from make_jax.config import Config
+from make_jax.config_renames import REMOVED, RENAMED, renamed
 from make_jax.errors import InputError
 
 _UNEXPECTED_KEYWORD = re.compile(r"got an unexpected keyword argument '(\w+)'")

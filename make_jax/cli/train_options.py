@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from make_jax.cli.parsing import parse_options
 from make_jax.cli.recipes import find_recipe, load_recipe, missing_recipe, recipes
-from make_jax.config import Config, check, renamed
+from make_jax.config import Config, check
+from make_jax.config_renames import renamed
 from make_jax.errors import InputError
 
 COMMON = (  # settings that --help lists; --help-all lists all

@@ -157,6 +157,7 @@ def search_config(config: Config) -> Config:
         matching=replace(m.matching, layers=0),
         mlm=False,
         mpm="none",
+        attention="xla",  # the only implementation that every format and device has
     )
     return replace(
         config,

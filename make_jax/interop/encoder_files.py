@@ -16,7 +16,8 @@ from jaxtyping import Float32
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from make_jax.config import ImageConfig, TextConfig, renamed
+from make_jax.config import ImageConfig, TextConfig
+from make_jax.config_renames import renamed
 from make_jax.errors import InputError
 from make_jax.files import folder_atomically
 from make_jax.interop.families.family import EncoderKind

@@ -6,6 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, UInt8
 
 from make_jax.config import ImageConfig
+from make_jax.model.layer_config import ComputeConfig, layer_config
 from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, PreNormLayer, layer_norm
 
 
@@ -35,8 +36,7 @@ class ImageEncoder(nn.Module):
     config: ImageConfig
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    compute: ComputeConfig = ComputeConfig()
 
     @nn.compact
     def __call__(
@@ -46,23 +46,21 @@ class ImageEncoder(nn.Module):
         masked: Bool[Array, "B P"] | None = None,
         mask_embedding: Float[Array, "D"] | None = None,
     ) -> Float[Array, "B T D"]:
-        c = self.config
-        x = patches(normalize_pixels(image, self.mean, self.std, self.dtype), c.patch_size)
-        x = nn.Dense(c.width, dtype=self.dtype, kernel_init=KERNEL_INIT, name="patch")(x)
+        c, dtype = self.config, jnp.dtype(self.compute.dtype)
+        x = patches(normalize_pixels(image, self.mean, self.std, dtype), c.patch_size)
+        x = nn.Dense(c.width, dtype=dtype, kernel_init=KERNEL_INIT, name="patch")(x)
         if masked is not None:
             assert mask_embedding is not None
-            x = jnp.where(masked[..., None], mask_embedding.astype(self.dtype)[None, None], x)
+            x = jnp.where(masked[..., None], mask_embedding.astype(dtype)[None, None], x)
         if c.class_tokens:
-            tokens = self.param("class", EMBEDDING_INIT, (1, c.class_tokens, c.width), jnp.float32).astype(self.dtype)
+            tokens = self.param("class", EMBEDDING_INIT, (1, c.class_tokens, c.width), jnp.float32).astype(dtype)
             x = jnp.concatenate([jnp.broadcast_to(tokens, (x.shape[0], c.class_tokens, c.width)), x], axis=1)
         positions = self.param("position", EMBEDDING_INIT, (x.shape[1], c.width), jnp.float32)
-        x = x + positions[None].astype(self.dtype)
+        x = x + positions[None].astype(dtype)
         if c.embedding_norm:
-            x = layer_norm(c.layer_norm_eps, self.dtype, "embedding_norm")(x)
+            x = layer_norm(c.layer_norm_eps, dtype, "embedding_norm")(x)
         x = nn.Dropout(c.dropout)(x, deterministic=not train)
-        layer = nn.remat(PreNormLayer, static_argnums=(2,)) if self.remat else PreNormLayer
+        layer = nn.remat(PreNormLayer, static_argnums=(2,)) if self.compute.remat else PreNormLayer
         for i in range(c.layers):
-            x = layer(c.heads, c.mlp_width, c.dropout, c.layer_norm_eps, c.activation, self.dtype, name=f"layer_{i}")(
-                x, train
-            )
-        return layer_norm(c.layer_norm_eps, self.dtype, "norm")(x)
+            x = layer(layer_config(c, self.compute), name=f"layer_{i}")(x, train)
+        return layer_norm(c.layer_norm_eps, dtype, "norm")(x)

@@ -32,6 +32,7 @@ from make_jax.model.keyword_evidence import (
     concat_keyword_scores,
     query_keyword_vector,
 )
+from make_jax.model.layer_config import compute_config
 from make_jax.model.masked import PatchHead, PredictedPatches, PredictedTokens, TokenHead, word_table
 from make_jax.model.matching import MatchingEncoder, MatchTarget
 from make_jax.model.modal_adaptation import FusedProduct, ModalAdaptation, ProductStates, single_modality_weights
@@ -80,9 +81,8 @@ class Make(nn.Module):
 
     def setup(self) -> None:
         c, i = self.config, self.inputs
-        dtype = jnp.dtype(c.dtype)
         longest = max(i.max_query_tokens, i.max_title_tokens) if c.shared_text else i.max_query_tokens
-        self.query_encoder = TextEncoder(c.query, self.vocab_size, longest, dtype, c.remat)
+        self.query_encoder = TextEncoder(c.query, self.vocab_size, longest, compute_config(c))
         self.query_projection = nn.Dense(c.embedding_dim, kernel_init=KERNEL_INIT)
         if self.has_enrichment:
             self.enhancement = KeywordEnhancement(self.num_keywords)
@@ -91,38 +91,38 @@ class Make(nn.Module):
             self.keyword_evidence = KeywordEvidence(
                 self.keyword_dims, groups[: self.keyword_dims], c.adaptation.weights
             )
-        self._setup_product_encoders(dtype)
-        self._setup_heads(dtype)
+        self._setup_product_encoders()
+        self._setup_heads()
         self.log_logit_scale = self.param(
             "log_logit_scale", nn.initializers.constant(jnp.log(c.initial_logit_scale)), ()
         )
         # Of the sigmoid loss.
         self.logit_bias = self.param("logit_bias", nn.initializers.constant(-c.initial_logit_scale), ())
 
-    def _setup_product_encoders(self, dtype: jnp.dtype) -> None:
+    def _setup_product_encoders(self) -> None:
         c, i = self.config, self.inputs
-        modalities = c.adaptation.modalities
+        modalities, compute = c.adaptation.modalities, compute_config(c)
         if c.adaptation.single_stream:
             self.product_encoder = SingleStream(c, i, self.vocab_size)
             return
         if modalities != "image" and not c.shared_text:
-            self.title_encoder = TextEncoder(c.title, self.vocab_size, i.max_title_tokens, dtype, c.remat)
+            self.title_encoder = TextEncoder(c.title, self.vocab_size, i.max_title_tokens, compute)
         if modalities != "title":
-            self.image_encoder = ImageEncoder(c.image, i.image_mean, i.image_std, dtype, c.remat)
+            self.image_encoder = ImageEncoder(c.image, i.image_mean, i.image_std, compute)
         if modalities == "both":
-            self.adaptation = ModalAdaptation(c, dtype)
+            self.adaptation = ModalAdaptation(c)
         else:
             self.product_projection = nn.Dense(c.embedding_dim, kernel_init=KERNEL_INIT)
 
-    def _setup_heads(self, dtype: jnp.dtype) -> None:
+    def _setup_heads(self) -> None:
         c, i = self.config, self.inputs
-        modalities, eps = c.adaptation.modalities, c.image.layer_norm_eps
+        modalities, eps, compute = c.adaptation.modalities, c.image.layer_norm_eps, compute_config(c)
         if c.matching.layers:
-            self.matching = MatchingEncoder(c, dtype)
+            self.matching = MatchingEncoder(c)
         if c.mlm:
-            self.query_head = TokenHead(c.query, max_masked_tokens(i, i.max_query_tokens), eps, dtype)
+            self.query_head = TokenHead(c.query, max_masked_tokens(i, i.max_query_tokens), eps, compute)
             if modalities != "image":
-                self.title_head = TokenHead(c.title, max_masked_tokens(i, i.max_title_tokens), eps, dtype)
+                self.title_head = TokenHead(c.title, max_masked_tokens(i, i.max_title_tokens), eps, compute)
         if c.mpm != "none" and modalities != "title" and not c.adaptation.single_stream:
             max_masked = num_masked_patches(i, self._num_patches)
             self.patch_head = PatchHead(c.mpm, c.image.width, c.image.patch_size, max_masked)

@@ -21,12 +21,12 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from make_jax.config import TextConfig
 from make_jax.model.gelu import exact_gelu
 from make_jax.model.image import patches
+from make_jax.model.layer_config import ComputeConfig, layer_config
 from make_jax.model.transformer import BERT_INIT, EMBEDDING_INIT, KERNEL_INIT, PreNormLayer, l2_normalize, layer_norm
 
 FLAT = 0.02  # patches whose pixels deviate less, as a share of their range, are flat: white background
@@ -54,7 +54,7 @@ class TokenHead(nn.Module):
     config: TextConfig
     max_masked: int  # m, max masked tokens per text
     eps: float  # layer norm of the block
-    dtype: DTypeLike = jnp.float32
+    compute: ComputeConfig = ComputeConfig()
 
     @nn.compact
     def __call__(
@@ -66,16 +66,16 @@ class TokenHead(nn.Module):
         context: Float[Array, "B M C"] | None = None,
         context_mask: Bool[Array, "B M"] | None = None,
     ) -> PredictedTokens:
-        c = self.config
+        c, dtype = self.config, jnp.dtype(self.compute.dtype)
         positions = first_true(labels >= 0, self.max_masked)
         x, labels = take_positions(states, positions), take_positions(labels, positions)
         if context is not None:
-            settings = (c.heads, c.mlp_width, c.dropout, self.eps, c.activation, self.dtype)
-            x = PreNormLayer(*settings, name="attends_image")(x, train, context, context_mask)
-        x = nn.Dense(c.width, dtype=self.dtype, kernel_init=BERT_INIT, name="transform")(x)
+            block = layer_config(c, self.compute, layer_norm_eps=self.eps)
+            x = PreNormLayer(block, name="attends_image")(x, train, context, context_mask)
+        x = nn.Dense(c.width, dtype=dtype, kernel_init=BERT_INIT, name="transform")(x)
         x = nn.gelu(x) if c.activation == "gelu_tanh" else exact_gelu(x)
-        x = layer_norm(c.layer_norm_eps, self.dtype, "norm")(x)
-        logits = jnp.einsum("bmd,vd->bmv", x, words.astype(self.dtype), preferred_element_type=jnp.float32)
+        x = layer_norm(c.layer_norm_eps, dtype, "norm")(x)
+        logits = jnp.einsum("bmd,vd->bmv", x, words.astype(dtype), preferred_element_type=jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (words.shape[0],), jnp.float32)
         return PredictedTokens(logits + bias[None, None], labels)
 

@@ -19,20 +19,12 @@ from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from make_jax.config import ModelConfig
+from make_jax.model.layer_config import LayerConfig, compute_config, layer_config
 from make_jax.model.modal_adaptation import ProductStates
-from make_jax.model.transformer import (
-    EMBEDDING_INIT,
-    KERNEL_INIT,
-    Activation,
-    Attention,
-    FeedForward,
-    layer_norm,
-    masked_mean,
-)
+from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, Attention, FeedForward, layer_norm, masked_mean
 
 MatchTarget = Literal["item", "image"]  # what is matched with the query: the product, or its image alone
 
@@ -41,7 +33,6 @@ class MatchingEncoder(nn.Module):
     """Maps token states of queries [B, Lq, Dq] and states of products to a float32 logit per pair; row i is pair i."""
 
     config: ModelConfig
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -54,20 +45,21 @@ class MatchingEncoder(nn.Module):
     ) -> Float[Array, "B"]:
         c, m = self.config, self.config.matching
         context, context_mask = self._context(product, target)
-        x = self._dense("query")(query_states.astype(self.dtype))
+        x = self._dense("query")(query_states.astype(c.dtype))
         layer = nn.remat(MatchingLayer, static_argnums=(5,)) if c.remat else MatchingLayer
-        settings = (m.heads, m.mlp_width, m.dropout, c.query.layer_norm_eps, c.query.activation, self.dtype)
+        q = c.query
+        block = layer_config(m, compute_config(c), layer_norm_eps=q.layer_norm_eps, activation=q.activation)
         for i in range(m.layers):
-            x = layer(*settings, name=f"layer_{i}")(x, query_mask, context, context_mask, train)
-        pooled = masked_mean(layer_norm(c.query.layer_norm_eps, self.dtype, "norm")(x), query_mask)
+            x = layer(block, name=f"layer_{i}")(x, query_mask, context, context_mask, train)
+        pooled = masked_mean(layer_norm(q.layer_norm_eps, c.dtype, "norm")(x), query_mask)
         return nn.Dense(1, kernel_init=KERNEL_INIT, name=f"{target}_head")(pooled)[
             :, 0
         ]  # float32: it decides the ranking
 
     def _context(self, product: ProductStates, target: MatchTarget) -> tuple[Float[Array, "B M D"], Bool[Array, "B M"]]:
         """Returns C and its mask."""
-        width = self.config.matching.width
-        kinds = self.param("type", EMBEDDING_INIT, (2, width), jnp.float32).astype(self.dtype)
+        width, dtype = self.config.matching.width, jnp.dtype(self.config.dtype)
+        kinds = self.param("type", EMBEDDING_INIT, (2, width), jnp.float32).astype(dtype)
         parts = []
         if product.title is not None and target == "item":
             parts.append(("title", product.title, product.title_mask, kinds[0]))
@@ -78,26 +70,19 @@ class MatchingEncoder(nn.Module):
         states = []
         for name, modality, mask, kind in parts:
             # Zeroed before anything reads them: a missing modality contributes no value and gets no gradient.
-            present = jnp.where(mask[..., None], modality.astype(self.dtype), jnp.zeros((), self.dtype))
+            present = jnp.where(mask[..., None], modality.astype(dtype), jnp.zeros((), dtype))
             states.append(self._dense(name)(present) + kind[None, None])
-        context = layer_norm(self.config.query.layer_norm_eps, self.dtype, "context_norm")(
-            jnp.concatenate(states, axis=1)
-        )
+        context = layer_norm(self.config.query.layer_norm_eps, dtype, "context_norm")(jnp.concatenate(states, axis=1))
         return context, jnp.concatenate([mask for _, _, mask, _ in parts], axis=1)
 
     def _dense(self, name: str) -> nn.Dense:
-        return nn.Dense(self.config.matching.width, dtype=self.dtype, kernel_init=KERNEL_INIT, name=name)
+        return nn.Dense(self.config.matching.width, dtype=self.config.dtype, kernel_init=KERNEL_INIT, name=name)
 
 
 class MatchingLayer(nn.Module):
     """Self-attention, attention to `context`, MLP; pre-norm."""
 
-    heads: int
-    mlp_width: int
-    dropout: float
-    eps: float
-    activation: Activation
-    dtype: DTypeLike
+    config: LayerConfig
 
     @nn.compact
     def __call__(
@@ -108,14 +93,11 @@ class MatchingLayer(nn.Module):
         context_mask: Bool[Array, "B M"],
         train: bool,
     ) -> Float[Array, "B L D"]:
-        drop = nn.Dropout(self.dropout, deterministic=not train)
-
-        def attention(name: str) -> Attention:
-            return Attention(self.heads, self.dropout, self.dtype, KERNEL_INIT, name=name)
-
-        normed = layer_norm(self.eps, self.dtype, "attention_norm")(x)
-        x = x + drop(attention("attention")(normed, normed, mask, train))
-        normed = layer_norm(self.eps, self.dtype, "cross_attention_norm")(x)
-        x = x + drop(attention("cross_attention")(normed, context, context_mask, train))
-        normed = layer_norm(self.eps, self.dtype, "mlp_norm")(x)
-        return x + drop(FeedForward(self.mlp_width, self.activation, self.dtype, KERNEL_INIT, name="mlp")(normed))
+        c = self.config
+        drop = nn.Dropout(c.dropout, deterministic=not train)
+        normed = layer_norm(c.layer_norm_eps, c.compute.dtype, "attention_norm")(x)
+        x = x + drop(Attention(c, KERNEL_INIT, name="attention")(normed, normed, mask, train))
+        normed = layer_norm(c.layer_norm_eps, c.compute.dtype, "cross_attention_norm")(x)
+        x = x + drop(Attention(c, KERNEL_INIT, name="cross_attention")(normed, context, context_mask, train))
+        normed = layer_norm(c.layer_norm_eps, c.compute.dtype, "mlp_norm")(x)
+        return x + drop(FeedForward(c, KERNEL_INIT, name="mlp")(normed))

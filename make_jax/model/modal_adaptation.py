@@ -30,11 +30,12 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from make_jax.config import ModelConfig
-from make_jax.model.transformer import KERNEL_INIT, MASKED, PreNormLayer, l2_normalize, pool
+from make_jax.model.attention import MASKED
+from make_jax.model.layer_config import compute_config, layer_config
+from make_jax.model.transformer import KERNEL_INIT, PreNormLayer, l2_normalize, pool
 
 
 class FusedProduct(NamedTuple):
@@ -153,7 +154,6 @@ class ModalAdaptation(nn.Module):
     """Fuses title states [B, Lt, Dt] and image states [B, n + P, Dv] to one product embedding [B, E]."""
 
     config: ModelConfig
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -172,10 +172,9 @@ class ModalAdaptation(nn.Module):
         title_states = jnp.where(title_mask[..., None], title_states, jnp.zeros((), title_states.dtype))
         image_states = jnp.where(image_mask[..., None], image_states, jnp.zeros((), image_states.dtype))
         if a.cross_attention:
-            t = c.title
-            settings = (t.heads, t.mlp_width, t.dropout, c.image.layer_norm_eps, t.activation, self.dtype)
-            title_block = PreNormLayer(*settings, name="title_attends_image")
-            image_block = PreNormLayer(*settings, name="image_attends_title")
+            block = layer_config(c.title, compute_config(c), layer_norm_eps=c.image.layer_norm_eps)
+            title_block = PreNormLayer(block, name="title_attends_image")
+            image_block = PreNormLayer(block, name="image_attends_title")
             title_states, image_states = (
                 title_block(title_states, train, context=image_states, context_mask=image_mask),
                 image_block(image_states, train, context=title_states, context_mask=title_mask),

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Int, UInt8
 
 from make_jax.config import InputsConfig, ModelConfig
 from make_jax.model.image import normalize_pixels, patches
+from make_jax.model.layer_config import compute_config, layer_config
 from make_jax.model.modal_adaptation import FusedProduct, ProductStates, equal_weights
 from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, PostNormLayer, l2_normalize, layer_norm, pool
 
@@ -52,9 +53,7 @@ class SingleStream(nn.Module):
         mask = jnp.concatenate([title_mask & has_title[:, None], image_mask], axis=1)
         layer = nn.remat(PostNormLayer, static_argnums=(3,)) if c.remat else PostNormLayer
         for i_layer in range(t.layers):
-            x = layer(t.heads, t.mlp_width, t.dropout, t.layer_norm_eps, t.activation, dtype, name=f"layer_{i_layer}")(
-                x, mask, train
-            )
+            x = layer(layer_config(t, compute_config(c)), name=f"layer_{i_layer}")(x, mask, train)
         vectors = nn.Dense(c.embedding_dim, kernel_init=KERNEL_INIT, name="projection")(pool(x, mask, c.pooling))
         fused = FusedProduct(
             l2_normalize(vectors) if c.l2_normalize else vectors,

@@ -1,6 +1,7 @@
 """Transformer layers: attention, MLP, post-norm (BERT) and pre-norm (ViT) layers, pooling, normalization.
 
-Matrix products run in `dtype`; parameters, layer norms and softmax stay float32. Letters are those of `model/make.py`.
+Every layer has one `LayerConfig`. Matrix products run in `compute.dtype`; parameters, layer norms and softmax stay
+float32. `model/attention.py` has the attention itself. Letters are those of `model/make.py`.
 """
 
 from typing import Literal
@@ -11,22 +12,21 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from make_jax.errors import InputError
+from make_jax.model.attention import attention_implementation, traceable_attention
 from make_jax.model.gelu import exact_gelu
+from make_jax.model.layer_config import LayerConfig
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 KERNEL_INIT = nn.initializers.xavier_uniform()  # of ViT
 # Of BERT. A post-norm layer that starts small starts near the identity; from scratch that decides what text learns.
 BERT_INIT = nn.initializers.truncated_normal(0.02)
 EMBEDDING_INIT = nn.initializers.normal(0.02)
-MASKED = -1e30  # logit of a masked key: softmax gives exactly 0 in float32 if any key is not masked
 
 
 class Attention(nn.Module):
     """Multi-head attention of `x` to `context`; its output is exactly 0 for rows without a real key."""
 
-    heads: int
-    dropout: float
-    dtype: DTypeLike
+    config: LayerConfig
     kernel_init: nn.initializers.Initializer
 
     @nn.compact
@@ -37,22 +37,21 @@ class Attention(nn.Module):
         context_mask: Bool[Array, "B M"] | None,
         train: bool,
     ) -> Float[Array, "B L D"]:
-        width = x.shape[-1]
+        c, width = self.config, x.shape[-1]
 
         def project(name: str, value: Array) -> Array:
-            value = nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name=name)(value)
-            # Heads are transposed before the products: three times as fast on CPU as leaving it to einsum.
-            return value.reshape(*value.shape[:-1], self.heads, width // self.heads).transpose(0, 2, 1, 3)
+            value = _dense(width, c, self.kernel_init, name)(value)
+            return value.reshape(*value.shape[:-1], c.heads, width // c.heads)
 
         query, key, value = project("query", x), project("key", context), project("value", context)
-        logits = jnp.einsum("bhld,bhmd->bhlm", query, key, preferred_element_type=jnp.float32)
-        logits = logits * (query.shape[-1] ** -0.5)
-        if context_mask is not None:
-            logits = jnp.where(context_mask[:, None, None, :], logits, MASKED)
-        weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-        weights = nn.Dropout(self.dropout)(weights, deterministic=not train)
-        out = jnp.einsum("bhlm,bhmd->bhld", weights, value).transpose(0, 2, 1, 3).reshape(x.shape)
-        out = nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name="out")(out)
+        # Evaluation and search of a run may happen on another kind of device than its training.
+        name = c.compute.attention if train else traceable_attention(c.compute.attention)
+        attention = attention_implementation(name)
+        if train and c.attention_dropout and not attention.supports_dropout:
+            raise InputError(f"model.attention is {c.compute.attention!r}, expected no model.attention_dropout with it")
+        drop = nn.Dropout(c.attention_dropout, deterministic=not train)
+        out = attention.function(query, key, value, context_mask, drop).reshape(x.shape)
+        out = _dense(width, c, self.kernel_init, "out")(out)
         if context_mask is not None:
             out = jnp.where(jnp.any(context_mask, axis=-1)[:, None, None], out, jnp.zeros((), out.dtype))
         return out
@@ -61,39 +60,33 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """Dense, GELU (exact as in BERT and ViT, tanh as in SigLIP, sigmoid as in CLIP), Dense."""
 
-    mlp_width: int
-    activation: Activation
-    dtype: DTypeLike
+    config: LayerConfig
     kernel_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        hidden = nn.Dense(self.mlp_width, dtype=self.dtype, kernel_init=self.kernel_init, name="in")(x)
-        if self.activation == "quick_gelu":
+        c = self.config
+        hidden = _dense(c.mlp_width, c, self.kernel_init, "in")(x)
+        if c.activation == "quick_gelu":
             hidden = hidden * nn.sigmoid(1.702 * hidden)
         else:
-            hidden = nn.gelu(hidden) if self.activation == "gelu_tanh" else exact_gelu(hidden)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=self.kernel_init, name="out")(hidden)
+            hidden = nn.gelu(hidden) if c.activation == "gelu_tanh" else exact_gelu(hidden)
+        return _dense(x.shape[-1], c, self.kernel_init, "out")(hidden)
 
 
 class PostNormLayer(nn.Module):
     """A BERT layer: the norm follows each sum (Devlin et al., arXiv 1810.04805)."""
 
-    heads: int
-    mlp_width: int
-    dropout: float
-    eps: float
-    activation: Activation
-    dtype: DTypeLike
+    config: LayerConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"], train: bool) -> Float[Array, "B L D"]:
-        drop = nn.Dropout(self.dropout, deterministic=not train)
-        attention = Attention(self.heads, self.dropout, self.dtype, BERT_INIT, name="attention")
-        attended = attention(x, x, mask, train)
-        x = layer_norm(self.eps, self.dtype, "attention_norm")(x + drop(attended))
-        hidden = FeedForward(self.mlp_width, self.activation, self.dtype, BERT_INIT, name="mlp")(x)
-        return layer_norm(self.eps, self.dtype, "mlp_norm")(x + drop(hidden))
+        c = self.config
+        drop = nn.Dropout(c.dropout, deterministic=not train)
+        attended = Attention(c, BERT_INIT, name="attention")(x, x, mask, train)
+        x = layer_norm(c.layer_norm_eps, c.compute.dtype, "attention_norm")(x + drop(attended))
+        hidden = FeedForward(c, BERT_INIT, name="mlp")(x)
+        return layer_norm(c.layer_norm_eps, c.compute.dtype, "mlp_norm")(x + drop(hidden))
 
 
 class PreNormLayer(nn.Module):
@@ -102,12 +95,7 @@ class PreNormLayer(nn.Module):
     With `context`, attention is to `context` instead of `x`: the cross-attention block of Modal Adaptation.
     """
 
-    heads: int
-    mlp_width: int
-    dropout: float
-    eps: float
-    activation: Activation
-    dtype: DTypeLike
+    config: LayerConfig
 
     @nn.compact
     def __call__(
@@ -117,14 +105,17 @@ class PreNormLayer(nn.Module):
         context: Float[Array, "B M C"] | None = None,
         context_mask: Bool[Array, "B M"] | None = None,
     ) -> Float[Array, "B L D"]:
-        drop = nn.Dropout(self.dropout, deterministic=not train)
-        normed = layer_norm(self.eps, self.dtype, "attention_norm")(x)
+        c = self.config
+        drop = nn.Dropout(c.dropout, deterministic=not train)
+        normed = layer_norm(c.layer_norm_eps, c.compute.dtype, "attention_norm")(x)
         source = normed if context is None else context
-        attention = Attention(self.heads, self.dropout, self.dtype, KERNEL_INIT, name="attention")
-        attended = attention(normed, source, context_mask, train)
-        x = x + drop(attended)
-        hidden = layer_norm(self.eps, self.dtype, "mlp_norm")(x)
-        return x + drop(FeedForward(self.mlp_width, self.activation, self.dtype, KERNEL_INIT, name="mlp")(hidden))
+        x = x + drop(Attention(c, KERNEL_INIT, name="attention")(normed, source, context_mask, train))
+        hidden = layer_norm(c.layer_norm_eps, c.compute.dtype, "mlp_norm")(x)
+        return x + drop(FeedForward(c, KERNEL_INIT, name="mlp")(hidden))
+
+
+def _dense(width: int, config: LayerConfig, kernel_init: nn.initializers.Initializer, name: str) -> nn.Dense:
+    return nn.Dense(width, dtype=config.compute.dtype, kernel_init=kernel_init, name=name)
 
 
 def layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:

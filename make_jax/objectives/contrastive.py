@@ -30,14 +30,13 @@ bytes of products as an all-gather, and again in the backward pass, in blocks of
 `contrastive_gather.py` with `axis=None` is the reference of both.
 """
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from make_jax.errors import InputError
+from make_jax.errors import lookup
 from make_jax.objectives.contrastive_gather import gather_statistics
 from make_jax.objectives.contrastive_ring import ring_statistics
 from make_jax.objectives.false_negatives import EXCLUDED, ContrastiveInputs
@@ -53,7 +52,6 @@ IMPLEMENTATIONS: dict[str, Callable[..., RowStatistics]] = {
     "gather": gather_statistics,
     "ring": ring_statistics,
 }
-Entry = TypeVar("Entry")
 
 
 def contrastive_loss(
@@ -84,8 +82,8 @@ def contrastive_loss(
     Raises InputError for a loss type or an implementation that does not exist, ValueError for a loss type that needs
     `logit_bias` without one, and for a `tile` below 1.
     """
-    loss = lookup(LOSS_TYPES, loss_type, "loss_type")
-    statistics_of = lookup(IMPLEMENTATIONS, implementation, "implementation")
+    loss = lookup(LOSS_TYPES, loss_type, "objectives.loss_type")
+    statistics_of = lookup(IMPLEMENTATIONS, implementation, "objectives.implementation")
     if loss.uses_bias and logit_bias is None:
         raise ValueError(f"loss_type {loss_type!r} needs a logit_bias")
     if tile < 1:
@@ -114,13 +112,6 @@ def contrastive_loss(
     return weighted_mean(losses) / 2.0, {
         name: weighted_mean(jax.lax.stop_gradient(values)) for name, values in metrics.items()
     }
-
-
-def lookup(table: Mapping[str, Entry], name: str, setting: str) -> Entry:
-    """Returns the entry `name`; raises InputError with the names of the table, and the setting, if there is none."""
-    if name not in table:
-        raise InputError(f"objectives.{setting} is {name!r}, expected one of {', '.join(sorted(table))}")
-    return table[name]
 
 
 def _row_cosines(left: ContrastiveInputs, right: ContrastiveInputs) -> Float[Array, "b"]:

@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from make_jax.config import ObjectivesConfig
+from make_jax.errors import lookup
 from make_jax.model.make import Apply, Outputs
-from make_jax.objectives.contrastive import IMPLEMENTATIONS, LOSS_TYPES, contrastive_loss, lookup
+from make_jax.objectives.contrastive import IMPLEMENTATIONS, LOSS_TYPES, contrastive_loss
 from make_jax.objectives.false_negatives import ContrastiveInputs
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.objectives.masked import mlm, mpm
@@ -46,9 +47,9 @@ class Embeddings(NamedTuple):
 
 
 def check_objectives(config: ObjectivesConfig) -> None:
-    """Raises InputError, with the known names, for a loss type or an implementation that does not exist."""
-    lookup(LOSS_TYPES, config.loss_type, "loss_type")
-    lookup(IMPLEMENTATIONS, config.implementation, "implementation")
+    """Raises InputError, with the nearest name, for a loss type or an implementation that does not exist."""
+    lookup(LOSS_TYPES, config.loss_type, "objectives.loss_type")
+    lookup(IMPLEMENTATIONS, config.implementation, "objectives.implementation")
 
 
 def contrast_embeddings(config: ObjectivesConfig, out: Outputs) -> Embeddings:

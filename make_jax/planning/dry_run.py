@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from make_jax.config import Config, check
+from make_jax.model.attention import check_attention, traceable_attention
 from make_jax.model.make import Make
 from make_jax.objectives.total import Embeddings, check_objectives, total_loss
 from make_jax.planning.compile import CompiledStep, check_libtpu, compile_for_tpu, compile_step
@@ -82,7 +83,10 @@ def dry_run(config: Config, functions: StepFunctions, device: str = "", count: i
 def trace_step(config: Config, functions: StepFunctions, device: str, count: int) -> DryRunReport:
     """Returns the report without compilation, for any count of devices; raises InputError as `dry_run` does."""
     check(config)
+    check_attention(config.model)
     check_objectives(config.objectives)
+    attention = traceable_attention(config.model.attention)
+    config = replace(config, model=replace(config.model, attention=attention))
     machine, mesh = find_machine(device), abstract_mesh(config.train.fsdp, count)
     check_batch_config(config, mesh)
     model = largest_model(config)

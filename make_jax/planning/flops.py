@@ -2,8 +2,9 @@
 
 XLA's own count, `compiled.cost_analysis()`, takes the body of a loop once, whatever its trip count: with a gradient
 cache of 32 micro-batches it reports a thirty-second of the encoders' work. Here a scan counts once per iteration, and
-recomputation in the backward pass counts again, as it does in the compiled program. Elementwise work is not counted:
-peak rates refer to matrix products.
+recomputation in the backward pass counts again, as it does in the compiled program. Kernels written in Pallas are
+counted by their own equations, once per program of the grid; cuDNN's attention is opaque and has its formula here.
+Elementwise work is not counted: peak rates refer to matrix products.
 """
 
 import math
@@ -13,7 +14,9 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core
 
-PRODUCTS = ("dot_general", "conv_general_dilated")
+# Matrix products inside one call of cuDNN's attention; the backward pass computes the logits again.
+_FUSED_ATTENTION = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
+PRODUCTS = ("dot_general", "conv_general_dilated", *_FUSED_ATTENTION)
 
 
 class Equation(NamedTuple):
@@ -51,9 +54,16 @@ def equations(jaxpr: core.Jaxpr, times: int = 1, loop: int = 0, mesh: Any = None
         if not inner:
             yield Equation(eqn, times, loop, mesh)
         for each in inner:
-            rounds = times * eqn.params["length"] if name == "scan" else times
+            rounds = times * _rounds(eqn)
             within = eqn.params["mesh"] if name == "shard_map" else mesh
             yield from equations(each, rounds, id(eqn) if name == "scan" else loop, within)
+
+
+def _rounds(eqn: Any) -> int:
+    """How often an equation runs its inner programs: iterations of a scan, programs of a Pallas kernel's grid."""
+    if eqn.primitive.name == "scan":
+        return int(eqn.params["length"])
+    return math.prod(eqn.params["grid_mapping"].grid) if eqn.primitive.name == "pallas_call" else 1
 
 
 def inner_jaxprs(eqn: Any) -> list[core.Jaxpr]:
@@ -69,7 +79,9 @@ def inner_jaxprs(eqn: Any) -> list[core.Jaxpr]:
 
 def product_flops(eqn: Any) -> int:
     """Returns the FLOPs of one equation whose primitive is in PRODUCTS."""
-    outputs, (left, right) = math.prod(eqn.outvars[0].aval.shape), (each.aval.shape for each in eqn.invars)
+    outputs, (left, right) = math.prod(eqn.outvars[0].aval.shape), (each.aval.shape for each in eqn.invars[:2])
+    if eqn.primitive.name in _FUSED_ATTENTION:  # query [B, L, H, d], key [B, M, H, d]
+        return 2 * _FUSED_ATTENTION[eqn.primitive.name] * math.prod(left) * right[1]
     if eqn.primitive.name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
         return 2 * outputs * math.prod(left[axis] for axis in contracted)

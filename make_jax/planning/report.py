@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from make_jax.config import Config
+from make_jax.model.attention import traceable_attention
 from make_jax.planning.collectives import merge_collectives
 from make_jax.planning.dry_run import DryRunReport
 
@@ -26,6 +27,11 @@ def _settings(config: Config, report: DryRunReport) -> Iterator[str]:
         f"mesh {report.devices // report.fsdp} data x {report.fsdp} fsdp; batch {t.batch_size:,}, "
         f"{rows:,} rows per device{micro_batches}; {config.objectives.implementation} implementation of the loss"
     )
+    if (traced := traceable_attention(config.model.attention)) != config.model.attention:
+        yield (
+            f"attention {config.model.attention!r} cannot be traced on this machine and is counted as {traced!r}: the "
+            "same forward FLOPs, an upper bound on activations"
+        )
     yield (
         f"largest model of the config: {config.inputs.vocab_size:,} tokens (inputs.vocab_size), "
         f"{config.inputs.max_keywords:,} keywords (inputs.max_keywords); a catalog may give fewer"

@@ -27,6 +27,7 @@ from make_jax.files import write_atomically
 from make_jax.inputs.batch import Batch
 from make_jax.inputs.device import DevicePrefetch
 from make_jax.inputs.train_pipeline import train_batches
+from make_jax.model.attention import check_attention
 from make_jax.model.make import Make
 from make_jax.objectives.total import check_objectives
 from make_jax.runs.checkpoints import Checkpoints
@@ -65,6 +66,7 @@ def train(config: Config) -> Path:
     has called `signals.exit_on_signals`.
     """
     check(config)
+    check_attention(config.model)
     check_objectives(config.objectives)
     check_writers(config.train.writers)
     checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.max_to_keep)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from make_jax.config import AdaptationConfig, ImageConfig, InputsConfig, ModelConfig, TextConfig
+from make_jax.model.layer_config import ComputeConfig, layer_config
 from make_jax.model.make import Make, Outputs
 from make_jax.model.masked import FLAT, PatchHead, PredictedPatches, PredictedTokens
 from make_jax.model.transformer import PreNormLayer
@@ -128,9 +129,7 @@ def test_heads_change_neither_other_parameters_nor_what_the_model_computes():
 
 
 def test_logits_are_those_of_the_formula_at_every_token_taken_at_the_masked_ones():
-    block = PreNormLayer(
-        TEXT.heads, TEXT.mlp_width, TEXT.dropout, TINY.image.layer_norm_eps, TEXT.activation, jnp.float32
-    )
+    block = PreNormLayer(layer_config(TEXT, ComputeConfig(), layer_norm_eps=TINY.image.layer_norm_eps))
     attend = jax.jit(lambda p, *x: block.apply({"params": p}, x[0], False, *x[1:]))
     found, s, b = run_model(), run_model().out.states, batch()
     given = attend(params()["title_head"]["attends_image"], s.title, s.image, s.image_mask)

@@ -1,11 +1,15 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
 from make_jax.planning.flops import count_flops, step_flops
 from make_jax.planning.hardware import CHIPS
 from make_jax.runs.mesh import BATCH_AXES, make_mesh
+from tests.model.test_attention import pretend_cudnn
 
 X, W = jnp.ones((16, 32)), jnp.ones((32, 32))
 ONE = 2 * 16 * 32 * 32  # FLOPs of X @ W
@@ -36,6 +40,33 @@ def scanned(x: jax.Array, w: jax.Array) -> jax.Array:
 )
 def test_flops_of_matrix_products(function, expected):
     assert step_flops(jax.jit(function), X, W) == expected
+
+
+def test_flops_of_a_pallas_kernel_are_those_of_all_programs_of_its_grid():
+    def kernel(x: Any, w: Any, out: Any) -> None:
+        out[...] = x[...] @ w[...]
+
+    rows = pl.BlockSpec((4, 32), lambda i: (i, 0))
+    product = pl.pallas_call(
+        kernel,
+        grid=(4,),
+        in_specs=[rows, pl.BlockSpec((32, 32), lambda i: (0, 0))],
+        out_specs=rows,
+        out_shape=jax.ShapeDtypeStruct((16, 32), X.dtype),
+    )
+    assert step_flops(jax.jit(product), X, W) == ONE
+
+
+def test_flops_of_fused_attention_are_its_two_products_and_five_backward(monkeypatch: pytest.MonkeyPatch):
+    pretend_cudnn(monkeypatch)
+    query, key = (jnp.ones((2, length, 3, 8), jnp.bfloat16) for length in (4, 6))
+
+    def loss(query: Any) -> Any:
+        return jnp.sum(jax.nn.dot_product_attention(query, key, key, implementation="cudnn").astype(jnp.float32))
+
+    product = 2 * (2 * 3) * 4 * 6 * 8
+    assert step_flops(jax.jit(loss), query) == 2 * product
+    assert step_flops(jax.jit(jax.grad(loss)), query) == 7 * product
 
 
 def test_flops_of_a_shard_map_are_summed_over_devices():

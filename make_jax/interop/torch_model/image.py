@@ -9,6 +9,7 @@ from transformers.models.vit.modeling_vit import ViTPatchEmbeddings
 
 from make_jax.config import ImageConfig
 from make_jax.interop.torch_model.transformer import ACTIVATIONS
+from make_jax.model.layer_config import ComputeConfig, layer_config
 
 
 def normalize_pixels(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -23,7 +24,7 @@ def patches(pixels: Tensor, patch_size: int) -> Tensor:
     return rows.transpose(2, 3).flatten(3).flatten(1, 2)
 
 
-def image_encoder(c: ImageConfig, height: int, width: int) -> ViTModel:
+def image_encoder(c: ImageConfig, compute: ComputeConfig, height: int, width: int) -> ViTModel:
     """Returns a ViT without its pooler, with `PatchEmbeddings` if the config needs what ViT's own do not have."""
     config = ViTConfig(
         image_size=[height, width],
@@ -34,7 +35,7 @@ def image_encoder(c: ImageConfig, height: int, width: int) -> ViTModel:
         intermediate_size=c.mlp_width,
         hidden_act=ACTIVATIONS[c.activation],
         hidden_dropout_prob=c.dropout,
-        attention_probs_dropout_prob=c.dropout,
+        attention_probs_dropout_prob=layer_config(c, compute).attention_dropout,
         layer_norm_eps=c.layer_norm_eps,
     )
     model = ViTModel(config, add_pooling_layer=False)

@@ -21,6 +21,7 @@ from make_jax.interop.torch_model.modal_adaptation import FusedProduct, ModalAda
 from make_jax.interop.torch_model.single_stream import SingleStream
 from make_jax.interop.torch_model.text import text_encoder, text_states
 from make_jax.interop.torch_model.transformer import l2_normalize, pool
+from make_jax.model.layer_config import compute_config
 
 
 class MakeConfig(PreTrainedConfig):
@@ -72,11 +73,11 @@ class MakeModel(PreTrainedModel):
         super().__init__(config)
         c, i = config.run.model, config.run.inputs
         self.model_config, self.inputs = c, i
-        modalities = c.adaptation.modalities
+        modalities, compute = c.adaptation.modalities, compute_config(c)
         self.has_two_embeddings = modalities == "both" and not c.adaptation.single_stream
         self.keyword_dims = min(c.keyword_dims, config.keywords)
         longest = max(i.max_query_tokens, i.max_title_tokens) if c.shared_text else i.max_query_tokens
-        self.query_encoder = text_encoder(c.query, config.vocabulary, longest)
+        self.query_encoder = text_encoder(c.query, compute, config.vocabulary, longest)
         self.query_projection = nn.Linear(c.query.width, c.embedding_dim)
         if c.enrichment and config.keywords:
             self.enhancement = KeywordEnhancement(c.query.width, config.keywords)
@@ -84,9 +85,9 @@ class MakeModel(PreTrainedModel):
             self.product_encoder = SingleStream(c, i, config.vocabulary)
         else:
             if modalities != "image" and not c.shared_text:
-                self.title_encoder = text_encoder(c.title, config.vocabulary, i.max_title_tokens)
+                self.title_encoder = text_encoder(c.title, compute, config.vocabulary, i.max_title_tokens)
             if modalities != "title":
-                self.image_encoder = image_encoder(c.image, i.image_height, i.image_width)
+                self.image_encoder = image_encoder(c.image, compute, i.image_height, i.image_width)
             if self.has_two_embeddings:
                 self.adaptation = ModalAdaptation(c)
             else:

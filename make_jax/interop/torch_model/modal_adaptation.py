@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from make_jax.config import ModelConfig
 from make_jax.interop.torch_model.transformer import MASKED, PreNormLayer, l2_normalize, pool, zero_masked
+from make_jax.model.layer_config import compute_config, layer_config
 
 
 class FusedProduct(NamedTuple):
@@ -112,9 +113,9 @@ class ModalAdaptation(nn.Module):
         t, v, a = config.title, config.image, config.adaptation
         self.config = config
         if a.cross_attention:
-            settings = (t.heads, t.mlp_width, t.dropout, v.layer_norm_eps, t.activation)
-            self.title_attends_image = PreNormLayer(t.width, v.width, *settings)
-            self.image_attends_title = PreNormLayer(v.width, t.width, *settings)
+            block = layer_config(t, compute_config(config), layer_norm_eps=v.layer_norm_eps)
+            self.title_attends_image = PreNormLayer(t.width, v.width, block)
+            self.image_attends_title = PreNormLayer(v.width, t.width, block)
         self.title_projection = nn.Linear(t.width, config.embedding_dim)
         self.image_projection = nn.Linear(v.width, config.embedding_dim)
         if a.weights == "gate":

@@ -8,6 +8,7 @@ from make_jax.interop.torch_model.image import patches
 from make_jax.interop.torch_model.modal_adaptation import FusedProduct, equal_weights
 from make_jax.interop.torch_model.text import text_encoder
 from make_jax.interop.torch_model.transformer import l2_normalize, non_empty_mask, pool
+from make_jax.model.layer_config import compute_config
 
 
 class SingleStream(nn.Module):
@@ -19,7 +20,9 @@ class SingleStream(nn.Module):
         patch_size, width = config.image.patch_size, config.title.width
         self.title_length = inputs.max_title_tokens
         num_patches = inputs.image_height * inputs.image_width // patch_size**2
-        self.encoder = text_encoder(config.title, vocab_size, self.title_length + num_patches, types=2)
+        self.encoder = text_encoder(
+            config.title, compute_config(config), vocab_size, self.title_length + num_patches, types=2
+        )
         self.patch = nn.Linear(patch_size**2 * 3, width)
         self.projection = nn.Linear(width, config.embedding_dim)
 

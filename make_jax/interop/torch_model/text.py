@@ -5,9 +5,10 @@ from transformers import BertConfig, BertModel
 
 from make_jax.config import TextConfig
 from make_jax.interop.torch_model.transformer import ACTIVATIONS, non_empty_mask
+from make_jax.model.layer_config import ComputeConfig, layer_config
 
 
-def text_encoder(c: TextConfig, vocab_size: int, length: int, types: int = 1) -> BertModel:
+def text_encoder(c: TextConfig, compute: ComputeConfig, vocab_size: int, length: int, types: int = 1) -> BertModel:
     """Returns a BERT without its pooler; `length` is the longest text in tokens, `types` counts token types."""
     config = BertConfig(
         vocab_size=vocab_size,
@@ -17,7 +18,7 @@ def text_encoder(c: TextConfig, vocab_size: int, length: int, types: int = 1) ->
         intermediate_size=c.mlp_width,
         hidden_act=ACTIVATIONS[c.activation],
         hidden_dropout_prob=c.dropout,
-        attention_probs_dropout_prob=c.dropout,
+        attention_probs_dropout_prob=layer_config(c, compute).attention_dropout,
         max_position_embeddings=length,
         type_vocab_size=types,
         layer_norm_eps=c.layer_norm_eps,

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # its usual name
 from transformers.activations import ACT2FN
 
+from make_jax.model.layer_config import LayerConfig
+
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}  # ours -> transformers'
 MASKED = -1e30  # a logit that softmax turns into exactly 0
 
@@ -18,31 +20,33 @@ class PreNormLayer(nn.Module):
     adds exactly 0.
     """
 
-    def __init__(
-        self, width: int, context: int, heads: int, mlp_width: int, dropout: float, eps: float, activation: str
-    ) -> None:
+    def __init__(self, width: int, context: int, config: LayerConfig) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.config, eps, mlp_width = config, config.layer_norm_eps, config.mlp_width
         self.attention_norm, self.mlp_norm = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
         widths = {"query": width, "key": context, "value": context, "out": width}
         self.attention = nn.ModuleDict({name: nn.Linear(size, width) for name, size in widths.items()})
         self.mlp = nn.ModuleDict({"first": nn.Linear(width, mlp_width), "second": nn.Linear(mlp_width, width)})
-        self.activation = ACT2FN[ACTIVATIONS[activation]]
+        self.activation = ACT2FN[ACTIVATIONS[config.activation]]
 
     def forward(self, x: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         """Returns x [B, L, D] after cross-attention and the feed-forward part."""
         query, key, value = (
-            self.attention[name](states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            self.attention[name](states).unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
             for name, states in (("query", self.attention_norm(x)), ("key", context), ("value", context))
         )
         logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
-        weights = self._drop(torch.where(context_mask[:, None, None], logits, MASKED).softmax(-1))
+        weights = F.dropout(
+            torch.where(context_mask[:, None, None], logits, MASKED).softmax(-1),
+            self.config.attention_dropout,
+            self.training,
+        )
         attended = self.attention["out"]((weights @ value).transpose(1, 2).flatten(2))
         x = x + self._drop(attended * context_mask.any(1)[:, None, None])
         return x + self._drop(self.mlp["second"](self.activation(self.mlp["first"](self.mlp_norm(x)))))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return F.dropout(x, self.config.dropout, self.training)
 
 
 def non_empty_mask(mask: Tensor) -> Tensor:
