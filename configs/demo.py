@@ -40,7 +40,7 @@ config = Config(
         image=ImageConfig(
             layers=4, width=128, heads=2, mlp_width=512, patch_size=16, dropout=0.0, activation="gelu_tanh"
         ),
-        adaptation=AdaptationConfig(weights="gate", cross_attention=False, gate_width=128),
+        adaptation=AdaptationConfig(weights="gate", gate_width=128),
         enrichment=False,
         keyword_dims=0,
         embedding_dim=128,

@@ -10,7 +10,6 @@ Single modality:  --model.adaptation.modalities title --objectives.title-contras
 """
 
 from make_jax.config import (
-    AdaptationConfig,
     AugmentConfig,
     Config,
     DataConfig,
@@ -42,7 +41,6 @@ config = Config(
         image=ImageConfig(
             layers=4, width=128, heads=2, mlp_width=512, patch_size=16, dropout=0.0, activation="gelu_tanh"
         ),
-        adaptation=AdaptationConfig(cross_attention=False),
         embedding_dim=128,
     ),
     objectives=ObjectivesConfig(title_contrast=0.5, image_contrast=0.5, key=0.1),

@@ -9,7 +9,6 @@ Reached:  test nDCG@10 on attr English, attr Chinese, held-out combinations in E
 """
 
 from make_jax.config import (
-    AdaptationConfig,
     AugmentConfig,
     Config,
     DataConfig,
@@ -50,7 +49,6 @@ config = Config(
         image=ImageConfig(
             layers=4, width=128, heads=2, mlp_width=512, patch_size=16, dropout=0.0, activation="gelu_tanh"
         ),
-        adaptation=AdaptationConfig(cross_attention=False),
         keyword_scale=3.0,  # below the default: paraphrases match a wrong keyword more often
         embedding_dim=384,  # the width of the encoders: step 0 retrieves titles as well as MiniLM does
     ),

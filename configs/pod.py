@@ -8,7 +8,6 @@ Machine:  256 TPU v5e or 64 v5p; compiled for both, fits in memory (docs/scaling
 """
 
 from make_jax.config import (
-    AdaptationConfig,
     AugmentConfig,
     Config,
     DataConfig,
@@ -39,7 +38,6 @@ config = Config(
         query=text,
         title=text,
         image=ImageConfig(layers=12, width=768, heads=12, mlp_width=3072, patch_size=16, dropout=0.0),
-        adaptation=AdaptationConfig(cross_attention=True),
         embedding_dim=512,
         dtype="bfloat16",
     ),

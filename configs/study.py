@@ -8,7 +8,6 @@ Reached:  docs/study.md
 """
 
 from make_jax.config import (
-    AdaptationConfig,
     AugmentConfig,
     Config,
     DataConfig,
@@ -41,7 +40,6 @@ config = Config(
         image=ImageConfig(
             layers=3, width=96, heads=2, mlp_width=384, patch_size=16, dropout=0.0, activation="gelu_tanh"
         ),
-        adaptation=AdaptationConfig(cross_attention=False),
         matching=MatchingConfig(layers=0, width=96, heads=2, mlp_width=384),
         embedding_dim=96,
     ),

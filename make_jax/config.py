@@ -115,7 +115,7 @@ class AdaptationConfig:
 
     modalities: Literal["both", "title", "image"] = "both"  # product encoders of the model
     weights: Literal["per_keyword", "gate", "mean"] = "per_keyword"  # of title and image: model/modal_adaptation.py
-    cross_attention: bool = True  # title and image attend to each other before pooling
+    cross_attention: bool = False  # title and image attend to each other before pooling; no gain in docs/study.md
     single_stream: bool = False  # one encoder over [title; image] replaces all of the above
     gate_width: AtLeast1 = 160  # hidden size of the gate's MLP
 
@@ -208,7 +208,7 @@ class TrainConfig:
     micro_batch_size: AtLeast0 = 0  # rows per device encoded at once (gradient cache); 0: all of them
     max_to_keep: AtLeast1 = 2  # newest checkpoints kept on disk, besides the best one
     init_from: str = ""  # run or checkpoint folder whose weights a new run starts from; "" initializes from the seed
-    fsdp: AtLeast1 = 1  # devices over which large matrices are sharded: the mesh's fsdp axis
+    fsdp: AtLeast1 = 1  # devices that share parameters and optimizer state; as in ZeRO-1, a step gathers all
     profile: str = ""  # FIRST:LAST steps traced into RUN/profile, such as 10:15; "" disables profiling
     writers: tuple[str, ...] = ("jsonl", "tensorboard")  # metric writers; also "wandb" (training/metric_writers)
 

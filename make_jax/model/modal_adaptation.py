@@ -1,5 +1,6 @@
 """Modal Adaptation: one product embedding from title and image, weighted by modality [paper]; the inside is [ours].
 
+    T' = H_t                           V' = H_v                           or with model.adaptation.cross_attention:
     T' = block(H_t attends H_v)        V' = block(H_v attends H_t)
     t  = mean over real tokens of T'   v  = mean over patches of V'
     t~ = l2(W_t t)                     v~ = l2(W_v v)

@@ -7,6 +7,12 @@ Optimizer moments and averaged parameters have the parameter's path after a pref
     matrices in encoders, word embeddings    sharded on the last axis, the output width
     everything else                          replicated
 
+It is ZeRO-1 in what a step needs, not ZeRO-3 (FullyShardedDataParallel), which gathers one layer at a time:
+
+    between steps    each device holds 1/N of master parameters, moments and averages, in float32
+    in a step        all parameters are gathered once (`all_gather_params`, in the encoders' dtype), each device has the
+                     complete gradients in float32, and these are reduce-scattered once (`reduce_scatter_grads`)
+
 The config chooses the output width, while the first axis may have any size (words, pixels). Replicated arrays are small
 and compute in float32 (projections, gates, heads), so casting sharded arrays to the encoders' dtype before the gather
 changes no result. An axis that `train.fsdp` does not divide is an error, never silently replicated.

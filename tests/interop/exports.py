@@ -24,15 +24,16 @@ from make_jax.runs.convert import import_torch
 SPREAD = 0.5  # of parameters: far from 0 and from the identity, and keyword logits on both sides of what clips them
 TEXT = TextConfig(layers=2, width=16, heads=2, mlp_width=32, activation="gelu_tanh")
 IMAGE = ImageConfig(layers=2, width=16, heads=2, mlp_width=32)
-_PLAIN = ModelConfig(
-    query=TEXT, title=TEXT, image=IMAGE, embedding_dim=8, adaptation=AdaptationConfig(cross_attention=False)
-)
+_PLAIN = ModelConfig(query=TEXT, title=TEXT, image=IMAGE, embedding_dim=8)
 GATE = AdaptationConfig(weights="gate", gate_width=8)
 MODELS = {
     "fashion": _PLAIN,
-    "bare": replace(_PLAIN, enrichment=False, keyword_dims=0, adaptation=replace(GATE, cross_attention=False)),
+    "bare": replace(_PLAIN, enrichment=False, keyword_dims=0, adaptation=GATE),
     "gate, cross-attention, two class tokens, other width": replace(
-        _PLAIN, image=replace(IMAGE, width=24, class_tokens=2, activation="gelu_tanh"), adaptation=GATE, pooling="cls"
+        _PLAIN,
+        image=replace(IMAGE, width=24, class_tokens=2, activation="gelu_tanh"),
+        adaptation=replace(GATE, cross_attention=True),
+        pooling="cls",
     ),
     "norm before the layers, image alone": replace(
         _PLAIN,

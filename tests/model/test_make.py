@@ -23,8 +23,8 @@ TINY = ModelConfig(
 )  # fmt: skip
 INPUTS = InputsConfig(max_query_tokens=6, max_title_tokens=8, image_height=16, image_width=24)
 FORMS = {
-    "full": AdaptationConfig(gate_width=8, weights="gate"),
-    "no cross-attention": AdaptationConfig(gate_width=8, weights="gate", cross_attention=False),
+    "full": AdaptationConfig(gate_width=8, weights="gate", cross_attention=True),
+    "no cross-attention": AdaptationConfig(gate_width=8, weights="gate"),
     "per_keyword": AdaptationConfig(),
     "mean": AdaptationConfig(weights="mean"),
     "single stream": AdaptationConfig(single_stream=True),

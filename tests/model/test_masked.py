@@ -20,7 +20,7 @@ TEXT = TextConfig(layers=1, width=16, heads=2, mlp_width=32)
 TINY = ModelConfig(
     query=TEXT, title=TEXT, image=ImageConfig(layers=1, width=24, heads=2, mlp_width=32, patch_size=PATCH),
     embedding_dim=16,
-    adaptation=AdaptationConfig(gate_width=8, cross_attention=False), mlm=True, mpm="contrastive",
+    adaptation=AdaptationConfig(gate_width=8), mlm=True, mpm="contrastive",
 )  # fmt: skip
 INPUTS = InputsConfig(
     max_query_tokens=6, max_title_tokens=16, image_height=8, image_width=12

@@ -16,7 +16,7 @@ from tests.model.test_make import INPUTS, TINY, VOCABULARY, B, batch
 
 MATCHING = MatchingConfig(layers=1, width=12, heads=2, mlp_width=16)
 FORMS = {
-    "both": AdaptationConfig(gate_width=8, cross_attention=False),
+    "both": AdaptationConfig(gate_width=8),
     "single stream": AdaptationConfig(single_stream=True),
     "title": AdaptationConfig(modalities="title"),
     "image": AdaptationConfig(modalities="image"),

@@ -121,7 +121,7 @@ TEXT = TextConfig(layers=0, width=8, heads=1, mlp_width=8)  # the heads are what
 MODEL = Make(
     ModelConfig(
         query=TEXT, title=TEXT, image=ImageConfig(layers=0, width=8, heads=1, mlp_width=8), embedding_dim=8,
-        adaptation=AdaptationConfig(gate_width=8, cross_attention=False), mlm=True, mpm="contrastive",
+        adaptation=AdaptationConfig(gate_width=8), mlm=True, mpm="contrastive",
     ),
     InputsConfig(max_query_tokens=5, max_title_tokens=7, image_height=16, image_width=24),
     VOCABULARY,

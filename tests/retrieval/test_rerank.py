@@ -56,7 +56,7 @@ def retriever(catalog: Catalog) -> Retriever:
     """An untrained model, with parameters large enough that pairs differ."""
     inputs = InputsConfig(vocab_size=100, max_query_tokens=6, max_title_tokens=8, image_height=16, image_width=16)
     image = ImageConfig(layers=1, width=16, heads=2, mlp_width=16)
-    adaptation = AdaptationConfig(cross_attention=False, weights="mean")
+    adaptation = AdaptationConfig(weights="mean")
     config = ModelConfig(
         query=TEXT, title=TEXT, image=image, adaptation=adaptation, embedding_dim=16,
         matching=MatchingConfig(layers=1, width=8, heads=2, mlp_width=16),

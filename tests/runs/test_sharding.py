@@ -36,7 +36,7 @@ CONFIG = Config(
         query=TEXT,
         title=TEXT,
         image=ImageConfig(layers=1, width=16, heads=2, mlp_width=32),
-        adaptation=AdaptationConfig(gate_width=8),
+        adaptation=AdaptationConfig(gate_width=8, cross_attention=True),
         matching=MatchingConfig(layers=1, width=16, heads=2, mlp_width=32),
         mlm=True,
         mpm="contrastive",
@@ -110,7 +110,7 @@ def test_sharded_layers_compute_in_the_models_dtype():
 
 @pytest.mark.parametrize("modalities", ["title", "image"])
 def test_models_without_an_encoder_match_every_rule(modalities):
-    adaptation = AdaptationConfig(modalities=modalities, cross_attention=False)
+    adaptation = AdaptationConfig(modalities=modalities)
     small = params(adaptation=adaptation, matching=MatchingConfig(), mlm=False, mpm="none")
     assert LAST_AXIS in specs(small).values()
     assert LAST_AXIS in specs(params(adaptation=AdaptationConfig(single_stream=True), mpm="none")).values()
