@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from make_jax.catalog import images
 from make_jax.catalog.attributes import value_kind
 from make_jax.catalog.check import summary
-from make_jax.catalog.plausibility import limits
+from make_jax.catalog.plausibility import excluded_by_pool, limits
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.reporting import MAX_LISTED, Problems
 from make_jax.catalog.schema import SPLITS, Product, Query
@@ -41,6 +41,7 @@ def describe(catalog: Catalog, problems: Problems, warnings: Problems) -> str:
             "                                  count      min   median      95%      max   none",
             *_query_rows(catalog),
         ],
+        [f"left out of evaluation: {text}" for text in excluded_by_pool(catalog)],
         [f"missing or unreadable images: {len(bad)}", *(f"  {text}" for text in bad[:MAX_LISTED])],
     ]
     if info.hide_title:
@@ -51,7 +52,7 @@ def describe(catalog: Catalog, problems: Problems, warnings: Problems) -> str:
         blocks.append(notes)
     if warnings.count:
         blocks.append([f"warnings: {warnings.count}; `check` lists them"])
-    return "\n\n".join("\n".join(block) for block in blocks)
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def contact_sheet(catalog: Catalog, out: Path, columns: int = 8, rows: int = 6) -> int:

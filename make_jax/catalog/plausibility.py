@@ -46,7 +46,7 @@ def _evaluation_limits(catalog: Catalog) -> Iterator[str]:
 def find_warnings(catalog: Catalog, lines: Lines, checksums: Sequence[int | None], warnings: Problems) -> None:
     """Adds to `warnings` what is probably not meant. `lines` as `reader.read` returned them; `checksums` are those of
     the products' images, None for a product without a readable one."""
-    for text in (*_unused_attributes(catalog, lines), *_mixed_attributes(catalog), *_excluded_by_pool(catalog)):
+    for text in (*_unused_attributes(catalog, lines), *_mixed_attributes(catalog), *excluded_by_pool(catalog)):
         warnings.add(jsonl.INFO, text)
     for text in _ignored_keys(catalog, lines):
         warnings.add(jsonl.PRODUCTS, text)
@@ -80,7 +80,8 @@ def _mixed_attributes(catalog: Catalog) -> Iterator[str]:
             yield f"attributes: {preview(key)} is {counts}; expected one of them"
 
 
-def _excluded_by_pool(catalog: Catalog) -> Iterator[str]:
+def excluded_by_pool(catalog: Catalog) -> Iterator[str]:
+    """How many judgements and queries evaluation leaves out because they are of other splits, if any; one text."""
     if catalog.info.pool != "split":
         return
     splits, relevant = {product.id: product.split for product in catalog.products}, catalog.info.relevant

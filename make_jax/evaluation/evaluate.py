@@ -270,13 +270,18 @@ def _note_judgements(
     judgements: Judgements, catalog: Catalog, depth: int, run_depth: int, products: int, notes: list[str]
 ) -> None:
     """Notes what the metrics leave out, and what the run files do."""
-    if n := len(judgements.without_positive):
+    relevant, left_out = catalog.info.relevant, set(judgements.without_positive)
+    if left_out:
+        judged = [query for query in catalog.queries if query.id in left_out]
+        elsewhere = sum(any(grade >= relevant for grade in query.rel.values()) for query in judged)
+        more = f"; {elsewhere:,} of them have one among products that are not searched" if elsewhere else ""
         notes.append(
-            f"{n} queries have no product of grade {catalog.info.relevant} or more to find; "
+            f"{len(left_out):,} queries have no product of grade {relevant} or more to find{more}; "
             "they are left out of all metrics."
         )
     if judgements.outside:
-        notes.append(f"{judgements.outside} judgements are of products that are not searched; they are left out.")
+        note = f"{judgements.outside:,} judgements are of products that are not searched; they are left out"
+        notes.append(f'{note} (--pool all, or "pool": "all" in catalog.json, searches all products).')
     if judgements.exact_gains is not None:
         notes.append("trec_eval has no gains like those of catalog.json: nDCG is not part of re-scoring.")
     if depth < products:

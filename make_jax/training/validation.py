@@ -39,7 +39,7 @@ class Validator:
         info, count = self._context.catalog.info, len(self._pool.judgements.without_positive)
         reason = (
             f"none of its {count:,} queries has a product of grade {info.relevant} or more among those searched "
-            f'("relevant" in catalog.json)'
+            f'("relevant" and "pool" in catalog.json)'
             if count
             else "it has no queries"
         )

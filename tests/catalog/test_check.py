@@ -153,6 +153,18 @@ def test_describe_counts_positives_and_queries_without_one(tmp_path: Path) -> No
     assert "  val                                 5        0        2        3        4      1" in text
 
 
+def test_describe_counts_what_the_pool_excludes(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny", products=60)
+    assert "left out of evaluation" not in describe(*check(folder))
+    row = {"qid": "q", "text": "x", "split": "val", "rel": {"p0": 3, "p1": 3, "p4": 1}}  # train, train, test
+    write_lines(folder / "queries.jsonl", [row, {**row, "qid": "r", "rel": {"p3": 3}}])
+    expected = 'left out of evaluation: pool: "split" excludes 3 judgements of products of other splits, and 1 of 2 '
+    assert expected in describe(*check(folder))
+    info = json.loads((folder / "catalog.json").read_text())
+    (folder / "catalog.json").write_text(json.dumps(info | {"pool": "all"}))
+    assert "left out of evaluation" not in describe(*check(folder))
+
+
 def test_sensitive_products_are_not_in_the_contact_sheet(tmp_path: Path) -> None:
     folder = write_catalog(tmp_path / "tiny", products=20, missing=False)
     rows = [json.loads(line) for line in (folder / "products.jsonl").read_text().splitlines()]

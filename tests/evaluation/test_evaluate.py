@@ -183,7 +183,22 @@ def test_queries_without_a_positive_are_noted(path: Path, tmp_path: Path) -> Non
         file.write('{"qid": "nothing", "text": "red", "split": "test", "rel": {}}\n')
     result = evaluate(FakeEncoder(), Catalog.load(copy), "test")
     assert result.judgements.without_positive == ("nothing",)
-    assert any(note.startswith("1 queries have no product of grade 3") for note in result.notes)
+    assert any(note.startswith("1 queries have no product of grade 3 or more to find; they") for note in result.notes)
+    assert not any("not searched" in note for note in result.notes)
+
+
+def test_what_the_pool_leaves_out_is_counted_and_the_setting_named(path: Path, tmp_path: Path) -> None:
+    copy = edited(path, tmp_path / "copy", {})
+    with (copy / "queries.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"qid": "elsewhere", "text": "red", "split": "test", "rel": {"p0": 3, "p1": 1}}\n')
+        file.write('{"qid": "nothing", "text": "red", "split": "test", "rel": {"p4": 1}}\n')
+    for pool, outside in (("split", 2), ("all", 0)):
+        notes = evaluate(None, Catalog.load(copy), "test", pool=pool).notes  # type: ignore[arg-type]
+        more = "; 1 of them have one among products that are not searched" if outside else ""
+        head = f"{2 if outside else 1} queries have no product of grade 3 or more to find{more}; they are left out"
+        assert any(note.startswith(head) for note in notes)
+        found = [note for note in notes if "judgements are of products that are not searched" in note]
+        assert len(found) == bool(outside) and all(note.startswith("2 ") and "--pool all" in note for note in found)
 
 
 def test_a_small_depth_cuts_the_run_files_and_no_metric(path: Path, tmp_path: Path) -> None:
