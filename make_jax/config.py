@@ -182,7 +182,7 @@ class OptimConfig:
     """AdamW with linear warm-up and cosine decay."""
 
     learning_rate: Positive = 1e-3  # peak, at the end of the warm-up
-    warmup_steps: AtLeast0 = 50  # steps of linear warm-up
+    warmup_steps: AtLeast0 = 50  # steps of linear warm-up; a shorter run warms up in all steps but the last
     final_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0  # learning rate of the last step / learning_rate
     weight_decay: NonNegative = 0.05  # on matrices; never on norms, biases and the logit scale
     beta1: Fraction = 0.9  # decay of the first moment

@@ -115,10 +115,7 @@ def _matching_groups(config: "Config") -> Iterator[str]:
 
 
 def _optim(config: "Config") -> Iterator[str]:
-    optim, steps = config.optim, config.train.steps
-    if optim.warmup_steps >= steps >= 1:
-        yield f"optim.warmup_steps is {optim.warmup_steps}, expected less than train.steps {steps}"
-    for i, (pattern, factor) in enumerate(optim.lr_multipliers):
+    for i, (pattern, factor) in enumerate(config.optim.lr_multipliers):
         if factor < 0:
             yield f"optim.lr_multipliers[{i}] has the factor {factor}, expected at least 0"
         try:

@@ -172,7 +172,7 @@ def test_check_accepts_the_default():
         ("objectives.mlm", 0.5, "objectives.mlm is 0.5, expected 0 without model.mlm"),
         ("objectives.mpm", 0.5, "objectives.mpm is 0.5, expected 0 without model.mpm and an image encoder"),
         ("optim.learning_rate", 0.0, "optim.learning_rate is 0.0, expected more than 0"),
-        ("optim.warmup_steps", 700, "optim.warmup_steps is 700, expected less than train.steps 700"),
+        ("optim.warmup_steps", -1, "optim.warmup_steps is -1, expected at least 0"),
         ("optim.ema_decay", 1.0, "optim.ema_decay is 1.0"),
         ("optim.lr_multipliers", (("(", 1.0),), r"optim.lr_multipliers[0] is not a regular expression: '('"),
         ("optim.lr_multipliers", (("a", -1.0),), r"optim.lr_multipliers[0] has the factor -1.0"),

@@ -24,7 +24,8 @@ def _training_limits(catalog: Catalog) -> Iterator[str]:
     if not catalog.split_products("train"):
         yield f'cannot train: no product has "split": "train"; set it in {jsonl.PRODUCTS}'
     elif not catalog.clicks:
-        yield f"cannot train: no clicks on training products; write pairs of query and product to {jsonl.CLICKS}"
+        missing = "cannot train on clicks: none on training products"
+        yield f"{missing}; write pairs of query and product to {jsonl.CLICKS}, or train with --data.queries derived"
     elif catalog.queries and not catalog.split_queries("val"):
         yield f'training does not validate: no query has "split": "val"; set it in {jsonl.QUERIES}'
 

@@ -45,6 +45,7 @@ from make_jax.training.keyword_heads import fit_keyword_heads
 from make_jax.training.metric_logger import MetricLogger, open_logger
 from make_jax.training.metric_writers import check_writers
 from make_jax.training.metric_writers.jsonl import METRICS
+from make_jax.training.optimizer import warmup_steps
 from make_jax.training.profiling import StepProfiler
 from make_jax.training.resume_check import values_to_agree_on
 from make_jax.training.step import init_state, make_step
@@ -299,4 +300,7 @@ def _start_messages(
     )
     if init.step:
         return [f"{summary}; resuming from step {init.step}", *init.describe(config)]
-    return [summary, *init.describe(config), COMPILING]
+    steps, warmup = config.train.steps, warmup_steps(config.optim, config.train.steps)
+    short = f"optim.warmup_steps is cut from {config.optim.warmup_steps} to {warmup}, because train.steps is {steps}"
+    notes = [short] if warmup < config.optim.warmup_steps else []
+    return [summary, *init.describe(config), *notes, COMPILING]

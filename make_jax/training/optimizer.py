@@ -11,6 +11,11 @@ from make_jax.errors import InputError
 from make_jax.runs.state import Params
 
 
+def warmup_steps(config: OptimConfig, steps: int) -> int:
+    """Returns the steps of warm-up in a run of `steps`: the setting, but at most all steps except the last."""
+    return min(config.warmup_steps, steps - 1)
+
+
 def learning_rate_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
     """Returns the learning rate by step: linear warm-up, then a cosine to `final_lr_ratio` of the peak at `steps`.
 
@@ -19,7 +24,7 @@ def learning_rate_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
-        warmup_steps=config.warmup_steps,
+        warmup_steps=warmup_steps(config, steps),
         decay_steps=steps,
         end_value=config.learning_rate * config.final_lr_ratio,
     )

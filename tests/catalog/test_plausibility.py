@@ -53,7 +53,11 @@ def test_a_complete_catalog_has_no_limits(folder: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("removed", "split", "expected"),
     [
-        ("clicks.jsonl", None, "cannot train: no clicks on training products; write pairs of query and product to"),
+        (
+            "clicks.jsonl",
+            None,
+            "cannot train on clicks: none on training products; write pairs of query and product",
+        ),
         (
             "queries.jsonl",
             None,
@@ -206,4 +210,4 @@ def test_describe_shows_limits_and_counts_warnings(tmp_path: Path, capsys: pytes
     write_lines(tmp_path / "products.jsonl", [product("a"), product("b", title="shoe a")])
     assert main(["describe", str(tmp_path), "--out", str(tmp_path / "sheet.png")]) == 0
     out = capsys.readouterr().out
-    assert "cannot train: no clicks" in out and "warnings: 1; `check` lists them" in out
+    assert "cannot train on clicks: none" in out and "warnings: 1; `check` lists them" in out

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from make_jax.catalog.derived_queries import training_catalog
+from make_jax.config import AdaptationConfig, ObjectivesConfig, OptimConfig, from_json
 from make_jax.errors import InputError, Terminated
 from make_jax.retrieval.retriever import Retriever
 from make_jax.runs.run_folder import load_trained_model
@@ -49,6 +50,28 @@ def test_a_run_writes_losses_validation_curves_and_both_checkpoints(finished_run
         assert (finished_run / name).is_file()
     assert len(list((finished_run / "checkpoints" / "best").iterdir())) == 1
     assert any((finished_run / "tensorboard").iterdir())
+
+
+def test_a_run_shorter_than_its_warmup_and_intervals_is_complete(tmp_path, capsys):
+    config = tiny_config(tmp_path, steps=3, log_every=10, eval_every=200, save_every=200)
+    config = replace(  # one encoder and one loss, which compile fast
+        config,
+        model=replace(config.model, adaptation=AdaptationConfig("title"), keyword_dims=0, enrichment=False),
+        objectives=ObjectivesConfig(keyword_swaps=False),
+        optim=OptimConfig(warmup_steps=50),
+    )
+    run = train(config)
+    assert list(logged(run)) == [3] and list(logged(run, "val_ndcg@10")) == [3]
+    assert (run / "checkpoints/last/000003/manifest.json").is_file() and (run / "curves.png").is_file()
+    note = "optim.warmup_steps is cut from 50 to 2, because train.steps is 3"
+    assert " ".join(capsys.readouterr().out.split()).count(note) == 1
+    assert (
+        from_json((run / "config.json").read_text(), "").optim.warmup_steps == 50
+    )  # as set: the same command resumes the run
+    train(config)
+    assert note not in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(InputError, match=r"a run with other settings: train.steps is 9 here, 3 in the checkpoint; use"):
+        train(replace(config, train=replace(config.train, steps=9)))
 
 
 def test_the_retriever_searches_with_the_run(finished_run):
