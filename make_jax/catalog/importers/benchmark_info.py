@@ -48,7 +48,7 @@ class BenchmarkInfo:
         parts = [f"# {self.title}", self.provenance, f"Licence: {self.licence}."]
         parts += [f"Cite: {self.citation}"] if self.citation else []
         listed = "\n".join(f"- {name}, {size:,} bytes" for name, size in files)
-        parts.append(f"Imported with `{command}` of make_jax {__version__} from\n\n{listed}")
+        parts.append(f"Imported with `{command}` of make_jax {__version__}" + (f" from\n\n{listed}" if files else "."))
         if report:
             lines = "\n".join(f"- {line}" for line in report)
             parts.append(f"What was taken, joined, changed and dropped:\n\n{lines}")

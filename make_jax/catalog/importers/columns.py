@@ -6,6 +6,7 @@ The names in SYNONYMS come from exports of shop systems and from public product 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from make_jax.catalog.importers import cells
@@ -89,15 +90,24 @@ def parse_choices(words: Iterable[str], columns: Sequence[str]) -> dict[str, lis
     return chosen
 
 
-def guess(columns: Sequence[str], rows: Sequence[Row], chosen: Mapping[str, Sequence[str]]) -> list[Column]:
-    """What each column is taken as. `chosen` roles are as `parse_choices` returns them; the others are guessed.
+def guess(
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    chosen: Mapping[str, Sequence[str]],
+    known: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> list[Column]:
+    """What each column is taken as. `chosen` roles are as `parse_choices` returns them, `known` ones are those that
+    the format defines, unless chosen otherwise; the others are guessed.
 
     Raises InputError if no column is a title or an image.
     """
     roles = {name: (role, "option --columns") for role, names in chosen.items() for name in names}
+    for role, names in known.items():
+        if role not in chosen or role not in SYNONYMS:
+            roles |= {name: (role, "the format") for name in names if name in columns and name not in roles}
     values = {name: [value for row in rows if not _empty(value := row.values.get(name))] for name in columns}
     for role, synonyms in SYNONYMS.items():
-        if role in chosen:
+        if role in chosen or any(role == taken for taken, _ in roles.values()):
             continue
         found = [
             (synonyms.split().index(plain), name) for name in columns if (plain := _plain(name)) in synonyms.split()

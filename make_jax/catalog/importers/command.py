@@ -14,13 +14,17 @@ from make_jax.catalog.importers import (
     esci,
     fashion,
     google_merchant,
+    huggingface,
+    img2dataset,
     marqo_eval,
     marqo_gs,
     muge,
+    pictures,
     shop_fields,
     shopify,
     table,
     wands,
+    webdataset,
     woocommerce,
 )
 from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
@@ -51,6 +55,10 @@ READERS: dict[str, Callable[[ImportState, argparse.Namespace], BenchmarkInfo]] =
     "shopify": shopify.read,
     "woocommerce": woocommerce.read,
     "google-merchant": google_merchant.read,
+    "pictures": pictures.read,
+    "huggingface": huggingface.read,
+    "webdataset": webdataset.read,
+    "img2dataset": img2dataset.read,
 }
 # Formats of people's own data: what adds their options, and what they read.
 OWN_DATA: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
@@ -58,6 +66,10 @@ OWN_DATA: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "shopify": (shop_fields.add_shop_options, "Shopify's product export (CSV)"),
     "woocommerce": (shop_fields.add_shop_options, "WooCommerce's product export (CSV)"),
     "google-merchant": (shop_fields.add_options, "a Google Merchant feed (XML or TSV)"),
+    "pictures": (pictures.add_options, "a folder of pictures whose names are titles"),
+    "huggingface": (table.add_column_options, "a Hugging Face dataset on disk (save_to_disk, or Parquet)"),
+    "webdataset": (table.add_column_options, "WebDataset shards (.tar)"),
+    "img2dataset": (table.add_column_options, "the output folder of img2dataset"),
 }
 _PATHS = ("source", "out", "images", "ground_truth")
 _NOT_IN_KEY = (*_PATHS, "command", "run", "bad_rows")  # a resumed import may allow more bad rows

@@ -18,6 +18,7 @@ from make_jax.catalog.importers.rows import BadRow, Row
 from make_jax.catalog.importers.shop_products import add_products, add_row, clean_id, download_steps
 from make_jax.catalog.importers.staging import Item
 from make_jax.catalog.importers.table_files import open_table
+from make_jax.catalog.importers.tables import Table
 from make_jax.catalog.text import strip_text
 from make_jax.report_tables import markdown_table
 
@@ -26,11 +27,16 @@ _HEADER = ["column", "taken as", "why", "first value"]
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Adds the options of this format."""
+    add_column_options(command)
+    add_text_options(command)
+    command.add_argument("--sheet", default="", help="sheet of an Excel workbook (the first)")
+
+
+def add_column_options(command: argparse.ArgumentParser) -> None:
+    """Adds the options of formats whose columns are guessed."""
     text = f"ROLE=COLUMN, for example title=Name text=Colour,Size; roles: {', '.join(ROLES)}"
     command.add_argument("--columns", nargs="+", default=[], metavar="ROLE=COLUMN", help=text)
     command.add_argument("--images", type=Path, help="folder of the images (default: the folder of the table)")
-    add_text_options(command)
-    command.add_argument("--sheet", default="", help="sheet of an Excel workbook (the first)")
 
 
 def add_text_options(command: argparse.ArgumentParser) -> None:
@@ -41,19 +47,28 @@ def add_text_options(command: argparse.ArgumentParser) -> None:
 
 def read(state: ImportState, options: argparse.Namespace) -> BenchmarkInfo:
     """Reads the table `options.source`; prints what its columns are taken as."""
-    source: Path = options.source
-    opened = open_table(source, options.encoding, _separator(options.separator), options.sheet)
+    opened = open_table(options.source, options.encoding, _separator(options.separator), options.sheet)
     columns = guess(opened.columns, opened.sample(), parse_choices(options.columns, opened.columns))
-    print(f"{source}: {opened.how}")
+    return read_columns(state, options, [opened.table], columns, f"A table ({opened.how})")
+
+
+def read_columns(
+    state: ImportState, options: argparse.Namespace, tables: Sequence[Table], columns: Sequence[Column], how: str
+) -> BenchmarkInfo:
+    """Adds the products of tables with these columns, of `options.source`; prints the columns. `how` names the format
+    and what was found of it."""
+    source: Path = options.source
+    print(f"{source}: {how}")
     print(shown(columns), flush=True)
-    state.read_table(opened.table, partial(_row, state, _keyed(columns)))
+    for table in tables:
+        state.read_table(table, partial(_row, state, _keyed(columns)))
     base = source if source.is_dir() else source.parent
     attributes = add_products(state, LocalImages(state.database, base, options.images))
     return BenchmarkInfo(
         name=source.stem,
         title=source.name,
         licence="not stated by the source",
-        provenance=f"A table ({opened.how}). Columns:\n\n{_markdown(columns)}".rstrip(),
+        provenance=f"{how}. Columns:\n\n{_markdown(columns)}".rstrip(),
         attributes=attributes,
         next_steps=download_steps(state),
     )
