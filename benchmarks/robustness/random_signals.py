@@ -50,7 +50,7 @@ class RandomSignals:
     def __call__(self) -> str:
         """Sends all signals and returns what was observed; raises PromiseBroken with all failures."""
         if self.cached and not (self.work / "warm").exists():
-            few = ["--train.steps", "2", "--train.eval-every", "0"]
+            few = ["--train.steps", "6", "--train.eval-every", "0"]
             expect(self._start(self.work / "first", few, self.work / "first.txt").wait(TIMEOUT) == 0, "no first run")
             (self.work / "warm").touch()
         with ThreadPoolExecutor(PARALLEL) as pool:
