@@ -372,6 +372,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "kill-matrix.json")
     parser.add_argument("--only", default="", help="run rows whose name contains this, after their references")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # runs inherit it; background jobs of a shell ignore it
     work = arguments.work.resolve()
     os.environ |= run_environment(work)  # for processes that local_processes starts
     file = work / "rows.json"
