@@ -136,11 +136,11 @@ def _end(number: signal.Signals, suffix: str) -> None:
         os.write(2, f"{cursor}{line}\n".encode())
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
+        if _report is not None:
+            _report(line)  # first, since nothing can be written after the functions of `before_exit`
         clean = threading.Thread(target=_clean, args=(nowhere,), daemon=True)
         clean.start()
         clean.join(_SECONDS_TO_CLEAN)
-        if _report is not None:
-            _report(line)
     finally:
         os._exit(_exit_codes[number])
 

@@ -27,6 +27,9 @@ from make_jax.config import DistributedConfig
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.runs import failure_detection, processes as runs_processes
 from make_jax.runs.processes import init_distributed
+from make_jax.signals import exit_on_signals
+from make_jax.training.stopping import stop_on_signals
+exit_on_signals(0)
 runs_processes.HEARTBEAT_TIMEOUT = failure_detection.HEARTBEAT_TIMEOUT = 12  # shorter tests
 def main():
     with init_distributed(DistributedConfig({settings}), lambda: None, Path({folder!r})) as processes:
@@ -137,6 +140,33 @@ def test_a_killed_or_frozen_process_ends_the_other_within_a_minute_with_one_line
         for process in processes:
             process.kill()
             process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_first_step_ends_its_process_and_the_other_repeats_the_line(number, tmp_path):
+    then = f"""with stop_on_signals(processes.forward_sigterm):
+            if processes.index == 1: os.kill(os.getpid(), {int(number)})
+            time.sleep(100)"""
+    first, second = run(pair(), 2, tmp_path, then)
+    word, code = ("stopped by SIGTERM", 0) if number == signal.SIGTERM else ("interrupted", 130)
+    line = f"{word} before the first step; there was nothing to save"
+    assert second[0] == code and second[2].splitlines()[-1] == line
+    assert first[0] == EXIT_PEER_LOST and first[2].endswith(f"error: process 1 of 2 ended: {line} {ADVICE}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_after_the_first_step_a_signal_to_one_process_stops_both(number, tmp_path):
+    then = f"""with stop_on_signals(processes.forward_sigterm) as stop:
+            stop.has_stepped = True
+            if processes.index == 1: os.kill(os.getpid(), {int(number)})
+            while not stop.should_stop(): time.sleep(0.1)
+            processes.finish()
+            stop.raise_stopped(3)"""
+    first, second = run(pair(), 2, tmp_path, then)
+    saved = "step 3 is saved; the same command resumes from there"
+    assert first[0] == 0 and first[2].splitlines()[-1] == f"stopped by SIGTERM; {saved}"
+    word, code = ("stopped by SIGTERM", 0) if number == signal.SIGTERM else ("interrupted", 130)
+    assert second[0] == code and second[2].splitlines()[-1] == f"{word}; {saved}"
 
 
 def test_the_heartbeat_timeout_keeps_the_promise_of_a_minute():
