@@ -2,7 +2,7 @@
 
     python benchmarks/baselines/minilm.py MODEL CATALOG OUT [--learning-rate 2e-5] [--steps 700] [--batch-size 256]
 
-Two CPU cores, about an hour; needs make_jax[models] and `pip install datasets accelerate`. Settings follow the
+Two CPU cores, about an hour; needs the extra [models] and `pip install datasets accelerate`. Settings follow the
 sentence-transformers documentation for pairs: MultipleNegativesRankingLoss (in-batch negatives, cosine x 20), no
 duplicate query or title in a batch, warm-up over a tenth of the steps. The same command resumes from the last
 checkpoint, saved every 100 steps; OUT is written at the end.

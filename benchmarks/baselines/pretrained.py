@@ -3,7 +3,7 @@
     python benchmarks/baselines/pretrained.py --catalogs FOLDER --minilm FOLDER [--torch PYTHON] [--out pretrained.json]
 
 Two CPU cores, about 2.5 hours. --catalogs has fashion-full.zip and fashion-sparse-full.zip; --minilm is
-all-MiniLM-L6-v2 as a sentence-transformers folder; --torch is a Python with make_jax[models], by default this one. The
+all-MiniLM-L6-v2 as a sentence-transformers folder; --torch is a Python with [models], by default this one. The
 model from scratch (configs/fashion.py) trains for SCRATCH_STEPS steps, which takes about as long as
 configs/fashion_pretrained.py; the file has both times. Paraphrases (`handwritten`) are only in the validation split.
 Training resumes from checkpoints, and existing reports are kept.
@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalogs", type=Path, required=True, help="the folder of the two catalogs")
     parser.add_argument("--minilm", required=True, help="a folder of sentence-transformers, all-MiniLM-L6-v2")
-    parser.add_argument("--torch", default=sys.executable, help="a Python with make_jax[models]")
+    parser.add_argument("--torch", default=sys.executable, help="a Python with the extra [models]")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "pretrained", help="for models and reports")
     parser.add_argument("--out", type=Path, default=RESULTS / "pretrained.json")
     args = parser.parse_args()

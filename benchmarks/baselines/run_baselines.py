@@ -4,7 +4,7 @@
                                                  [--only make bm25 ...]
 
 Two CPU cores, several hours per catalog. --catalogs has fashion-full, fashion-sparse-full and clothing5k as .zip or
-folder; --minilm is a sentence-transformers folder; --torch is a Python with make_jax[models], datasets and accelerate,
+folder; --minilm is a sentence-transformers folder; --torch is a Python with [models], datasets and accelerate,
 by default this one. rows.py defines the baselines. Finished parts are skipped: training resumes from checkpoints,
 existing reports are kept, and so is docs/results/baselines/CATALOG-ROW.json with an equal recipe (delete it after a
 change of configs/fashion.py). The names of models and reports contain a digest of all their settings. clothing5k is
@@ -43,7 +43,7 @@ class Work:
     catalogs: Path
     runs: Path  # trained models, reports
     minilm: str
-    torch: str  # a Python with make_jax[models]
+    torch: str  # a Python with the extra [models]
     changes: dict[str, Any]  # of every recipe, for short trials
 
     def catalog(self, name: str) -> str:
@@ -176,7 +176,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalogs", type=Path, required=True, help="the folder of the three catalogs")
     parser.add_argument("--minilm", default="", help="a folder of sentence-transformers, all-MiniLM-L6-v2")
-    parser.add_argument("--torch", default=sys.executable, help="a Python with make_jax[models], datasets, accelerate")
+    parser.add_argument(
+        "--torch", default=sys.executable, help="a Python with the extra [models], datasets, accelerate"
+    )
     parser.add_argument("--only", nargs="*", default=[], help="only these rows")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "baselines", help="for models and reports")
     parser.add_argument("--results", type=Path, default=RESULTS / "baselines", help="folder that receives the results")

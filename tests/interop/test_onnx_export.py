@@ -7,7 +7,7 @@ from make_jax.interop import onnx_export
 from tests.interop.exports import IMAGES, MODELS, TEXTS, TITLES, assert_close, flax_outputs, random_params, tiny_bundle
 
 for needed in ("torch", "onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(needed, reason="needs PyTorch and ONNX: pip install make_jax[onnx]")
+    pytest.importorskip(needed, reason="needs PyTorch and ONNX: pip install -e '.[onnx]'")
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 

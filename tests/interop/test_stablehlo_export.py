@@ -7,7 +7,7 @@ import pytest
 from make_jax.interop import stablehlo_export
 from tests.interop.exports import IMAGES, MODELS, TEXTS, TITLES, assert_close, flax_outputs, random_params, tiny_bundle
 
-pytest.importorskip("flatbuffers", reason="needs flatbuffers: pip install make_jax[stablehlo]")
+pytest.importorskip("flatbuffers", reason="needs flatbuffers: pip install -e '.[stablehlo]'")
 RELOAD = """
 import sys
 import numpy as np

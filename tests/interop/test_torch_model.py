@@ -14,7 +14,7 @@ from make_jax.interop.bundle import read_bundle
 from tests.conftest import ROOT
 from tests.interop.exports import IMAGES, MODELS, TEXTS, TITLES, assert_close, flax_outputs, random_params, tiny_bundle
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install make_jax[torch]")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
 from make_jax.interop.torch_model import MakeModel, MakeProcessor  # noqa: E402
 
 

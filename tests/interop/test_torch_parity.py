@@ -24,7 +24,7 @@ from make_jax.model.image import ImageEncoder
 from make_jax.model.text import TextEncoder
 from tests.interop import tiny_checkpoints as tiny
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install make_jax[torch]")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
 import transformers  # noqa: E402
 
 PAD = 1  # of RoBERTa

@@ -13,8 +13,8 @@ from make_jax.catalog.images import decode
 from make_jax.errors import InputError, check_lists
 from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.evaluation.models.pytorch import IMAGE_BATCH_SIZE, TEXT_BATCH_SIZE, best_device, l2_normalized_rows
+from make_jax.extras import import_optional
 from make_jax.files import folder_digest
-from make_jax.interop.optional_imports import import_optional
 
 FAMILIES = ("altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2")  # model_type in config.json
 _FIXED_LENGTH = ("siglip", "siglip2")  # families trained on texts padded to the maximum length

@@ -7,10 +7,10 @@ import numpy as np
 
 from make_jax.errors import InputError
 from make_jax.evaluation.models.exported import Exported
+from make_jax.extras import import_optional
 from make_jax.inputs.batch import Batch
 from make_jax.interop import bundle
 from make_jax.interop.onnx_export import PRODUCT, QUERY
-from make_jax.interop.optional_imports import import_optional
 
 
 def matches(path: Path) -> bool:

@@ -12,8 +12,8 @@ from make_jax.catalog.images import decode
 from make_jax.errors import InputError, check_lists
 from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.evaluation.models.pytorch import IMAGE_BATCH_SIZE, TEXT_BATCH_SIZE, best_device, l2_normalized_rows
+from make_jax.extras import import_optional
 from make_jax.files import folder_digest
-from make_jax.interop.optional_imports import import_optional
 
 _CONFIG = "open_clip_config.json"
 # What open_clip prefers to a pickle in the same folder.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from make_jax.interop.optional_imports import import_optional
+from make_jax.extras import import_optional
 
 TEXT_BATCH_SIZE, IMAGE_BATCH_SIZE = 64, 32
 

@@ -11,8 +11,8 @@ from jaxtyping import Float32
 
 from make_jax.errors import InputError, check_lists
 from make_jax.evaluation.models.pytorch import TEXT_BATCH_SIZE, best_device
+from make_jax.extras import import_optional
 from make_jax.files import folder_digest
-from make_jax.interop.optional_imports import import_optional
 from make_jax.retrieval.embed import Modality
 from make_jax.retrieval.vector_index import ProductEmbeddings
 from make_jax.runs.training_data import TrainingData

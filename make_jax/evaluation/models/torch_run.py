@@ -7,10 +7,10 @@ import numpy as np
 
 from make_jax.evaluation.models.exported import Exported
 from make_jax.evaluation.models.pytorch import best_device
+from make_jax.extras import import_optional
 from make_jax.inputs.batch import Batch
 from make_jax.interop import torch_checkpoint
 from make_jax.interop.bundle import is_bundle
-from make_jax.interop.optional_imports import import_optional
 
 
 def matches(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Metrics in Weights & Biases: the optional extra `make_jax[wandb]`."""
+"""Metrics in Weights & Biases: the optional extra [wandb]."""
 
 import dataclasses
 import os
@@ -9,6 +9,7 @@ from typing import Any
 
 from make_jax.config import Config
 from make_jax.errors import InputError
+from make_jax.extras import install_advice
 from make_jax.files import write_atomically
 
 RUN_ID = "wandb_run_id.txt"  # in a run's folder
@@ -47,7 +48,7 @@ def _import_wandb() -> Any:
     except ImportError as error:
         raise InputError(
             f"train.writers has 'wandb', whose package cannot be imported ({error}); "
-            "pip install 'make_jax[wandb]', or remove it from train.writers"
+            f"{install_advice('wandb')}, or remove it from train.writers"
         ) from error
     return wandb
 

@@ -42,7 +42,7 @@ def catalog(tmp_path_factory) -> Catalog:
 def test_evaluation_of_an_export_equals_that_of_its_run(run, catalog, tmp_path, form):
     kind, libraries = FORMS[form]
     for library in libraries:
-        pytest.importorskip(library, reason=f"needs {library}: pip install make_jax[onnx,stablehlo]")
+        pytest.importorskip(library, reason=f"needs {library}: pip install -e '.[onnx,stablehlo]'")
     export_run(str(run), str(tmp_path / "out"), form, ignore)
     others = [other for other, _ in FORMS.values() if other not in (kind, torch_run)]
     assert kind.matches(tmp_path / "out")
@@ -74,7 +74,7 @@ def test_other_folders_do_not_match(run, tmp_path):
 
 
 def test_a_damaged_artifact_is_refused_in_one_line(run, tmp_path):
-    pytest.importorskip("flatbuffers", reason="needs flatbuffers: pip install make_jax[stablehlo]")
+    pytest.importorskip("flatbuffers", reason="needs flatbuffers: pip install -e '.[stablehlo]'")
     export_run(str(run), str(tmp_path / "out"), "stablehlo", ignore)
     content = (tmp_path / "out" / "query.stablehlo").read_bytes()
     (tmp_path / "out" / "query.stablehlo").write_bytes(content[:100])
@@ -100,7 +100,7 @@ def test_an_exported_and_imported_run_is_the_same_run(run, tmp_path):
 def test_an_export_knows_what_its_run_was_trained_on(catalog, tmp_path, form):
     kind, libraries = FORMS[form]
     for library in libraries:
-        pytest.importorskip(library, reason=f"needs {library}: pip install make_jax[onnx,stablehlo]")
+        pytest.importorskip(library, reason=f"needs {library}: pip install -e '.[onnx,stablehlo]'")
     (tmp_path / "trained").mkdir()
     trained = random_run(tmp_path / "trained")
     export_run(str(trained), str(tmp_path / "unknown"), form, ignore)

@@ -14,8 +14,8 @@ from make_jax.errors import InputError
 from make_jax.evaluation import models
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.models import open_model
+from make_jax.extras import import_optional
 from make_jax.files import folder_digest
-from make_jax.interop.optional_imports import import_optional
 from tests.conftest import ROOT
 from tests.tiny_catalog import write_catalog, write_lines
 

