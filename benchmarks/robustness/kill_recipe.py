@@ -1,6 +1,6 @@
 """The configuration that kill_matrix.py trains: the packaged catalog and a model with 0.1 s a step.
 
-It uses everything that a checkpoint holds: dropout, averaged parameters, keyword heads fitted at the end.
+It uses everything that a checkpoint holds: dropout, averaged parameters, keyword heads fitted by each evaluation.
 """
 
 from make_jax.config import (

@@ -11,8 +11,8 @@ z_0 are the logits of a product of which nothing is known. The score thus adds, 
 logarithm of the probability that the product has them: a sum of logarithms requires all of them, where a cosine of
 embeddings trades much of one for little of another. `EPS` bounds the cost of one missing keyword.
 
-The heads are fitted after the encoders (`training/keyword_heads.py`). Until then c is the same for all products and
-changes no ranking.
+Each evaluation fits the heads to the encoders of its step (`training/keyword_heads.py`). In training c is the same for
+all products, since the heads predict nothing yet, and changes no ranking.
 """
 
 from collections.abc import Mapping

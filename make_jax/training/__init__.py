@@ -11,7 +11,7 @@ gradient_cache.py    loss and gradient, in micro-batches
 optimizer.py         AdamW, learning-rate schedule, learning-rate multipliers and freezing
 
 validation.py        retrieval quality on the validation split
-keyword_heads.py     the fit of the keyword heads after the last step
+keyword_heads.py     the fit of the keyword heads, before each validation
 eval_context.py      what both need to embed the catalog
 
 step_metrics.py      metrics of steps, averaged and checked

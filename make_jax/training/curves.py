@@ -60,6 +60,17 @@ def smooth(values: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, " poin
     return smoothed
 
 
+def split_evaluations(points: Series) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the points in parts of increasing steps; at least one part, which may be empty.
+
+    A step that is not above the one before it was evaluated again, with another `model.keyword_scale`: values of
+    different scales are not comparable, so no line joins them.
+    """
+    steps, values = points
+    starts = np.flatnonzero(np.diff(steps) <= 0) + 1
+    return list(zip(np.split(steps, starts), np.split(values, starts), strict=True))
+
+
 def _has_data(panel: str, names: list[str], validation: list[str]) -> bool:
     if panel == "ndcg":
         return bool(validation)
@@ -80,9 +91,12 @@ def _draw_loss(ax: "matplotlib.axes.Axes", loss: Series) -> None:
 
 
 def _draw_validation(ax: "matplotlib.axes.Axes", series: dict[str, Series]) -> None:
-    for name, (steps, values) in series.items():
+    for name, points in series.items():
+        *earlier, (steps, values) = split_evaluations(points)
         best = f" (best {values.max():.3f})" if len(values) else ""
-        ax.plot(steps, values, marker="o", markersize=3.5, label=name + best)
+        [line] = ax.plot(steps, values, marker="o", markersize=3.5, label=name + best)
+        for steps, values in earlier:
+            ax.plot(steps, values, marker="o", markersize=3.5, color=line.get_color(), alpha=0.4)
     ax.set_ylabel("validation nDCG@10 [0 to 1]")
     # From 0, with room above the best: where that is the first value, the axis would cut its marker in two.
     highest = max((float(values.max()) for _, values in series.values() if len(values)), default=0.0)

@@ -31,7 +31,7 @@ from make_jax.runs.state import Params, TrainState
 from make_jax.training.resume_check import check_resumable, config_differences
 from make_jax.training.vocabularies import make_keywords, make_tokenizer
 
-KEYWORD_HEADS = "keyword_evidence"  # fitted after the last step, so never initialized from another run
+KEYWORD_HEADS = "keyword_evidence"  # fitted by each evaluation, so training starts and goes on without them
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,8 @@ class Initialization:
         return {"checkpoint": str(self.source.path), "digest": run_checkpoints.digest(self.source), **source}
 
     def needs_reevaluation(self, config: Config) -> bool:
-        """Whether a finished run was evaluated with another keyword_scale, which training does not depend on."""
-        if self.own is None or self.step < config.train.steps:
-            return False
-        saved = read_config(self.own)
-        return saved.model.keyword_scale != config.model.keyword_scale
+        """Whether the run was evaluated with another keyword_scale, which training does not depend on."""
+        return self.own is not None and read_config(self.own).model.keyword_scale != config.model.keyword_scale
 
     def initialize(
         self, scratch: TrainState, checkpoints: Checkpoints, config: Config, message: Callable[[str], None]
@@ -78,7 +75,8 @@ class Initialization:
         checkpoint lacks, has in addition, or has in another shape.
         """
         if self.own is not None:
-            return checkpoints.restore(scratch, self.own)[0]
+            state = checkpoints.restore(scratch, self.own)[0]
+            return state if self.step >= config.train.steps else _with_keyword_heads_of(scratch, state)
         if self.source is not None:
             params = _restore_other_resolution(scratch.params, checkpoints, self.source, config)
             ema = None if scratch.ema is None else jax.tree.map(jnp.copy, params)
@@ -100,6 +98,17 @@ class Initialization:
         ]
         line = f"initialized from the weights, tokenizer and keywords of {self.source.path}"
         return [line + (f"; warning: {'; '.join(different)}" if different else "")]
+
+
+def _with_keyword_heads_of(scratch: TrainState, state: TrainState) -> TrainState:
+    """Returns `state` with untrained keyword heads: those of a best checkpoint belong to its step only."""
+    if KEYWORD_HEADS not in state.params:
+        return state
+    params = {**state.params, KEYWORD_HEADS: scratch.params[KEYWORD_HEADS]}
+    ema = None
+    if state.ema is not None and scratch.ema is not None:
+        ema = {**state.ema, KEYWORD_HEADS: scratch.ema[KEYWORD_HEADS]}
+    return replace(state, params=params, ema=ema)
 
 
 def _restore_other_resolution(

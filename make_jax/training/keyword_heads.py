@@ -1,14 +1,14 @@
-"""Fits the keyword heads (`model/keyword_evidence.py`) after the encoders are trained [ours].
+"""Fits the keyword heads (`model/keyword_evidence.py`) to the encoders of one step of training [ours].
 
     minimize  sum_i sum_k BCE(head_m(e_mi)_k, y_ik)        y_ik = 1 where K(p_i), of title and attributes, has keyword k
 
 over training products i, with fixed embeddings e_mi of modality m. Heads trained together with the encoders lag behind
-embeddings that keep moving and end up far worse (docs/study.md). Fitted afterwards, they cost one pass over the
-products and seconds per head, and change nothing that the encoders learned.
+embeddings that keep moving and end up far worse (docs/study.md). Fitted to the encoders of each evaluated step, they
+cost one pass over the products and seconds per head, and change nothing that the encoders learn.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -53,8 +53,8 @@ def fit_keyword_heads(
 ) -> Params:
     """Returns the parameters `keyword_evidence` of a model whose other parameters are `params`; a function of `seed`.
 
-    All processes read all products. A batch with an unreadable image is left out with a `message`, since the run is
-    almost complete. `raise_if_stopping` is polled regularly and may end the fit by an exception.
+    All processes read all products. A batch with an unreadable image is left out with a `message` and does not end
+    the run. `raise_if_stopping` is polled regularly and may end the fit by an exception.
     """
     c = context
     params = jax.device_put(params, replicated_sharding(c.mesh))  # once, not for every batch
@@ -94,17 +94,31 @@ def fit_head(
 
     The head starts from the `prior` logits as its bias; without products it stays there.
     """
-    head, steps = KeywordHead(len(prior)), STEPS
+    steps = STEPS
     if not len(embeddings):  # one row, for its shape
         embeddings, keywords, steps = np.zeros((1, embeddings.shape[1]), np.float32), np.zeros((1, 1), np.uint32), 0
+    init, train = _programs(mesh, len(prior), STEPS, seed)
+    data = replicate((embeddings, keywords), mesh)
+    state = init(data[0], prior)
+    for first in range(0, steps, STEPS_PER_POLL):
+        raise_if_stopping()
+        state = jax.block_until_ready(train(state, *data, np.array([first, min(first + STEPS_PER_POLL, steps)])))
+    return state[0]
+
+
+@lru_cache(maxsize=4)
+def _programs(mesh: Mesh, num_keywords: int, total_steps: int, seed: int) -> tuple[Callable[..., Any], ...]:
+    """The compiled functions (init, train) of a head, shared by all fits of a run."""
+    head = KeywordHead(num_keywords)
     optimizer = optax.adamw(
-        optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, STEPS // 50, STEPS), weight_decay=WEIGHT_DECAY
+        optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, total_steps // 50, total_steps),
+        weight_decay=WEIGHT_DECAY,
     )
 
     @partial(jax.jit, out_shardings=replicated_sharding(mesh))
-    def init(embeddings: jax.Array) -> tuple[Params, Any]:
+    def init(embeddings: jax.Array, prior: jax.Array) -> tuple[Params, Any]:
         params = head.init(jax.random.key(seed), embeddings[:1])["params"]
-        params = {**params, "predict": {**params["predict"], "bias": jnp.asarray(prior)}}
+        params = {**params, "predict": {**params["predict"], "bias": prior}}
         return params, optimizer.init(params)
 
     @partial(jax.jit, out_shardings=replicated_sharding(mesh))
@@ -122,12 +136,7 @@ def fit_head(
 
         return jax.lax.fori_loop(steps[0], steps[1], step, state)
 
-    data = replicate((embeddings, keywords), mesh)
-    state = init(data[0])
-    for first in range(0, steps, STEPS_PER_POLL):
-        raise_if_stopping()
-        state = jax.block_until_ready(train(state, *data, np.array([first, min(first + STEPS_PER_POLL, steps)])))
-    return state[0]
+    return init, train
 
 
 def _embed(

@@ -4,8 +4,9 @@ The order inside the loop never changes:
 
     evaluate, save, take the next batch, step, write
 
-so a checkpoint of step i holds the state before batch i is read, and i is also the data position. The keyword heads are
-fitted after the last step, before its evaluation.
+so a checkpoint of step i holds the state before batch i is read, and i is also the data position. Each evaluation first
+fits the keyword heads to the parameters of its step, so that the validation metrics of all steps can be compared and
+the best checkpoint has the heads of its own parameters. Training goes on without them.
 """
 
 from collections.abc import Callable
@@ -55,7 +56,7 @@ from make_jax.training.validation import BEST_METRIC, Validator
 
 CURVES, PROFILE = "curves.png", "profile"  # in a run's folder
 COMPILING = "compiling the training step, which takes a while"
-FITTING = "fitting the keyword heads to the training products; earlier validation was without them"
+FITTING = "fitting the keyword heads to the training products"
 DeviceBatches = DevicePrefetch[Batch, dict[str, jax.Array]]
 
 
@@ -146,6 +147,8 @@ def set_up(
         stop=stop,
         processes=processes,
     )
+    if init.needs_reevaluation(config):
+        trainer.reevaluate_best(checkpoints, state)
     return trainer, state, init.step
 
 
@@ -174,7 +177,8 @@ class Trainer:
 
             # evaluate
             if i > self.progress.evaluated_step and (is_last or _every(train.eval_every, i)):
-                state = self.evaluate(i, state)
+                evaluated = self.evaluate(i, state)
+                state = evaluated if is_last else state  # in between, heads would soon be those of older parameters
 
             # save
             should_stop = self.stop.should_stop()
@@ -201,13 +205,13 @@ class Trainer:
         raise AssertionError("unreachable: a run returns at its last step")
 
     def evaluate(self, step: int, state: TrainState) -> TrainState:
-        """Measures validation and saves the checkpoint if it is the best so far; first fits the heads at the last step.
+        """Fits the keyword heads, measures validation, and saves the checkpoint if it is the best so far.
 
-        Returns the state, which only the fit changes. A stop request ends it early; the restarted run repeats it.
+        Returns the state with the fitted heads. A stop request ends it early; the restarted run repeats it.
         """
         self.metrics.flush(step)
         try:
-            if step == self.config.train.steps and KEYWORD_HEADS in state.params:
+            if KEYWORD_HEADS in state.params:
                 state = self._with_keyword_heads(state)
             if self.validator.query_count:
                 values = self.validator.measure(state.eval_params, lambda *_: self.stop.raise_if_stopping())
@@ -224,6 +228,12 @@ class Trainer:
             self.saver.save("best", step, state)
         self.metrics.restart_clock()
         return state
+
+    def reevaluate_best(self, checkpoints: Checkpoints, last: TrainState) -> None:
+        """Measures the best checkpoint by the present settings, as all later evaluations will be."""
+        best = checkpoints.latest_intact("best")
+        if best.kind == "best" and best.step < self.config.train.steps:
+            self.evaluate(best.step, checkpoints.restore(last, best)[0])
 
     def _with_keyword_heads(self, state: TrainState) -> TrainState:
         """The state with keyword heads fitted to its encoders."""

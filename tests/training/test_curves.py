@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from make_jax.errors import InputError
-from make_jax.training.curves import draw_curves, smooth
+from make_jax.training.curves import draw_curves, smooth, split_evaluations
 
 
 def write(folder: Path, records: list[dict[str, float | None]]) -> Path:
@@ -42,6 +42,14 @@ def test_nothing_to_plot_is_an_input_error_and_the_picture_is_absent(tmp_path: P
     with pytest.raises(InputError, match="no loss, nDCG@10, learning rate or logit scale"):
         draw_curves(write(tmp_path, []), tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()
+
+
+def test_no_line_joins_a_step_that_was_evaluated_again_to_the_values_before_it(tmp_path: Path) -> None:
+    steps, values = np.array([3.0, 6.0, 3.0, 6.0, 6.0]), np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    parts = [(part.tolist(), value.tolist()) for part, value in split_evaluations((steps, values))]
+    assert parts == [([3, 6], [0.1, 0.2]), ([3, 6], [0.3, 0.4]), ([6], [0.5])]
+    assert [len(part) for part, _ in split_evaluations((steps[:0], values[:0]))] == [0]
+    draw_curves(write(tmp_path, [*run(), {"step": 59, "validation/joint/ndcg@10": 0.5}]), tmp_path / "curves.png")
 
 
 def test_smooth_is_an_average_unbiased_at_the_start() -> None:

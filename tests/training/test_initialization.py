@@ -107,6 +107,22 @@ def test_the_runs_own_checkpoint_takes_precedence_over_init_from(source, tmp_pat
     assert again.step == 2 and int(restored.step) == 2 and again.provenance == init.provenance
 
 
+def test_a_resumed_run_trains_on_without_the_keyword_heads_of_its_best_checkpoint(source, tmp_path):
+    config = new_run(source, tmp_path)
+    init, state = initialize(config)
+    fitted = {**state.params, KEYWORD_HEADS: jax.tree.map(lambda leaf: leaf + 1, state.params[KEYWORD_HEADS])}
+    files = {CONFIG: to_json(config), TOKENIZER: init.tokenizer.definition, KEYWORDS: init.keywords.to_json()}
+    meta = {"catalog_digest": Catalog.load(config.data.catalog).digest}
+    own = Checkpoints(Path(config.run) / "checkpoints")
+    for step in (2, config.train.steps):  # in between, and after the last step
+        own.save("best", step, replace(state, params=fitted, ema=fitted), meta, files)
+        own.wait()
+        _, restored = initialize(config)
+        for tree in (restored.params, restored.ema):
+            jax.tree.map(np.testing.assert_array_equal, tree, fitted if step > 2 else state.params)
+    own.close()
+
+
 def test_init_from_at_another_resolution_resamples_patch_positions(source, tmp_path):
     config = new_run(source, tmp_path)
     inputs, patch = source.inputs, source.model.image.patch_size
