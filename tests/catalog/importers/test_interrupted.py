@@ -11,7 +11,7 @@ import pytest
 from make_jax.catalog.importers import import_state, tables
 from make_jax.catalog.importers.command import READERS
 from make_jax.errors import InputError
-from tests.catalog.importers import published, samples
+from tests.catalog.importers import published, samples, shop_exports
 from tests.catalog.importers.contents import contents
 from tests.catalog.importers.imports import imported
 
@@ -40,7 +40,12 @@ def shards(folder: Path) -> list[str]:
     return ["webdataset", str(samples.webdataset_shards(folder / "shards", samples=2))]
 
 
-@pytest.mark.parametrize("publish", [esci_with_images, fashion_with_clicks, muge, marqo_gs, shards])
+def shopify_export(folder: Path) -> list[str]:
+    source, images = shop_exports.shopify(folder / "shop", products=4)
+    return ["shopify", str(source), "--images", str(images)]
+
+
+@pytest.mark.parametrize("publish", [esci_with_images, fashion_with_clicks, muge, marqo_gs, shards, shopify_export])
 def test_an_import_killed_at_any_line_ends_byte_equal(tmp_path: Path, publish: Callable[[Path], list[str]]) -> None:
     command = [sys.executable, "-m", "tests.catalog.importers.killed_imports", str(tmp_path / "killed"), "8"]
     done = subprocess.run([*command, *publish(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
