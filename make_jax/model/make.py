@@ -35,7 +35,13 @@ from make_jax.model.keyword_evidence import (
 from make_jax.model.layer_config import compute_config
 from make_jax.model.masked import PatchHead, PredictedPatches, PredictedTokens, TokenHead, word_table
 from make_jax.model.matching import MatchingEncoder, MatchTarget
-from make_jax.model.modal_adaptation import FusedProduct, ModalAdaptation, ProductStates, single_modality_weights
+from make_jax.model.modal_adaptation import (
+    MODALITY_WEIGHTS,
+    FusedProduct,
+    ModalAdaptation,
+    ProductStates,
+    single_modality_weights,
+)
 from make_jax.model.single_stream import SingleStream
 from make_jax.model.text import TextEncoder
 from make_jax.model.transformer import KERNEL_INIT, l2_normalize, pool
@@ -136,6 +142,14 @@ class Make(nn.Module):
     def keyword_dims(self) -> int:
         """n, keyword dimensions of search embeddings: one for each of the most frequent keywords."""
         return min(self.config.keyword_dims, self.num_keywords)
+
+    @property
+    def has_title_weight(self) -> bool:
+        """Whether search embeddings weigh title and image by product."""
+        a = self.config.adaptation
+        weights = MODALITY_WEIGHTS[a.weights]
+        per_keyword = weights.per_keyword is not None and self.keyword_dims > 0
+        return a.modalities == "both" and not a.single_stream and (weights.learned or per_keyword)
 
     @property
     def search_dim(self) -> int:

@@ -81,6 +81,7 @@ class ModalityWeights(NamedTuple):
     per_product: Callable[[PooledModalities], Float[Array, "B 2"]]
     # Unscaled weights [B, n] by modality, 0 where it is missing. None: those of the product, for each keyword.
     per_keyword: Callable[[KeywordLogits], dict[str, Array]] | None = None
+    learned: bool = False  # whether `per_product` depends on parameters, so that training logs their mean
 
 
 def equal_weights(present: Bool[Array, "B 2"]) -> Float[Array, "B 2"]:
@@ -115,7 +116,7 @@ def keyword_confidence(keywords: KeywordLogits) -> dict[str, Array]:
 
 MODALITY_WEIGHTS: dict[str, ModalityWeights] = {
     "per_keyword": ModalityWeights(lambda pooled: equal_weights(pooled.present), keyword_confidence),
-    "gate": ModalityWeights(gate_weights),
+    "gate": ModalityWeights(gate_weights, learned=True),
     "mean": ModalityWeights(lambda pooled: equal_weights(pooled.present)),
 }
 

@@ -29,6 +29,7 @@ from jax.sharding import PartitionSpec
 
 from make_jax.config import Config
 from make_jax.model.make import Make, Outputs
+from make_jax.model.modal_adaptation import MODALITY_WEIGHTS
 from make_jax.objectives.total import Embeddings, contrast_embeddings, local_means, total_loss
 from make_jax.objectives.weighted_means import WeightedMean, weighted_mean
 from make_jax.runs.mesh import BATCH_AXES, AnyMesh
@@ -80,6 +81,9 @@ def make_encode(model: Make, config: Config) -> Encode:
 
     Embeddings are the inputs of the contrastive losses; sums are those of all objectives that need no other rows.
     """
+    # Weights that are not learned are constant in training. Those per keyword need the keyword heads, which are fitted
+    # after the encoders; validation logs them.
+    logs_title_weight = model.has_title_weight and MODALITY_WEIGHTS[config.model.adaptation.weights].learned
 
     def encode(params: Params, batch: Batch, key: jax.Array, index: jax.Array) -> Encoded:
         sampling_key, dropout_key = jax.random.split(key)
@@ -91,8 +95,9 @@ def make_encode(model: Make, config: Config) -> Encode:
             return model.apply(variables, *args, train=True, rngs={"dropout": second_key}, method=method)
 
         means = local_means(config.objectives, out, batch, apply, sampling_key, index)
-        both = (batch["has_title"] & batch["has_image"]).astype(jnp.float32) * batch["weight"]
-        means["title_weight"] = weighted_mean(out.product.weights[:, 0], both)
+        if logs_title_weight:
+            both = (batch["has_title"] & batch["has_image"]).astype(jnp.float32) * batch["weight"]
+            means["title_weight"] = weighted_mean(out.product.weights[:, 0], both)
         return contrast_embeddings(config.objectives, out), means
 
     return encode

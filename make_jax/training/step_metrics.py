@@ -67,7 +67,7 @@ class StepMetrics:
             step,
             {
                 **{name: float(np.mean([metrics[name] for metrics in values])) for name in values[0]},
-                "learning_rate": float(self._learning_rate(step)),
+                "learning_rate": float(self._learning_rate(step - 1)),  # used by `step`: updates count from 0
                 **self.utilization.metrics(len(values), elapsed),
                 "data_wait": (seconds_waited - self._seconds_waited) / elapsed,
                 "data_fingerprint": f"{int(self._progress.data_fingerprint):08x}",

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from make_jax.errors import InputError
 from make_jax.evaluation.metrics import score_ranking
 from make_jax.evaluation.search_pool import SearchPool
@@ -46,7 +48,11 @@ class Validator:
         return f"no validation on the val split: {reason}; the best checkpoint is the last one evaluated"
 
     def measure(self, params: Params, progress: Progress = no_progress) -> Mapping[str, float]:
-        """Returns the means over queries, by metric name; `progress` is called after each embedded chunk."""
+        """Returns the means over queries, by metric name; `progress` is called after each embedded chunk.
+
+        Of a model whose weights of title and image differ between products, also the title's mean weight in the search
+        embeddings of products with both: weights per keyword are 1/2 until the keyword heads are fitted.
+        """
         c = self._context
         retriever = Retriever(c.model, params, c.tokenizer, c.keywords, batch_size=c.batch_size, mesh=c.mesh)
         modalities = retriever.modalities
@@ -56,4 +62,8 @@ class Validator:
         queries = embed_queries(retriever, self._pool.judgements.queries, progress)
         ranking = products.search(queries, 100, self._pool.candidate_filter)
         values = score_ranking(ranking, self._pool.judgements, ["nDCG@10", "recall@100"])
-        return {BEST_METRIC: float(values["nDCG@10"].mean()), "val_recall@100": float(values["recall@100"].mean())}
+        metrics = {BEST_METRIC: float(values["nDCG@10"].mean()), "val_recall@100": float(values["recall@100"].mean())}
+        fused = products.weights[(products.weights > 0).all(axis=1), 0]
+        if c.model.has_title_weight and len(fused):
+            metrics["val_title_weight"] = float(fused.mean(dtype=np.float64))
+        return metrics

@@ -12,6 +12,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from make_jax.config import (
+    AdaptationConfig,
     Config,
     ImageConfig,
     InputsConfig,
@@ -43,6 +44,7 @@ CONFIG = Config(
         query=TEXT,
         title=TEXT,
         image=ImageConfig(layers=0, width=16, heads=2, mlp_width=32, dropout=0.3),
+        adaptation=AdaptationConfig(weights="gate", gate_width=8),
         matching=MatchingConfig(layers=1, width=16, heads=2, mlp_width=24, dropout=0.3),
         mlm=True,
         mpm="contrastive",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ from make_jax.runs.run_folder import load_trained_model
 from make_jax.training import keyword_heads, loop, validation
 from make_jax.training.loop import train
 from make_jax.training.metric_writers.jsonl import read_metrics
+from make_jax.training.optimizer import make_optimizer
 from tests.training.tiny_run import tiny_config
 
 
@@ -72,6 +74,23 @@ def test_a_run_shorter_than_its_warmup_and_intervals_is_complete(tmp_path, capsy
     assert note not in " ".join(capsys.readouterr().out.split())
     with pytest.raises(InputError, match=r"a run with other settings: train.steps is 9 here, 3 in the checkpoint; use"):
         train(replace(config, train=replace(config.train, steps=9)))
+
+
+def test_the_logged_learning_rate_is_the_one_that_the_step_used(finished_run):
+    config = tiny_config(finished_run.parent)
+    params = {"kernel": jnp.ones((2, 2))}
+    optimizer = make_optimizer(replace(config.optim, weight_decay=0.0, clip_norm=0.0), config.train.steps, params)
+    state, used = optimizer.init(params), []
+    for _ in range(config.train.steps):  # Adam of a constant gradient moves by the learning rate
+        updates, state = optimizer.update(params, state, params)
+        used.append(-float(updates["kernel"][0, 0]))
+    np.testing.assert_allclose(list(logged(finished_run, "learning_rate").values()), used, rtol=1e-5, atol=1e-12)
+    assert used[0] == 0.0 and used[1] > 0.0
+
+
+def test_the_title_weight_is_logged_where_it_is_not_constant(finished_run):
+    assert not logged(finished_run, "title_weight")  # per keyword: training weighs title and image alike
+    assert list(logged(finished_run, "val_title_weight")) == [3, 6]
 
 
 def test_the_retriever_searches_with_the_run(finished_run):
