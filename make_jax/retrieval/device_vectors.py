@@ -1,7 +1,7 @@
 """Vectors in memory that stay on the devices between searches: `DeviceVectors`."""
 
-import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -93,7 +93,20 @@ def _fits(size: int, device: jax.Device) -> bool:
 def free_memory(device: jax.Device) -> int:
     """Free bytes of a device's memory, or of the main memory for a CPU device; 0 where the platform does not tell."""
     if device.platform == "cpu":
-        known = {"SC_AVPHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys()
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 0
+        return _free_main_memory()
     statistics = device.memory_stats() or {}
     return statistics.get("bytes_limit", 0) - statistics.get("bytes_in_use", 0)
+
+
+def _free_main_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
+    """What Linux can give to this process without swapping, within the limit of its container (cgroup v2)."""
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text("ascii").splitlines())
+        available = 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return 0
+    try:
+        limit, used = ((group / name).read_text("ascii") for name in ("memory.max", "memory.current"))
+        return min(available, int(limit) - int(used))
+    except (OSError, ValueError):  # no container, or one without a limit: "max"
+        return available

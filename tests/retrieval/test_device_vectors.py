@@ -1,6 +1,8 @@
 """Vectors that stay on the devices: no second copy, equal results, bounded memory, no stale vectors."""
 
 import pickle
+from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -104,3 +106,15 @@ def test_vectors_cannot_change_under_their_copy_on_the_device() -> None:
     assert not np.isin(replaced.search(queries(), 1).indices[:, 0], best).any()
     again = pickle.loads(pickle.dumps(products))
     np.testing.assert_array_equal(again.search(queries(), 1).indices[:, 0], best)
+
+
+def test_free_memory_is_that_of_linux_within_the_limit_of_a_container(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    free = partial(device_vectors._free_main_memory, meminfo, tmp_path)
+    assert free() == 0
+    meminfo.write_text("MemTotal:  9000 kB\nMemFree:  10 kB\nMemAvailable:    4000 kB\nHugePages_Total: 0\n")
+    assert free() == 4000 * 1024
+    (tmp_path / "memory.current").write_text("1000000\n")
+    for limit, expected in (("max", 4000 * 1024), ("1500000", 500_000), ("99000000", 4000 * 1024)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert free() == expected
