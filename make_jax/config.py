@@ -20,7 +20,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from make_jax import config_checks
+from make_jax import config_checks, unique_json
 from make_jax.config_renames import renamed
 from make_jax.errors import InputError
 
@@ -260,14 +260,16 @@ def from_json(text: str, where: str) -> Config:
         where: the file name in error messages.
 
     Raises:
-        InputError: invalid JSON, unknown keys (each with the nearest name), renamed keys (each with the new name), and
-            values of a wrong type or out of range; all together.
+        InputError: invalid JSON or duplicate keys; or unknown keys (each with the nearest name), renamed keys (each
+            with the new name), and values of a wrong type or out of range, all together.
     """
     try:
-        json.loads(text)  # only for the line number of a syntax error
+        unique_json.loads(text)  # for duplicate keys, and the line number of a syntax error
         return _ADAPTER.validate_json(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}, line {error.lineno}: not JSON ({error.msg})") from None
+    except unique_json.DuplicateKeyError as error:
+        raise InputError(f"{where}: {error}") from None
     except ValidationError as errors:
         messages = [_message(error) for error in errors.errors(include_url=False)]
     raise InputError(f"{where}: {'; '.join(messages)}")

@@ -134,6 +134,8 @@ def test_wrong_type_inside_a_tuple_is_named_with_its_position():
 
 
 def test_broken_json_is_named_with_its_line():
+    with pytest.raises(InputError, match=r'^config.json: "steps" occurs twice in one object, expected each key once$'):
+        from_json('{"train": {"steps": 3, "steps": 4}}', "config.json")
     with pytest.raises(InputError, match=r"config.json, line 2: not JSON"):
         from_json('{"run": "a",\n run}', "config.json")
 

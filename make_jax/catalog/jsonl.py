@@ -15,29 +15,12 @@ from make_jax.catalog.reporting import Problems, preview
 from make_jax.catalog.schema import POOLS, SPLITS, CatalogInfo, Pool, Split
 from make_jax.catalog.source import READ_ERRORS, Source, unreadable
 from make_jax.catalog.text import strip_text
+from make_jax.unique_json import DuplicateKeyError, object_of
 
 PRODUCTS, QUERIES, CLICKS, INFO = "products.jsonl", "queries.jsonl", "clicks.jsonl", "catalog.json"
 NEVER_ATTRIBUTES = ("id", "title", "image", "split", "group", "tier", "sensitive", "dropped")
 _MAX_INFO_BYTES = 1 << 20
 _PLACEHOLDERS = {"id": "-", "qid": "-", "split": "train", "text": "-", "query": "-", "product": "-", "rel": {}}
-
-
-class DuplicateKeyError(ValueError):
-    """A JSON object has a key twice: `key`."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(f"{preview(key)} occurs twice in one object, expected each key once")
-        self.key = key
-
-
-def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these members, an `object_pairs_hook` of json. Raises DuplicateKeyError."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise DuplicateKeyError(next(key for key in keys if keys.count(key) > 1))
-    return values
-
 
 _DECODER = json.JSONDecoder()
 _UNIQUE_DECODER = json.JSONDecoder(object_pairs_hook=object_of)

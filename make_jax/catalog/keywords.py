@@ -16,9 +16,10 @@ import numpy as np
 from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
 from jaxtyping import UInt32
 
+from make_jax import unique_json
 from make_jax.catalog.attributes import AttributeValue, attribute_texts
 from make_jax.catalog.reporting import preview
-from make_jax.catalog.scripts import IDEOGRAPHIC, MARKS, SOUTHEAST_ASIAN
+from make_jax.catalog.scripts import IDEOGRAPHIC, JOINERS, MARKS, SOUTHEAST_ASIAN
 from make_jax.errors import InputError
 
 FORMAT = 1
@@ -33,14 +34,15 @@ _TOKEN = re.compile(rf"[{_UNSEGMENTED}][{MARKS}]*|{_SEGMENTED_WORD}")
 _CLUSTER = re.compile(rf"[{SOUTHEAST_ASIAN}][{MARKS}]*")
 _SEPARATORS = re.compile(rf"(?:^[{MARKS}]+|(?:[^\w{MARKS}]|_)[{MARKS}]*)+")  # a mark after none of a letter is one too
 _ASCII_SEPARATORS = re.compile(r"[\W_]+")  # three times as fast
-_APOSTROPHES = re.compile(rf"(?<=[\w{MARKS}])['\u2019](?=\w)")  # "men's" becomes "mens"
+# Dropped inside a word: "men's" becomes "mens".
+_INSIDE = re.compile(rf"(?<=[\w{MARKS}])(?:['\u2019](?=\w)|[{JOINERS}]+(?=[\w{MARKS}]))")
 
 
 def normalize_text(text: str) -> str:
     """Normalized form of a text: NFKC, lower case, one space between words. All keyword names have this form."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
     separators = _ASCII_SEPARATORS if folded.isascii() else _SEPARATORS
-    return separators.sub(" ", _APOSTROPHES.sub("", folded)).strip()
+    return separators.sub(" ", _INSIDE.sub("", folded)).strip()
 
 
 def is_unsegmented(text: str) -> bool:
@@ -158,7 +160,9 @@ class KeywordVocabulary:
     def from_json(cls, text: str, where: str) -> "KeywordVocabulary":
         """The vocabulary that `to_json` wrote. Raises InputError, naming `where`, for any other content."""
         try:
-            data = json.loads(text)
+            data = unique_json.loads(text)
+        except unique_json.DuplicateKeyError as error:
+            raise InputError(f"{where}: {error}") from None
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{where}: not JSON ({error}), expected the output of `python -m make_jax.catalog keywords`"

@@ -23,3 +23,7 @@ MARKS = _ranges([i for i in range(0x20000) if unicodedata.category(chr(i)) in ("
 # letters with marks.
 IDEOGRAPHIC = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 SOUTHEAST_ASIAN = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+
+# Soft hyphen, zero-width joiner and non-joiner, word joiner, byte-order mark: inside a word they shape letters
+# (Persian, Hindi) or concern line breaks, so words with and without them are equal. A zero-width space is a separator.
+JOINERS = "\xad\u200c\u200d\u2060\ufeff"

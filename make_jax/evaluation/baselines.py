@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from make_jax.catalog.scripts import MARKS, SOUTHEAST_ASIAN
+from make_jax.catalog.scripts import JOINERS, MARKS, SOUTHEAST_ASIAN
 from make_jax.errors import check_lists
 from make_jax.evaluation.metrics import Judgements, mean_metric
 from make_jax.retrieval.top_k import (
@@ -45,7 +45,7 @@ def tokenize(text: str) -> list[str]:
     their letters. "t-shirts" gives t, shirt and tshirt, because both spellings are common; "women's" gives women.
     """
     tokens = []
-    for piece in _PIECES.finditer(re.sub(r"['\u2019]", "", unicodedata.normalize("NFKC", text).lower())):
+    for piece in _PIECES.finditer(re.sub(rf"['\u2019{JOINERS}]", "", unicodedata.normalize("NFKC", text).lower())):
         if characters := piece["cjk"] or re.findall(_CLUSTER, piece["clusters"] or ""):
             tokens += [*characters, *(a + b for a, b in itertools.pairwise(characters))]
         else:

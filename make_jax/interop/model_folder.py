@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 
+from make_jax import unique_json
 from make_jax.errors import InputError
 
 WEIGHTS = "model.safetensors"
@@ -167,7 +168,9 @@ def read_json(path: Path) -> JsonObject:
     if path.stat().st_size > _MAX_JSON_BYTES:
         raise InputError(f"{path}: {path.stat().st_size:,} bytes, expected at most {_MAX_JSON_BYTES:,}")
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = unique_json.loads(path.read_text(encoding="utf-8-sig"))
+    except unique_json.DuplicateKeyError as error:
+        raise InputError(f"{path}: {error}") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}") from None
     if not isinstance(value, dict):

@@ -163,6 +163,7 @@ def changed(**values: Any) -> str:
     [
         ("", "file: not JSON"),
         ("[" * 100_000, "file: not JSON"),
+        ('{"format": 1, "format": 1, "keywords": []}', 'file: "format" occurs twice in one object, expected each key'),
         ("[]", 'file: found "list", expected {"format": 1'),
         ('{"format": 2, "keywords": []}', "file: found 2, expected"),
         ('{"format": 1}', "file: found 1, expected"),
@@ -225,6 +226,26 @@ def test_names_in_thai_end_after_the_marks_of_a_letter(text: str, others: list[s
     assert {names[i] for i in vocabulary.tag(text)} == set(expected)
     assert "".join(part for part, _ in vocabulary.segments(text)) == normalize_text(text)
     assert is_unsegmented(normalize_text(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("تی\u200cشرت", "تیشرت"),  # Persian: t-shirt, with the zero-width non-joiner
+        ("کفش\u200cهای", "کفشهای"),
+        ("क\u094d\u200dषमा", "क\u094dषमा"),  # Hindi: after the virama
+        ("Schuh\u00adregal", "schuhregal"),  # a soft hyphen
+        ("red\u2060dress \ufeffx", "reddress x"),
+        ("red\u200bdress", "red dress"),  # a zero-width space separates words
+        ("red\u200c dress\u200d", "red dress"),
+        ("\U0001f469\u200d\U0001f9b0 wig", "wig"),  # an emoji
+    ],
+)
+def test_joiners_inside_a_word_do_not_cut_it(text: str, plain: str) -> None:
+    assert normalize_text(text) == plain
+    vocabulary = KeywordVocabulary((Keyword("k", plain, (plain,), 1), Keyword("k", "x", (plain.split()[0][:2],), 1)))
+    assert vocabulary.tag(text) == vocabulary.tag(plain) == {0}
+    assert "".join(part for part, _ in vocabulary.segments(text)) == plain
 
 
 def test_marks_without_a_letter_are_separators() -> None:

@@ -37,6 +37,13 @@ def test_combining_marks_belong_to_their_letters() -> None:
     assert tokenize("\u0301 \u2764\ufe0f a") == ["a"]
 
 
+def test_joiners_inside_a_word_do_not_cut_it() -> None:
+    assert tokenize("تی\u200cشرت کفش\u200cهای") == ["تیشرت", "کفشهای"]
+    assert tokenize("क\u094d\u200dषमा Schuh\u00adregal") == ["क\u094dषमा", "schuhregal"]
+    assert tokenize("red\u200bdress \u200d") == ["red", "dress"]
+    assert TitleBM25(["کفش های سیاه", "تی\u200cشرت سیاه"]).search(["تیشرت"], 1).indices.tolist() == [[1]]
+
+
 def test_a_thai_shirt_is_no_tiger() -> None:
     found = TitleBM25(["เสือ", "เสื้อยืดสีแดง", "เสือดำ"]).search(["เสื้อ"], 1)
     assert found.indices.tolist() == [[1]]

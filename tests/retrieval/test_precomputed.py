@@ -115,6 +115,8 @@ def broken(path: Path, case: str) -> None:
         (path / "embeddings.json").write_text('{"reads": "audio"}')
     elif case == "json":
         (path / "embeddings.json").write_text("{")
+    elif case == "key":
+        (path / "embeddings.json").write_text('{"reads": "title", "reads": "both"}')
     elif case == "ids":
         (path / "queries.ids.txt").write_text("q1\n")
     elif case == "twice":
@@ -158,6 +160,7 @@ def broken(path: Path, case: str) -> None:
     [
         ("reads", 'expected {"reads"'),
         ("json", 'expected {"reads"'),
+        ("key", '"reads" occurs twice in one object'),
         ("ids", "1 ids for 2 vectors"),
         ("twice", "duplicate id 'q1' in rows 1 and 2"),
         ("finite", "row 2, id 'q2': a number that is not finite"),

@@ -20,8 +20,8 @@ from make_jax.catalog.importers.image_folder import ImageFolder
 from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.rows import Row, hash_fraction, short_digest
 from make_jax.catalog.importers.tables import Csv, Parquet, Table, shards
-from make_jax.catalog.jsonl import DuplicateKeyError, object_of
 from make_jax.catalog.schema import Split
+from make_jax.unique_json import DuplicateKeyError, object_of
 
 LABELS = ("gender", "masterCategory", "subCategory", "articleType", "baseColour", "season", "year", "usage")
 COLUMNS = ("id", *LABELS, "productDisplayName")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from make_jax import unique_json
 from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.columns import SYNONYMS, guess, parse_choices
 from make_jax.catalog.importers.import_state import ImportState
@@ -190,7 +191,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_JSON:
             raise InputError(f"{path}: more than {_MAX_JSON:,} bytes, expected a smaller file")
-        values = json.loads(path.read_bytes())
+        values = unique_json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}), expected the file of a saved dataset") from None
     except (ValueError, RecursionError) as error:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
 from make_jax.catalog.importers.rows import Row
-from make_jax.catalog.jsonl import DuplicateKeyError, object_of
 from make_jax.errors import InputError
+from make_jax.unique_json import DuplicateKeyError, object_of
 
 MAX_LINE = 96 << 20  # bytes; fits a base64 image of images.MAX_BYTES
 _BLOCK = 1 << 20  # characters per read of a large JSON file

@@ -23,8 +23,8 @@ from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.table import read_columns
 from make_jax.catalog.importers.table_files import SAMPLE_ROWS
 from make_jax.catalog.importers.tables import Table
-from make_jax.catalog.jsonl import DuplicateKeyError, object_of
 from make_jax.errors import InputError
+from make_jax.unique_json import DuplicateKeyError, object_of
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "text", "caption", "title", "cls", "id")

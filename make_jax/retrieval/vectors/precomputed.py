@@ -4,7 +4,6 @@ docs/models.md describes the layout. NumPy arrays are memory-mapped; Parquet is 
 """
 
 import functools
-import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 
+from make_jax import unique_json
 from make_jax.errors import InputError
 from make_jax.files import folder_digest
 from make_jax.retrieval.vectors.parquet import check_columns, open_parquet, vector_matrix
@@ -75,9 +75,11 @@ def matches(path: Path) -> bool:
 def load(path: Path) -> PrecomputedFolder:
     """The folder's vectors. Raises InputError for duplicate ids, differing widths and numbers that are not finite."""
     try:
-        modalities = json.loads((path / CONFIG).read_text("utf-8-sig"))["reads"]
+        modalities = unique_json.loads((path / CONFIG).read_text("utf-8-sig"))["reads"]
         if modalities not in _MODALITIES:
             raise ValueError
+    except unique_json.DuplicateKeyError as error:
+        raise InputError(f"{path}/{CONFIG}: {error}") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f'{path}/{CONFIG}: expected {{"reads": "title", "image" or "both"}}') from None
     queries, products = _read_table(path, "queries"), _read_table(path, "products")
