@@ -25,6 +25,7 @@ _handler: Handler | None = None  # None: `exit_on_signals` was not called
 _exit_codes = {signal.SIGINT: 128 + signal.SIGINT}
 _before_exit: list[Callable[[], None]] = []
 _report: Callable[[str], None] | None = None
+_ending = threading.Lock()  # acquired once, by a signal or by the end of the program, whichever comes first
 
 
 def exit_on_signals(sigterm_code: int = 128 + signal.SIGTERM, suffix: str = "") -> None:
@@ -91,8 +92,12 @@ def take_back_sigterm() -> Callable[[], None] | None:
 
 
 def ignore_signals() -> None:
-    """From now on both signals have no effect: the program has ended, and the interpreter exits."""
+    """From now on both signals have no effect: the program has ended, and the interpreter exits.
+
+    Does not return after a signal that ends the process: its exit code and line belong together.
+    """
     if _handler is not None:
+        _ending.acquire()
         for number in _NUMBERS:
             signal.signal(number, signal.SIG_IGN)
 
@@ -130,6 +135,7 @@ def _watch(read_end: int) -> None:
 
 def _end(number: signal.Signals, suffix: str) -> None:
     """Ends the process with one line. The main thread goes on meanwhile; what it prints is discarded."""
+    _ending.acquire()
     try:
         line = ("interrupted" if number == signal.SIGINT else "stopped by SIGTERM") + suffix
         cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # a live line hides it and has no end

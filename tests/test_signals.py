@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 START = """
 import os, signal, subprocess, sys, threading, time
 from pathlib import Path
-from make_jax.signals import block_in_thread, exit_on_signals, ignore_signals
+from make_jax.signals import before_exit, block_in_thread, exit_on_signals, ignore_signals
 """
 
 
@@ -56,19 +56,24 @@ with folder_atomically(folder / "export") as new, removed_on_exit(lambda: folder
 
 def test_a_pipe_without_a_reader_does_not_keep_the_process_alive() -> None:
     code = "exit_on_signals(); threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start(); print('a' * 10**6)"
+    code += "; ignore_signals()"
     with subprocess.Popen([sys.executable, "-c", START + code], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.wait(20) == 143
 
 
-def test_an_ignored_signal_stays_ignored_and_the_end_of_a_program_is_not_interrupted():
+def test_an_ignored_signal_stays_ignored_and_either_the_end_of_a_program_or_a_signal_wins():
     code = "signal.signal(signal.SIGINT, signal.SIG_IGN); exit_on_signals(); os.kill(os.getpid(), signal.SIGINT); "
     assert run(code + "time.sleep(0.3); print('end')") == (0, "end\n", "")
+    code = "before_exit(lambda: time.sleep(1)); exit_on_signals(); os.kill(os.getpid(), signal.SIGTERM); "
+    assert run(code + "time.sleep(0.3); ignore_signals(); print('end')") == (143, "", "stopped by SIGTERM\n")
     code = "exit_on_signals(); ignore_signals(); os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.3); print('end')"
     assert run(code) == (0, "end\n", "")
 
 
 def test_children_of_a_thread_that_blocks_signals_outlive_them_and_forked_ones_get_the_default():
     code = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: a fork of a process with threads
 exit_on_signals()
 def start():
     block_in_thread()
