@@ -108,7 +108,6 @@ def evaluate(
     rankings, main = _baseline_rankings(reported, ranked, seed, notes), "bm25"
     if model is not None:
         main = {"both": "joint", "title": "title", "image": "image"}[reported.main or "both"]
-        _note_single_modality(model, main, catalog, notes)
         rankings |= _model_rankings(model, main, reported, val, ranked, rerank, parameters, notes, progress)
     notes += [] if vectors_folder is None or model is None else [_DISK_VECTORS_NOTE]
     judgements, products = search_pool.judgements, search_pool.products
@@ -223,6 +222,7 @@ def _model_rankings(
     progress: Progress,
 ) -> dict[str, TopK]:
     """The rankings of the model's systems; `main` names the main one. Adds the tuning of re-ranking to `parameters`."""
+    _note_single_modality(model, main, reported.catalog, notes)
     rankings = _single_modality_rankings(model, reported, depth, notes)
     rankings[main] = reported.search(depth)
     _note_absent(reported.index(), main, notes)

@@ -1,4 +1,4 @@
-"""Notes on what a model was trained on, of what an evaluation searches and asks."""
+"""Notes on how much of the products and queries of an evaluation the model was trained on."""
 
 from make_jax.catalog.reader import Catalog
 from make_jax.evaluation.search_pool import SearchPool

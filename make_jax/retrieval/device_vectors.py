@@ -26,7 +26,7 @@ class PlacedBlock(NamedTuple):
 class DeviceVectors:
     """An array of vectors that is copied to the devices by its first search and kept there for later ones.
 
-    Kept are the blocks of the latest (mesh, block size) and the array of the latest `whole`, each only if it fits into
+    Kept are the blocks of the latest (mesh, block size) and the result of `as_array`, each only if it fits into
     half of the free memory of its devices; otherwise every search copies them again. The arrays must not change: make
     another object for other vectors.
     """
@@ -36,7 +36,7 @@ class DeviceVectors:
         self._vectors, self._absent = vectors, absent
         self.count, self.width = vectors.shape
         self._blocks: tuple[tuple[Mesh, int], list[PlacedBlock]] | None = None
-        self._whole: Float[Array, "N D"] | None = None
+        self._array: Float[Array, "N D"] | None = None
 
     def blocks(self, mesh: Mesh, size: int) -> Iterator[PlacedBlock]:
         """All vectors in order, in blocks of `size`, which the devices of `mesh` divide."""
@@ -55,13 +55,13 @@ class DeviceVectors:
         if kept is not None:
             self._blocks = (mesh, size), kept
 
-    def whole(self) -> Float[Array, "N D"]:
+    def as_array(self) -> Float[Array, "N D"]:
         """The vectors as one array on the default device."""
-        if self._whole is not None:
-            return self._whole
+        if self._array is not None:
+            return self._array
         fits = _fits(self._vectors.nbytes, jax.local_devices()[0])
         array = jnp.asarray(self._vectors)
-        self._whole = array if fits else None
+        self._array = array if fits else None
         return array
 
 

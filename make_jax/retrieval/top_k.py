@@ -103,7 +103,7 @@ def inner_products(
     queries: Float32[np.ndarray, "q D"], products: Float32[np.ndarray, "N D"] | DeviceVectors
 ) -> Float32[np.ndarray, "q N"]:
     """The score of every query with every product, as `top_k` computes it; the caller chunks the queries."""
-    on_device = products.whole() if isinstance(products, DeviceVectors) else jnp.asarray(products)
+    on_device = products.as_array() if isinstance(products, DeviceVectors) else jnp.asarray(products)
     return np.asarray(_scores(jnp.asarray(queries), on_device))
 
 

@@ -10,6 +10,7 @@
     manifest.py           digests of a checkpoint's files
     named_leaves.py       trees of arrays as dicts from name to leaf
     run_folder.py         file names of a run, and TrainedModel loaded from it
+    training_data.py      hashes of the products and queries that a model was trained on
     convert.py            a run as an export, and a PyTorch folder as a run
     provenance.py         metadata of result files
 
