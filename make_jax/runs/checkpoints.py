@@ -17,6 +17,7 @@ import concurrent.futures
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -42,6 +43,8 @@ KINDS: tuple[Kind, ...] = ("last", "best")
 _LOG = logging.getLogger(__name__)
 STATE = "state"  # subfolder of a checkpoint
 _META = "meta.json"
+_DIGEST_TIMEOUT = 1200  # seconds that a process waits for the digests of the others
+_SAVES = itertools.count()  # the same in all processes: each saves in the same order
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,8 @@ class Checkpoints:
         """Runs in the background: waits for Orbax, adds the texts and the manifest, and renames the folder."""
         try:
             writer.wait_until_finished()
+            if jax.process_count() > 1:
+                _digest_own_files(partial)
             if jax.process_index() != 0:
                 return
             for name, text in texts.items():
@@ -249,6 +254,15 @@ class Checkpoints:
             else:
                 none = f"{self.folder}: no checkpoint, expected one that train.py wrote"
                 return None, f"{problems[0]}; no intact checkpoint is left" if problems else none
+
+
+def _digest_own_files(partial: Path) -> None:
+    """Digests what this process wrote; returns once all processes have, or have failed to."""
+    process = jax.process_index()
+    try:
+        manifest.write_part(partial, orbax_arrays.written_by_process(partial / STATE, process), process)
+    finally:
+        orbax_arrays.wait_for_processes(f"make_jax digests {next(_SAVES)}", _DIGEST_TIMEOUT)
 
 
 def read(folder: str | Path) -> CheckpointInfo:

@@ -37,6 +37,19 @@ def start_save(writer: AsyncWriter, folder: Path, leaves: Mapping[Name, jax.Arra
     writer.save(folder, args=ocp.args.PyTreeSave(unflatten_dict(leaves)))
 
 
+def written_by_process(folder: Path, process: int) -> Path:
+    """Returns the subfolder of `folder` that a process alone wrote, if there are several; it may not exist."""
+    return folder / f"ocdbt.process_{process}"
+
+
+def wait_for_processes(key: str, seconds: int) -> None:
+    """Returns once all processes have called it with this `key`, which is used once; safe in a background thread.
+
+    Raises jax.errors.JaxRuntimeError after `seconds`.
+    """
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=1000 * seconds)
+
+
 def stored_leaves(folder: Path) -> dict[Name, Any]:
     """Returns shape and dtype of every stored leaf."""
     with _reader() as reader:

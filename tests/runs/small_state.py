@@ -1,5 +1,6 @@
 """A small state to save in tests, and a child process that saves it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,9 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from make_jax.runs import manifest
+from make_jax.runs.checkpoints import Checkpoints
 
 
 @struct.dataclass
@@ -52,6 +57,18 @@ def saved(checkpoints, *pairs):
 
 def names(checkpoints):
     return sorted(str(path.relative_to(checkpoints.folder)) for path in checkpoints.folder.glob("*/*"))
+
+
+def save_and_print_digested_files(folder):
+    """Saves one checkpoint of a matrix split over all devices, and prints the files that this process digested."""
+    digested, digest = [], manifest._digest
+    manifest._digest = lambda path, sync: digested.append(path.as_posix()) or digest(path, sync)
+    rows = np.arange(64.0, dtype=np.float32).reshape(2, 32)
+    matrix = jax.make_array_from_callback(rows.shape, sharding(jax.device_count(), "data"), rows.__getitem__)
+    made = Checkpoints(folder)
+    made.save("last", 1, {"params": {"matrix": matrix}}, {})
+    made.close()
+    print(json.dumps([path.partition("/.partial-000001/")[2] for path in digested]), flush=True)
 
 
 PROGRAM = """

@@ -1,5 +1,6 @@
 """Starting several processes, and their messages and exit codes when one cannot be reached or is lost."""
 
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,8 @@ import pytest
 from benchmarks.common.processes import free_port
 from make_jax.config import Config, DistributedConfig, check
 from make_jax.errors import InputError
-from make_jax.runs import failure_detection
+from make_jax.runs import failure_detection, manifest
+from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.failure_detection import EXIT_PEER_LOST, HEARTBEAT_TIMEOUT, PeerFailures
 from make_jax.runs.processes import Processes, init_distributed
 from tests.conftest import ROOT
@@ -94,6 +96,24 @@ def test_processes_connect_by_the_environment(environment, tmp_path):
 def pair() -> str:
     """Settings of two processes."""
     return f"'127.0.0.1:{free_port()}', 2, {{i}}"
+
+
+def test_each_process_digests_the_files_that_it_saved_and_a_flipped_bit_in_any_is_found(tmp_path):
+    save = f"from tests.runs.small_state import save_and_print_digested_files as save; save({str(tmp_path / 'made')!r})"
+    digested = []
+    for code, out, error in run(pair(), 2, tmp_path, save):
+        assert code == 0, error
+        digested.append(json.loads(out.splitlines()[-1]))
+    own = [{name for name in digested[i] if name.startswith(f"state/ocdbt.process_{i}/")} for i in (0, 1)]
+    assert own[0] and own[1] == set(digested[1])  # process 0 digests the common files too
+    path = Checkpoints(tmp_path / "made").latest_intact("last").path
+    assert sorted([*digested[0], *digested[1]]) == sorted(manifest.verify(path))  # each once
+    for name in (max(own[0]), max(own[1])):
+        content = (path / name).read_bytes()
+        (path / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(InputError, match=rf"{name}: damaged, its SHA-256 differs"):
+            manifest.verify(path)
+        (path / name).write_bytes(content)
 
 
 ADVICE = "at step 0; restart the job with the same command: it starts anew, since no checkpoint was saved\n"
