@@ -15,7 +15,7 @@ from make_jax.catalog.jsonl import NEVER_ATTRIBUTES
 from make_jax.catalog.text import shortened, strip_text
 from make_jax.errors import InputError
 
-# Role -> names of columns, the most telling first; letters and digits only, in lower case.
+# Role -> names of columns, the most specific first; letters and digits only, in lower case.
 SYNONYMS: dict[str, str] = {
     "id": "id productid productsid itemid articleid sku asin uniqid uid handle code productcode itemcode articlenumber "
     "商品id 商品编号 产品编号 产品id 编号 货号 款号 商品编码",
@@ -185,7 +185,7 @@ def _unfit(role: str, values: Sequence[Any]) -> str:
     if role == "split" and not all(text.casefold() in _SPLIT_WORDS for text in texts):
         return "no names of splits"
     distinct = len(set(texts))
-    if role == "group" and len(texts) >= 20 and distinct < 0.05 * len(texts):
+    if role == "group" and len(texts) >= 20 and 20 * distinct <= len(texts):
         return f"no variants: {distinct:,} values in {len(texts):,} rows"
     if role in ("price", "description") and not values:
         return "empty"

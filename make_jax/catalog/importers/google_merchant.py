@@ -92,7 +92,7 @@ def _row(state: ImportState, columns: Mapping[str, str], row: Row) -> None:
 
 
 def _add_details(item: Item, details: Any) -> None:
-    """Adds g:product_detail, an attribute with a name of its own."""
+    """Adds g:product_detail, an attribute that the feed names."""
     for detail in details if isinstance(details, list) else [details]:
         if isinstance(detail, dict):
             name, value = detail.get("attribute_name"), detail.get("attribute_value")

@@ -72,8 +72,9 @@ def download_steps(state: ImportState) -> tuple[str, ...]:
     if not count:
         return ()
     state.write_file(CURL_FILE, curl_config(state.database))
+    named = "image is a URL" if count == 1 else "images are URLs"
     return (
-        f"{count:,} images are URLs and not downloaded. Save them, then import again into a new OUT with --images:",
+        f"{count:,} {named} and not downloaded. Save them, then import again into a new OUT with --images:",
         f"curl --output-dir IMAGES --config {{out}}/{CURL_FILE}",
     )
 
@@ -90,7 +91,7 @@ def _add(state: ImportState, images: LocalImages, drafts: bool, row: Row) -> Non
         state.note("dropped", "its id is that of an earlier product", place)
         return
     if not first.is_main and title:
-        state.note("noted", "variants whose product has no row of its own", place)
+        state.note("noted", "variants without a row for their product", place)
     group = _first(item.group for item in items)
     values: dict[str, Any] = {
         "category": _first(item.category for item in items),

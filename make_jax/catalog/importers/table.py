@@ -34,7 +34,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def add_column_options(command: argparse.ArgumentParser) -> None:
     """Adds the options of formats whose columns are guessed."""
-    text = f"ROLE=COLUMN, for example title=Name text=Colour,Size; roles: {', '.join(ROLES)}"
+    text = f"ROLE=COLUMN, after OUT, for example title=Name text=Colour,Size; roles: {', '.join(ROLES)}"
     command.add_argument("--columns", nargs="+", default=[], metavar="ROLE=COLUMN", help=text)
     command.add_argument("--images", type=Path, help="folder of the images (default: the folder of the table)")
 

@@ -13,7 +13,7 @@ from make_jax.catalog.importers.text_tables import delimited, json_lines
 from make_jax.errors import InputError
 
 SAMPLE_ROWS = 1000  # rows from which columns are guessed
-MAX_CHUNK = 2 << 30  # bytes of one column in one row group of Parquet; more cannot be told from one huge cell
+MAX_CHUNK = 2 << 30  # bytes of one column in one row group of Parquet; more may be one huge cell
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet", ".xlsx")
 
 
