@@ -27,6 +27,7 @@ from benchmarks.robustness.kill_runs import (
     checkpoints,
     expect,
     handles_sigterm,
+    last_logged_step,
     newest,
     run_environment,
 )
@@ -50,9 +51,7 @@ class RandomSignals:
     def __call__(self) -> str:
         """Sends all signals and returns what was observed; raises PromiseBroken with all failures."""
         if self.cached and not (self.work / "warm").exists():
-            few = ["--train.steps", "6", "--train.eval-every", "0"]
-            expect(self._start(self.work / "first", few, self.work / "first.txt").wait(TIMEOUT) == 0, "no first run")
-            (self.work / "warm").touch()
+            self._warm_up()
         with ThreadPoolExecutor(PARALLEL) as pool:
             shots = list(pool.map(self._recorded, range(self.count)))
         broken = [f"{k}: {shot['broken']}" for k, shot in enumerate(shots) if shot["broken"]]
@@ -62,6 +61,17 @@ class RandomSignals:
         seen = f"{self.count} times one line and exit code 0 or 130: {len(before)} before the first step"
         seen += f" within {max(before, default=0):.1f} s" if before else ""
         return seen + (f", {len(after)} after it, saved within {max(after):.1f} s" if after else "")
+
+    def _warm_up(self) -> None:
+        """Builds the catalog and compiles the step, which depends on all options."""
+        run = self.work / "first"
+        process = self._start(run, NEVER_ENDS, self.work / "first.txt")
+        end = time.monotonic() + TIMEOUT
+        while not last_logged_step(run) and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.5)
+        process.terminate()
+        expect(process.wait(TIMEOUT) == 0 and newest(run) > 0, (self.work / "first.txt").read_text()[-300:])
+        (self.work / "warm").touch()
 
     def _recorded(self, k: int) -> dict[str, Any]:
         """The record of shot `k`, from the file of an earlier start if it is there and was kept."""
