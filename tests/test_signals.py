@@ -111,3 +111,16 @@ else:
 """
     saved = "; there was nothing to save" if command[0] == "train.py" else ""
     assert run(code) == (130, "", f"interrupted{saved}\n")
+
+
+def test_the_line_of_an_import_states_that_it_resumes(tmp_path: Path) -> None:
+    code = """
+from make_jax.catalog.__main__ import main
+from make_jax.catalog.importers import command
+exit_on_signals()
+command._import = lambda *_: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(30))
+main(["import", "table", sys.argv[1], sys.argv[1] + "-out"])
+"""
+    (tmp_path / "shop.csv").write_text("id,title\n1,red shirt\n")
+    done = run(code, str(tmp_path / "shop.csv"))
+    assert done == (143, "", "stopped by SIGTERM; the same command resumes the import\n")

@@ -38,6 +38,7 @@ from make_jax.catalog.importers.import_state import (
 )
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
+from make_jax.signals import set_handler
 
 READERS: dict[str, Callable[[ImportState, argparse.Namespace], BenchmarkInfo]] = {
     "fashion": lambda state, options: fashion.read(state, options.source, options.sparse, options.clicks),
@@ -119,6 +120,7 @@ def run(options: argparse.Namespace) -> str:
     if options.out.exists():
         raise InputError(f"{options.out}: exists already, expected a new folder; remove it or name another")
     _check_source(options)
+    set_handler(lambda _: "; the same command resumes the import")
     try:
         try:
             return _import(options, key)
