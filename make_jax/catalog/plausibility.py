@@ -14,14 +14,18 @@ from make_jax.catalog.text import normalize_query
 
 def limits(catalog: Catalog) -> list[str]:
     """One line for each thing that a catalog without problems cannot be used for, with what to do about it."""
-    if catalog.products and all(product.split is None for product in catalog.products):
-        needed = f'"split" ({jsonl.SPLIT_CHOICES}) in {jsonl.PRODUCTS}'
-        return [f"no product has a split: the catalog can be searched; training and evaluation need {needed}"]
     return [*_training_limits(catalog), *_evaluation_limits(catalog)]
 
 
+def _without_splits(catalog: Catalog) -> bool:
+    return all(product.split is None for product in catalog.products)
+
+
 def _training_limits(catalog: Catalog) -> Iterator[str]:
-    if not catalog.split_products("train"):
+    if _without_splits(catalog):
+        needed = f'set "split" ({jsonl.SPLIT_CHOICES}) in {jsonl.PRODUCTS}'
+        yield f"cannot train: no product has a split, which search does not need; {needed}"
+    elif not catalog.split_products("train"):
         yield f'cannot train: no product has "split": "train"; set it in {jsonl.PRODUCTS}'
     elif not catalog.clicks:
         missing = "cannot train on clicks: none on training products"
@@ -40,6 +44,8 @@ def _evaluation_limits(catalog: Catalog) -> Iterator[str]:
             f"cannot be evaluated: no judgement has grade {relevant} or more, the highest is {highest}; "
             f'set "relevant" in {jsonl.INFO}'
         )
+    elif catalog.info.pool == "split" and _without_splits(catalog):
+        yield f'cannot be evaluated: no product has a split; set it, or "pool": "all" in {jsonl.INFO}'
     elif not catalog.split_queries("test"):
         yield f'eval.py needs --split: no query has "split": "test"; set it in {jsonl.QUERIES}'
 
@@ -65,8 +71,7 @@ def _unused_attributes(catalog: Catalog, lines: Lines) -> Iterator[str]:
         if key in lines.keys or key in jsonl.ProductLine.model_fields:
             yield f"attributes: no product has a value of {preview(key)}"
             continue
-        known = sorted(lines.keys)
-        nearest = difflib.get_close_matches(key, known, 1)
+        nearest = difflib.get_close_matches(key, sorted(lines.keys - set(catalog.info.attributes)), 1)
         hint = f"did you mean {preview(nearest[0])}?" if nearest else "expected a key of products.jsonl"
         yield f"attributes: no product has the key {preview(key)}; {hint}"
 
@@ -83,7 +88,7 @@ def _mixed_attributes(catalog: Catalog) -> Iterator[str]:
 
 def excluded_by_pool(catalog: Catalog) -> Iterator[str]:
     """How many judgements and queries evaluation leaves out because they are of other splits, if any; one text."""
-    if catalog.info.pool != "split":
+    if catalog.info.pool != "split" or _without_splits(catalog):
         return
     splits, relevant = {product.id: product.split for product in catalog.products}, catalog.info.relevant
     judgements, queries = 0, 0

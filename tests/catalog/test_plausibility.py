@@ -66,7 +66,7 @@ def test_a_complete_catalog_has_no_limits(folder: Path, capsys: pytest.CaptureFi
         ("", ("products.jsonl", "test"), 'cannot train: no product has "split": "train"; set it in products.jsonl'),
         ("", ("queries.jsonl", "test"), 'training does not validate: no query has "split": "val"'),
         ("", ("queries.jsonl", "val"), 'eval.py needs --split: no query has "split": "test"'),
-        ("", ("products.jsonl", None), "no product has a split: the catalog can be searched; training and evaluation"),
+        ("", ("products.jsonl", None), "cannot train: no product has a split, which search does not need; set"),
     ],
 )
 def test_check_says_what_cannot_be_done_and_what_to_do(
@@ -78,8 +78,10 @@ def test_check_says_what_cannot_be_done_and_what_to_do(
         write_lines(folder / split[0], [row | {"split": split[1]} for row in rows_of(folder, split[0])])
     assert main(["check", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    (line,) = [line for line in lines if line.startswith(("cannot", "no product", "training", "eval.py"))]
-    assert line.startswith(expected)
+    found = [line for line in lines if line.startswith(("cannot", "no product", "training", "eval.py"))]
+    assert found[0].startswith(expected)
+    without_splits = ['cannot be evaluated: no product has a split; set it, or "pool": "all" in catalog.json']
+    assert found[1:] == (without_splits if split and split[1] is None else [])
 
 
 def test_grades_below_the_relevant_one_are_no_evaluation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,11 +102,14 @@ def test_problems_hide_the_limits_they_may_explain(folder: Path, capsys: pytest.
 
 def test_an_attribute_that_no_product_has(tmp_path: Path) -> None:
     products = [product("a", color="red", size=None), product("b", color="blue", size="")]
-    attributes = ["color", "colour", "size", "category", "zzz"]
+    attributes = ["colour", "size", "category", "zzz", "sizes"]
     assert warnings_of(tmp_path, products, attributes=attributes) == [
         'catalog.json: attributes: no product has the key "colour"; did you mean "color"?',
         *(f'catalog.json: attributes: no product has a value of "{key}"' for key in ("size", "category")),
-        'catalog.json: attributes: no product has the key "zzz"; expected a key of products.jsonl',
+        *(
+            f'catalog.json: attributes: no product has the key "{key}"; expected a key of products.jsonl'
+            for key in ("zzz", "sizes")  # "size" is named already
+        ),
     ]
 
 
