@@ -103,9 +103,12 @@ class ImageConfig:
     patch_size: AtLeast1 = 8  # pixels per side
     dropout: Fraction = 0.0  # probability
     layer_norm_eps: Positive = 1e-12  # epsilon of the layer norms
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu"  # gelu_tanh is faster on CPU; CLIP has quick_gelu
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"] = "gelu"  # CLIP: quick_gelu, EVA-02: swiglu
     class_tokens: AtLeast0 = 1  # learned tokens before the patches: 1 in ViT, 2 in DeiT, 0 in SigLIP
     embedding_norm: bool = False  # layer norm before the first layer, as in CLIP
+    mlp_sub_norm: bool = False  # layer norm before the last matrix of the MLPs, as in EVA-02
+    key_bias: bool = True  # keys have a bias; EVA-02 has none
+    rotary_grid: AtLeast0 = 0  # patches per side of the grid that 2-D rotary positions count on (EVA-02: 16); 0: none
     init_from: str = ""  # Hugging Face folder or hub id, or what convert.py import wrote; "" initializes randomly
 
 

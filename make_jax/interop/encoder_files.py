@@ -20,7 +20,7 @@ from make_jax.config import ImageConfig, TextConfig
 from make_jax.config_renames import renamed
 from make_jax.errors import InputError
 from make_jax.files import folder_atomically
-from make_jax.interop.families.family import EncoderKind
+from make_jax.interop.encoder_family import EncoderKind
 from make_jax.interop.model_folder import JsonObject, read_json
 
 NAME = "encoders.json"

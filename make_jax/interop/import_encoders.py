@@ -14,9 +14,9 @@ from make_jax.config import ImageConfig, TextConfig
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import load_tokenizer, lower_case
 from make_jax.interop import encoder_files
+from make_jax.interop.encoder_family import EncoderFamily, EncoderKind
 from make_jax.interop.encoder_files import PixelNormalization, PretrainedEncoder
 from make_jax.interop.families import FAMILIES
-from make_jax.interop.families.family import EncoderFamily, EncoderKind
 from make_jax.interop.model_folder import ModelFolder, open_model_folder, resolve_model_folder
 from make_jax.interop.sentence_modules import POOLINGS, SentenceModules, read_sentence_modules
 from make_jax.interop.tensor_names import convert, join_problems
@@ -86,24 +86,25 @@ def read_encoder(name: str, kind: EncoderKind, setting: str) -> PretrainedEncode
     for family in families_of(model):
         if family.kind == kind:
             return read_family(model, family)
-    model_type = model.config.string("model_type", "")
+    model_type = model.model_type
     known = ", ".join(sorted({family.name for family in FAMILIES if family.kind == kind}))
     raise InputError(f"{setting}: {folder} is {model_type!r}, expected a family with an encoder of {kind}: {known}")
 
 
 def families_of(model: ModelFolder) -> list[EncoderFamily]:
     """Returns the families of the model's encoders: two for both towers of Chinese-CLIP. InputError for none."""
-    model_type = model.config.string("model_type", "")
+    model_type = model.model_type
     families = [family for family in FAMILIES if model_type in family.model_types]
     if not families:
         known = ", ".join(sorted({name for family in FAMILIES for name in family.model_types}))
-        raise InputError(f"{model.config.where}: model_type is {model_type!r}, expected one of {known}")
+        key = "architecture" if "architecture" in model.config.values else "model_type"
+        raise InputError(f"{model.config.where}: {key} is {model_type!r}, expected one of {known}")
     return families
 
 
 def read_family(model: ModelFolder, family: EncoderFamily) -> PretrainedEncoder:
     """Returns the encoder of one family in `model`; errors as `read_encoder`."""
-    section = family.model_types[model.config.string("model_type", "")]
+    section = family.model_types[model.model_type]
     config = model.config.section(section) if section else model.config
     settings = family.settings(config)
     _check_sizes(settings, config.where)
@@ -192,8 +193,9 @@ def _read_params(
     table = family.table(layers)
     needed = {name for row in table for name in row.tensors}
     prefix = max(family.prefixes, key=lambda prefix: sum(prefix + name in model.tensors for name in needed))
-    shapes = {name.removeprefix(prefix): model.shape(name) for name in model.tensors if name.startswith(prefix)}
-    arrays, problems = convert(table, expected, shapes, lambda name: model.read(prefix + name))
+    names = {_table_name(name.removeprefix(prefix), family): name for name in model.tensors if name.startswith(prefix)}
+    shapes = {name: model.shape(stored) for name, stored in names.items()}
+    arrays, problems = convert(table, expected, shapes, lambda name: model.read(names[name]))
     problems += [
         f"{name} {list(shape)} is unknown"
         for name, shape in shapes.items()
@@ -205,13 +207,19 @@ def _read_params(
     return arrays
 
 
+def _table_name(name: str, family: EncoderFamily) -> str:
+    """A tensor's name in the family's tables."""
+    return next((new + name.removeprefix(old) for old, new in family.aliases.items() if name.startswith(old)), name)
+
+
 def _pixel_normalization(model: ModelFolder, family: EncoderFamily, size: int) -> PixelNormalization:
     """Mean and deviation of the model's own preprocessing, by default the family's."""
     config = model.json("preprocessor_config.json")
     if config is None and (processor := model.json("processor_config.json")) is not None:
         config = processor.section("image_processor")
     if config is None:
-        return PixelNormalization(family.mean, family.std, size)
+        config = model.config.section("pretrained_cfg")  # of timm; empty in other models
+        return PixelNormalization(config.triple("mean", family.mean), config.triple("std", family.std), size)
     config.expect("do_rescale", True)
     if abs(config.number("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
         config.expect("rescale_factor", 1 / 255)

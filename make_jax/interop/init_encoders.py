@@ -15,8 +15,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from make_jax.config import Config, ImageConfig, TextConfig
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer
+from make_jax.interop.encoder_family import EncoderKind
 from make_jax.interop.encoder_files import PretrainedEncoder
-from make_jax.interop.families.family import EncoderKind
 from make_jax.interop.import_encoders import read_encoder
 from make_jax.interop.position_resampling import resample_positions
 from make_jax.interop.tensor_names import Params

@@ -83,11 +83,16 @@ class TensorInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder in the layout of Hugging Face transformers."""
+    """A folder in the layout of Hugging Face transformers or timm."""
 
     folder: Path
     config: JsonObject
     tensors: dict[str, TensorInfo]
+
+    @property
+    def model_type(self) -> str:
+        """The kind of model: model_type of transformers, architecture of timm; "" if config.json states neither."""
+        return self.config.string("model_type", "") or self.config.string("architecture", "")
 
     def read(self, name: str) -> Float32[np.ndarray, "..."]:
         """Returns the tensor in float32. InputError for a dtype that is not floating-point."""

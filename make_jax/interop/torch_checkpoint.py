@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from make_jax.config import ModelConfig
 from make_jax.errors import InputError
 from make_jax.interop.bundle import CONFIG, ModelBundle, read_bundle
+from make_jax.interop.encoder_family import EncoderFamily
 from make_jax.interop.families.bert import BERT
-from make_jax.interop.families.family import EncoderFamily
 from make_jax.interop.families.vit import VIT
 from make_jax.interop.model_folder import WEIGHTS, open_model_folder
 from make_jax.interop.tensor_names import (
@@ -31,6 +31,7 @@ from make_jax.interop.tensor_names import (
     layer_norm,
 )
 from make_jax.model.keyword_evidence import EPS, EXCLUSION, SCORE_NORM
+from make_jax.model.layer_config import LayerConfig, compute_config, is_plain_vit, layer_config
 from make_jax.model.make import Make
 
 CONSTANTS = {"eps": EPS, "rival": EXCLUSION, "length": SCORE_NORM}  # of keyword evidence
@@ -132,11 +133,30 @@ def _encoder(family: EncoderFamily, layers: int, params: str, tensors: str = "")
 
 
 def _image_encoder(model: ModelConfig) -> list[ParamMapping]:
-    table = _encoder(VIT, model.image.layers, "image_encoder")
-    if not model.image.class_tokens:
+    image = model.image
+    plain = is_plain_vit(image)
+    table = _encoder(VIT, image.layers if plain else 0, "image_encoder")
+    if not plain:
+        layer = layer_config(image, compute_config(model))
+        for i in range(image.layers):
+            table += _pre_norm_layer(f"image_encoder.layers.{i}", f"image_encoder/layer_{i}", layer)
+    if not image.class_tokens:
         table = [row for row in table if row.param != "image_encoder/class"]
-    if model.image.embedding_norm:
+    if image.embedding_norm:
         table += layer_norm("image_encoder.embeddings.norm", "image_encoder/embedding_norm")
+    return table
+
+
+def _pre_norm_layer(tensor: str, param: str, config: LayerConfig) -> list[ParamMapping]:
+    """The table of a `PreNormLayer`."""
+    norms = ["attention_norm", "mlp_norm", *(["mlp.norm"] if config.mlp_sub_norm else [])]
+    table = [row for name in norms for row in layer_norm(f"{tensor}.{name}", f"{param}/{name.replace('.', '/')}")]
+    for name in ("query", "key", "value", "out"):
+        rows = dense(f"{tensor}.attention.{name}", f"{param}/attention/{name}")
+        table += rows[:1] if name == "key" and not config.key_bias else rows
+    mlp = {"first": "in", "second": "out", **({"gate": "gate"} if config.activation == "swiglu" else {})}
+    for theirs, ours in mlp.items():  # "in" is a Python keyword
+        table += dense(f"{tensor}.mlp.{theirs}", f"{param}/mlp/{ours}")
     return table
 
 
@@ -148,13 +168,9 @@ def _modal_adaptation(model: ModelConfig) -> list[ParamMapping]:
             table += _dense("adaptation/gate_image")
         table += [*_dense("adaptation/gate_in"), *_dense("adaptation/gate_out")]
     if a.cross_attention:
+        layer = layer_config(model.title, compute_config(model))
         for block in ("adaptation/title_attends_image", "adaptation/image_attends_title"):
-            for part in ("attention_norm", "mlp_norm"):
-                table += layer_norm(f"{block}/{part}".replace("/", "."), f"{block}/{part}")
-            for part in ("query", "key", "value", "out"):
-                table += _dense(f"{block}/attention/{part}")
-            for tensor, param in (("first", "in"), ("second", "out")):  # "in" is a Python keyword
-                table += dense(f"{block}/mlp/{tensor}".replace("/", "."), f"{block}/mlp/{param}")
+            table += _pre_norm_layer(block.replace("/", "."), block, layer)
     return table
 
 

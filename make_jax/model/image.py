@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from make_jax.config import ImageConfig
 from make_jax.model.layer_config import ComputeConfig, layer_config
+from make_jax.model.rotary import rotary_angles
 from make_jax.model.transformer import EMBEDDING_INIT, KERNEL_INIT, PreNormLayer, layer_norm
 
 
@@ -29,6 +30,7 @@ def patches(image: Float[Array, "B H W 3"], patch: int) -> Float[Array, "B P E"]
 
 class ImageEncoder(nn.Module):
     """Encodes pixels as states [B, n + P, D]: n class tokens (usually 1), then patches; pre-norm layers, final norm.
+    Positions are learned; with `rotary_grid` queries and keys are rotated too (`model/rotary.py`).
 
     Patches of `masked` are embedded as `mask_embedding`: their pixels reach no state.
     """
@@ -60,7 +62,11 @@ class ImageEncoder(nn.Module):
         if c.embedding_norm:
             x = layer_norm(c.layer_norm_eps, dtype, "embedding_norm")(x)
         x = nn.Dropout(c.dropout)(x, deterministic=not train)
+        rotary = None
+        if c.rotary_grid:
+            grid = (image.shape[1] // c.patch_size, image.shape[2] // c.patch_size)
+            rotary = rotary_angles(grid, c.rotary_grid, c.width // c.heads, c.class_tokens)
         layer = nn.remat(PreNormLayer, static_argnums=(2,)) if self.compute.remat else PreNormLayer
         for i in range(c.layers):
-            x = layer(layer_config(c, self.compute), name=f"layer_{i}")(x, train)
+            x = layer(layer_config(c, self.compute), name=f"layer_{i}")(x, train, rotary=rotary)
         return layer_norm(c.layer_norm_eps, dtype, "norm")(x)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from make_jax.config import ImageConfig, MatchingConfig, ModelConfig, TextConfig
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class LayerConfig:
     layer_norm_eps: float
     activation: Activation
     compute: ComputeConfig
+    mlp_sub_norm: bool = False  # layer norm before the last matrix of the MLP
+    key_bias: bool = True
 
     @property
     def attention_dropout(self) -> float:
@@ -49,6 +51,11 @@ def layer_config(
 ) -> LayerConfig:
     """Returns the layers of one section of the config; `changes` are fields that it lacks, or that differ."""
     return LayerConfig(**{**_shared_fields(LayerConfig, section), "compute": compute, **changes})
+
+
+def is_plain_vit(image: ImageConfig) -> bool:
+    """Returns whether the layers are those of ViT, which transformers has as `ViTModel`."""
+    return image.activation != "swiglu" and not image.mlp_sub_norm and image.key_bias and not image.rotary_grid
 
 
 def _shared_fields(kind: type, section: Any) -> dict[str, Any]:

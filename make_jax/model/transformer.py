@@ -8,6 +8,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
@@ -36,14 +37,17 @@ class Attention(nn.Module):
         context: Float[Array, "B M C"],
         context_mask: Bool[Array, "B M"] | None,
         train: bool,
+        rotary: Float[np.ndarray, "L r"] | None = None,
     ) -> Float[Array, "B L D"]:
         c, width = self.config, x.shape[-1]
 
         def project(name: str, value: Array) -> Array:
-            value = _dense(width, c, self.kernel_init, name)(value)
+            value = _dense(width, c, self.kernel_init, name, use_bias=c.key_bias or name != "key")(value)
             return value.reshape(*value.shape[:-1], c.heads, width // c.heads)
 
         query, key, value = project("query", x), project("key", context), project("value", context)
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
         # Evaluation and search of a run may happen on another kind of device than its training.
         name = c.compute.attention if train else traceable_attention(c.compute.attention)
         attention = attention_implementation(name)
@@ -58,7 +62,11 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Dense, GELU (exact as in BERT and ViT, tanh as in SigLIP, sigmoid as in CLIP), Dense."""
+    """Dense, activation, Dense; with `mlp_sub_norm` a layer norm before the second.
+
+    The activation is GELU (exact as in BERT and ViT, tanh as in SigLIP, sigmoid as in CLIP) or SwiGLU (Shazeer, arXiv
+    2002.05202): the product with the SiLU of another Dense, `gate`.
+    """
 
     config: LayerConfig
     kernel_init: nn.initializers.Initializer
@@ -67,10 +75,14 @@ class FeedForward(nn.Module):
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         c = self.config
         hidden = _dense(c.mlp_width, c, self.kernel_init, "in")(x)
-        if c.activation == "quick_gelu":
+        if c.activation == "swiglu":
+            hidden = nn.silu(_dense(c.mlp_width, c, self.kernel_init, "gate")(x)) * hidden
+        elif c.activation == "quick_gelu":
             hidden = hidden * nn.sigmoid(1.702 * hidden)
         else:
             hidden = nn.gelu(hidden) if c.activation == "gelu_tanh" else exact_gelu(hidden)
+        if c.mlp_sub_norm:
+            hidden = layer_norm(c.layer_norm_eps, c.compute.dtype, "norm")(hidden)
         return _dense(x.shape[-1], c, self.kernel_init, "out")(hidden)
 
 
@@ -92,7 +104,8 @@ class PostNormLayer(nn.Module):
 class PreNormLayer(nn.Module):
     """A ViT layer: the norm precedes each branch (Dosovitskiy et al., arXiv 2010.11929).
 
-    With `context`, attention is to `context` instead of `x`: the cross-attention block of Modal Adaptation.
+    With `context`, attention is to `context` instead of `x`: the cross-attention block of Modal Adaptation. `rotary`
+    are the angles of `model/rotary.py`, for self-attention.
     """
 
     config: LayerConfig
@@ -104,18 +117,30 @@ class PreNormLayer(nn.Module):
         train: bool,
         context: Float[Array, "B M C"] | None = None,
         context_mask: Bool[Array, "B M"] | None = None,
+        rotary: Float[np.ndarray, "L r"] | None = None,
     ) -> Float[Array, "B L D"]:
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not train)
         normed = layer_norm(c.layer_norm_eps, c.compute.dtype, "attention_norm")(x)
         source = normed if context is None else context
-        x = x + drop(Attention(c, KERNEL_INIT, name="attention")(normed, source, context_mask, train))
+        x = x + drop(Attention(c, KERNEL_INIT, name="attention")(normed, source, context_mask, train, rotary))
         hidden = layer_norm(c.layer_norm_eps, c.compute.dtype, "mlp_norm")(x)
         return x + drop(FeedForward(c, KERNEL_INIT, name="mlp")(hidden))
 
 
-def _dense(width: int, config: LayerConfig, kernel_init: nn.initializers.Initializer, name: str) -> nn.Dense:
-    return nn.Dense(width, dtype=config.compute.dtype, kernel_init=kernel_init, name=name)
+def rotate(states: Float[Array, "B L H d"], angles: Float[np.ndarray, "L r"]) -> Float[Array, "B L H d"]:
+    """Returns `states` with each pair of neighboring numbers rotated by its angle; r is d / 2."""
+    cos, sin = jnp.cos(angles)[None, :, None], jnp.sin(angles)[None, :, None]
+    pairs = states.astype(jnp.float32).reshape(*states.shape[:-1], -1, 2)
+    first, second = pairs[..., 0], pairs[..., 1]
+    rotated = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.reshape(states.shape).astype(states.dtype)
+
+
+def _dense(
+    width: int, config: LayerConfig, kernel_init: nn.initializers.Initializer, name: str, *, use_bias: bool = True
+) -> nn.Dense:
+    return nn.Dense(width, use_bias, dtype=config.compute.dtype, kernel_init=kernel_init, name=name)
 
 
 def layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:

@@ -48,6 +48,11 @@ MODELS = {
         adaptation=AdaptationConfig(weights="mean"),
     ),
     "title alone": replace(_PLAIN, adaptation=AdaptationConfig(modalities="title"), title=replace(TEXT, width=24)),
+    "rotary positions, SwiGLU, sub-norm, no key bias": replace(
+        _PLAIN,
+        image=replace(IMAGE, activation="swiglu", mlp_sub_norm=True, key_bias=False, rotary_grid=16),
+        attention_dropout=False,
+    ),
     "single stream": replace(_PLAIN, adaptation=AdaptationConfig(single_stream=True)),
 }
 TITLES = ["red shirt 1 2 3", "", "blue"]

@@ -14,8 +14,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from make_jax.config import Config, ImageConfig, InputsConfig, ModelConfig, TextConfig
 from make_jax.inputs.tokenizer import Tokenizer
+from make_jax.interop.encoder_family import EncoderFamily
 from make_jax.interop.families.bert import BERT
-from make_jax.interop.families.family import EncoderFamily
 from make_jax.interop.families.vit import VIT
 from make_jax.interop.import_encoders import expected_shapes, read_encoder
 from make_jax.interop.init_encoders import init_from_encoders
@@ -276,7 +276,7 @@ def test_gradients_of_one_loss_equal_pytorch_for_vit(tmp_path):
     compare_gradients(ours, gradients_in_our_names(model, VIT, encoder.settings, tiny.SIDE, 0))
 
 
-@pytest.mark.parametrize("name", list(tiny.CASES))
+@pytest.mark.parametrize("name", [name for name in tiny.CASES if not name.startswith("eva02")])
 def test_hand_written_checkpoints_have_the_names_that_transformers_saves(tmp_path, name):
     models = image_models() | {key: make for key, make in text_models().items() if key in KINDS_OF_TEXT}
     model = models[name]()

@@ -1,6 +1,7 @@
 """Checkpoints in the names under which each family is published, written out by hand and filled by NumPy.
 
-The names come from published weights and from what transformers saves; `test_torch.py` compares them with the latter.
+The names come from published weights and from what transformers and timm save; `test_torch_parity.py` and
+`test_eva02.py` compare them with the latter.
 """
 
 import json
@@ -111,6 +112,34 @@ def siglip(prefix: str = "vision_model.", *, rows: bool = False) -> Shapes:
     }
 
 
+def eva02(*, base: bool) -> Shapes:
+    """EVA-02 as timm saves it: base and large, or tiny and small."""
+    shapes: Shapes = {
+        "cls_token": (1, 1, WIDTH),
+        "pos_embed": (1, 1 + PATCHES, WIDTH),
+        **both("patch_embed.proj", WIDTH, 3, PATCH, PATCH),
+        **both("norm" if base else "fc_norm", WIDTH),
+    }
+    for i in range(LAYERS):
+        layer = f"blocks.{i}"
+        shapes |= both(f"{layer}.norm1", WIDTH) | both(f"{layer}.norm2", WIDTH)
+        shapes |= both(f"{layer}.attn.proj", WIDTH, WIDTH) | both(f"{layer}.mlp.fc2", WIDTH, MLP)
+        if base:
+            shapes |= both(f"{layer}.attn.q_proj", WIDTH, WIDTH) | both(f"{layer}.attn.v_proj", WIDTH, WIDTH)
+            shapes[f"{layer}.attn.k_proj.weight"] = (WIDTH, WIDTH)
+            shapes |= both(f"{layer}.mlp.fc1_g", MLP, WIDTH) | both(f"{layer}.mlp.fc1_x", MLP, WIDTH)
+            shapes |= both(f"{layer}.mlp.norm", MLP)
+        else:
+            shapes |= {f"{layer}.attn.q_bias": (WIDTH,), f"{layer}.attn.v_bias": (WIDTH,)}
+            shapes[f"{layer}.attn.qkv.weight"] = (3 * WIDTH, WIDTH)
+            shapes |= both(f"{layer}.mlp.fc1", 2 * MLP, WIDTH)
+    return shapes
+
+
+EVA02 = {
+    "model_args": {"embed_dim": WIDTH, "depth": LAYERS, "num_heads": 2, "patch_size": PATCH, "mlp_ratio": MLP / WIDTH},
+    "pretrained_cfg": {"input_size": [3, SIDE, SIDE], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]},
+}
 PROJECTIONS: Shapes = {"logit_scale": (), "visual_projection.weight": (8, WIDTH), "text_projection.weight": (8, WIDTH)}
 OTHER_TOWER: Shapes = {"text_model.embeddings.token_embedding.weight": (VOCABULARY, WIDTH)}
 CASES: dict[str, tuple[dict[str, Any], Shapes]] = {
@@ -120,6 +149,8 @@ CASES: dict[str, tuple[dict[str, Any], Shapes]] = {
     "vit": ({"model_type": "vit", **VISION}, vit()),
     "deit": ({"model_type": "deit", **VISION}, vit(2)),
     "dinov2": ({"model_type": "dinov2", **DINOV2}, vit(layer_scale=True)),
+    "eva02-base": ({"architecture": "eva02_base_patch14_224", **EVA02}, eva02(base=True)),
+    "eva02-small": ({"architecture": "eva02_tiny_patch14_224", **EVA02}, eva02(base=False)),
     "clip": ({"model_type": "clip", "vision_config": VISION}, clip() | PROJECTIONS | OTHER_TOWER),
     "chinese-clip": (
         {"model_type": "chinese_clip", "vision_config": VISION, "text_config": TEXT},

@@ -1,16 +1,18 @@
 """Encoder families: the public checkpoints that can be imported.
 
-To add a family, write one file here that defines an `EncoderFamily` (family.py: every field is documented) and add it
-to `FAMILIES`. docs/extending.md has a complete example; tests/interop/tiny_checkpoints.py holds a tiny checkpoint of
-each family for tests.
+To add a family, write one file here that defines an `EncoderFamily` (`interop/encoder_family.py` documents every field)
+and add it to `FAMILIES`, below. docs/extending.md has a complete example, eva02.py one with its own layers;
+tests/interop/tiny_checkpoints.py holds a tiny checkpoint of each family for tests. Options of layers are fields of
+`config.ImageConfig` and of `model/layer_config.py`, computed in `model/transformer.py`.
 """
 
+from make_jax.interop.encoder_family import EncoderFamily
 from make_jax.interop.families.bert import BERT
 from make_jax.interop.families.chinese_clip import CHINESE_CLIP_TEXT, CHINESE_CLIP_VISION
 from make_jax.interop.families.clip import CLIP
 from make_jax.interop.families.deit import DEIT
 from make_jax.interop.families.dinov2 import DINOV2
-from make_jax.interop.families.family import EncoderFamily
+from make_jax.interop.families.eva02 import EVA02_BASE, EVA02_SMALL
 from make_jax.interop.families.roberta import ROBERTA, XLM_R
 from make_jax.interop.families.siglip import SIGLIP, SIGLIP2
 from make_jax.interop.families.vit import VIT
@@ -23,6 +25,8 @@ FAMILIES: list[EncoderFamily] = [
     VIT,
     DEIT,
     DINOV2,
+    EVA02_BASE,
+    EVA02_SMALL,
     CLIP,
     CHINESE_CLIP_VISION,
     SIGLIP,

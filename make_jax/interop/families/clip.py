@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from make_jax.interop.families.family import OPENAI_MEAN, OPENAI_STD, EncoderFamily, activation
+from make_jax.interop.encoder_family import OPENAI_MEAN, OPENAI_STD, EncoderFamily, activation
 from make_jax.interop.families.vit import ACTIVATIONS
 from make_jax.interop.model_folder import JsonObject
 from make_jax.interop.tensor_names import ParamMapping, dense, flatten_filters, identity, layer_norm

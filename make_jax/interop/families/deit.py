@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from make_jax.interop.families.family import IMAGENET_MEAN, IMAGENET_STD
+from make_jax.interop.encoder_family import IMAGENET_MEAN, IMAGENET_STD
 from make_jax.interop.families.vit import VIT, settings
 from make_jax.interop.tensor_names import ParamMapping
 

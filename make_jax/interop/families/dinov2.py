@@ -7,7 +7,7 @@ giant model has SwiGLU feed-forward layers and is not supported.
 from dataclasses import replace
 from typing import Any
 
-from make_jax.interop.families.family import IMAGENET_MEAN, IMAGENET_STD
+from make_jax.interop.encoder_family import IMAGENET_MEAN, IMAGENET_STD
 from make_jax.interop.families.vit import ATTENTION, VIT
 from make_jax.interop.families.vit import settings as vit_settings
 from make_jax.interop.model_folder import JsonObject

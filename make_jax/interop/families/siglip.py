@@ -8,9 +8,9 @@ states after the last norm. SigLIP 2 models of a fixed resolution are published 
 from dataclasses import replace
 from typing import Any
 
+from make_jax.interop.encoder_family import HALF, EncoderFamily, activation
 from make_jax.interop.families.clip import LAYER, POSITIONS
 from make_jax.interop.families.clip import settings as clip_settings
-from make_jax.interop.families.family import HALF, EncoderFamily, activation
 from make_jax.interop.families.vit import ACTIVATIONS
 from make_jax.interop.model_folder import JsonObject
 from make_jax.interop.tensor_names import ParamMapping, dense, layer_norm, patch_conv

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from make_jax.interop.families.family import EncoderFamily, activation
+from make_jax.interop.encoder_family import EncoderFamily, activation
 from make_jax.interop.model_folder import JsonObject
 from make_jax.interop.tensor_names import ParamMapping, dense, identity, layer_norm, patch_conv, squeeze_batch
 

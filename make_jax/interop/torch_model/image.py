@@ -1,15 +1,17 @@
-"""The image encoder, transformers' `ViTModel`: the twin of `model/image.py`."""
+"""The image encoder, transformers' `ViTModel` or `ImageEncoder`: the twin of `model/image.py`."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.vit.modeling_vit import ViTPatchEmbeddings
 
 from make_jax.config import ImageConfig
-from make_jax.interop.torch_model.transformer import ACTIVATIONS
-from make_jax.model.layer_config import ComputeConfig, layer_config
+from make_jax.interop.torch_model.transformer import ACTIVATIONS, PreNormLayer
+from make_jax.model.layer_config import ComputeConfig, is_plain_vit, layer_config
+from make_jax.model.rotary import rotary_angles
 
 
 def normalize_pixels(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -24,24 +26,57 @@ def patches(pixels: Tensor, patch_size: int) -> Tensor:
     return rows.transpose(2, 3).flatten(3).flatten(1, 2)
 
 
-def image_encoder(c: ImageConfig, compute: ComputeConfig, height: int, width: int) -> ViTModel:
-    """Returns a ViT without its pooler, with `PatchEmbeddings` if the config needs what ViT's own do not have."""
-    config = ViTConfig(
+def image_encoder(c: ImageConfig, compute: ComputeConfig, height: int, width: int) -> nn.Module:
+    """Returns a ViT without its pooler, with `PatchEmbeddings` if the config needs what ViT's own do not have.
+
+    Layers that transformers' ViT does not have make it an `ImageEncoder`.
+    """
+    if not is_plain_vit(c):
+        return ImageEncoder(c, compute, height, width)
+    config = _vit_config(c, compute, height, width)
+    model = ViTModel(config, add_pooling_layer=False)
+    if c.class_tokens != 1 or c.embedding_norm:
+        model.embeddings = PatchEmbeddings(config, c.class_tokens, c.embedding_norm)
+    return model
+
+
+def _vit_config(c: ImageConfig, compute: ComputeConfig, height: int, width: int) -> ViTConfig:
+    return ViTConfig(
         image_size=[height, width],
         patch_size=c.patch_size,
         hidden_size=c.width,
         num_hidden_layers=c.layers,
         num_attention_heads=c.heads,
         intermediate_size=c.mlp_width,
-        hidden_act=ACTIVATIONS[c.activation],
+        hidden_act=ACTIVATIONS.get(c.activation, "gelu"),  # `ImageEncoder` uses the embeddings only
         hidden_dropout_prob=c.dropout,
         attention_probs_dropout_prob=layer_config(c, compute).attention_dropout,
         layer_norm_eps=c.layer_norm_eps,
     )
-    model = ViTModel(config, add_pooling_layer=False)
-    if c.class_tokens != 1 or c.embedding_norm:
-        model.embeddings = PatchEmbeddings(config, c.class_tokens, c.embedding_norm)
-    return model
+
+
+class ImageEncoder(nn.Module):
+    """A ViT of `PreNormLayer`s, for EVA-02; called as `ViTModel`."""
+
+    def __init__(self, c: ImageConfig, compute: ComputeConfig, height: int, width: int) -> None:
+        super().__init__()
+        self.embeddings = PatchEmbeddings(_vit_config(c, compute, height, width), c.class_tokens, c.embedding_norm)
+        layer = layer_config(c, compute)
+        self.layers = nn.ModuleList(PreNormLayer(c.width, c.width, layer) for _ in range(c.layers))
+        self.layernorm = nn.LayerNorm(c.width, eps=c.layer_norm_eps)
+        self.config, self.grid = c, (height // c.patch_size, width // c.patch_size)
+
+    def forward(self, pixel_values: Tensor) -> BaseModelOutput:
+        """[B, 3, H, W] -> last_hidden_state [B, class tokens + P, D]."""
+        c, rotary = self.config, None
+        x = self.embeddings(pixel_values)
+        if c.rotary_grid:
+            # Computed here and no buffer: transformers creates models without memory for their buffers.
+            angles = rotary_angles(self.grid, c.rotary_grid, c.width // c.heads, c.class_tokens)
+            rotary = torch.from_numpy(angles).to(x)
+        for layer in self.layers:
+            x = layer(x, rotary=rotary)
+        return BaseModelOutput(last_hidden_state=self.layernorm(x))
 
 
 class PatchEmbeddings(nn.Module):

@@ -14,10 +14,10 @@ MASKED = -1e30  # a logit that softmax turns into exactly 0
 
 
 class PreNormLayer(nn.Module):
-    """A ViT layer whose attention reads `context` [B, M, C] instead of `x` [B, L, D].
+    """A ViT layer with options that transformers' does not have: a context, rotary positions, SwiGLU, sub-LayerNorm.
 
-    transformers has no pre-norm layer with a context of another width. A row of `context_mask` [B, M] without any True
-    adds exactly 0.
+    With `context` [B, M, C], attention is to it instead of to `x` [B, L, D]; a row of `context_mask` [B, M] without any
+    True adds exactly 0.
     """
 
     def __init__(self, width: int, context: int, config: LayerConfig) -> None:
@@ -25,28 +25,60 @@ class PreNormLayer(nn.Module):
         self.config, eps, mlp_width = config, config.layer_norm_eps, config.mlp_width
         self.attention_norm, self.mlp_norm = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
         widths = {"query": width, "key": context, "value": context, "out": width}
-        self.attention = nn.ModuleDict({name: nn.Linear(size, width) for name, size in widths.items()})
+        self.attention = nn.ModuleDict(
+            {name: nn.Linear(size, width, config.key_bias or name != "key") for name, size in widths.items()}
+        )
         self.mlp = nn.ModuleDict({"first": nn.Linear(width, mlp_width), "second": nn.Linear(mlp_width, width)})
-        self.activation = ACT2FN[ACTIVATIONS[config.activation]]
+        if config.activation == "swiglu":
+            self.mlp["gate"] = nn.Linear(width, mlp_width)
+        if config.mlp_sub_norm:
+            self.mlp["norm"] = nn.LayerNorm(mlp_width, eps=eps)
 
-    def forward(self, x: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
-        """Returns x [B, L, D] after cross-attention and the feed-forward part."""
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        rotary: Tensor | None = None,
+    ) -> Tensor:
+        """Returns x [B, L, D] after attention and the feed-forward part; `rotary` are angles [L, d / 2]."""
+        c, normed = self.config, self.attention_norm(x)
+        source = normed if context is None else context
         query, key, value = (
-            self.attention[name](states).unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
-            for name, states in (("query", self.attention_norm(x)), ("key", context), ("value", context))
+            self.attention[name](states).unflatten(-1, (c.heads, -1)).transpose(1, 2)
+            for name, states in (("query", normed), ("key", source), ("value", source))
         )
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
         logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
-        weights = F.dropout(
-            torch.where(context_mask[:, None, None], logits, MASKED).softmax(-1),
-            self.config.attention_dropout,
-            self.training,
-        )
+        if context_mask is not None:
+            logits = torch.where(context_mask[:, None, None], logits, MASKED)
+        weights = F.dropout(logits.softmax(-1), c.attention_dropout, self.training)
         attended = self.attention["out"]((weights @ value).transpose(1, 2).flatten(2))
-        x = x + self._drop(attended * context_mask.any(1)[:, None, None])
-        return x + self._drop(self.mlp["second"](self.activation(self.mlp["first"](self.mlp_norm(x)))))
+        if context_mask is not None:
+            attended = attended * context_mask.any(1)[:, None, None]
+        x = x + self._drop(attended)
+        return x + self._drop(self._feed_forward(self.mlp_norm(x)))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        hidden = self.mlp["first"](x)
+        if self.config.activation == "swiglu":
+            hidden = F.silu(self.mlp["gate"](x)) * hidden
+        else:
+            hidden = ACT2FN[ACTIVATIONS[self.config.activation]](hidden)
+        if self.config.mlp_sub_norm:
+            hidden = self.mlp["norm"](hidden)
+        return self.mlp["second"](hidden)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.config.dropout, self.training)
+
+
+def rotate(states: Tensor, angles: Tensor) -> Tensor:
+    """Returns `states` [B, H, L, d] with each pair of neighboring numbers rotated by its angle [L, d / 2]."""
+    first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1).flatten(-2)
 
 
 def non_empty_mask(mask: Tensor) -> Tensor:

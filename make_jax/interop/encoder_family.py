@@ -1,4 +1,4 @@
-"""The interface of an encoder family: what a file of this folder defines."""
+"""The interface of an encoder family: what a file of `families/` defines and its table, `FAMILIES`, lists."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,13 +29,15 @@ class EncoderFamily:
 
     name: str
     kind: EncoderKind
-    model_types: dict[str, str]  # model_type in config.json -> key of the encoder's section; "" is the complete config
+    # model_type in config.json (timm: architecture) -> key of the encoder's section; "" is the complete config
+    model_types: dict[str, str]
     prefixes: tuple[str, ...]  # possible prefixes of all tensor names; the one that matches most names is used
     embeddings: tuple[ParamMapping, ...]  # parameters outside the layers
     layer: tuple[ParamMapping, ...]  # parameters of one layer, "{}" for its number
     settings: Callable[[JsonObject], dict[str, Any]]  # fields of TextConfig or ImageConfig
     size: Callable[[JsonObject], int]  # text: vocabulary size; image: pixels per side
     ignored: tuple[str, ...] = ()  # prefixes of tensor names that are known and not imported
+    aliases: dict[str, str] = field(default_factory=dict)  # another prefix of tensor names -> the one in the tables
     position_offset: Callable[[JsonObject], int] = field(default=lambda config: 0)  # first used row of the positions
     mean: tuple[float, float, float] = HALF  # pixel normalization, if there is no preprocessor_config.json
     std: tuple[float, float, float] = HALF
