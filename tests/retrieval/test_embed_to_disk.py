@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_vectors_on_disk_equal_those_in_memory_in_float16(catalog: Catalog, tmp_
         np.testing.assert_array_equal(disk.weights, memory.weights)
         np.testing.assert_array_equal(disk.absent, memory.absent)
         np.testing.assert_allclose(disk.scores(queries), memory.scores(queries), rtol=0, atol=1e-3)
-        expected = memory._replace(vectors=half.astype(np.float32)).search(queries, 60)
+        expected = replace(memory, vectors=half.astype(np.float32)).search(queries, 60)
         found = disk.search(queries, 60)
         np.testing.assert_array_equal(found.indices, expected.indices)
         np.testing.assert_allclose(found.scores[found.indices >= 0], expected.scores[found.indices >= 0], atol=1e-6)
