@@ -8,11 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from make_jax.config import AdaptationConfig, MatchingConfig, ModelConfig, TextConfig
+from make_jax.config import AdaptationConfig, ImageConfig, InputsConfig, MatchingConfig, ModelConfig, TextConfig
 from make_jax.errors import InputError
 from make_jax.model import attention
-from make_jax.model.attention import ATTENTION_IMPLEMENTATIONS, check_attention, traceable_attention, xla_attention
+from make_jax.model.attention import (
+    ATTENTION_IMPLEMENTATIONS,
+    AttentionImplementation,
+    check_attention,
+    traceable_attention,
+    xla_attention,
+)
 from make_jax.model.layer_config import ComputeConfig, layer_config
+from make_jax.model.make import Make
 from make_jax.model.text import TextEncoder
 from make_jax.model.transformer import KERNEL_INIT, Attention
 
@@ -89,6 +96,44 @@ def test_an_encoder_computes_the_same_with_either_implementation_and_gradients_t
     largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(theirs[1]))
     for a, b in zip(jax.tree.leaves(ours[1]), jax.tree.leaves(theirs[1]), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("single_stream", [False, True])
+def test_an_added_implementation_is_used_by_every_part_of_the_model(monkeypatch, single_stream):
+    calls: list[tuple[int, int]] = []
+
+    def mine(query: Any, key: Any, value: Any, mask: Any, drop: Any) -> Any:
+        calls.append((query.shape[1], key.shape[1]))
+        return xla_attention(query, key, value, mask, drop)
+
+    monkeypatch.setitem(ATTENTION_IMPLEMENTATIONS, "mine", AttentionImplementation(mine, supports_dropout=True))
+    monkeypatch.delitem(ATTENTION_IMPLEMENTATIONS, "xla")
+    small = {"layers": 1, "width": 16, "heads": 2, "mlp_width": 16}
+    config = ModelConfig(
+        query=TEXT,
+        title=TEXT,
+        image=ImageConfig(**small),
+        matching=MatchingConfig(**small),
+        mlm=True,
+        embedding_dim=8,
+        adaptation=AdaptationConfig(single_stream=single_stream),
+        attention="mine",
+    )
+    batch = {
+        "query_tokens": jnp.zeros((1, 3), int),
+        "query_mask": jnp.ones((1, 3), bool),
+        "title_tokens": jnp.zeros((1, 5), int),
+        "title_mask": jnp.ones((1, 5), bool),
+        "image": jnp.zeros((1, 16, 16, 3), jnp.uint8),
+        "has_title": jnp.ones(1, bool),
+        "has_image": jnp.ones(1, bool),
+    }
+    inputs = InputsConfig(max_query_tokens=3, max_title_tokens=5, image_height=16, image_width=16)
+    jax.eval_shape(Make(config, inputs, 20).init, jax.random.key(0), batch)
+    query, product = (3, 3), (9, 9) if single_stream else (5, 5)  # 5 tokens, 4 patches and a class token
+    matching = {(3, 9), (3, 4)}  # the query attends title and patches, or patches alone
+    title_head = set() if single_stream else {(1, 4)}  # a masked title token attends patches
+    assert {query, product} | matching | title_head <= set(calls)
 
 
 def test_attention_dropout_can_be_turned_off_alone():
