@@ -23,7 +23,8 @@ RATIO_FREE_BYTES = 1 << 20  # ... that is larger than this
 _UTF8_FLAG = 0x800  # of the name of an entry of a zip
 
 _UNPACK = "unpack it and give the folder"
-_IMPORT = "python -m make_jax.catalog import {} FOLDER OUT"
+_IMPORT = "python -m make_jax.catalog import {} OUT"
+_OWN = {".tar": "webdataset FILE", ".xml": "google-merchant FILE"}  # by extension; others are tables
 _BENCHMARKS = (  # published file names
     (r"styles\.csv", "fashion"),
     (r"(product|query|label)\.csv", "wands"),
@@ -116,24 +117,24 @@ def open_source(path: str | Path) -> Source:
 
 def _other_kind(path: Path) -> str:
     """What a file is that is no .zip, and what to do with it; "" for what may be a damaged .zip."""
-    if zipfile.is_zipfile(path):
+    suffix = path.suffix.lower()
+    if suffix != ".xlsx" and zipfile.is_zipfile(path):  # a workbook is a zip too
         return ""
     with path.open("rb") as file:
         head = file.read(512)
     for magic, kind in _KINDS:
         if head.startswith(magic):
             return kind
-    suffix = path.suffix.lower()
-    name = next((name for pattern, name in _BENCHMARKS if re.fullmatch(pattern, path.name)), "NAME")
-    imported = f"import it ({_IMPORT.format(name)})" + (" if it is of a benchmark" if name == "NAME" else "")
+    name = next((name for pattern, name in _BENCHMARKS if re.fullmatch(pattern, path.name)), "")
+    imported = f"import it ({_IMPORT.format(f'{name} FOLDER' if name else _OWN.get(suffix, 'table FILE'))})"
     if head[257:262] == b"ustar" or suffix == ".tar":
         return f"a .tar archive: {_UNPACK}, or {imported}"
-    if suffix in (".csv", ".tsv"):
-        return f"a {suffix} file: {imported}, or write its rows as products.jsonl"
+    if suffix in (".csv", ".tsv", ".xlsx", ".xml"):
+        return f"{'an' if suffix.startswith('.x') else 'a'} {suffix} file: {imported}"
     if head.startswith(b"PAR1"):
         return f"a Parquet file: {imported}"
     if suffix == ".jsonl":
-        return "a .jsonl file: give its folder"
+        return f"a .jsonl file: give its folder, or {imported}"
     return "" if suffix == ".zip" or head.startswith(b"PK") else "no .zip"
 
 

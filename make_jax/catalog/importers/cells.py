@@ -1,11 +1,14 @@
 """Reads the cells of a table that a shop exported: numbers, prices with a currency, booleans, lists, HTML."""
 
+import datetime
 import json
 import re
 import unicodedata
 from collections.abc import Iterable
+from decimal import Decimal
 from html import unescape
 from html.parser import HTMLParser
+from typing import Any
 
 from make_jax.catalog.text import strip_text
 
@@ -18,8 +21,8 @@ CURRENCIES = {
     "円": "JPY", "us$": "USD", "a$": "AUD", "au$": "AUD", "c$": "CAD", "ca$": "CAD", "hk$": "HKD", "nt$": "TWD",
     "s$": "SGD", "r$": "BRL", "$": "$", "¥": "¥", "kr": "kr", "rs": "Rs", "rs.": "Rs",
 }  # fmt: skip
-TRUE = frozenset(["true", "yes", "y", "on", "x", "ja", "oui", "si", "sí", "sim", "是", "有", "对", "真", "✓", "✔"])
-FALSE = frozenset(["false", "no", "n", "off", "nein", "non", "não", "否", "无", "没有", "错", "假", "✗", "✘"])
+TRUE = frozenset(("true", "yes", "ja", "oui", "si", "sí", "sim", "是", "有", "对", "真", "✓", "✔"))
+FALSE = frozenset(("false", "no", "nein", "non", "não", "否", "无", "没有", "错", "假", "✗", "✘"))
 
 _AMOUNT = re.compile(r"(?P<before>[^\d+-]*)(?P<digits>[+-]?\s?\d(?:[\d.,'’\s]*\d)?)(?P<after>[^\d]*)")
 _GROUPS = re.compile(r"\d{1,3}(?:[.,'’\s]\d{2,3})*[.,'’\s]\d{3}")  # 1,299,000 and 12,99,000
@@ -103,6 +106,17 @@ def texts(value: str, separators: str = ",;，；、") -> list[str]:
             return list(dict.fromkeys(text for part in parts if (text := strip_text(part))))
     parts = re.split(f"[{re.escape(separators)}]", value)
     return list(dict.fromkeys(text for part in parts if (text := strip_text(part))))
+
+
+def plain_value(value: Any) -> Any:
+    """A value of a typed table as in a text table: decimals are numbers, dates and times are ISO 8601 texts."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        return value.date().isoformat()
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
+        return str(value)
+    return value
 
 
 def category_levels(text: str) -> list[str]:

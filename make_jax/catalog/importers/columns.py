@@ -155,8 +155,9 @@ def _attribute_kind(name: str, values: list[Any]) -> tuple[str, str]:
     if all(isinstance(value, bool) for value in values):
         return "boolean", "true or false"
     texts = [_shown(value) for value in values]
-    if all(cells.boolean(text) is not None for text in texts):
-        return "boolean", "yes or no in all rows"
+    answers = {cells.boolean(text) for text in texts}
+    if None not in answers and (len(answers) == 2 or {text.casefold() for text in texts} <= {"true", "false"}):
+        return "boolean", "yes or no in all rows"  # one word alone may be another one: NO is a country
     if _are_numbers(texts):
         return "number", "numbers in all rows"
     if any(_URL.match(text) for text in texts):

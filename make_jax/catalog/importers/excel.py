@@ -5,7 +5,6 @@ declares XML entities is rejected. The sizes that the zip states are checked fir
 """
 
 import contextlib
-import datetime
 import re
 import zipfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import openpyxl
 from defusedxml import DefusedXmlException
 
+from make_jax.catalog.importers.cells import plain_value
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import existing_file
 from make_jax.errors import InputError
@@ -111,11 +111,7 @@ def _value(value: Any, kind: str) -> Any:
     """A cell's value as text, number or boolean; an error such as #N/A is no value."""
     if kind == "e" or (isinstance(value, str) and _ERROR.fullmatch(value)):
         return None
-    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
-        return value.date().isoformat()
-    if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
-        return str(value)
-    return value
+    return plain_value(value)
 
 
 def _check_zip(path: Path) -> None:

@@ -22,7 +22,6 @@ from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.table import read_columns
 from make_jax.catalog.importers.table_files import SAMPLE_ROWS, open_table
-from make_jax.catalog.importers.tables import Parquet
 from make_jax.catalog.source import unsafe_name
 from make_jax.errors import InputError
 
@@ -128,7 +127,7 @@ def _saved(source: Path) -> list[Part]:
 def _file_rows(file: Path, start: int) -> Iterator[Row]:
     """The rows of an Arrow or a Parquet file from number `start` on."""
     if file.suffix == ".parquet":
-        yield from Parquet([file], (), open_table(file).columns).rows(start)
+        yield from open_table(file).table.rows(start)
         return
     import pyarrow  # type: ignore[import-untyped]
 

@@ -2,10 +2,11 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from make_jax.catalog.importers.cells import plain_value
 from make_jax.catalog.importers.excel import Sheet
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import Parquet, Table
@@ -66,13 +67,14 @@ def open_table(path: Path, encoding: str = "", separator: str = "", sheet: str =
     return opened
 
 
-def require(opened: OpenTable, columns: Sequence[str], export: str) -> None:
-    """Raises InputError if a column is missing; `export` states what the file should be."""
-    for column in columns:
-        if column not in opened.columns:
-            names = ", ".join(opened.columns)
-            found = names if len(names) <= 200 else names[:197] + "..."
-            raise InputError(f"{opened.file}: no column {column!r} among {found}; expected {export}")
+class _PlainParquet(Parquet):
+    """Parquet with the values of a text table: decimals are numbers, dates and times are texts."""
+
+    def rows(self, start: int) -> Iterator[Row]:
+        """One row a record."""
+        for row in super().rows(start):
+            row.values = {name: plain_value(value) for name, value in row.values.items()}
+            yield row
 
 
 def _parquet(files: list[Path], path: Path) -> OpenTable:
@@ -91,7 +93,7 @@ def _parquet(files: list[Path], path: Path) -> OpenTable:
             text = " ".join(str(error).split())[:200]
             raise InputError(f"{file}: cannot be read ({text}), expected a complete Parquet file") from None
     how = f"Parquet, {len(files)} files" if len(files) > 1 else "Parquet"
-    return OpenTable(Parquet(files, (), names), tuple(names), how)
+    return OpenTable(_PlainParquet(files, (), names), tuple(names), how)
 
 
 def _check_chunks(file: Path, metadata: object) -> None:

@@ -256,7 +256,7 @@ class Parquet:
         for file in self.files:
             try:
                 skipped = yield from self._of_file(file, start)
-            except (pyarrow.ArrowException, OSError) as error:
+            except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: a time in nanoseconds
                 text = " ".join(str(error).split())[:200]
                 raise InputError(f"{file}: cannot be read ({text}), expected a complete Parquet file") from None
             start -= skipped

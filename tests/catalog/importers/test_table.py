@@ -4,6 +4,8 @@ import csv
 import json
 import re
 from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +186,11 @@ def test_values_of_other_kinds_are_left_out_and_reported(tmp_path: Path, capsys:
     assert (
         'changed 1: size: no number, left out (first: t.jsonl:1101: size: found "unknown")' in capsys.readouterr().out
     )
+
+
+def test_decimals_and_times_of_parquet_are_numbers_and_texts(tmp_path: Path) -> None:
+    row = {"id": Decimal("1.00"), "title": "a", "weight": Decimal("1.50"), "day": date(2020, 1, 2)}
+    write_parquet(tmp_path / "t.parquet", [{**row, "at": datetime(2020, 1, 2, 3, 4)}])
+    (product,) = import_table(tmp_path / "t.parquet")
+    assert (product["id"], product["weight"]) == ("1", 1.5)
+    assert (product["day"], product["at"]) == ("2020-01-02", "2020-01-02 03:04:00")
