@@ -34,7 +34,7 @@ from make_jax.catalog.title_units import MAX_VALUE_WORDS, TitleStatistics, Unit,
 from make_jax.errors import InputError
 
 QueryOrigin = Literal["clicks", "derived", "both"]
-VERSION = 1  # of the derivation: built training data of another version is built again
+VERSION = 2  # of the derivation: built training data of another version is built again
 QUERIES_PER_PRODUCT = 8
 LENGTHS = {1: 0.50, 2: 0.29, 3: 0.13, 4: 0.05, 5: 0.03}  # words of a query -> share of the queries
 _NOUN_ALONE = 0.7  # of the one-word queries; the others are any word of title and attributes
@@ -94,6 +94,7 @@ class _Material:
     noun: int | None  # position of the head noun in `title`
     nouns: list[Unit]  # names of what the product is, the best first
     values: list[Unit]  # of attributes
+    noun_first: bool  # nouns precede attributes
 
     @classmethod
     def of_product(
@@ -103,10 +104,10 @@ class _Material:
         units = statistics.units(product.title)
         head = statistics.head(units, categories, {value.key for value in values})
         title = [unit for unit in units if not unit.function] or units
-        if head is None and not categories:  # the last word of the first phrase is the best guess
-            head = next((unit for unit in title if unit.last), None)
+        if head is None and not categories:  # the word at its place is the best guess
+            head = next((unit for unit in title if unit.outer), None)
         nouns = list(dict.fromkeys([*filter(None, [head]), *categories]))
-        return cls(title, title.index(head) if head else None, nouns, values)
+        return cls(title, title.index(head) if head else None, nouns, values, statistics.noun_first)
 
     def query(self, length: int, random: Random) -> list[Unit]:
         """The units of a query of `length` words, or of as near to it as the product has; empty if it has nothing."""
@@ -131,7 +132,7 @@ class _Material:
         return [_choice(others, random)] if others else []
 
     def _combination(self, length: int, random: Random) -> list[Unit]:
-        """Attribute values in random order, then a noun."""
+        """Attribute values in random order before a noun, or after it."""
         nouns = [unit for unit in self.nouns if unit.words < length]
         if not nouns:
             return []
@@ -142,7 +143,7 @@ class _Material:
                 chosen.append(value)
                 used.update(value.key.split())
                 left -= value.words
-        return [*chosen, noun]
+        return [noun, *chosen] if self.noun_first else [*chosen, noun]
 
     def _span(self, length: int, random: Random) -> list[Unit]:
         """Units of the title in their order: a span of it, shortened to `length` words by dropping units."""

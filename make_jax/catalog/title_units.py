@@ -3,15 +3,14 @@
 A unit is a word ("boots", "t-shirt"), an attribute value of several words ("navy blue"), or a word of a script without
 spaces ("红色"). No language model is used; statistics of the titles decide:
 
-* Words of scripts without spaces are found as in keyword mining (`terms.py`), from all titles and attribute values.
-* The head noun is the word of the first phrase that most reliably ends first phrases ("Black Leather Boots, size 42"
-  ends one with "Boots"), or one that the category names. This holds for languages that put the noun last (English,
-  German, Chinese, Japanese, Hindi); in others (French, Spanish, Thai) the category decides, or a modifier may be taken
-  for the noun.
+* Words of scripts without spaces are found by `title_words.py`; attribute values and categories are words too.
+* The head noun is the word that most reliably stands at one end of the first phrase ("Black Leather Boots, size 42":
+  the last of it), or one that the category names. It is the last word (English, German, Chinese, Japanese, Hindi)
+  unless the titles have function words of Romance languages, or letters of Arabic, Hebrew, Thai, Lao or Khmer: there it
+  is the first ("Vestido rojo").
 """
 
 import functools
-import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -21,14 +20,13 @@ from dataclasses import dataclass, replace
 from make_jax.catalog.keywords import is_unsegmented, normalize_text
 from make_jax.catalog.mining import wilson_low
 from make_jax.catalog.scripts import MARKS
-from make_jax.catalog.terms import TokenizedText, find_words, is_compound, longest_spans
+from make_jax.catalog.terms import TokenizedText
+from make_jax.catalog.title_words import split_words, word_scores
 
 MAX_VALUE_WORDS = 4  # of an attribute value or a category that is one unit
 _MAX_TOKENS = 64  # of a title that are read; the rest is description
-_MAX_PIECES = 20_000  # without spaces, from which words are found
-_MIN_COUNT = 3  # occurrences of a word of a script without spaces
 _MAX_UNKNOWN = 4  # characters of a unit in which no word is known
-_MIN_HEAD = 0.25  # lower bound of the share of occurrences in which a head noun ends a phrase
+_MIN_HEAD = 0.25  # lower bound of the share of occurrences in which a head noun stands at the end of a phrase
 
 _SEPARATORS = r"\s,;:|/\\()\[\]{}<>\"“”„«»‹›•·…!?*=~^@、，。；：（）【】《》「」『』！？／｜\-–—"
 _PIECE = re.compile(rf"[^{_SEPARATORS}]+(?:-[^{_SEPARATORS}]+)*")
@@ -46,6 +44,14 @@ _FUNCTION_WORDS = _PREPOSITIONS | frozenset(
     )
 )
 
+# Signs of languages whose noun precedes its modifiers, and of those where it follows: function words and scripts.
+_NOUN_FIRST = re.compile(
+    r"\b(?:del|para|con|pour|avec|sans|di|per|du|des|com|sem|dos|das|à|é)\b|\bde (?!lux)|"
+    r"[\u0590-\u05ff\u0600-\u06ff\u0e01-\u0eff\u1780-\u17ff]",
+    re.IGNORECASE,
+)
+_NOUN_LAST = re.compile(r"\b(?:for|with|of|the|and|für|mit|und|met|voor)\b|[\u3040-\u30ff\u4e00-\u9fff]", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -58,7 +64,7 @@ class Unit:
     code: bool = False  # a size, a number or an article number: not a query by itself
     unknown: bool = False  # characters of a script without spaces in which no word was found
     lead: bool = False  # in the first phrase of the title: what comes later ("with belt, size 42") says less
-    last: bool = False  # the last word of that phrase
+    outer: bool = False  # the word at that end of this phrase where the noun stands
 
     @property
     def is_word(self) -> bool:
@@ -70,24 +76,28 @@ class Unit:
 class TitleStatistics:
     """What splitting a title needs to know of the titles of a catalog."""
 
-    words: frozenset[str]  # of scripts without spaces, no compounds
+    words: dict[str, float]  # of scripts without spaces, with their scores
     names: frozenset[str]  # normalized values and categories of several words
-    ends: dict[str, float]  # word -> lower bound of the share of its occurrences that end the first phrase
+    noun_first: bool  # the noun is the first word of a phrase
+    outer: dict[str, float]  # word -> lower bound of the share of its occurrences at the noun's place
 
     @classmethod
     def from_texts(cls, titles: Sequence[str], values: Iterable[str]) -> "TitleStatistics":
         """Statistics of `titles`; `values` are attribute values and categories."""
         keys = {key for key in map(normalize_text, values) if key}
         names = frozenset(key for key in keys if 1 < len(key.split()) <= MAX_VALUE_WORDS)
-        words = _unsegmented_words(titles, keys)
-        unordered = cls(words, names, {})
-        total, last = Counter[str](), Counter[str]()
+        unsegmented = [title for title in dict.fromkeys(titles) if is_unsegmented(title)]
+        pieces = [piece for title in unsegmented for phrase in _phrases(title) for piece in phrase]
+        words = word_scores([piece for piece in pieces if is_unsegmented(piece)], keys)
+        noun_first = sum(bool(_NOUN_FIRST.search(title)) - bool(_NOUN_LAST.search(title)) for title in titles) > 0
+        unordered = cls(words, names, noun_first, {})
+        total, outer = Counter[str](), Counter[str]()
         for title in titles:
             for unit in unordered.units(title):
                 if unit.is_word and unit.lead:
                     total[unit.key] += 1
-                    last[unit.key] += unit.last
-        return cls(words, names, {key: wilson_low(last[key], count) for key, count in total.items()})
+                    outer[unit.key] += unit.outer
+        return replace(unordered, outer={key: wilson_low(outer[key], count) for key, count in total.items()})
 
     def units(self, title: str) -> list[Unit]:
         """The units of a title in order, function words included."""
@@ -96,7 +106,8 @@ class TitleStatistics:
             of_phrase = [unit for piece in self._merged(phrase) for unit in self._split(piece)][:_MAX_TOKENS]
             words = [number for number, unit in enumerate(of_phrase) if unit.is_word]
             if words and not any(unit.lead for unit in units):
-                of_phrase = [replace(unit, lead=True, last=n == words[-1]) for n, unit in enumerate(of_phrase)]
+                place = words[0 if self.noun_first else -1]
+                of_phrase = [replace(unit, lead=True, outer=n == place) for n, unit in enumerate(of_phrase)]
             units += of_phrase
         return units[:_MAX_TOKENS]
 
@@ -108,8 +119,8 @@ class TitleStatistics:
         best, best_score = words[0] if len(words) == 1 == len(units) else None, _MIN_HEAD
         for unit in words:
             named = any(_same_noun(unit.key.replace(" ", ""), noun) for noun in nouns)
-            score = (self.ends.get(unit.key, 0.0) if unit.lead else 0.0) + named
-            if score >= best_score:
+            score = (self.outer.get(unit.key, 0.0) if unit.lead else 0.0) + named
+            if score > best_score or (score == best_score and not self.noun_first):
                 best, best_score = unit, score
         return best
 
@@ -132,14 +143,11 @@ class TitleStatistics:
             yield from filter(None, [unit_of(piece)])
             return
         text = TokenizedText.from_text(piece)
-        spans = longest_spans([span for _, span in text.occurrences(self.words)])
-        borders = [0, *itertools.chain.from_iterable(spans), len(text.tokens)]
-        known = set(spans)
-        for first, end in itertools.pairwise(borders):
-            for start in range(first, end, end - first if (first, end) in known else _MAX_UNKNOWN):
-                stop = end if (first, end) in known else min(end, start + _MAX_UNKNOWN)
+        for (first, end), known in split_words(text, self.words):
+            for start in range(first, end, end - first if known else _MAX_UNKNOWN):
+                stop = end if known else min(end, start + _MAX_UNKNOWN)
                 part = text.text[text.tokens[start][0] : text.tokens[stop - 1][1]]
-                if unit := unit_of(part, unknown=(first, end) not in known and is_unsegmented(part)):
+                if unit := unit_of(part, unknown=not known and is_unsegmented(part)):
                     yield unit
 
 
@@ -192,22 +200,3 @@ def _same_noun(one: str, other: str) -> bool:
     if one == other:
         return True
     return short.isascii() and len(short) > 2 and len(long) - len(short) <= 2 and long.startswith(short[:-1])
-
-
-def _unsegmented_words(titles: Sequence[str], values: set[str]) -> frozenset[str]:
-    """The words of scripts without spaces in titles, and all values in those scripts; no compounds of others."""
-    pieces = {
-        piece
-        for title in titles
-        if is_unsegmented(title)
-        for phrase in _phrases(title)
-        for piece in phrase
-        if is_unsegmented(piece)
-    }
-    named = {value for value in values if is_unsegmented(value) and " " not in value}
-    texts = [TokenizedText.from_text(piece) for piece in sorted(pieces)[:_MAX_PIECES]]
-    counts = Counter(term for text in texts for term in {term for term, _ in text.terms()})
-    found = find_words(texts, {term for term, count in counts.items() if count >= _MIN_COUNT and is_unsegmented(term)})
-    # One character is a word in few cases ("裙"), and a fragment of one in most.
-    words = {word for word in found if len(TokenizedText.from_text(word).tokens) > 1} | named
-    return frozenset(word for word in words if not is_compound(word, words))

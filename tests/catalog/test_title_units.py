@@ -1,5 +1,7 @@
 """Titles in units: words, names, words of scripts without spaces, and the head noun."""
 
+import itertools
+
 import pytest
 
 from make_jax.catalog.title_units import TitleStatistics, Unit, join, unit_of
@@ -50,6 +52,42 @@ def test_words_of_chinese_titles_are_found_from_the_titles_alone() -> None:
     statistics = TitleStatistics.from_texts(titles, [])
     assert texts("黑色运动鞋", statistics) == ["黑色", "运动鞋"]
     assert texts("Nike黑色牛仔裤", statistics) == ["nike", "黑色", "牛仔裤"]
+
+
+def test_words_of_long_chinese_titles_of_one_order_are_found() -> None:
+    """No word but the last ends a title and none but the first starts one, as sellers write them."""
+    parts = (
+        ("李宁", "回力", "优衣库"),
+        ("夏季", "秋冬"),
+        ("女士", "儿童"),
+        ("修身", "宽松", "复古"),
+        ("红色", "藏青", "米白"),
+    )
+    titles = ["".join(words) + kind for words in itertools.product(*parts) for kind in ("连衣裙", "牛仔裤", "T恤")]
+    statistics = TitleStatistics.from_texts(titles, [])
+    found = statistics.units("优衣库秋冬女士修身藏青连衣裙")
+    assert [unit.text for unit in found] == ["优衣库", "秋冬", "女士", "修身", "藏青", "连衣裙"]
+    head = statistics.head(found, [], set())
+    assert head is not None and head.text == "连衣裙"
+
+
+@pytest.mark.parametrize(
+    ("titles", "title", "head"),
+    [
+        (
+            ["Vestido rojo de verano", "Zapatos negros para hombre", "Vestido largo", "Camisa azul"],
+            "Vestido azul",
+            "vestido",
+        ),
+        (["Robe rouge pour femme", "Sac noir en cuir", "Robe longue"], "Robe bleue", "robe"),
+        (["Rotes Kleid für Damen", "Schwarzes Kleid", "Blaues Kleid"], "Grünes Kleid", "kleid"),
+        (["قميص أحمر", "قميص أزرق", "حذاء أسود"], "قميص أسود", "قميص"),
+    ],
+)
+def test_the_noun_stands_where_the_language_puts_it(titles: list[str], title: str, head: str) -> None:
+    statistics = TitleStatistics.from_texts(titles * 5, [])
+    found = statistics.head(statistics.units(title), [], set())
+    assert found is not None and found.text == head
 
 
 def test_attribute_values_are_words_of_a_single_chinese_title() -> None:
