@@ -45,13 +45,18 @@ def folder_atomically(path: str | Path) -> Iterator[Path]:
     make = partial(tempfile.mkdtemp, prefix=f"{PARTIAL}{path.name}-", dir=path.parent)
     with _naming(path), removed_on_exit(make) as temporary:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
-        temporary.chmod(0o755)
-        with _lock:
-            temporary.rename(path)
+        publish_folder(temporary, path)
+
+
+def publish_folder(complete: Path, path: Path) -> None:
+    """Writes the folder `complete` to disk (fsync) and renames it to `path`, which must not exist."""
+    for file in complete.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    complete.chmod(0o755)
+    with _lock:
+        complete.rename(path)
     sync_folder(path.parent)
 
 

@@ -1,5 +1,6 @@
 """Attributes of products: what a value may be, the texts that keywords are mined from, and how results show them."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -37,6 +38,11 @@ def _scalar(item: Any, value: Any) -> str | int | float | None:
     if item is None or number:
         return item
     raise ValueError(f"found {preview(value)}, expected {_EXPECTED}")
+
+
+def attributes_of_json(text: str) -> dict[str, AttributeValue]:
+    """The attributes of a JSON object, with lists as tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()}
 
 
 def attribute_texts(attributes: Mapping[str, AttributeValue]) -> Iterator[tuple[str, str]]:

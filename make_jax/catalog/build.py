@@ -1,20 +1,18 @@
-"""Builds a catalog into training data: products in ArrayRecord shards, titles and clicks in Parquet files.
+"""Builds a catalog into training data: products in ArrayRecord shards, and all lines as memory-mapped columns.
 
     <cache>/<name>-<digest>/products/         TFDS dataset: shards, features.json, dataset_info.json
-                            titles.parquet    split, title and attributes of every product, readable without the images
-                            clicks.parquet    query, lang, product (position in the training split)
+                            columns/          products, queries and clicks as Arrow files, see stored_columns.py
+                            clicks-<key>/     derived clicks (derived_queries.py)
+                            texts-<key>/      token ids and keywords of the training texts, see inputs/training_texts.py
                             manifest.json     counts, and the size of every file; written last, verified when opened
 
-The folder is written under a temporary name and renamed when complete. Its name has the digest of the content; it is
-never modified.
+The folder is written under a temporary name and renamed when complete. Its name has the digest of the content.
 """
 
-import errno
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,41 +20,52 @@ import numpy as np
 from jaxtyping import Int32
 
 from make_jax.catalog import cache as cached
-from make_jax.catalog.attributes import AttributeValue
-from make_jax.catalog.check import check_images
-from make_jax.catalog.reader import Catalog
-from make_jax.catalog.reporting import Problems, track
+from make_jax.catalog import jsonl
+from make_jax.catalog.product_shards import write_products
+from make_jax.catalog.reader import Catalog, packaged_path
+from make_jax.catalog.reporting import Problems
 from make_jax.catalog.schema import SPLITS, Product, Split
+from make_jax.catalog.source import Source, open_source
+from make_jax.catalog.stored_columns import (
+    COLUMNS,
+    INFO,
+    add_stamp,
+    find_columns,
+    open_clicks,
+    open_records,
+    write_clicks,
+    write_columns,
+)
 from make_jax.errors import InputError
-from make_jax.files import folder_atomically
+from make_jax.files import folder_atomically, publish_folder, write_atomically
 
 if TYPE_CHECKING:
-    from make_jax.catalog.shards import ProductRecord, ProductSource
+    from make_jax.catalog.columns import Records
+    from make_jax.catalog.shards import ProductSource
 
-FORMAT = 4  # of the built folder; folders of another format are rebuilt
+FORMAT = 5  # of the built folder; folders of another format are rebuilt
 MANIFEST = "manifest.json"
-_UNWRITABLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
-
-
-@dataclass(frozen=True)
-class Clicks:
-    """Clicks as columns, in file order."""
-
-    queries: list[str]
-    lang: list[str]  # "" if unknown
-    products: Int32[np.ndarray, " clicks"]  # position in the training split
 
 
 class BuiltCatalog:
     """A built catalog, open for reading. Pickles as its path."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, derivation: str = "") -> None:
+        """`derivation` selects clicks that `build` has derived; "" are those of the file."""
         self.folder = folder
+        self.derivation = derivation
         self.manifest = _verified_manifest(folder)
         cached.lock_for_reading(self, folder / MANIFEST)
+        self._products, _, self.clicks, self._clicked = open_records(folder / COLUMNS)  # memory-mapped
+        if derivation:
+            self.clicks, self._clicked = open_clicks(_derived_folder(folder, derivation))
+
+    def split_products(self, split: Split) -> "Records[Product]":
+        """The products of a split in catalog order, without their images."""
+        return self._products.of_split(split)
 
     def products(self, split: Split) -> "ProductSource":
-        """The products of a split, indexed by position in catalog order. Raises InputError if the split is empty."""
+        """The records of a split, indexed by position in catalog order. Raises InputError if the split is empty."""
         from make_jax.catalog.shards import ProductSource
 
         if not self.manifest["products"][split]:
@@ -65,144 +74,106 @@ class BuiltCatalog:
             )
         return ProductSource(self.folder / "products", split)
 
-    def titles(self, split: Split) -> list[str]:
-        """The titles of a split in the order of `products`, read without the images."""
-        columns = _read_table(self.folder / "titles.parquet")
-        return [title for title, of in zip(columns["title"], columns["split"], strict=True) if of == split]
-
-    def attributes(self, split: Split) -> list[dict[str, AttributeValue]]:
-        """The attributes of a split in the order of `products`."""
-        columns = _read_table(self.folder / "titles.parquet")
-        rows = zip(columns["attributes"], columns["split"], strict=True)
-        return [_attributes(text) for text, of in rows if of == split]
-
-    def clicks(self) -> Clicks:
-        """All clicks of the catalog."""
-        columns = _read_table(self.folder / "clicks.parquet")
-        return Clicks(columns["query"], columns["lang"], np.asarray(columns["product"], np.int32))
+    def clicked(self) -> Int32[np.ndarray, " clicks"]:
+        """The position of each click's product in the training split."""
+        rows = self.split_products("train").rows
+        assert rows is not None
+        return np.searchsorted(rows, self._clicked).astype(np.int32)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return BuiltCatalog, (self.folder,)
+        return BuiltCatalog, (self.folder, self.derivation)
 
     def __repr__(self) -> str:
         return f"BuiltCatalog({str(self.folder)!r})"
 
 
-def build(catalog: str | Path | Catalog = "", cache: str = "") -> BuiltCatalog:
+def build(catalog: str | Path | Catalog = "", cache: str = "", workers: int = 0) -> BuiltCatalog:
     """Builds a catalog (a path, "" for the packaged one, or a loaded catalog) or opens its existing build.
 
-    A new build decodes every image once, to verify it, and writes the shards with a progress bar. Partial builds and
-    builds of earlier content of the same path are removed unless a process reads them. One process builds at a time;
-    others wait and use its result.
+    A new build reads every line, decodes every image once, to verify it, and writes columns and shards with a progress
+    bar, in `workers` processes (0: one a core); their bytes do not depend on the number. After a kill the next build
+    goes on with the chunk and the shard that were not complete. Partial builds and builds of earlier content of the
+    same path are removed unless a process reads them. One process builds at a time; others wait and use its result.
 
     Raises InputError for an invalid catalog or one without splits, an unreadable image, or a cache that cannot be
     written (full disk).
     """
-    if not isinstance(catalog, Catalog):
-        catalog = Catalog.load(catalog)
-    if all(product.split is None for product in catalog.products):
-        raise InputError(f'{catalog.path}: no product has a split, expected "split": "train", "val" or "test" in each')
+    source = catalog.source if isinstance(catalog, Catalog) else open_source(catalog or packaged_path())
     root = cached.cache_root(cache)
-    name = catalog.info.name
-    digest = _digest(catalog)
-    folder = root / cached.folder_name(name, digest)
+    name = jsonl.read_info(source, Problems(source.path)).name
     try:
         with cached.build_lock(root, name):
-            cached.remove_partial(root, name)
-            try:
-                built = BuiltCatalog(folder)
-            except InputError:  # missing, damaged, or of another FORMAT
-                if folder.exists():
-                    cached.remove_built(folder, MANIFEST)
-                _write(catalog, folder, digest)
-                built = BuiltCatalog(folder)
-            _remove_stale(root, name, catalog.path, folder)
+            columns = find_columns(source, cache)
+            built = _opened(root, name, columns)
+            if built is None:
+                partial = cached.partial_folder(root, name, f"{FORMAT}{source.stamp}")
+                built = _build_in(partial, root, name, source, workers)
+            _remove_stale(root, name, source.path, built.folder)
+            if isinstance(catalog, Catalog) and catalog.derivation:
+                built = _with_derived_clicks(built.folder, catalog)
             return built
     except OSError as error:
-        if error.errno in _UNWRITABLE:
+        if error.errno in cached.UNWRITABLE:
             raise _unwritable(root, error.strerror) from None
         raise
 
 
-def _digest(catalog: Catalog) -> str:
-    """The digest of what is built: of the catalog's files, and of how its clicks were derived from them."""
-    if not catalog.derivation:
-        return catalog.digest
-    return hashlib.sha256(f"{catalog.digest} {catalog.derivation}".encode()).hexdigest()
+def _opened(root: Path, name: str, columns: Catalog | None) -> BuiltCatalog | None:
+    """The complete build of a catalog whose columns were found; None if it is missing or damaged."""
+    if columns is None:
+        return None
+    try:
+        return BuiltCatalog(root / cached.folder_name(name, columns.digest))
+    except InputError:
+        return None
 
 
-def _write(catalog: Catalog, folder: Path, digest: str) -> None:
-    problems = Problems(catalog.path)
-    check_images(catalog, catalog.products, [f"product {product.id!r}" for product in catalog.products], problems)
-    problems.raise_if_any()
-    with folder_atomically(folder) as partial:
-        _write_products(catalog, partial)
-        _write_tables(catalog, partial)
+def _build_in(partial: Path, root: Path, name: str, source: Source, workers: int) -> BuiltCatalog:
+    """Builds in the folder `partial` and publishes it. Removes it unless the process is killed."""
+    try:
+        catalog = write_columns(source, partial, workers)
+        if not any(len(catalog.split_products(split)) for split in SPLITS):
+            expected = 'expected "split": "train", "val" or "test" in each'
+            raise InputError(f"{source.path}: no product has a split, {expected}")
+        folder = root / cached.folder_name(name, catalog.digest)
+        try:
+            built = BuiltCatalog(folder)  # of another path or time, with the same content
+            add_stamp(source, folder)
+            shutil.rmtree(partial)
+            return built
+        except InputError:  # missing, damaged, or of another FORMAT
+            if folder.exists():
+                cached.remove_built(folder, MANIFEST)
+        lengths = write_products(catalog, partial / "products", workers)
         files = {file.relative_to(partial).as_posix(): file.stat().st_size for file in _files(partial)}
         manifest = {
             "format": FORMAT,
             "name": catalog.info.name,
-            "source": str(catalog.path.resolve()),
-            "digest": digest,
-            "products": {split: len(catalog.split_products(split)) for split in SPLITS},
+            "source": str(source.path.resolve()),
+            "digest": catalog.digest,
+            "products": {split: sum(lengths.get(split, ())) for split in SPLITS},
             "clicks": len(catalog.clicks),
-            "files": files,
+            "files": {name: size for name, size in files.items() if name != f"{COLUMNS}/{INFO}"},  # it is rewritten
         }
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _write_products(catalog: Catalog, partial: Path) -> None:
-    from make_jax.catalog import shards
-
-    size = sum(catalog.source.sizes[product.image] if product.image else 0 for product in catalog.products)
-    size += sum(len(product.title.encode("utf-8")) + 100 for product in catalog.products)
-    per_shard = max(1, shards.SHARD_BYTES * len(catalog.products) // size)
-    splits = {split: _records(catalog, products) for split in SPLITS if (products := catalog.split_products(split))}
-    try:
-        shards.write(partial / "products", splits, per_shard)
-    except RuntimeError as error:  # how ArrayRecord's writer reports a full disk
-        for code in _UNWRITABLE:
-            if os.strerror(code) in str(error):
-                raise OSError(code, os.strerror(code)) from None
+        write_atomically(partial / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        publish_folder(partial, folder)
+    except (Exception, KeyboardInterrupt):
+        shutil.rmtree(partial, ignore_errors=True)
         raise
+    return BuiltCatalog(folder)
 
 
-def _records(catalog: Catalog, products: list[Product]) -> Iterator["ProductRecord"]:
-    for product in track(products, len(products), f"writing {products[0].split}"):
-        yield {
-            "id": product.id,
-            "title": product.title,
-            "image": catalog.image_bytes(product) or b"",
-        }
+def _with_derived_clicks(folder: Path, catalog: Catalog) -> BuiltCatalog:
+    """The build in `folder` with the clicks of `catalog`, which are written next to those of the file."""
+    derived = _derived_folder(folder, catalog.derivation)
+    if not derived.exists():
+        with folder_atomically(derived) as partial:
+            write_clicks(partial, catalog)
+    return BuiltCatalog(folder, catalog.derivation)
 
 
-def _write_tables(catalog: Catalog, partial: Path) -> None:
-    import pyarrow  # type: ignore[import-untyped]
-    from pyarrow import parquet
-
-    positions = {product.id: position for position, product in enumerate(catalog.split_products("train"))}
-    titles = {
-        "split": [product.split for product in catalog.products],
-        "title": [product.title for product in catalog.products],
-        "attributes": [json.dumps(product.attributes, ensure_ascii=False) for product in catalog.products],
-    }
-    clicks = {
-        "query": pyarrow.array([click.query for click in catalog.clicks], pyarrow.string()),
-        "lang": pyarrow.array([click.lang for click in catalog.clicks], pyarrow.string()),
-        "product": pyarrow.array([positions[click.product] for click in catalog.clicks], pyarrow.int32()),
-    }
-    parquet.write_table(pyarrow.table(titles), partial / "titles.parquet")
-    parquet.write_table(pyarrow.table(clicks), partial / "clicks.parquet")
-
-
-def _read_table(path: Path) -> dict[str, list[Any]]:
-    from pyarrow import parquet
-
-    return parquet.read_table(path).to_pydict()
-
-
-def _attributes(text: str) -> dict[str, AttributeValue]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in json.loads(text).items()}
+def _derived_folder(folder: Path, derivation: str) -> Path:
+    return folder / f"clicks-{hashlib.sha256(derivation.encode()).hexdigest()[:16]}"
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -1,17 +1,22 @@
 """The cache of built catalogs: one folder a content digest, with locks and removal of stale or partial folders."""
 
 import contextlib
+import errno
 import fcntl
+import hashlib
+import json
 import os
 import re
 import shutil
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
-from make_jax.files import PARTIAL
+from make_jax.files import PARTIAL, write_atomically
 
+UNWRITABLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 _DIGEST = "[0-9a-f]{16}"
 
 
@@ -49,12 +54,17 @@ def lock_for_reading(owner: object, file: Path) -> None:
     weakref.finalize(owner, os.close, descriptor)
 
 
-def remove_partial(root: Path, name: str) -> None:
-    """Removes the partial folders of interrupted builds of this name. The caller must hold `build_lock`."""
-    pattern = re.compile(rf"{re.escape(PARTIAL + _safe(name))}-{_DIGEST}-\w+")
+def partial_folder(root: Path, name: str, key: str) -> Path:
+    """Where a catalog of this name is built from a source identified by `key`; a later build goes on in it.
+
+    Partial folders of other sources of this name are removed. The caller must hold `build_lock`.
+    """
+    chosen = root / f"{PARTIAL}{_safe(name)}-{key[:16]}"
+    pattern = re.compile(rf"{re.escape(PARTIAL + _safe(name))}-{_DIGEST}(-\w+)?")
     for folder in root.iterdir():
-        if pattern.fullmatch(folder.name):
+        if folder != chosen and pattern.fullmatch(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
+    return chosen
 
 
 def built_folders(root: Path, name: str) -> list[Path]:
@@ -76,6 +86,24 @@ def remove_built(folder: Path, locked: str) -> bool:
         folder.rename(partial)
         shutil.rmtree(partial, ignore_errors=True)
     return True
+
+
+def remembered(root: Path, key: Sequence[object], modules: Sequence[ModuleType], make: Callable[[], str]) -> str:
+    """The text that `make` returns, from a file in `root` if it was made before from the same `key`.
+
+    The text must be a function of `key` and of the code in `modules`, which the file's name depends on too.
+    """
+    sha = hashlib.sha256(json.dumps(key, default=str).encode("utf-8"))
+    for module in modules:
+        sha.update(Path(module.__file__ or "").read_bytes())
+    path = root / "vocabularies" / sha.hexdigest()[:32]
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = make()
+    with contextlib.suppress(OSError):  # a full disk costs time at the next start and nothing else
+        write_atomically(path, text)
+    return text
 
 
 def _safe(name: str) -> str:

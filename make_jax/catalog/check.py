@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from make_jax.catalog import images, jsonl
 from make_jax.catalog.plausibility import find_warnings
-from make_jax.catalog.reader import Catalog, packaged_path, read
+from make_jax.catalog.reader import Catalog, Lines, packaged_path, read
 from make_jax.catalog.reporting import Problems, track
 from make_jax.catalog.schema import SPLITS, Product
 from make_jax.catalog.source import open_source
@@ -32,7 +32,8 @@ def check(path: str | Path = "") -> Checked:
     zip."""
     source = open_source(path or packaged_path())
     problems, warnings = Problems(source.path, max_per_kind=None), Problems(source.path, max_per_kind=None)
-    catalog, lines = read(source, problems, warnings)
+    catalog, keys = read(source, problems, warnings)
+    lines = Lines(catalog.products.column("line").to_pylist(), catalog.queries.column("line").to_pylist(), keys)
     places = [f"{jsonl.PRODUCTS}:{number}" for number in lines.products]
     checksums = check_images(catalog, catalog.products, places, problems)
     find_warnings(catalog, lines, checksums, warnings)

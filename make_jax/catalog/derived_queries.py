@@ -21,7 +21,7 @@ scripts without spaces a word is one that `title_units` finds.
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Literal, TypeVar
@@ -54,21 +54,22 @@ _NO_NAMES = frozenset(
 Item = TypeVar("Item")
 
 
-def training_catalog(path: str | Path, queries: QueryOrigin, seed: int) -> Catalog:
+def training_catalog(path: str | Path, queries: QueryOrigin, seed: int, cache: str = "") -> Catalog:
     """The catalog at `path` whose clicks are the training pairs that `data.queries` selects: those of clicks.jsonl,
     derived ones, or both. Its digest is that of the files in every case; `derivation` tells the pairs apart.
 
     Raises InputError as `Catalog.load` does, and if nothing can be derived.
     """
-    catalog = Catalog.load(path)
+    catalog = Catalog.load(path, cache)
     if queries == "clicks":
         return catalog
-    derived = tuple(derive_queries(catalog, seed))
-    if not derived and any(product.split == "train" for product in catalog.products):
+    derivation = f"{queries} version {VERSION} seed {seed}"
+    derived = catalog.with_clicks(derive_queries(catalog, seed), derivation, add=queries == "both")
+    count = len(derived.clicks) - (len(catalog.clicks) if queries == "both" else 0)
+    if not count and len(catalog.split_products("train")):
         expected = 'expected titles, categories or attributes in the split "train"'
         raise InputError(f"{catalog.path}: data.queries is {queries!r}, but nothing to derive queries from; {expected}")
-    clicks = derived if queries == "derived" else catalog.clicks + derived
-    return replace(catalog, clicks=clicks, derivation=f"{queries} version {VERSION} seed {seed}")
+    return derived
 
 
 def derive_queries(catalog: Catalog, seed: int) -> Iterator[Click]:

@@ -166,7 +166,7 @@ def _query_rows(catalog: Catalog) -> list[str]:
     """One row a split, followed by one row a kind and a language if the split has several."""
     rows = []
     for split in SPLITS:
-        queries = catalog.split_queries(split)
+        queries = list(catalog.split_queries(split))
         parts: list[tuple[str, list[Query]]] = [(split, queries)] if queries else []
         for key in ("kind", "lang"):
             values = [value for value, _ in Counter(map(attrgetter(key), queries)).most_common()]

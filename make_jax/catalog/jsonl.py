@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from make_jax.catalog.attributes import AttributeValue, attribute_value
 from make_jax.catalog.reporting import Problems, preview
 from make_jax.catalog.schema import POOLS, SPLITS, CatalogInfo, Pool, Split
-from make_jax.catalog.source import READ_ERRORS, Source, unreadable
+from make_jax.catalog.source import Source
 from make_jax.catalog.text import strip_text
 from make_jax.unique_json import DuplicateKeyError, object_of
 
@@ -152,37 +152,29 @@ class Parsed(Generic[Model]):
     wrong: frozenset[str]
 
 
-def read_lines(
-    model: type[Model], source: Source, name: str, problems: Problems, sha: Hash
+def parse_lines(
+    model: type[Model], data: bytes, name: str, first: int, problems: Problems
 ) -> Iterator[tuple[int, Parsed[Model] | None]]:
-    """The line number (from 1) and the parsed object of each line, None for invalid JSON or a duplicate key.
+    """The number and the parsed object of each line in `data`, None for invalid JSON or a duplicate key.
 
-    Blank lines are skipped. `sha` is updated with the name, size and bytes of the file, so that the digest of a
-    catalog needs no second read.
+    Blank lines are skipped. `first` is the number of the first line in the file `name`.
     """
-    if name not in source.sizes:
-        return
-    sha.update(f"{name} {source.sizes[name]}\n".encode())
-    try:
-        with source.open(name) as file:
-            for number, line in enumerate(file, start=1):
-                sha.update(line)
-                if line.removeprefix(codecs.BOM_UTF8).strip():
-                    yield number, _parse(model, line, f"{name}:{number}", problems)
-    except READ_ERRORS as error:
-        raise unreadable(source.path, name, error) from None
+    for number, line in enumerate(data.split(b"\n"), start=first):
+        if line.removeprefix(codecs.BOM_UTF8).strip():
+            yield number, _parse(model, line, f"{name}:{number}", problems)
 
 
-def read_info(source: Source, problems: Problems, sha: Hash) -> CatalogInfo:
+def read_info(source: Source, problems: Problems, sha: Hash | None = None) -> CatalogInfo:
     """The content of catalog.json; defaults if there is none. The default name is the file name of the catalog.
 
-    `sha` as in `read_lines`.
+    `sha` is updated with the name, size and bytes of the file.
     """
     default_name = source.path.resolve().name.removesuffix(".zip")
     if INFO not in source.sizes:
         return CatalogInfo(name=default_name)
     content = source.read(INFO, _MAX_INFO_BYTES)
-    sha.update(f"{INFO} {source.sizes[INFO]}\n".encode() + content)
+    if sha is not None:
+        sha.update(f"{INFO} {source.sizes[INFO]}\n".encode() + content)
     parsed = _parse(InfoFile, content, INFO, problems)
     if parsed is None:
         return CatalogInfo(name=default_name)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from make_jax.catalog.attributes import attribute_texts
 from make_jax.catalog.keywords import TERM, Keyword, KeywordVocabulary, normalize_text
 from make_jax.catalog.reader import Catalog
-from make_jax.catalog.schema import Product
+from make_jax.catalog.schema import Click, Product
 from make_jax.catalog.terms import Span, TokenizedText, find_words, is_compound, longest_spans, subterms
 from make_jax.errors import InputError
 
@@ -38,7 +38,8 @@ def mine_keywords(
     """The keyword vocabulary of a catalog's training products and clicks, by descending number of products.
 
     Args:
-        catalog: judged queries and products of the other splits are not read.
+        catalog: judged queries and products of the other splits are not read; of a large one, a sample is read
+            (`Catalog.training_sample`).
         attributes: whether attribute values that are texts become keywords; False mines titles and clicks only.
         min_products: training products that a keyword needs, and distinct clicked products that a synonym needs.
         max_keywords: the rarest keywords beyond this number are dropped.
@@ -48,8 +49,9 @@ def mine_keywords(
     for name, number in (("min_products", min_products), ("max_keywords", max_keywords)):
         if number < 1:
             raise InputError(f"{name}: {number}, expected 1 or more")
-    products = {product.id: product for product in catalog.products if product.split == "train"}
-    clicks = _QueryClicks.from_catalog(catalog, products, min_products)
+    sample, sample_clicks = catalog.training_sample()
+    products = {product.id: product for product in sample}
+    clicks = _QueryClicks.from_clicks(sample_clicks, products, min_products)
     of_attributes = {product.id: _attribute_values(product) for product in products.values()} if attributes else {}
     if any(of_attributes.values()):
         values, spellings = of_attributes, _frequent_spellings(products.values())
@@ -79,9 +81,9 @@ class _QueryClicks:
     single: set[str]  # words that are not compounds of other words
 
     @classmethod
-    def from_catalog(cls, catalog: Catalog, products: dict[str, Product], min_products: int) -> "_QueryClicks":
+    def from_clicks(cls, clicks: Iterable[Click], products: dict[str, Product], min_products: int) -> "_QueryClicks":
         by_query: dict[str, set[str]] = defaultdict(set)
-        for click in catalog.clicks:
+        for click in clicks:
             if click.product in products:
                 by_query[normalize_text(click.query)].add(click.product)
         queries = sorted(by_query)

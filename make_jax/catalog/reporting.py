@@ -1,8 +1,9 @@
 """What catalog commands report: the problems of a catalog, collected into one error, and a progress bar."""
 
+import contextlib
 import json
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +56,18 @@ class Problems:
             kind.shown.append((place, text))
         if self.max_per_kind is None or kind.count <= self.max_per_kind:
             self.kept.append((place, text))
+
+    def add_by_line(self, parts: Sequence["Problems"]) -> None:
+        """Adds the problems of `parts`, all of one file, in the order of its lines; of one line, in that of `parts`."""
+        kept = [(int(place.rpartition(":")[2]), place, text) for part in parts for place, text in part.kept]
+        for _, place, text in sorted(kept, key=lambda problem: problem[0]):
+            self.add(place, text)
+        for part in parts:
+            for key, kind in part._kinds.items():
+                beyond = 0 if part.max_per_kind is None else max(0, kind.count - part.max_per_kind)
+                self.count += beyond
+                self._kinds[key].count += beyond
+                self._kinds[key].texts_differ |= kind.texts_differ
 
     @property
     def messages(self) -> list[str]:
@@ -109,13 +122,20 @@ def preview(value: Any) -> str:
 
 
 def track(items: Iterable[T], total: int | None, description: str) -> Generator[T, None, None]:
-    """Yields the items and shows a progress bar on stderr; `total` is None if unknown.
+    """Yields the items and shows a progress bar on stderr; `total` is None if unknown."""
+    with progress_bar(description, total) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+@contextlib.contextmanager
+def progress_bar(description: str, total: int | None) -> Iterator[Callable[[float], None]]:
+    """Shows a progress bar on stderr and yields the function that advances it; `total` is None if unknown.
 
     rich.progress.track shows no count of items while the total is unknown, hence the columns here.
     """
     columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=LiteralConsole(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
-        for item in items:
-            yield item
-            bar.advance(task)
+        yield lambda count: bar.advance(task, count)

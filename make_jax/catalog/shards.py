@@ -1,6 +1,7 @@
 """Writes and reads products as TFDS shards in ArrayRecord, without TensorFlow."""
 
 import operator
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -8,9 +9,12 @@ from typing import Any, TypedDict
 import numpy as np
 import tensorflow_datasets as tfds  # type: ignore[import-untyped]  # slow: import this module inside functions
 
+from make_jax.catalog.cache import UNWRITABLE
 from make_jax.catalog.schema import Split
+from make_jax.files import PARTIAL
 
 SHARD_BYTES = 128 << 20  # approximate size of one shard
+_NAME = "products"  # of the dataset
 
 
 class ProductRecord(TypedDict):
@@ -21,41 +25,70 @@ class ProductRecord(TypedDict):
     image: bytes  # encoded as in the catalog; b"" if absent
 
 
-def write(folder: Path, splits: Mapping[Split, Iterable[ProductRecord]], per_shard: int) -> None:
-    """Writes the records of each split, in order, as a TFDS dataset with shards of `per_shard` records.
+def write_shard(folder: Path, split: Split, number: int, records: Iterable[ProductRecord]) -> None:
+    """Writes one shard of a split, in order and atomically. Shards may be written in any order by any process."""
+    features = _features()
+    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    path = _template(folder, split).sharded_filepath(shard_index=number, num_shards=None)
+    partial = Path(path).with_name(PARTIAL + Path(path).name)
+    examples = (  # `serialize_example` orders the features of a record differently in every process
+        (0, serializer.get_tf_example(features.encode_example(record)).SerializeToString(deterministic=True))
+        for record in records
+    )
+    try:
+        tfds.core.file_adapters.ArrayRecordFileAdapter.write_examples(partial, examples)
+    except RuntimeError as error:  # how ArrayRecord's writer reports a full disk
+        for code in UNWRITABLE:
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code)) from None
+        raise
+    partial.rename(path)
 
-    Uses TFDS's SequentialWriter: GeneratorBasedBuilder keeps a split in memory and needs TensorFlow above 1 GB. Images
-    are plain bytes because TFDS's image feature would re-encode them.
-    """
-    folder.mkdir()
-    features = tfds.features.FeaturesDict(
+
+def has_shard(folder: Path, split: Split, number: int) -> bool:
+    """Whether a shard has been written."""
+    return Path(_template(folder, split).sharded_filepath(shard_index=number, num_shards=None)).exists()
+
+
+def write_info(folder: Path, lengths: Mapping[Split, Sequence[int]]) -> None:
+    """Completes a folder of shards to a TFDS dataset; `lengths` are the records of each shard."""
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name=_NAME, version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=__name__
+    )
+    info = tfds.core.DatasetInfo(builder=identity, features=_features(), disable_shuffling=True)
+    info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)
+    splits = []
+    for split, of_split in lengths.items():
+        template = _template(folder, split)
+        paths = [Path(template.sharded_filepath(shard_index=i, num_shards=None)) for i in range(len(of_split))]
+        size = sum(path.stat().st_size for path in paths)
+        splits.append(
+            tfds.core.SplitInfo(name=split, shard_lengths=list(of_split), num_bytes=size, filename_template=template)
+        )
+    info.set_splits(tfds.core.splits.SplitDict(splits))
+    info.write_to_directory(str(folder))
+
+
+def _features() -> Any:
+    """Images are plain bytes, because TFDS's image feature would encode them again."""
+    return tfds.features.FeaturesDict(
         {
             "id": tfds.features.Text(),
             "title": tfds.features.Text(),
             "image": tfds.features.Scalar(dtype=np.object_),
         }
     )
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name="products", version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=__name__
+
+
+def _template(folder: Path, split: Split) -> Any:
+    """The names of a split's shards, without their number, which TFDS's writers know only at the end."""
+    return tfds.core.ShardedFileTemplate(
+        dataset_name=_NAME,
+        data_dir=folder,
+        split=split,
+        filetype_suffix="array_record",
+        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
     )
-    info = tfds.core.DatasetInfo(builder=identity, features=features, disable_shuffling=True)
-    writer = tfds.core.SequentialWriter(info, per_shard, file_format="array_record")
-    writer.initialize_splits(list(splits))
-    for split, records in splits.items():
-        for chunk in _chunks(records, 1000):
-            writer.add_examples({split: chunk})
-        writer.close_splits([split])
-
-
-def _chunks(records: Iterable[ProductRecord], size: int) -> Iterable[list[ProductRecord]]:
-    chunk: list[ProductRecord] = []
-    for record in records:
-        chunk.append(record)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 class ProductSource(Sequence[ProductRecord]):

@@ -2,6 +2,7 @@
 
 import abc
 import functools
+import hashlib
 import io
 import os
 import re
@@ -46,6 +47,7 @@ class Source(abc.ABC):
 
     path: Path
     sizes: dict[str, int]  # bytes of each regular file, by name
+    stamp: str  # hex; changes with the path, and the names, sizes and times of the files, which are not read
     links: frozenset[str] = frozenset()  # names of symbolic links, which are not followed
 
     @functools.cached_property
@@ -156,6 +158,7 @@ class Folder(Source):
         self.path = path
         self.sizes = {}
         links: set[str] = set()
+        stamp = _Stamp(path)
         pending = [("", os.fspath(path))]
         while pending:
             prefix, folder = pending.pop()
@@ -169,10 +172,13 @@ class Folder(Source):
                     elif entry.is_dir(follow_symlinks=False):
                         pending.append((name + "/", entry.path))
                     elif entry.is_file(follow_symlinks=False):
-                        self.sizes[name] = entry.stat(follow_symlinks=False).st_size
+                        status = entry.stat(follow_symlinks=False)
+                        self.sizes[name] = status.st_size
+                        stamp.add(name, status)
             if len(self.sizes) > MAX_FILES:
                 raise InputError(f"{path}: more than {MAX_FILES:,} files, expected a smaller catalog")
         self.links = frozenset(links)
+        self.stamp = stamp.hexdigest()
 
     def open(self, name: str) -> io.BufferedReader:
         """A binary stream of one file."""
@@ -195,6 +201,9 @@ class Zip(Source):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        stamp = _Stamp(path)
+        stamp.add("", path.stat())
+        self.stamp = stamp.hexdigest()
         self._lock = threading.Lock()
         self._opened: tuple[int, zipfile.ZipFile] | None = None  # process id and its archive
         archive = self._archive()
@@ -243,6 +252,24 @@ class Zip(Source):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock(), _opened=None)
+
+
+class _Stamp:
+    """A digest of the names, sizes and times of files, in any order."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.resolve()
+        self._sum = 0
+
+    def add(self, name: str, status: os.stat_result) -> None:
+        """Adds one file."""
+        text = f"{name}\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        self._sum += int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest())
+
+    def hexdigest(self) -> str:
+        """The digest."""
+        text = f"{self._path}\0{self._sum % (1 << 128)}"
+        return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def _utf8_name(entry: zipfile.ZipInfo) -> str:

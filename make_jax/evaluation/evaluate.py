@@ -7,6 +7,7 @@ left out, and a note states so: where the products searched have titles alone, o
 `title` or `image`. Without a model the main system is `bm25`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Evaluation:
 
     split: Split
     pool: Pool  # what the queries searched
-    products: tuple[Product, ...]  # searched, N
+    products: Sequence[Product]  # searched, N
     judgements: Judgements  # Q queries
     main: str  # the main system: joint, title or image where the model reads only that, bm25 without a model
     rankings: dict[str, TopK]  # of each system, deep enough for the metrics

@@ -5,6 +5,7 @@ training never saw; some benchmarks (Shopping Queries) give each query a few pro
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ class SearchPool:
     """The judged queries of a split and the products that they search."""
 
     pool: Pool
-    products: tuple[Product, ...]  # N, in catalog order
+    products: Sequence[Product]  # N, in catalog order
     judgements: Judgements  # Q queries
     part: str  # names the products: "test", "all", or "judged-test"
 
@@ -29,10 +30,10 @@ class SearchPool:
     def of(cls, catalog: Catalog, split: Split, pool: Pool | None = None) -> "SearchPool":
         """The pool of `split`; `pool` None: the kind that the catalog names."""
         pool = pool or catalog.info.pool
-        queries = catalog.split_queries(split)
-        products = catalog.products
+        queries = list(catalog.split_queries(split))
+        products: Sequence[Product] = catalog.products
         if pool == "split":
-            products = tuple(catalog.split_products(split))
+            products = catalog.split_products(split)
         elif pool == "judged":
             judged = {product for query in queries for product in query.rel}
             products = tuple(product for product in catalog.products if product.id in judged)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt32
 
 from make_jax.catalog.keywords import KeywordVocabulary, is_unsegmented
+from make_jax.inputs.mapped_array import MappedArray
 
 _MAX_DRAWS = 8  # draws until a keyword is found that the product lacks
 
@@ -39,7 +40,7 @@ class KeywordSwapper:
         self,
         vocabulary: KeywordVocabulary,
         queries: Sequence[str],
-        product_keywords: UInt32[np.ndarray, "products words"],
+        product_keywords: UInt32[np.ndarray, "products words"] | MappedArray,
     ) -> None:
         self._vocabulary = vocabulary
         self._product_keywords = product_keywords

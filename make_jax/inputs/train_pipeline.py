@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Bool, Float, Int32, UInt8, UInt32
+from jaxtyping import Float, UInt8
 
 from make_jax.catalog.build import BuiltCatalog
 from make_jax.catalog.keywords import KeywordVocabulary
-from make_jax.catalog.text import normalize_query, strip_text
 from make_jax.config import DataConfig, InputsConfig
 from make_jax.errors import InputError
 from make_jax.inputs.batch import Batch, product_arrays
@@ -27,7 +26,7 @@ from make_jax.inputs.images import augment_image, load_image
 from make_jax.inputs.keyword_swaps import KeywordSwapper
 from make_jax.inputs.masking import Masker
 from make_jax.inputs.tokenizer import Tokenizer
-from make_jax.inputs.unknown_texts import unknown_message
+from make_jax.inputs.training_texts import TrainingTexts, token_mask, training_texts
 from make_jax.inputs.worker_processes import start_resource_tracker, start_worker
 
 if TYPE_CHECKING:
@@ -82,7 +81,11 @@ def train_batches(
     if seed < 0:
         raise InputError(f"train.seed: found {seed}, expected 0 or more")
     name = data.catalog or "the catalog inside the package"
-    examples = _examples(built, tokenizer, vocabulary, inputs, name, message)
+    if not len(built.clicks):
+        raise InputError(f"{name}: no clicks on products of the training split; expected clicks.jsonl to hold some")
+    examples = training_texts(built, tokenizer, vocabulary, inputs)
+    for line in examples.unknown_messages():
+        message(line)
     swapper = KeywordSwapper(vocabulary, examples.queries, examples.product_keywords) if keyword_swaps else None
     masker = Masker(tokenizer, inputs, tokens=mlm, patch_size=mpm_patch_size) if mlm or mpm_patch_size else None
     # Explicit seeds: Grain's defaults depend on the number of preceding transformations, and its epochs count up from
@@ -101,74 +104,12 @@ def train_batches(
     return iter(_iterable(local, data))
 
 
-# --- the training split in memory ---
-
-
-@dataclass(frozen=True)
-class _Examples:
-    """Clicks and texts of the training split as arrays, which each worker process receives once."""
-
-    query_row: Int32[np.ndarray, " clicks"]  # row of query_tokens
-    product_row: Int32[np.ndarray, " clicks"]  # row of title_tokens and of the source of training products
-    query_id: Int32[np.ndarray, " queries"]  # equal for texts that normalize to the same query
-    query_tokens: Int32[np.ndarray, "queries Lq"]
-    query_mask: Bool[np.ndarray, "queries Lq"]
-    title_tokens: Int32[np.ndarray, "products Lt"]
-    title_mask: Bool[np.ndarray, "products Lt"]
-    has_title: Bool[np.ndarray, " products"]
-    queries: list[str]
-    query_keywords: UInt32[np.ndarray, "queries words"]
-    product_keywords: UInt32[np.ndarray, "products words"]
-
-
-def _examples(
-    built: BuiltCatalog,
-    tokenizer: Tokenizer,
-    vocabulary: KeywordVocabulary,
-    inputs: InputsConfig,
-    name: str,
-    message: Callable[[str], None],
-) -> _Examples:
-    clicks = built.clicks()
-    if len(clicks.queries) == 0:
-        raise InputError(f"{name}: no clicks on products of the training split; expected clicks.jsonl to hold some")
-    queries = list(dict.fromkeys(clicks.queries))
-    row_of = {text: row for row, text in enumerate(queries)}
-    ids: dict[str, int] = {}
-    query_tokens, query_mask = tokenizer.encode(queries, inputs.max_query_tokens)
-    titles = built.titles("train")
-    title_tokens, title_mask = tokenizer.encode(titles, inputs.max_title_tokens)
-    for line in (
-        unknown_message("training titles", titles, tokenizer, title_tokens, title_mask),
-        unknown_message("clicked queries", queries, tokenizer, query_tokens, query_mask),
-    ):
-        if line is not None:
-            message(line)
-    product_keywords = [
-        vocabulary.tag(title) | vocabulary.attribute_keywords(attributes)
-        for title, attributes in zip(titles, built.attributes("train"), strict=True)
-    ]
-    return _Examples(
-        query_row=np.array([row_of[text] for text in clicks.queries], np.int32),
-        product_row=np.asarray(clicks.products, np.int32),
-        query_id=np.array([ids.setdefault(normalize_query(text), len(ids)) for text in queries], np.int32),
-        query_tokens=query_tokens,
-        query_mask=query_mask,
-        title_tokens=title_tokens,
-        title_mask=title_mask,
-        has_title=np.array([bool(strip_text(title)) for title in titles], bool),
-        queries=queries,
-        query_keywords=vocabulary.pack([vocabulary.tag(text) for text in queries]),
-        product_keywords=vocabulary.pack(product_keywords),
-    )
-
-
 # --- a row: one click ---
 
 
 @dataclass(frozen=True)
 class _Row:
-    """The part of an example that `_Examples` does not hold."""
+    """The part of an example that `TrainingTexts` does not hold."""
 
     click: int
     image: Image | None
@@ -181,7 +122,7 @@ class _LoadRow:
     """Click number -> row: image read, decoded, resized and augmented, keyword swapped."""
 
     source: "ProductSource"
-    examples: _Examples
+    examples: TrainingTexts
     inputs: InputsConfig
     name: str
     swapper: KeywordSwapper | None
@@ -217,7 +158,7 @@ class _LoadRow:
 class _Collate:
     """Rows -> batch."""
 
-    examples: _Examples
+    examples: TrainingTexts
     inputs: InputsConfig
     tokenizer: Tokenizer
     vocabulary: KeywordVocabulary
@@ -229,11 +170,11 @@ class _Collate:
         clicks = np.array([row.click for row in rows])
         query, product = examples.query_row[clicks], examples.product_row[clicks]
         batch = {
-            "query_tokens": examples.query_tokens[query],
-            "query_mask": examples.query_mask[query],
+            "query_tokens": examples.query_tokens[query].astype(np.int32),
+            "query_mask": token_mask(examples.query_lengths[query], self.inputs.max_query_tokens),
             **product_arrays(
-                examples.title_tokens[product],
-                examples.title_mask[product],
+                examples.title_tokens[product].astype(np.int32),
+                token_mask(examples.title_lengths[product], self.inputs.max_title_tokens),
                 examples.has_title[product],
                 [row.image for row in rows],
                 self.inputs.image_height,

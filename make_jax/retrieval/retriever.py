@@ -95,7 +95,7 @@ class Retriever:
         self._trained_matching = trained_matching
         self._default_catalog = default_catalog
         self._catalog: Catalog | None = None
-        self._products: list[Product] = []
+        self._products: Sequence[Product] = []
         self._index: VectorIndex | None = None
 
     @classmethod
@@ -207,7 +207,7 @@ class Retriever:
         """
         if not isinstance(catalog, Catalog):
             catalog = Catalog.load(self._default_catalog if catalog is None else catalog)
-        products = list(catalog.products) if split is None else catalog.split_products(split)
+        products = catalog.products if split is None else catalog.split_products(split)
         modality, part = self.modalities, split or "all"
         if embeddings:
             folder = Path(embeddings) / f"{part}-{modality}"

@@ -60,7 +60,7 @@ def fit_keyword_heads(
     params = jax.device_put(params, replicated_sharding(c.mesh))  # once, not for every batch
     products = c.catalog.split_products("train")
     sample = np.random.default_rng(seed).permutation(len(products))[:MAX_PRODUCTS]
-    products = [products[i] for i in np.sort(sample)]
+    products = products.select(np.sort(sample))
     keyword_sets = [c.keywords.tag(p.title) | c.keywords.attribute_keywords(p.attributes) for p in products]
     prior = prior_logits(keyword_sets, c.model.keyword_dims)
     heads: dict[str, Any] = {"known": prior}

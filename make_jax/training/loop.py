@@ -250,7 +250,7 @@ def _every(interval: int, step: int) -> bool:
 
 def _load_catalog(config: Config) -> Catalog:
     """The catalog with its training pairs; InputError without products or pairs to train on."""
-    catalog = training_catalog(config.data.catalog, config.data.queries, config.train.seed)
+    catalog = training_catalog(config.data.catalog, config.data.queries, config.train.seed, config.data.cache)
     if not catalog.split_products("train"):
         raise InputError(f'{catalog.path}: no product of the train split; set "split": "train" in products.jsonl')
     if not catalog.clicks:

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 
+import tokenizers
+
+from make_jax.catalog import keywords, mining, reader, terms
+from make_jax.catalog.cache import cache_root, remembered
 from make_jax.catalog.keywords import KeywordVocabulary
-from make_jax.catalog.mining import mine_keywords
 from make_jax.catalog.reader import Catalog
 from make_jax.config import Config
 from make_jax.errors import InputError
+from make_jax.inputs import tokenizer
 from make_jax.inputs.tokenizer import Tokenizer, add_characters, load_tokenizer, split_long_words, train_wordpiece
 from make_jax.interop.encoder_files import PretrainedEncoder
 
@@ -34,11 +38,25 @@ def make_tokenizer(
                 f"{setting}.init_from: {encoder.folder} contains no tokenizer; set inputs.tokenizer to the folder of "
                 "the tokenizer that its weights were trained with"
             )
-    return train_wordpiece(catalog.training_texts(), config.inputs.vocab_size)
+    size = config.inputs.vocab_size
+    definition = remembered(
+        cache_root(config.data.cache),
+        ("tokenizer", tokenizers.__version__, catalog.digest, catalog.derivation, size),
+        (reader, tokenizer),
+        lambda: train_wordpiece(catalog.training_texts(), size).definition,
+    )
+    return Tokenizer(definition)
 
 
 def make_keywords(config: Config, catalog: Catalog) -> KeywordVocabulary:
     """Returns the keywords mined from training products and clicks; none if `inputs.max_keywords` is 0."""
     if not config.inputs.max_keywords:
         return KeywordVocabulary(())
-    return mine_keywords(catalog, attributes=config.inputs.keyword_attributes, max_keywords=config.inputs.max_keywords)
+    attributes, largest = config.inputs.keyword_attributes, config.inputs.max_keywords
+    text = remembered(
+        cache_root(config.data.cache),
+        ("keywords", catalog.digest, catalog.derivation, attributes, largest),
+        (reader, mining, terms, keywords),
+        lambda: mining.mine_keywords(catalog, attributes=attributes, max_keywords=largest).to_json(),
+    )
+    return KeywordVocabulary.from_json(text, "mined keywords")

@@ -18,6 +18,7 @@ from make_jax.catalog import shards
 from make_jax.catalog.build import MANIFEST, BuiltCatalog, build
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
+from make_jax.files import folder_digest
 from tests.tiny_catalog import write_catalog, write_lines
 
 
@@ -52,7 +53,7 @@ def test_products_are_read_back_unchanged(tmp_path: Path, cache: Path, zipped: b
                 "image": catalog.image_bytes(product) or b"",
             }
         assert source.__getitems__([3, 0]) == [source[3], source[0]]
-        assert built.titles(split) == [product.title for product in expected]
+        assert built.split_products(split) == list(expected)
 
 
 def test_attributes_are_read_back_as_what_they_are(tmp_path: Path, cache: Path) -> None:
@@ -64,7 +65,7 @@ def test_attributes_are_read_back_as_what_they_are(tmp_path: Path, cache: Path) 
     (tmp_path / "catalog.json").write_text('{"attributes": ["price", "stock", "new", "sizes"]}')
     built = build(tmp_path, str(cache))
     for split in ("train", "val", "test"):
-        (values,) = built.attributes(split)
+        values = built.split_products(split)[0].attributes
         assert values == {"price": 20.0, "stock": 3, "new": True, "sizes": ("S", 44, 44.5)}
         assert [type(value) for value in values.values()] == [float, int, bool, tuple]
 
@@ -72,11 +73,10 @@ def test_attributes_are_read_back_as_what_they_are(tmp_path: Path, cache: Path) 
 def test_clicks_contain_positions_in_the_training_split(tmp_path: Path, cache: Path) -> None:
     path = write_catalog(tmp_path / "tiny", products=60)
     catalog, built = Catalog.load(path), build(path, str(cache))
-    clicks, source = built.clicks(), built.products("train")
-    assert clicks.products.dtype == np.int32
-    assert clicks.queries == [click.query for click in catalog.clicks]
-    assert clicks.lang == [click.lang for click in catalog.clicks]
-    assert [source[int(i)]["id"] for i in clicks.products] == [click.product for click in catalog.clicks]
+    clicked, source = built.clicked(), built.products("train")
+    assert clicked.dtype == np.int32
+    assert built.clicks == list(catalog.clicks)
+    assert [source[int(i)]["id"] for i in clicked] == [click.product for click in catalog.clicks]
 
 
 def test_a_large_catalog_has_several_shards(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_a_catalog_without_clicks_or_of_one_split_is_built(tmp_path: Path, cache
     write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": "鞋", "split": "test"}])
     built = build(tmp_path, str(cache))
     assert built.products("test")[0] == {"id": "a", "title": "鞋", "image": b""}
-    assert built.clicks().queries == [] and built.clicks().products.shape == (0,)
+    assert len(built.clicks) == 0 and built.clicked().shape == (0,)
     with pytest.raises(InputError, match='the split "train" is empty, expected products with "split": "train"'):
         built.products("train")
 
@@ -102,7 +102,7 @@ def test_a_catalog_without_splits_is_not_built(tmp_path: Path, cache: Path) -> N
     write_lines(tmp_path / "products.jsonl", [{"id": "a", "title": "鞋"}])
     with pytest.raises(InputError, match='no product has a split, expected "split": "train", "val" or "test"'):
         build(tmp_path, str(cache))
-    assert not cache.exists()
+    assert entries(cache) == []
 
 
 def test_unchanged_content_is_reused_and_changed_content_rebuilt(tmp_path: Path, cache: Path) -> None:
@@ -141,21 +141,37 @@ def test_an_unreadable_image_stops_the_build(tmp_path: Path, cache: Path) -> Non
 
 KILLED = """
 import os, signal, sys
-from make_jax.catalog import build
-build._write_tables = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # after the shards, before the tables
+from make_jax.catalog import build, shards
+shards.write_info = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # after the shards
 build.build(sys.argv[1], sys.argv[2])
 """
 
 
-def test_an_interrupted_build_is_never_read_and_is_removed(tmp_path: Path, cache: Path) -> None:
+def test_a_killed_build_is_never_read_and_the_next_one_goes_on_to_the_same_bytes(tmp_path: Path, cache: Path) -> None:
     folder = write_catalog(tmp_path / "tiny")
     assert child(KILLED, folder, cache).returncode == -signal.SIGKILL
-    assert [name[:14] for name in entries(cache)] == [".partial-tiny-"]
-    other = cache / f".partial-tiny-2-{'0' * 16}-abcdefgh"  # of another catalog, perhaps in progress
+    (partial,) = entries(cache)
+    assert partial.startswith(".partial-tiny-")
+    written = {path.name: path.stat().st_mtime_ns for path in (cache / partial).rglob("*.a*") if path.is_file()}
+    assert {name.split("-")[0] for name in written} == {"products", "queries", "clicks"}
+    other = cache / f".partial-tiny-2-{'0' * 16}"  # of another catalog, perhaps in progress
     other.mkdir()
     built = build(folder, str(cache))
     assert len(built.products("train")) == 15
     assert entries(cache) == [other.name, built.folder.name]
+    assert written.items() <= {path.name: path.stat().st_mtime_ns for path in built.folder.rglob("*")}.items()
+    whole = build(folder, str(tmp_path / "undisturbed"))
+    assert folder_digest(whole.folder) == folder_digest(built.folder)
+
+
+def test_a_killed_build_of_other_files_is_not_continued(tmp_path: Path, cache: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    assert child(KILLED, folder, cache).returncode == -signal.SIGKILL
+    text = (folder / "products.jsonl").read_text()
+    (folder / "products.jsonl").write_text(text.replace("red circle", "red square"))
+    built = build(folder, str(cache))
+    assert built.products("train")[0]["title"] == "red square number 0"
+    assert entries(cache) == [built.folder.name]
 
 
 FULL = """
@@ -171,7 +187,7 @@ exit_cleanly(lambda: main(["build", sys.argv[1], "--cache", sys.argv[2]]))
 def test_a_full_disk_is_one_error_line_and_leaves_nothing(tmp_path: Path, cache: Path, room: int) -> None:
     folder = write_catalog(tmp_path / "tiny")
     ended = child(FULL, folder, cache, room)
-    errors = [line for line in ended.stderr.splitlines() if "━" not in line]
+    errors = [line for line in ended.stderr.splitlines() if "━" not in line and not line.startswith("products  ")]
     assert ended.returncode == 2
     assert errors == [
         f"error: {cache}: cannot write the built catalog (File too large); free some space or set data.cache elsewhere"
@@ -187,7 +203,7 @@ def test_a_damaged_build_is_never_read_and_is_rebuilt(tmp_path: Path, cache: Pat
     if damage == "shorter shard":
         os.truncate(shard, shard.stat().st_size - 1)
     elif damage == "missing file":
-        (place / "clicks.parquet").unlink()
+        (place / "columns/clicks-00000.arrow").unlink()
     elif damage == "no manifest":
         (place / MANIFEST).unlink()
     else:
@@ -202,13 +218,13 @@ def test_a_damaged_build_is_never_read_and_is_rebuilt(tmp_path: Path, cache: Pat
 def test_concurrent_builders_build_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_catalog(tmp_path / "tiny")
     builds, built = [], []
-    write = build_module._write
+    write = build_module._build_in
 
-    def counted(*arguments: object) -> None:
+    def counted(*arguments: object) -> BuiltCatalog:
         builds.append(1)
-        write(*arguments)  # type: ignore[arg-type]
+        return write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(build_module, "_write", counted)
+    monkeypatch.setattr(build_module, "_build_in", counted)
     threads = [threading.Thread(target=lambda: built.append(build(folder, str(cache)))) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -226,7 +242,7 @@ def test_pickled_sources_are_small_and_open_in_another_process(tmp_path: Path, c
         "import pathlib, pickle, sys\n"
         "built, source = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
         "assert not {'jax', 'tensorflow'} & set(sys.modules), 'heavy imports'\n"
-        "print(source[0]['title'], len(built.clicks().queries))"
+        "print(source[0]['title'], len(built.clicks))"
     )
     ended = child(code, tmp_path / "pickled")
     assert ended.stdout == "red circle number 0 30\n", ended.stderr

@@ -1,6 +1,7 @@
 """Training pairs from titles, attributes and categories."""
 
 import json
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -138,12 +139,16 @@ def test_training_catalog_selects_the_pairs_and_tells_builds_apart(tmp_path: Pat
     path = write_catalog(tmp_path / "tiny")
     clicks, derived, both = (training_catalog(path, queries, 3) for queries in ("clicks", "derived", "both"))
     assert clicks.clicks == Catalog.load(path).clicks
-    assert both.clicks == clicks.clicks + derived.clicks and derived.clicks
+    assert both.clicks == [*clicks.clicks, *derived.clicks] and len(derived.clicks)
     assert clicks.digest == derived.digest == both.digest == Catalog.load(path).digest
     other = training_catalog(path, "derived", 4)
     built = [build(catalog, str(tmp_path / "cache")) for catalog in (clicks, derived, both, other)]
-    assert len({each.folder for each in built}) == 4
-    assert built[3].clicks().queries == [click.query for click in other.clicks]
+    assert len({each.folder for each in built}) == 1  # products and images are stored once
+    for each, catalog in zip(built, (clicks, derived, both, other), strict=True):
+        reopened = pickle.loads(pickle.dumps(each))
+        assert reopened.clicks == catalog.clicks
+        ids = [reopened.split_products("train")[position].id for position in reopened.clicked()]
+        assert ids == [click.product for click in catalog.clicks]
     assert built[0].folder.name == f"tiny-{clicks.digest[:16]}"  # as before there were derived queries
 
 

@@ -353,7 +353,7 @@ def test_may_be_used_by_several_threads_and_pickled_to_other_processes(tmp_path:
     catalog = Catalog.load(path)
     expected = [catalog.image_bytes(product) for product in catalog.products]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(catalog.image_bytes, catalog.products * 5)) == expected * 5
+        assert list(pool.map(catalog.image_bytes, list(catalog.products) * 5)) == expected * 5
     code = (
         "import pickle, sys; catalog = pickle.load(sys.stdin.buffer)\n"
         "assert not {'jax', 'tensorflow_datasets'} & set(sys.modules), 'heavy imports'\n"

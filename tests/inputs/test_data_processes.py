@@ -22,7 +22,7 @@ from make_jax.inputs.tokenizer import train_wordpiece
 
 def batches(workers):
     built = build(sys.argv[1], sys.argv[2])
-    tokenizer = train_wordpiece(built.titles("train"), 120)
+    tokenizer = train_wordpiece([product.title for product in built.split_products("train")], 120)
     keywords = KeywordVocabulary((Keyword("colour", "red", ("red",), 2), Keyword("colour", "blue", ("blue",), 2)))
     inputs, data = InputsConfig(), DataConfig(workers=workers)
     return train_batches(built, tokenizer, keywords, inputs, data, keyword_swaps=True, batch_size=4, seed=0)

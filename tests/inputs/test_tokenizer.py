@@ -19,7 +19,7 @@ from make_jax.inputs.tokenizer import (
     split_long_words,
     train_wordpiece,
 )
-from make_jax.inputs.unknown_texts import unknown_message
+from make_jax.inputs.unknown_texts import UnknownTexts
 from make_jax.interop.bundle import tokenizer_files
 from tests.interop import tiny_checkpoints as tiny
 
@@ -283,10 +283,13 @@ def test_texts_that_are_mostly_unknown_are_counted_with_examples() -> None:
     texts = ["red shirt", "", "红色", "nike 红", "nike 红色", "x红色衬衫 red"]
     tokens, mask = english.encode(texts, 12)
     assert english.mostly_unknown(tokens, mask).tolist() == [False, False, True, False, True, True]
-    message = unknown_message("titles", texts, english, tokens, mask)
+    unknown, known = UnknownTexts(), UnknownTexts()
+    unknown.add(texts, english, tokens, mask)
+    message = unknown.message("titles")
     assert message is not None and message.startswith("3 of 6 titles are more than half unknown tokens")
     assert '"红色", "nike 红色", "x红色衬衫 red"; ' in message
-    assert unknown_message("titles", texts[:2], english, tokens[:2], mask[:2]) is None
+    known.add(texts[:2], english, tokens[:2], mask[:2])
+    assert known.message("titles") is None
 
 
 def test_the_end_token_of_clip_that_is_its_unknown_token_too_is_not_counted() -> None:

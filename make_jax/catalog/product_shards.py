@@ -1,0 +1,161 @@
+"""Writes the products of a catalog as shards, each with its images decoded once, in several processes."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from make_jax.catalog import images
+from make_jax.catalog.reader import Catalog
+from make_jax.catalog.reporting import Problems, progress_bar
+from make_jax.catalog.schema import SPLITS, Product, Split
+from make_jax.catalog.source import Source
+from make_jax.catalog.stored_columns import open_columns
+from make_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from make_jax.catalog.shards import ProductRecord
+
+_CHUNK = 256  # products whose images are read together
+
+
+class _Shard(NamedTuple):
+    """The rows of one shard in the products of its split."""
+
+    split: Split
+    number: int
+    start: int
+    stop: int
+
+
+class _Fault(NamedTuple):
+    """An image that cannot be read."""
+
+    row: int  # of the product in the catalog
+    id: str
+    reason: str
+
+
+class _FaultsFoundError(Exception):
+    """Images of a shard cannot be read."""
+
+    def __init__(self, faults: list[_Fault]) -> None:
+        super().__init__(faults)
+        self.faults = faults
+
+
+def write_products(catalog: Catalog, folder: Path, workers: int = 0) -> dict[Split, list[int]]:
+    """Writes the shards of all splits, except those in `folder` already, and returns their lengths.
+
+    The catalog's columns are mapped from files (`write_columns`). Shards are cut by size, so their bytes do not depend
+    on the number of `workers` (0: one a core). Raises InputError that lists the images which cannot be read.
+    """
+    from make_jax.catalog import shards
+
+    folder.mkdir(exist_ok=True)
+    planned = _plan(catalog)
+    missing = [shard for shard in planned if not shards.has_shard(folder, shard.split, shard.number)]
+    faults: list[_Fault] = []
+    # Up to a shard a split, threads are enough, and a script needs no `if __name__ == "__main__"` for processes.
+    workers = min(workers or os.cpu_count() or 1, len(missing)) if len(planned) > len(SPLITS) else 1
+    with ExitStack() as stack:
+        advance = stack.enter_context(progress_bar("products", sum(shard.stop - shard.start for shard in missing)))
+        if workers > 1:
+            assert catalog.columns is not None
+            pool = ProcessPoolExecutor(
+                workers, get_context("spawn"), initializer=_open_catalog, initargs=(catalog.source, catalog.columns)
+            )
+            stack.callback(pool.shutdown, cancel_futures=True)
+            results = pool.map(_write_in_worker, missing, [folder] * len(missing))
+            for shard, found in zip(missing, results, strict=True):
+                faults += found
+                advance(shard.stop - shard.start)
+        else:
+            for shard in missing:
+                faults += _write(catalog, shard, folder, os.cpu_count() or 1)
+                advance(shard.stop - shard.start)
+    problems = Problems(catalog.path)
+    for fault in sorted(faults):
+        problems.add(f"product {fault.id!r}", f"image: {fault.reason}")
+    problems.raise_if_any()
+    lengths: dict[Split, list[int]] = {}
+    for shard in planned:
+        lengths.setdefault(shard.split, []).append(shard.stop - shard.start)
+    shards.write_info(folder, lengths)
+    return lengths
+
+
+def _plan(catalog: Catalog) -> list[_Shard]:
+    """The shards of all splits, of about SHARD_BYTES."""
+    from make_jax.catalog import shards
+
+    sizes = catalog.source.sizes
+    size = sum(sizes[image] for image in catalog.products.column("image").drop_null().to_pylist())
+    size += _text_bytes(catalog) + 100 * len(catalog.products)
+    per_shard = max(1, shards.SHARD_BYTES * len(catalog.products) // size)
+    return [
+        _Shard(split, number, start, min(start + per_shard, count))
+        for split in SPLITS
+        for count in [len(catalog.split_products(split))]
+        for number, start in enumerate(range(0, count, per_shard))
+    ]
+
+
+def _text_bytes(catalog: Catalog) -> int:
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+    total: int = pc.sum(pc.binary_length(catalog.products.column("title"))).as_py() or 0
+    return total
+
+
+_opened: list[Catalog] = []  # the catalog, in a worker process
+
+
+def _open_catalog(source: Source, columns: Path) -> None:
+    catalog = open_columns(source, columns)
+    assert catalog is not None
+    _opened[:] = [catalog]
+
+
+def _write_in_worker(shard: _Shard, folder: Path) -> list[_Fault]:
+    return _write(_opened[0], shard, folder, threads=1)
+
+
+def _write(catalog: Catalog, shard: _Shard, folder: Path, threads: int) -> list[_Fault]:
+    """Writes one shard, unless an image cannot be read; returns the images that cannot."""
+    from make_jax.catalog import shards
+
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            shards.write_shard(folder, shard.split, shard.number, _records(catalog, shard, pool))
+        except _FaultsFoundError as error:
+            return error.faults
+    return []
+
+
+def _records(catalog: Catalog, shard: _Shard, pool: ThreadPoolExecutor) -> Iterator["ProductRecord"]:
+    """The records of a shard; raises _FaultsFoundError after the last one."""
+    faults: list[_Fault] = []
+    products = catalog.split_products(shard.split)[shard.start : shard.stop]
+
+    def checked(product: Product) -> tuple["ProductRecord", str]:
+        """The record, and why its image cannot be read ("" if it can)."""
+        record: ProductRecord = {"id": product.id, "title": product.title, "image": b""}
+        if product.image is not None:
+            try:
+                record["image"] = catalog.image_bytes(product) or b""
+                images.decode(record["image"], product.image)
+            except InputError as error:
+                return record, str(error)
+        return record, ""
+
+    for start in range(0, len(products), _CHUNK):
+        for position, (record, reason) in enumerate(pool.map(checked, products[start : start + _CHUNK]), start):
+            if reason:
+                faults.append(_Fault(int(products.rows[position]), record["id"], reason))  # type: ignore[index]
+            yield record
+    if faults:
+        raise _FaultsFoundError(faults)
