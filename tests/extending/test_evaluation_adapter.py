@@ -1,5 +1,6 @@
 """The example of docs/extending.md, section "An evaluation adapter": executed from the page, then evaluated."""
 
+import hashlib
 import json
 import types
 from pathlib import Path
@@ -49,7 +50,8 @@ def test_an_added_adapter_is_opened_and_evaluated_in_memory_and_on_disk(
         assert evaluate_model(parse_evaluation(options, "")) == tmp_path / name
         reports.append(json.loads((tmp_path / name / "report.json").read_text("utf-8")))
     for report in reports:
-        assert report["about"]["model"] == {"name": "mine", "kind": "word_vectors"}
+        path_digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()
+        assert report["about"]["model"] == {"name": "mine", "kind": "word_vectors", "path_digest": path_digest}
         assert report["systems"] == ["random", "bm25", "title", "title+bm25"]
         means = {system: of["nDCG@10"]["mean"] for system, of in report["slices"]["all"]["systems"].items()}
         assert means["title"] > means["random"]
