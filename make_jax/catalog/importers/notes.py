@@ -27,15 +27,18 @@ def add(database: sqlite3.Connection, outcome: Outcome, reason: str, place: str,
 
     Part of the caller's transaction, so that a resumed import counts each row once.
     """
+    place = (
+        shortened(place).encode("utf-8", "backslashreplace").decode("utf-8")
+    )  # JSON can express half a surrogate pair
     sql = "SELECT first FROM note WHERE outcome = ? AND reason = ?"
     known = database.execute(sql, (outcome, reason)).fetchone()
     if known is None:
-        values = (outcome, reason, count, json.dumps([shortened(place)], ensure_ascii=False))
+        values = (outcome, reason, count, json.dumps([place], ensure_ascii=False))
         database.execute("INSERT INTO note VALUES(?, ?, ?, ?)", values)
         return
     first = json.loads(known[0])
     if len(first) < FIRST:
-        first.append(shortened(place))
+        first.append(place)
     sql = "UPDATE note SET count = count + ?, first = ? WHERE outcome = ? AND reason = ?"
     database.execute(sql, (count, json.dumps(first, ensure_ascii=False), outcome, reason))
 

@@ -16,12 +16,13 @@ class BadRow(InputError):  # noqa: N818  # an InputError of one row
 class Row:
     """The values of one row and its place ("styles.csv:17", "data.parquet: row 17"). Getters raise BadRow."""
 
-    __slots__ = ("fault", "place", "values")
+    __slots__ = ("fault", "padded", "place", "values")
 
     def __init__(self, place: str, values: dict[str, Any], fault: str = "") -> None:
         self.place = place
         self.values = values
         self.fault = fault  # why the row could not be read; "" if it could
+        self.padded = False  # whether the last fields are missing in the file, and empty here
 
     def error(self, text: str) -> BadRow:
         """A BadRow with the place of this row."""

@@ -40,6 +40,8 @@ def add_row(state: ImportState, row: Row, key: str, item: Item, joined: str = ""
     """Stages what a row states. Rows of one `key` become one product; `joined` is how the report calls the later ones.
     Without it a second row of a key is dropped, unless all earlier ones were variants."""
     state.note("taken", f"rows of {row.place.partition(':')[0]}", "")
+    if row.padded:
+        state.note("changed", "missing fields at the end of a row are taken as empty", row.place)
     if not joined and staging.has_main(state.database, key):
         state.note("dropped", "its id is that of an earlier row", f"{row.place}: {item.id}")
         return

@@ -156,11 +156,10 @@ def _image(state: ImportState, row: Row, item: Item, key: str, column: Column) -
     if isinstance(value, bytes) or (isinstance(value, dict) and isinstance(value.get("bytes"), bytes)):
         item.image_bytes = row.image_bytes(column.name)
     elif isinstance(value, dict):  # {"bytes": null, "path": ...} and {"url": ...}
-        item.image_names = [
-            text for name in ("path", "url", "src") if isinstance(text := value.get(name), str) and text
-        ]
+        names = [value.get(name) for name in ("path", "url", "src")]
+        item.image_names = [row.valid_unicode(column.name, name) for name in names if isinstance(name, str) and name]
     elif isinstance(value, list | tuple):
-        item.image_names = [strip_text(each) for each in value if isinstance(each, str)]
+        item.image_names = [strip_text(row.valid_unicode(column.name, each)) for each in value if isinstance(each, str)]
     else:
         item.image_names = cells.image_names(row.text(column.name))
 
@@ -168,7 +167,8 @@ def _image(state: ImportState, row: Row, item: Item, key: str, column: Column) -
 def _category(state: ImportState, row: Row, item: Item, key: str, column: Column) -> None:
     value = row.values.get(column.name)
     parts = value if isinstance(value, list | tuple) else cells.category_levels(row.text(column.name))
-    item.category = [text for part in parts if isinstance(part, str) and (text := strip_text(part))]
+    texts = (row.valid_unicode(column.name, part) for part in parts if isinstance(part, str))
+    item.category = [text for part in texts if (text := strip_text(part))]
 
 
 def _attribute(state: ImportState, row: Row, item: Item, key: str, column: Column) -> None:
@@ -203,7 +203,11 @@ def _list_value(row: Row, column: Column) -> list[Any] | None:
     value = row.values[column.name]
     if not isinstance(value, list | tuple):
         return cells.texts(row.text(column.name))
-    items = [strip_text(each) if isinstance(each, str) else each for each in value if each is not None]
+    items = [
+        strip_text(row.valid_unicode(column.name, each)) if isinstance(each, str) else each
+        for each in value
+        if each is not None
+    ]
     return items if all(isinstance(item, str) or _is_number(item) for item in items) else None
 
 

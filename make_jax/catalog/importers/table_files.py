@@ -61,10 +61,20 @@ def open_table(path: Path, encoding: str = "", separator: str = "", sheet: str =
         raise InputError(f"{path}: extension {suffix!r}, expected one of {', '.join(SUFFIXES)}{old}")
     if not any(opened.columns):
         raise InputError(f"{path}: no columns, expected a header and rows")
+    if odd := next((name for name in opened.columns if not name.isascii() and not _is_unicode(name)), None):
+        raise InputError(f"{path}: half of a surrogate pair in the column {odd!a}, expected valid Unicode")
     twice = [name for name, count in Counter(opened.columns).items() if count > 1 and name]
     if twice:
         raise InputError(f"{path}: the column {twice[0]!r} occurs twice, expected each name once; rename one")
     return opened
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _PlainParquet(Parquet):

@@ -109,7 +109,8 @@ class Csv:
     """A file of separated values with a header line.
 
     `join_excess` appends surplus fields to the last column, for unquoted separators in it; otherwise a wrong number of
-    fields is a fault. The first `skip` lines stand before the header.
+    fields is a fault, unless `pad` takes missing last fields as empty: Excel does not write them. `skip` lines stand
+    before the header.
     """
 
     def __init__(
@@ -120,9 +121,10 @@ class Csv:
         join_excess: bool = False,
         encoding: str = "utf-8",
         skip: int = 0,
+        pad: bool = False,
     ) -> None:
         self._lines = TextLines(path, encoding)
-        self._skip = skip
+        self._skip, self._pad = skip, pad
         self.name = self._lines.name
         self.files = self._lines.files
         self._columns, self._separator, self._join_excess = tuple(columns), separator, join_excess
@@ -209,9 +211,12 @@ class Csv:
         last = len(header) - 1
         if self._join_excess and len(fields) > len(header):
             fields = [*fields[:last], self._separator.join(fields[last:]).rstrip(self._separator)]
-        if len(fields) != len(header):
+        missing = len(header) - len(fields)
+        if missing < 0 or (missing and not self._pad):
             return Row(place, {}, f"{len(fields)} fields, expected {len(header)}")
-        return Row(place, dict(zip(header, fields, strict=True)))
+        row = Row(place, dict(zip(header, [*fields, *[""] * missing], strict=True)))
+        row.padded = missing > 0
+        return row
 
 
 class JsonMembers:

@@ -24,11 +24,13 @@ def delimited(path: Path, encoding: str = "", separator: str = "") -> tuple[Csv,
 
     `encoding` and `separator` "" are guessed. Raises InputError for a text in no known encoding.
     """
+    if len(separator) > 1 or (separator in ('"', "\r", "\n", " ") and separator):
+        raise InputError(f"option --separator: found {separator!r}, expected one character such as ; or tab")
     encoding, text = _encoding(path, encoding)
     hint = _EXCEL_HINT.match(text)
     text = text[hint.end() :] if hint else text
     separator = separator or (hint[1] if hint else _separator(text, path.suffix.lower() == ".tsv"))
-    table = Csv(path, (), separator, encoding=encoding, skip=1 if hint else 0)
+    table = Csv(path, (), separator, encoding=encoding, skip=1 if hint else 0, pad=True)
     return table, f"{encoding.upper()}, separated by {_NAMES.get(separator, separator)}"
 
 
@@ -62,8 +64,9 @@ def _encoding(path: Path, encoding: str) -> tuple[str, str]:
 
 def _known(encoding: str) -> str:
     try:
+        "".encode(encoding)  # LookupError for codecs between bytes too, such as hex
         return codecs.lookup(encoding).name
-    except LookupError:
+    except (LookupError, UnicodeError):
         text = f"option --encoding: found {encoding!r}, expected a known one such as utf-8, gb18030 or cp1252"
         raise InputError(text) from None
 

@@ -15,6 +15,7 @@ from make_jax.catalog.importers.tables import existing_file
 from make_jax.errors import InputError
 
 MAX_ITEM = 8 << 20  # bytes of XML between the ends of two items, which memory holds at once
+MAX_DEPTH = 50  # of elements in each other
 _ITEMS = ("item", "entry")
 
 
@@ -74,6 +75,8 @@ def _items(file: _Bounded) -> Iterator[dict[str, Any]]:
         if event == "start":
             open_elements.append(element)
             inside += is_item
+            if len(open_elements) > MAX_DEPTH:
+                raise ValueError(f"elements nested more than {MAX_DEPTH} deep")
             continue
         open_elements.pop()
         inside -= is_item

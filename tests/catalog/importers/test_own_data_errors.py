@@ -88,6 +88,9 @@ CASES: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("table", "t.csv", text(""), r"t\.csv: no columns, expected a header and rows"),
     ("table", "t.xlsx", two_sheets, r"t\.xlsx: the sheet 'Sheet' is empty, expected a header \(option --sheet\)"),
     ("google-merchant", "t.xml", feed(""), r"t\.xml: no <item> or <entry>, expected an RSS or Atom feed"),
+    ("google-merchant", "t.xml", feed("<a>" * 60 + "</a>" * 60),
+     r"t\.xml: after item 0: not XML \(elements nested more than"),
+    ("table", "t.jsonl", text('{"title": "a", "\\ud800": 1}'), r"t\.jsonl: half of a surrogate pair in the column"),
     # truncated
     ("table", "t.parquet", cut_parquet, r"t\.parquet: cannot be read \(.*\), expected a complete Parquet file"),
     ("google-merchant", "t.xml", lambda path: path.write_bytes(b"<rss>" + ITEMS.encode()),
@@ -176,9 +179,37 @@ def test_stored_values_of_formulas_are_read(tmp_path: Path) -> None:
 
 
 def test_the_command_exits_with_2_and_allows_bad_rows(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("id,title\n1,one\n2\n3,three\n", encoding="utf-8")
+    (tmp_path / "t.csv").write_text("id,title\n1,one\n2,two,more\n3,three\n", encoding="utf-8")
     command = [sys.executable, "-m", "make_jax.catalog", "import", "table", tmp_path / "t.csv", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.splitlines()[-1] == f"error: {tmp_path}/t.csv:3: 1 fields, expected 2"
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == f"error: {tmp_path}/t.csv:3: 3 fields, expected 2"
     done = subprocess.run([*command, "--bad-rows", "1"], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "2 products" in done.stdout and "1 rows skipped" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--separator", "||"], r"option --separator: found '\|\|', expected one character such as ; or tab"),
+        (
+            ["--encoding", "hex"],
+            r"option --encoding: found 'hex', expected a known one such as utf-8, gb18030 or cp1252",
+        ),
+        (["--encoding", "gb18030"], r"t\.csv:2: not GB18030 at byte 13, expected UTF-8"),
+        (["--images", "nowhere"], r"nowhere: no folder, expected one of images \(option --images\)"),
+    ],
+)
+def test_wrong_options_are_rejected(tmp_path: Path, options: list[str], expected: str) -> None:
+    (tmp_path / "t.csv").write_bytes(b"id,title\n1,d\xff\xff\n")
+    with pytest.raises(InputError, match=expected):
+        main(["import", "table", str(tmp_path / "t.csv"), str(tmp_path / "out"), *options])
+
+
+def test_fields_that_excel_does_not_write_are_empty_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,title,color,size\n1,one,red,5\n2,two\n3,three,blue\n", encoding="utf-8")
+    assert main(["import", "table", str(tmp_path / "t.csv"), str(tmp_path / "out")]) == 0
+    report = (tmp_path / "out/PROVENANCE.md").read_text(encoding="utf-8")
+    line = "- changed 2: missing fields at the end of a row are taken as empty (first: t.csv:3; t.csv:4)"
+    assert line in report
+    products = (tmp_path / "out/products.jsonl").read_text(encoding="utf-8").splitlines()
+    assert "color" not in products[1] and '"color": "blue"' in products[2]

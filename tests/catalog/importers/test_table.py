@@ -194,3 +194,11 @@ def test_decimals_and_times_of_parquet_are_numbers_and_texts(tmp_path: Path) -> 
     (product,) = import_table(tmp_path / "t.parquet")
     assert (product["id"], product["weight"]) == ("1", 1.5)
     assert (product["day"], product["at"]) == ("2020-01-02", "2020-01-02 03:04:00")
+
+
+def test_values_that_are_no_unicode_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = '{"title": "a", "tags": ["b"], "color": "red"}\n{"title": "c", "tags": ["\\ud800"], "color": "\\ud800"}\n'
+    (tmp_path / "t.jsonl").write_text(text, encoding="utf-8")
+    products = import_table(tmp_path / "t.jsonl")
+    assert set(products[1]) == {"id", "title", "image", "split"} and products[0]["tags"] == ["b"]
+    assert 'changed 1: tags: no list, left out (first: t.jsonl:2: tags: found ["\\ud800"])' in capsys.readouterr().out
