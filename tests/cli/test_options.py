@@ -182,7 +182,9 @@ def test_help_prints_common_settings_with_units_and_the_config_option(capsys):
     parts = ("Trains a model ", "--config RECIPE", "--dry-run", "--profile FIRST:LAST", "--help-all")
     for part in (*parts, "--train.batch-size", "examples per step over all devices"):
         assert part in text
-    assert all(f"\n{' ' * 30}{name} " in text for name in ("demo", "fashion", "fashion_pretrained", "pod", "study"))
+    assert all(
+        f"\n{' ' * 30}{name} " in text for name in ("demo", "fashion", "fashion_pretrained", "pod", "shop", "study")
+    )
     assert all(f"--{path.replace('_', '-')}" in text for path in COMMON)
 
 
@@ -224,7 +226,7 @@ def test_every_setting_has_a_comment_in_one_line():
 
 def test_config_finds_a_recipe_by_its_name():
     names = {path.stem for path in recipe_folder().glob("*.py")}
-    assert names == recipes().keys() >= {"demo", "fashion", "fashion_pretrained", "pod", "study"}
+    assert names == recipes().keys() >= {"demo", "fashion", "fashion_pretrained", "pod", "shop", "study"}
     assert parse_settings(["--config", "demo"]) == load_recipe(str(recipe_folder() / "demo.py"))
 
 
