@@ -3,7 +3,7 @@
 Training queries are derived from titles, attributes and categories (catalog/derived_queries.py); text encoders start
 from all-MiniLM-L6-v2, so that words which no title contains are understood too.
 
-Command:  python -m make_jax.catalog import FORMAT SOURCE shop     (docs/catalog.md: formats)
+Command:  python -m make_jax.catalog import FORMAT SOURCE shop     (docs/importing.md)
           python train.py --config configs/shop.py --data.catalog shop --run runs/shop
           Offline: --model.query.init-from FOLDER --model.title.init-from FOLDER, a local copy of the model
 Machine:  two cores; 30 of the 120 steps, with start, keyword heads and validation, took 253 CPU seconds (fashion-ci,
