@@ -21,7 +21,7 @@ from make_jax.model.image import ImageEncoder
 from tests.interop import tiny_checkpoints as tiny
 from tests.interop.test_torch_parity import assert_close, layer_outputs, randomize
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install make_jax[torch]")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
 timm = pytest.importorskip("timm", reason="needs timm: pip install timm")
 
 NAMES = [name for family in FAMILIES if family.name.startswith("eva02") for name in family.model_types]
