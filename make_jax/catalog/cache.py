@@ -67,9 +67,9 @@ def partial_folder(root: Path, name: str, key: str) -> Path:
     return chosen
 
 
-def built_folders(root: Path, name: str) -> list[Path]:
-    """All complete builds of catalogs of this name, of any digest."""
-    pattern = re.compile(rf"{re.escape(_safe(name))}-{_DIGEST}")
+def built_folders(root: Path, name: str | None = None) -> list[Path]:
+    """All complete builds of catalogs of this name (None: of any), of any digest."""
+    pattern = re.compile(rf"{'[A-Za-z0-9_-]+' if name is None else re.escape(_safe(name))}-{_DIGEST}")
     return sorted(folder for folder in root.iterdir() if pattern.fullmatch(folder.name))
 
 

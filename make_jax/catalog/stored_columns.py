@@ -53,8 +53,7 @@ def find_columns(source: Source, cache: str = "") -> Catalog | None:
     root = cached.cache_root(cache)
     if not root.is_dir():
         return None
-    name = jsonl.read_info(source, Problems(source.path)).name
-    for folder in cached.built_folders(root, name):
+    for folder in cached.built_folders(root):
         if catalog := open_columns(source, folder / COLUMNS):
             return catalog
     return None

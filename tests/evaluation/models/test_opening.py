@@ -1,5 +1,6 @@
 """Which adapter opens a path, the example of docs/models.md, and models through the code of eval.py."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -41,7 +42,8 @@ def test_the_documented_example_is_evaluated_and_has_20_lines(
     folder = program.evaluate_model(parse_evaluation(["hashed.py", "--data.catalog", str(path)]))
     assert folder == Path("runs/eval/hashed/tiny-test")
     report = json.loads((folder / "report.json").read_text("utf-8"))
-    assert report["about"]["model"] == {"name": "hashed", "kind": "python_file"}
+    path_digest = hashlib.sha256(str((tmp_path / "hashed.py").resolve()).encode()).hexdigest()
+    assert report["about"]["model"] == {"name": "hashed", "kind": "python_file", "path_digest": path_digest}
     assert report["systems"] == ["random", "bm25", "title", "title+bm25"]
     means = {system: of["nDCG@10"]["mean"] for system, of in report["slices"]["all"]["systems"].items()}
     assert means["title"] > means["random"]
@@ -112,7 +114,7 @@ def test_a_python_file_without_an_encoder_is_named(tmp_path: Path, code: str, me
 
 
 def test_a_missing_library_is_one_line_with_the_extra_to_install() -> None:
-    with pytest.raises(InputError, match=r"a CLIP folder needs no_such_library .*make_jax\[models\]"):
+    with pytest.raises(InputError, match=r"a CLIP folder needs no_such_library .*pip install .*\[models\]"):
         import_optional("no_such_library", "models", "a CLIP folder")
 
 
