@@ -83,9 +83,7 @@ def train_batches(
     name = data.catalog or "the catalog inside the package"
     if not len(built.clicks):
         raise InputError(f"{name}: no clicks on products of the training split; expected clicks.jsonl to hold some")
-    examples = training_texts(built, tokenizer, vocabulary, inputs)
-    for line in examples.unknown_messages():
-        message(line)
+    examples = training_texts(built, tokenizer, vocabulary, inputs, message)
     swapper = KeywordSwapper(vocabulary, examples.queries, examples.product_keywords) if keyword_swaps else None
     masker = Masker(tokenizer, inputs, tokens=mlm, patch_size=mpm_patch_size) if mlm or mpm_patch_size else None
     # Explicit seeds: Grain's defaults depend on the number of preceding transformations, and its epochs count up from

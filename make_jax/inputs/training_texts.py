@@ -6,7 +6,7 @@
 import fcntl
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,6 @@ class TrainingTexts:
     query_keywords: MappedArray  # [queries, words] u32
     product_keywords: MappedArray  # [products, words] u32
     queries: "Texts"  # distinct, in the order of their first click
-    unknown_titles: UnknownTexts
-    unknown_queries: UnknownTexts
-
-    def unknown_messages(self) -> list[str]:
-        """Lines about texts that the tokenizer knows little of."""
-        lines = (self.unknown_titles.message("training titles"), self.unknown_queries.message("clicked queries"))
-        return [line for line in lines if line is not None]
 
 
 class Texts(Sequence[str]):
@@ -73,11 +66,16 @@ class Texts(Sequence[str]):
 
 
 def training_texts(
-    built: BuiltCatalog, tokenizer: Tokenizer, vocabulary: KeywordVocabulary, inputs: InputsConfig
+    built: BuiltCatalog,
+    tokenizer: Tokenizer,
+    vocabulary: KeywordVocabulary,
+    inputs: InputsConfig,
+    message: Callable[[str], None],
 ) -> TrainingTexts:
     """The texts of a built catalog for a tokenizer and keywords; written next to its shards by the first call.
 
-    One process writes, others wait for it. A call that was interrupted leaves nothing that is read.
+    One process writes, others wait for it. A call that was interrupted leaves nothing that is read. `message` receives
+    a line about titles, and one about queries, that are mostly unknown to the tokenizer.
     """
     folder = built.folder / f"texts-{_key(tokenizer, vocabulary, inputs, built.derivation)}"
     with (built.folder / ".texts.lock").open("w") as lock:
@@ -87,12 +85,12 @@ def training_texts(
                 titles = _write_titles(partial, built, tokenizer, vocabulary, inputs.max_title_tokens)
                 queries = _write_queries(partial, built, tokenizer, vocabulary, inputs.max_query_tokens)
                 (partial / _UNKNOWN).write_text(json.dumps([asdict(titles), asdict(queries)]), encoding="utf-8")
-    arrays = {field.name: MappedArray(folder / f"{field.name}.npy") for field in fields(TrainingTexts)[:-3]}
+    arrays = {field.name: MappedArray(folder / f"{field.name}.npy") for field in fields(TrainingTexts)[:-1]}
     unknown = json.loads((folder / _UNKNOWN).read_text(encoding="utf-8"))
-    titles, queries = (UnknownTexts(**each) for each in unknown)
-    return TrainingTexts(
-        **arrays, queries=Texts(folder / "queries.arrow"), unknown_titles=titles, unknown_queries=queries
-    )
+    for name, counts in zip(("training titles", "clicked queries"), unknown, strict=True):
+        if line := UnknownTexts(**counts).message(name):
+            message(line)
+    return TrainingTexts(**arrays, queries=Texts(folder / "queries.arrow"))
 
 
 def _key(tokenizer: Tokenizer, vocabulary: KeywordVocabulary, inputs: InputsConfig, derivation: str) -> str:

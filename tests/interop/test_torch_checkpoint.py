@@ -71,7 +71,7 @@ def test_training_heads_are_not_exported(tmp_path):
 
 
 def test_exports_contain_no_absolute_path():
-    data, train = DataConfig(catalog="/home/me/shop.zip", cache="/tmp/c"), TrainConfig(init_from="/home/me/run")
+    data, train = DataConfig(catalog="/data/shop.zip", cache="/tmp/c"), TrainConfig(init_from="/data/run")
     query = replace(FASHION.query, init_from="/home/me/minilm")
     config = search_config(Config(run="/home/me/runs/a", data=data, train=train, model=replace(FASHION, query=query)))
     assert (config.run, config.data.catalog, config.train.init_from) == ("a", "shop.zip", "run")
