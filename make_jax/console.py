@@ -20,6 +20,6 @@ class LiteralConsole(Console):
 def text_column(text: str, table_column: Column | None = None) -> TextColumn:
     """Returns a column of a progress bar with `text`, such as "{task.description}", filled in literally.
 
-    rich interprets markup there by default, whatever the console says.
+    rich interprets markup there by default, whatever the console is set to.
     """
     return TextColumn(text, markup=False, table_column=table_column)

@@ -1,10 +1,10 @@
-"""Splits titles into the words and names that shoppers type, and finds the noun that says what a product is [ours].
+"""Splits titles into the words and names that shoppers type, and finds the noun that names the product [ours].
 
 A unit is a word ("boots", "t-shirt"), an attribute value of several words ("navy blue"), or a word of a script without
 spaces ("红色"). No language model is used; statistics of the titles decide:
 
 * Words of scripts without spaces are found by `title_words.py`; attribute values and categories are words too.
-* The head noun is the word that most reliably stands at one end of the first phrase ("Black Leather Boots, size 42":
+* The head noun is the word that is most reliably at one end of the first phrase ("Black Leather Boots, size 42":
   the last of it), or one that the category names. It is the last word (English, German, Chinese, Japanese, Hindi)
   unless the titles have function words of Romance languages, or letters of Arabic, Hebrew, Thai, Lao or Khmer: there it
   is the first ("Vestido rojo").
@@ -26,7 +26,7 @@ from make_jax.catalog.title_words import split_words, word_scores
 MAX_VALUE_WORDS = 4  # of an attribute value or a category that is one unit
 _MAX_TOKENS = 64  # of a title that are read; the rest is description
 _MAX_UNKNOWN = 4  # characters of a unit in which no word is known
-_MIN_HEAD = 0.25  # lower bound of the share of occurrences in which a head noun stands at the end of a phrase
+_MIN_HEAD = 0.25  # lower bound of the share of occurrences in which a head noun is at the end of a phrase
 
 _SEPARATORS = r"\s,;:|/\\()\[\]{}<>\"“”„«»‹›•·…!?*=~^@、，。；：（）【】《》「」『』！？／｜\-–—"
 _PIECE = re.compile(rf"[^{_SEPARATORS}]+(?:-[^{_SEPARATORS}]+)*")
@@ -55,7 +55,7 @@ _NOUN_LAST = re.compile(r"\b(?:for|with|of|the|and|für|mit|und|met|voor)\b|[\u3
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A part of a title, an attribute value or a category that is used as a whole."""
+    """A part of a title, an attribute value or a category that is used undivided."""
 
     text: str  # as in a query: lower case, NFKC
     key: str  # `normalize_text` of it
@@ -63,8 +63,8 @@ class Unit:
     function: bool = False  # "with", "the": not part of a short query
     code: bool = False  # a size, a number or an article number: not a query by itself
     unknown: bool = False  # characters of a script without spaces in which no word was found
-    lead: bool = False  # in the first phrase of the title: what comes later ("with belt, size 42") says less
-    outer: bool = False  # the word at that end of this phrase where the noun stands
+    lead: bool = False  # in the first phrase of the title: what comes later ("with belt, size 42") matters less
+    outer: bool = False  # the word at that end of this phrase where the noun is
 
     @property
     def is_word(self) -> bool:
@@ -153,7 +153,7 @@ class TitleStatistics:
 
 @functools.lru_cache(1 << 16)  # few words make most titles
 def unit_of(text: str, unknown: bool = False) -> Unit | None:
-    """The unit of a text as it stands in a title or an attribute; None without a letter or digit."""
+    """The unit of a text as it is in a title or an attribute; None without a letter or digit."""
     shown = " ".join(_ENDS.sub("", word) for word in unicodedata.normalize("NFKC", text).lower().split()).strip()
     key = normalize_text(shown)
     if not key:

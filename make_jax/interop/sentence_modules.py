@@ -53,8 +53,8 @@ def read_sentence_modules(folder: Path) -> SentenceModules | None:
     """
     root, path = folder, ""
     if not (folder / MODULES).is_file():
-        beside = folder.parent / MODULES
-        if beside.is_file() and any(module["path"] == folder.name for module in _modules(beside)):
+        modules_file = folder.parent / MODULES
+        if modules_file.is_file() and any(module["path"] == folder.name for module in _modules(modules_file)):
             root, path = folder.parent, folder.name
         elif (folder / POOLING).is_file():  # modules.json was not copied
             return SentenceModules(_pooling(read_json(folder / POOLING)), _lower_case(folder), _notes(folder, []))

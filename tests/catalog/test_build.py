@@ -160,8 +160,8 @@ def test_a_killed_build_is_never_read_and_the_next_one_goes_on_to_the_same_bytes
     assert len(built.products("train")) == 15
     assert entries(cache) == [other.name, built.folder.name]
     assert written.items() <= {path.name: path.stat().st_mtime_ns for path in built.folder.rglob("*")}.items()
-    whole = build(folder, str(tmp_path / "undisturbed"))
-    assert folder_digest(whole.folder) == folder_digest(built.folder)
+    undisturbed = build(folder, str(tmp_path / "undisturbed"))
+    assert folder_digest(undisturbed.folder) == folder_digest(built.folder)
 
 
 def test_a_killed_build_of_other_files_is_not_continued(tmp_path: Path, cache: Path) -> None:

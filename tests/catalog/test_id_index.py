@@ -20,10 +20,10 @@ def test_positions_are_those_of_a_dict_whatever_collides(monkeypatch: pytest.Mon
     ids = [f"p{i}" for i in range(50)] + ["p3", "鞋", "p49", "鞋"]
     index = index_of(ids)
     expected = {id: ids.index(id) for id in ids}
-    asked = ["p0", "鞋", "none", "p49", "p3", ""]
-    assert index.positions(asked).tolist() == [expected.get(id, -1) for id in asked]
+    requested = ["p0", "鞋", "none", "p49", "p3", ""]
+    assert index.positions(requested).tolist() == [expected.get(id, -1) for id in requested]
     assert index.positions(pa.array(["p1", None])).tolist() == [1, -1]
-    assert [index.get(id) for id in asked] == [expected.get(id) for id in asked]
+    assert [index.get(id) for id in requested] == [expected.get(id) for id in requested]
     assert index.duplicates.tolist() == [50, 52, 53]
 
 

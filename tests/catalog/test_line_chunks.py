@@ -25,14 +25,14 @@ def read_all(path: Path, folder: Path | None = None, workers: int = 1) -> tuple[
 @pytest.mark.parametrize("zipped", [False, True])
 def test_small_chunks_give_the_same_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool) -> None:
     path = write_catalog(tmp_path / "tiny", products=60, zipped=zipped)
-    whole = Catalog.load(path)
+    complete = Catalog.load(path)
     monkeypatch.setattr(line_chunks, "CHUNK_BYTES", 500)
     parts = Catalog.load(path)
     assert len(parts.products.table.to_batches()) > 5
-    assert parts.products == whole.products and parts.queries == whole.queries and parts.clicks == whole.clicks
-    assert parts.digest == whole.digest and parts.clicked.tolist() == whole.clicked.tolist()
-    ids = [product.id for product in whole.products]
-    assert [ids[position] for position in whole.clicked] == [click.product for click in whole.clicks]
+    assert parts.products == complete.products and parts.queries == complete.queries and parts.clicks == complete.clicks
+    assert parts.digest == complete.digest and parts.clicked.tolist() == complete.clicked.tolist()
+    ids = [product.id for product in complete.products]
+    assert [ids[position] for position in complete.clicked] == [click.product for click in complete.clicks]
 
 
 def test_problems_are_in_the_order_of_lines_whatever_the_chunks(
@@ -42,11 +42,11 @@ def test_problems_are_in_the_order_of_lines_whatever_the_chunks(
     lines = (path / "products.jsonl").read_text().splitlines()
     lines[3], lines[40], lines[50] = "[]", lines[0], lines[50].replace('"id"', '"no"')
     (path / "products.jsonl").write_text("\n".join(lines) + "\n\n")
-    _, whole, _ = read_all(path)
+    _, complete, _ = read_all(path)
     monkeypatch.setattr(line_chunks, "CHUNK_BYTES", 500)
     _, parts, _ = read_all(path)
-    assert parts.messages == whole.messages and parts.count == whole.count == 3
-    assert [message.split(":")[1] for message in whole.messages] == ["4", "41", "51"]
+    assert parts.messages == complete.messages and parts.count == complete.count == 3
+    assert [message.split(":")[1] for message in complete.messages] == ["4", "41", "51"]
 
 
 def test_the_number_of_problems_counts_those_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,12 +75,12 @@ def test_an_interrupted_parse_goes_on_with_the_missing_chunks(tmp_path: Path, mo
     folder.mkdir()
     monkeypatch.setattr(line_chunks, "CHUNK_BYTES", 2000)
     expected, _, _ = read_all(path, folder)
-    whole = folder_digest(folder)
+    complete = folder_digest(folder)
     lost = sorted(folder.glob("products-*.arrow"))[1]
     lost.unlink()
     kept = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     again, _, _ = read_all(path, folder)
-    assert folder_digest(folder) == whole and again.products == expected.products
+    assert folder_digest(folder) == complete and again.products == expected.products
     assert all(file.stat().st_mtime_ns == time for file, time in kept.items())
 
 

@@ -1,4 +1,4 @@
-"""What `check` says about valid catalogs: what they cannot be used for, and warnings."""
+"""What `check` reports about valid catalogs: what they cannot be used for, and warnings."""
 
 import json
 from pathlib import Path

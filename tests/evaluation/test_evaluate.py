@@ -120,10 +120,10 @@ def test_a_model_of_one_modality_has_no_other_systems(path: Path, modality: str)
 def test_a_model_of_both_modalities_has_one_row_where_products_have_one(
     other: str, main: str, late: bool, tmp_path: Path
 ) -> None:
-    whole = write_catalog(tmp_path / "tiny", products=60, queries=16, missing=False)
-    rows = [json.loads(line) for line in (whole / "products.jsonl").read_text(encoding="utf-8").splitlines()]
-    write_lines(whole / "products.jsonl", [{**row, other: ""} for row in rows])
-    catalog, model = Catalog.load(whole), LateFusion(FakeTowers()) if late else FakeEncoder()
+    original = write_catalog(tmp_path / "tiny", products=60, queries=16, missing=False)
+    rows = [json.loads(line) for line in (original / "products.jsonl").read_text(encoding="utf-8").splitlines()]
+    write_lines(original / "products.jsonl", [{**row, other: ""} for row in rows])
+    catalog, model = Catalog.load(original), LateFusion(FakeTowers()) if late else FakeEncoder()
     result = evaluate(model, catalog, "test")
     systems = ["random", "bm25", "title", "title+bm25"] if main == "title" else ["random", "image"]
     assert list(result.rankings) == systems and result.main == main
@@ -145,10 +145,10 @@ def queries_of(result: Evaluation, model: FakeEncoder | LateFusion) -> np.ndarra
 
 
 def test_precomputed_vectors_of_both_keep_their_row_without_pictures(tmp_path: Path) -> None:
-    whole = write_catalog(tmp_path / "tiny", products=60, queries=16, missing=False)
-    rows = [json.loads(line) for line in (whole / "products.jsonl").read_text(encoding="utf-8").splitlines()]
-    write_lines(whole / "products.jsonl", [{**row, "image": ""} for row in rows])
-    result = evaluate(PrecomputedOfBoth(), Catalog.load(whole), "test")
+    original = write_catalog(tmp_path / "tiny", products=60, queries=16, missing=False)
+    rows = [json.loads(line) for line in (original / "products.jsonl").read_text(encoding="utf-8").splitlines()]
+    write_lines(original / "products.jsonl", [{**row, "image": ""} for row in rows])
+    result = evaluate(PrecomputedOfBoth(), Catalog.load(original), "test")
     assert list(result.rankings) == ["random", "bm25", "joint", "joint+bm25"]
 
 
@@ -162,8 +162,8 @@ class PrecomputedOfBoth:
 
 
 def test_hidden_titles_exclude_every_system_that_reads_titles(tmp_path: Path) -> None:
-    whole = write_catalog(tmp_path / "whole", products=60, queries=8, missing=False)
-    catalog = Catalog.load(edited(whole, tmp_path / "copy", {"hide_title": True}))
+    original = write_catalog(tmp_path / "original", products=60, queries=8, missing=False)
+    catalog = Catalog.load(edited(original, tmp_path / "copy", {"hide_title": True}))
     result = evaluate(FakeEncoder(), catalog, "test")
     assert list(result.rankings) == ["random", "image"]
     assert result.fused is None

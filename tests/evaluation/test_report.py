@@ -197,7 +197,7 @@ def test_the_recorded_command_has_no_absolute_path(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["eval.py", f"{tmp_path}/runs/a", "--data.catalog", "/home/me/shop.zip", "-k", "5"])
+    monkeypatch.setattr("sys.argv", ["eval.py", f"{tmp_path}/runs/a", "--data.catalog", "/data/shop.zip", "-k", "5"])
     assert metadata(catalog, seed=0)["command"] == "python eval.py runs/a --data.catalog shop.zip -k 5"
 
 

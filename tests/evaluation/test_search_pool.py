@@ -41,9 +41,9 @@ def test_each_pool_searches_its_products(path: Path) -> None:
 
 def test_the_catalog_names_its_pool_and_evaluation_may_take_another(path: Path, tmp_path: Path) -> None:
     catalog = Catalog.load(with_pool(path, tmp_path / "all", "all"))
-    whole = evaluate(FakeEncoder(), catalog, "test")
-    assert whole.pool == "all" and len(whole.products) == 60
-    assert "Queries search all 60 products of the catalog." in whole.notes
+    complete = evaluate(FakeEncoder(), catalog, "test")
+    assert complete.pool == "all" and len(complete.products) == 60
+    assert "Queries search all 60 products of the catalog." in complete.notes
     assert evaluate(FakeEncoder(), catalog, "test", pool="split").pool == "split"
     assert SearchPool.of(Catalog.load(path), "test").pool == "split"
 
@@ -69,12 +69,12 @@ def test_in_the_judged_pool_every_system_orders_the_judged_products_of_each_quer
 def test_the_judged_pool_orders_as_the_full_search_does(path: Path) -> None:
     """The plain reference: the ranking of all products, without the products that the query does not judge."""
     catalog = Catalog.load(path)
-    whole = evaluate(FakeEncoder(), catalog, "test", pool="all")
+    complete = evaluate(FakeEncoder(), catalog, "test", pool="all")
     judged = evaluate(FakeEncoder(), catalog, "test", pool="judged")
     for a, b, query in zip(
-        whole.rankings["joint"].indices, judged.rankings["joint"].indices, judged.judgements.queries, strict=True
+        complete.rankings["joint"].indices, judged.rankings["joint"].indices, judged.judgements.queries, strict=True
     ):
-        kept = [whole.products[i].id for i in a if whole.products[i].id in query.rel]
+        kept = [complete.products[i].id for i in a if complete.products[i].id in query.rel]
         assert kept == [judged.products[i].id for i in b if i >= 0]
 
 

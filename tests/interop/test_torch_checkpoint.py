@@ -72,8 +72,8 @@ def test_training_heads_are_not_exported(tmp_path):
 
 def test_exports_contain_no_absolute_path():
     data, train = DataConfig(catalog="/data/shop.zip", cache="/tmp/c"), TrainConfig(init_from="/data/run")
-    query = replace(FASHION.query, init_from="/home/me/minilm")
-    config = search_config(Config(run="/home/me/runs/a", data=data, train=train, model=replace(FASHION, query=query)))
+    query = replace(FASHION.query, init_from="/data/minilm")
+    config = search_config(Config(run="/data/runs/a", data=data, train=train, model=replace(FASHION, query=query)))
     assert (config.run, config.data.catalog, config.train.init_from) == ("a", "shop.zip", "run")
     assert (config.data.cache, config.model.query.init_from) == ("", "minilm")
 

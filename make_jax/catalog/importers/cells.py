@@ -72,15 +72,15 @@ def _amount(digits: str, decimal: str) -> Number | None:
     sign = -1 if digits.startswith("-") else 1
     digits = re.sub(r"['’\s]", "", digits.lstrip("+-"))
     marks = [mark for mark in ",." if mark in digits]
-    whole, fraction = digits, ""
+    integer, fraction = digits, ""
     if len(marks) == 2 or (len(marks) == 1 and digits.count(marks[0]) == 1 and _is_decimal(digits, marks[0], decimal)):
         last = max(digits.rfind(mark) for mark in marks)
-        whole, fraction = digits[:last], digits[last + 1 :]
-    if not whole.isdecimal() and not _GROUPS.fullmatch(whole):
+        integer, fraction = digits[:last], digits[last + 1 :]
+    if not integer.isdecimal() and not _GROUPS.fullmatch(integer):
         return None
-    if len({mark for mark in whole if mark in ",."}) > 1:
+    if len({mark for mark in integer if mark in ",."}) > 1:
         return None
-    plain = re.sub(r"[.,]", "", whole)
+    plain = re.sub(r"[.,]", "", integer)
     return sign * (float(f"{plain}.{fraction}") if fraction else int(plain))
 
 

@@ -37,14 +37,14 @@ def title_of(number: int, title: str) -> Corruption:
 def test_an_unclosed_quote_loses_its_own_line_alone(
     tmp_path: Path, name: str, publish: Callable[[Path], Path], corruptions: list[Corruption], line: str, lost: int
 ) -> None:
-    whole = imported(tmp_path / "whole", name, publish(tmp_path / "source"))
+    complete = imported(tmp_path / "complete", name, publish(tmp_path / "source"))
     for corrupt in corruptions:
         corrupt(tmp_path / "source")
     with pytest.raises(InputError, match=rf"{line}: a quote opens a field and none closes it"):
         imported(tmp_path / "out", name, tmp_path / "source")
     catalog = imported(tmp_path / "out", name, tmp_path / "source", "--bad-rows", "9")
     records = len(catalog.products) + len(catalog.queries)
-    assert records == len(whole.products) + len(whole.queries) - lost
+    assert records == len(complete.products) + len(complete.queries) - lost
 
 
 @pytest.mark.parametrize(

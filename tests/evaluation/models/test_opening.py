@@ -61,7 +61,7 @@ def test_bm25_is_evaluated_alone(path: Path, tmp_path: Path) -> None:
 
 
 def test_bm25_without_titles_is_an_input_error(path: Path, tmp_path: Path) -> None:
-    titled = write_catalog(tmp_path / "whole", products=60, queries=8, missing=False)
+    titled = write_catalog(tmp_path / "titled", products=60, queries=8, missing=False)
     rows = [json.loads(line) for line in (titled / "products.jsonl").read_text("utf-8").splitlines()]
     write_lines(titled / "products.jsonl", [row | {"title": ""} for row in rows])
     with pytest.raises(InputError, match="no titles, which is all that BM25 reads"):
