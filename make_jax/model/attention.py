@@ -120,7 +120,7 @@ def attention_implementation(name: str) -> AttentionImplementation:
 
 
 def check_attention(model: ModelConfig) -> None:
-    """Raises InputError for an unknown `model.attention`, or one that cannot drop probabilities where the config does."""
+    """Raises InputError for an unknown `model.attention`, or for one that cannot apply the dropout of the config."""
     implementation = attention_implementation(model.attention)
     m = model.adaptation
     sections = {
