@@ -181,8 +181,10 @@ class Matrix:
         before = newest(folder)
         run = self.start("stopped", FREQUENT_SAVES)
         if moment == "fit":
-            run.until(lambda: FITTING in run.output, "the fit")
-            time.sleep(2.0)
+            run.until(lambda: run.has_stepped, "a step")  # a resumed run may begin with the fit of its last step
+            earlier = run.output.count(FITTING)
+            run.until(lambda: run.output.count(FITTING) > earlier, "the fit after a step")
+            time.sleep(0.5)
         elif moment == "evaluation":
             run.until(lambda: run.has_stepped and last_logged_step(folder) >= EVAL, "the step before the evaluation")
         else:
@@ -350,15 +352,15 @@ class Matrix:
         return f"both ended, exit codes {ended}, within {seconds:.0f} s; saved {saved}; the rest is the same"
 
 
-def do(name: str, row: Row) -> dict[str, Any]:
-    """Runs a row and returns its record."""
+def do(name: str, row: Row, work: Path) -> dict[str, Any]:
+    """Runs a row and returns its record, without the path of the folder `work`."""
     began = time.monotonic()
     try:
         result, seen = "kept", row()
     except NotRunnable as error:
         result, seen = "not run", str(error)
     except (PromiseBroken, InputError, subprocess.TimeoutExpired) as error:
-        result, seen = "BROKEN", str(error)
+        result, seen = "BROKEN", str(error).replace(str(work), "WORK")
     print(f"{result:8} {name:38} {seen}", flush=True)
     return {"row": name, "result": result, "seen": seen, "seconds": round(time.monotonic() - began, 1)}
 
@@ -381,7 +383,7 @@ def main() -> int:
         rows = {row["row"]: row for row in json.loads(file.read_text()) if row["result"] == "kept"}
     for name, row in Matrix(work, arguments.kills, arguments.seed).rows().items():
         if arguments.only in name and name not in rows:
-            rows[name] = do(name, row)
+            rows[name] = do(name, row, work)
             write_atomically(file, json.dumps(list(rows.values()), indent=1) + "\n")
     results = [row["result"] for row in rows.values()]
     made = {
