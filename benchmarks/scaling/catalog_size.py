@@ -42,7 +42,7 @@ STEPS = 3  # of training, after which a run ends
 TRAIN = """
 import json, os, sys, time
 from pathlib import Path
-start = time.time() - float(sys.argv[1])
+start = float(sys.argv[1])
 from make_jax.training import loop
 from make_jax.training.step_metrics import StepMetrics
 first = StepMetrics.add
@@ -52,7 +52,7 @@ def add(self, *arguments):
         add.done = True
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         anonymous = int(status["RssAnon"].split()[0]) * 1024
-        print("FIRST " + json.dumps({"seconds": time.time() - float(sys.argv[1]), "anonymous_bytes": anonymous}))
+        print("FIRST " + json.dumps({"seconds": time.time() - start, "anonymous_bytes": anonymous}))
 StepMetrics.add = add
 sys.argv[1:] = sys.argv[2:]
 from make_jax.cli.train import main
