@@ -112,9 +112,12 @@ def _remove_all_temporary() -> None:
     """Removes all temporary paths. A thread that ends its own waits for the lock, until the process ends."""
     _lock.acquire()
     for path in _temporary:
-        for _ in range(10):  # another thread may be writing into the folder
-            _remove(path)
-            if not path.exists():
+        renamed = path.with_name(f"{path.name}-removed")  # other threads can create no file by the old name any more
+        with contextlib.suppress(OSError):
+            path.rename(renamed)
+        for _ in range(10):  # for a file whose creation had begun
+            _remove(renamed)
+            if not renamed.exists():
                 break
 
 
