@@ -55,7 +55,8 @@ def _encoders(config: "Config") -> Iterator[str]:
             yield f"model.{name}.width is {width}, expected a multiple of model.{name}.heads {heads}"
     image = model.image
     if image.rotary_grid and image.heads >= 1 and image.width % (4 * image.heads):
-        yield f"model.image.width is {image.width}, expected a multiple of 4 * model.image.heads with rotary_grid"
+        expected = f"expected a multiple of {4 * image.heads} (4 * model.image.heads) with model.image.rotary_grid"
+        yield f"model.image.width is {image.width}, {expected}"
     if not 0 < model.initial_logit_scale <= max_scale:
         expected = f"expected more than 0 and at most {max_scale}"
         yield f"model.initial_logit_scale is {model.initial_logit_scale}, {expected}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from make_jax.config import Config, OptimConfig, TrainConfig, check, from_json, to_json
+from make_jax.config import Config, ImageConfig, ModelConfig, OptimConfig, TrainConfig, check, from_json, to_json
 from make_jax.config_renames import RENAMED
 from make_jax.errors import InputError
 
@@ -195,6 +195,18 @@ def test_check_names_single_stream_with_one_modality():
     with pytest.raises(InputError, match=r"model.adaptation.modalities is 'title', expected 'both'"):
         adaptation = dataclasses.replace(config.model.adaptation, modalities="title")
         check(dataclasses.replace(config, model=dataclasses.replace(config.model, adaptation=adaptation)))
+
+
+def test_check_needs_head_sizes_for_two_dimensional_rotary_positions():
+    image = ImageConfig(width=160, heads=16)  # heads of size 10; pairs of rows and of columns need a multiple of 4
+    check(Config(model=ModelConfig(image=image)))
+    with pytest.raises(InputError) as caught:
+        check(Config(model=ModelConfig(image=dataclasses.replace(image, rotary_grid=16))))
+    expected = (
+        "model.image.width is 160, expected a multiple of 64 (4 * model.image.heads) with model.image.rotary_grid"
+    )
+    assert str(caught.value) == expected
+    check(Config(model=ModelConfig(image=dataclasses.replace(image, rotary_grid=16, width=192))))
 
 
 def test_check_lets_a_title_only_model_have_any_image_size():
