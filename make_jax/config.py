@@ -117,7 +117,7 @@ class AdaptationConfig:
     """Modal Adaptation: fuses title and image into one product embedding."""
 
     modalities: Literal["both", "title", "image"] = "both"  # product encoders of the model
-    weights: Literal["per_keyword", "gate", "mean"] = "per_keyword"  # of title and image: model/modal_adaptation.py
+    weights: str = "per_keyword"  # of title, image: model/modal_adaptation.py MODALITY_WEIGHTS; also "gate", "mean"
     cross_attention: bool = False  # title and image attend to each other before pooling; no gain in docs/study.md
     single_stream: bool = False  # one encoder over [title; image] replaces all of the above
     gate_width: AtLeast1 = 160  # hidden size of the gate's MLP
@@ -268,7 +268,10 @@ def from_json(text: str, where: str) -> Config:
     """
     try:
         unique_json.loads(text)  # for duplicate keys, and the line number of a syntax error
-        return _ADAPTER.validate_json(text)
+        config = _ADAPTER.validate_json(text)
+        messages = _renamed_values(config)
+        if not messages:
+            return config
     except json.JSONDecodeError as error:
         raise InputError(f"{where}, line {error.lineno}: not JSON ({error.msg})") from None
     except unique_json.DuplicateKeyError as error:
@@ -289,9 +292,17 @@ def check(config: Config) -> None:
         if not {error["type"] for error in details} <= _RANGE_ERRORS.keys():
             # A recipe is plain Python and may contain any type, which the checks below do not expect.
             raise InputError("; ".join(f"config: {problem}" for problem in problems)) from None
+    problems += [f"config: {problem}" for problem in _renamed_values(config)]
     problems += config_checks.problems(config)
     if problems:
         raise InputError("; ".join(problems))
+
+
+def _renamed_values(config: Config) -> list[str]:
+    """Returns a message for each setting with an old name of an entry of a table, whose names no type lists."""
+    section = config.model.adaptation
+    message = renamed("model.adaptation.weights", section.weights)
+    return [message] if message else []
 
 
 _RANGE_ERRORS = {

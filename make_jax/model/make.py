@@ -36,10 +36,10 @@ from make_jax.model.layer_config import compute_config
 from make_jax.model.masked import PatchHead, PredictedPatches, PredictedTokens, TokenHead, word_table
 from make_jax.model.matching import MatchingEncoder, MatchTarget
 from make_jax.model.modal_adaptation import (
-    MODALITY_WEIGHTS,
     FusedProduct,
     ModalAdaptation,
     ProductStates,
+    modality_weights,
     single_modality_weights,
 )
 from make_jax.model.single_stream import SingleStream
@@ -147,7 +147,7 @@ class Make(nn.Module):
     def has_title_weight(self) -> bool:
         """Whether search embeddings weigh title and image by product."""
         a = self.config.adaptation
-        weights = MODALITY_WEIGHTS[a.weights]
+        weights = modality_weights(a.weights)
         per_keyword = weights.per_keyword is not None and self.keyword_dims > 0
         return a.modalities == "both" and not a.single_stream and (weights.learned or per_keyword)
 

@@ -14,8 +14,9 @@
                  w_m = u_m / (u_t + u_v),  u_m = max(z_m - z_0, 1)^(1/2),  z_m the keyword's logit from modality m,
                  z_0 its logit for a product of which nothing is known (model/keyword_evidence.py)
 
-To add a way: write its function and its entry in the table, and name it in `config.AdaptationConfig.weights`. Export to
-PyTorch needs its counterpart in `interop/torch_model/modal_adaptation.py`.
+To add a way: write its function and its entry in the table; nothing else lists the names. Export to PyTorch and ONNX
+needs its counterpart in `interop/torch_model/modal_adaptation.py`, and if it has parameters, their names in
+`interop/torch_checkpoint.py`.
 
 `per_keyword` lets the title decide the type of a product and the image its color: what counts is how far a modality
 raises a keyword above its prior. Lowering it counts little, because titles omit most of what is true of a product.
@@ -34,6 +35,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from make_jax.config import ModelConfig
+from make_jax.errors import lookup
 from make_jax.model.attention import MASKED
 from make_jax.model.layer_config import compute_config, layer_config
 from make_jax.model.transformer import KERNEL_INIT, PreNormLayer, l2_normalize, pool
@@ -121,6 +123,11 @@ MODALITY_WEIGHTS: dict[str, ModalityWeights] = {
 }
 
 
+def modality_weights(name: str) -> ModalityWeights:
+    """Returns the entry `name`; raises InputError, with all names and the nearest one, if there is none."""
+    return lookup(MODALITY_WEIGHTS, name, "model.adaptation.weights")
+
+
 def keyword_weights(
     name: str, keywords: KeywordLogits, product_weights: Float[Array, "B 2"]
 ) -> dict[str, Float[Array, "B n"]]:
@@ -128,7 +135,7 @@ def keyword_weights(
 
     A model with one embedding per product has one modality, "product", of weight 1.
     """
-    function = MODALITY_WEIGHTS[name].per_keyword
+    function = modality_weights(name).per_keyword
     if function is not None or "product" in keywords.logits:
         unscaled = (function or keyword_confidence)(keywords)
     else:
@@ -145,7 +152,7 @@ def reported_weights(
     product_weights: Float[Array, "B 2"],
 ) -> Float[Array, "B 2"]:
     """Returns (w_t, w_v) of a search embedding: weights per keyword are averaged, weighted by keyword probability."""
-    if MODALITY_WEIGHTS[name].per_keyword is None or "product" in by_keyword:
+    if modality_weights(name).per_keyword is None or "product" in by_keyword:
         return product_weights
     total = jnp.sum(probabilities, axis=-1)
     averages = [jnp.sum(by_keyword[modality] * probabilities, axis=-1) / total for modality in ("title", "image")]
@@ -187,7 +194,7 @@ class ModalAdaptation(nn.Module):
         title_embedding = l2_normalize(_dense(c.embedding_dim, "title_projection")(title))
         image_embedding = l2_normalize(_dense(c.embedding_dim, "image_projection")(image))
         present = jnp.stack([has_title, has_image], axis=-1)
-        weights = MODALITY_WEIGHTS[a.weights].per_product(PooledModalities(title, image, present, a.gate_width))
+        weights = modality_weights(a.weights).per_product(PooledModalities(title, image, present, a.gate_width))
         fused = weights[:, :1] * title_embedding + weights[:, 1:] * image_embedding
         fused = l2_normalize(fused) if c.l2_normalize else fused
         return FusedProduct(fused, weights, title_embedding, image_embedding)

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 from make_jax.config import Config, check
 from make_jax.model.attention import check_attention, traceable_attention
 from make_jax.model.make import Make
+from make_jax.model.modal_adaptation import modality_weights
 from make_jax.objectives.total import Embeddings, check_objectives, total_loss
 from make_jax.planning.compile import CompiledStep, check_libtpu, compile_for_tpu, compile_step
 from make_jax.planning.hardware import Machine, find_machine, machine_name
@@ -84,6 +85,7 @@ def trace_step(config: Config, functions: StepFunctions, device: str, count: int
     """Returns the report without compilation, for any count of devices; raises InputError as `dry_run` does."""
     check(config)
     check_attention(config.model)
+    modality_weights(config.model.adaptation.weights)  # raises InputError for an unknown name
     check_objectives(config.objectives)
     attention = traceable_attention(config.model.attention)
     config = replace(config, model=replace(config.model, attention=attention))

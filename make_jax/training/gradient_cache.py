@@ -29,7 +29,7 @@ from jax.sharding import PartitionSpec
 
 from make_jax.config import Config
 from make_jax.model.make import Make, Outputs
-from make_jax.model.modal_adaptation import MODALITY_WEIGHTS
+from make_jax.model.modal_adaptation import modality_weights
 from make_jax.objectives.total import Embeddings, contrast_embeddings, local_means, total_loss
 from make_jax.objectives.weighted_means import WeightedMean, weighted_mean
 from make_jax.runs.mesh import BATCH_AXES, AnyMesh
@@ -83,7 +83,7 @@ def make_encode(model: Make, config: Config) -> Encode:
     """
     # Weights that are not learned are constant in training. Those per keyword need the keyword heads, which are fitted
     # after the encoders; validation logs them.
-    logs_title_weight = model.has_title_weight and MODALITY_WEIGHTS[config.model.adaptation.weights].learned
+    logs_title_weight = model.has_title_weight and modality_weights(config.model.adaptation.weights).learned
 
     def encode(params: Params, batch: Batch, key: jax.Array, index: jax.Array) -> Encoded:
         sampling_key, dropout_key = jax.random.split(key)

@@ -30,6 +30,7 @@ from make_jax.inputs.device import DevicePrefetch
 from make_jax.inputs.train_pipeline import train_batches
 from make_jax.model.attention import check_attention
 from make_jax.model.make import Make
+from make_jax.model.modal_adaptation import modality_weights
 from make_jax.objectives.total import check_objectives
 from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.mesh import check_batch_config, make_mesh, shard_batch
@@ -69,6 +70,7 @@ def train(config: Config) -> Path:
     """
     check(config)
     check_attention(config.model)
+    modality_weights(config.model.adaptation.weights)  # raises InputError for an unknown name
     check_objectives(config.objectives)
     check_writers(config.train.writers)
     checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.max_to_keep)

@@ -1,6 +1,5 @@
 """The model: Modal Adaptation, missing modalities, number formats."""
 
-import typing
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -10,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from make_jax.config import AdaptationConfig, ImageConfig, InputsConfig, ModelConfig, TextConfig
+from make_jax.config import AdaptationConfig, Config, ImageConfig, InputsConfig, ModelConfig, TextConfig, check
+from make_jax.errors import InputError
 from make_jax.model.make import Make
-from make_jax.model.modal_adaptation import MODALITY_WEIGHTS
+from make_jax.model.modal_adaptation import MODALITY_WEIGHTS, ModalityWeights, equal_weights
 from make_jax.model.transformer import l2_normalize
 
 B, VOCABULARY = 4, 50
@@ -174,5 +174,20 @@ def test_unit_of_a_zero_vector_is_0_with_finite_gradient():
     assert np.isfinite(gradient).all()
 
 
-def test_modality_weights_of_the_config_and_of_the_table_are_the_same():
-    assert set(typing.get_args(typing.get_type_hints(AdaptationConfig)["weights"])) == set(MODALITY_WEIGHTS)
+def test_an_entry_of_the_table_is_all_that_a_new_way_to_weigh_title_and_image_needs(monkeypatch):
+    def three_to_one(pooled):
+        share = equal_weights(pooled.present) * jnp.array([[3.0, 1.0]])
+        return share / jnp.sum(share, axis=-1, keepdims=True)
+
+    monkeypatch.setitem(MODALITY_WEIGHTS, "three_to_one", ModalityWeights(three_to_one))
+    config = replace(TINY, adaptation=AdaptationConfig(weights="three_to_one"), keyword_dims=0)
+    check(Config(model=config))
+    out = Make(config, INPUTS, VOCABULARY).apply({"params": made("mean")[1]}, batch())
+    np.testing.assert_allclose(out.product.weights, [[0.75, 0.25], [0, 1], [1, 0], [0.75, 0.25]], atol=1e-6)
+
+
+def test_an_unknown_way_to_weigh_title_and_image_is_refused_with_the_names_of_the_table():
+    model = Make(replace(TINY, adaptation=AdaptationConfig(weights="gates")), INPUTS, VOCABULARY)
+    expected = r"model\.adaptation\.weights is 'gates', expected one of gate, mean, per_keyword; did you mean 'gate'\?"
+    with pytest.raises(InputError, match=expected):
+        jax.eval_shape(model.init, jax.random.key(0), batch())

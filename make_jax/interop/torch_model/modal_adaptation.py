@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # its usual name
 
 from make_jax.config import ModelConfig
+from make_jax.errors import lookup
 from make_jax.interop.torch_model.transformer import MASKED, PreNormLayer, l2_normalize, pool, zero_masked
 from make_jax.model.layer_config import compute_config, layer_config
 
@@ -82,9 +83,14 @@ MODALITY_WEIGHTS: dict[str, ModalityWeights] = {
 }
 
 
+def modality_weights(name: str) -> ModalityWeights:
+    """Returns the entry `name`; raises InputError, with all names and the nearest one, if there is none."""
+    return lookup(MODALITY_WEIGHTS, name, "model.adaptation.weights")
+
+
 def keyword_weights(name: str, keywords: KeywordLogits, product_weights: Tensor) -> dict[str, Tensor]:
     """Returns weights [B, n] by modality, sum 1, or 0 for a product without any modality."""
-    function = MODALITY_WEIGHTS[name].per_keyword
+    function = modality_weights(name).per_keyword
     if function is not None or "product" in keywords.logits:
         unscaled = (function or keyword_confidence)(keywords)
     else:
@@ -98,7 +104,7 @@ def reported_weights(
     name: str, by_keyword: Mapping[str, Tensor], probabilities: Tensor, product_weights: Tensor
 ) -> Tensor:
     """Returns the weights [B, 2] of a search embedding: averages over keywords, weighted by keyword probability."""
-    if MODALITY_WEIGHTS[name].per_keyword is None or "product" in by_keyword:
+    if modality_weights(name).per_keyword is None or "product" in by_keyword:
         return product_weights
     total = probabilities.sum(-1)
     averages = [(by_keyword[modality] * probabilities).sum(-1) / total for modality in ("title", "image")]
@@ -142,7 +148,7 @@ class ModalAdaptation(nn.Module):
         title_embedding = l2_normalize(self.title_projection(title))
         image_embedding = l2_normalize(self.image_projection(image))
         present = torch.stack([has_title, has_image], dim=-1)
-        weights = MODALITY_WEIGHTS[c.adaptation.weights].per_product(self, PooledModalities(title, image, present))
+        weights = modality_weights(c.adaptation.weights).per_product(self, PooledModalities(title, image, present))
         fused = weights[:, :1] * title_embedding + weights[:, 1:] * image_embedding
         fused = l2_normalize(fused) if c.l2_normalize else fused
         return FusedProduct(fused, weights, title_embedding, image_embedding)
