@@ -82,7 +82,7 @@ def _describe(options: argparse.Namespace) -> int:
 def _build(options: argparse.Namespace) -> int:
     from make_jax.catalog.build import build
 
-    built = build(options.path, options.cache, options.workers)
+    built = build(options.path, options.cache, options.workers, options.ray)
     splits = ", ".join(f"{split} {count:,}" for split, count in built.manifest["products"].items())
     print(f"{built.folder}: {splits}; {built.manifest['clicks']:,} clicks")
     return 0
@@ -138,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "build":
             command.add_argument("--cache", default="", help="folder of built catalogs (~/.cache/make_jax)")
             command.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
+            command.add_argument(
+                "--ray", default="", help="address of a Ray cluster, or auto (default: local processes)"
+            )
         if name == "keywords":
             _add_keyword_options(command)
     importing = commands.add_parser("import", help="convert the published files of a public benchmark to a catalog")

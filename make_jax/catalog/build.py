@@ -21,6 +21,7 @@ from jaxtyping import Int32
 
 from make_jax.catalog import cache as cached
 from make_jax.catalog import jsonl
+from make_jax.catalog.executors import Executor, open_executor
 from make_jax.catalog.product_shards import write_products
 from make_jax.catalog.reader import Catalog, packaged_path
 from make_jax.catalog.reporting import Problems
@@ -87,12 +88,13 @@ class BuiltCatalog:
         return f"BuiltCatalog({str(self.folder)!r})"
 
 
-def build(catalog: str | Path | Catalog = "", cache: str = "", workers: int = 0) -> BuiltCatalog:
+def build(catalog: str | Path | Catalog = "", cache: str = "", workers: int = 0, ray: str = "") -> BuiltCatalog:
     """Builds a catalog (a path, "" for the packaged one, or a loaded catalog) or opens its existing build.
 
     A new build reads every line, decodes every image once, to verify it, and writes columns and shards with a progress
-    bar, in `workers` processes (0: one a core); their bytes do not depend on the number. After a kill the next build
-    goes on with the chunk and the shard that were not complete. Partial builds and builds of earlier content of the
+    bar, in `workers` processes (0: one a core); their bytes do not depend on the number. With
+    `ray`, an address or "auto", these are tasks on that Ray cluster, whose nodes share the file system. After a
+    kill the next build goes on with the chunk and the shard that were not complete. Partial builds and builds of earlier content of the
     same path are removed unless a process reads them. One process builds at a time; others wait and use its result.
 
     Raises InputError for an invalid catalog or one without splits, an unreadable image, or a cache that cannot be
@@ -107,7 +109,8 @@ def build(catalog: str | Path | Catalog = "", cache: str = "", workers: int = 0)
             built = _opened(root, name, columns)
             if built is None:
                 partial = cached.partial_folder(root, name, f"{FORMAT}{source.stamp}")
-                built = _build_in(partial, root, name, source, workers)
+                with open_executor(workers, ray) as executor:
+                    built = _build_in(partial, root, name, source, executor)
             _remove_stale(root, name, source.path, built.folder)
             if isinstance(catalog, Catalog) and catalog.derivation:
                 built = _with_derived_clicks(built.folder, catalog)
@@ -128,10 +131,10 @@ def _opened(root: Path, name: str, columns: Catalog | None) -> BuiltCatalog | No
         return None
 
 
-def _build_in(partial: Path, root: Path, name: str, source: Source, workers: int) -> BuiltCatalog:
+def _build_in(partial: Path, root: Path, name: str, source: Source, executor: Executor) -> BuiltCatalog:
     """Builds in the folder `partial` and publishes it. Removes it unless the process is killed."""
     try:
-        catalog = write_columns(source, partial, workers)
+        catalog = write_columns(source, partial, executor)
         if not any(len(catalog.split_products(split)) for split in SPLITS):
             expected = 'expected "split": "train", "val" or "test" in each'
             raise InputError(f"{source.path}: no product has a split, {expected}")
@@ -144,7 +147,7 @@ def _build_in(partial: Path, root: Path, name: str, source: Source, workers: int
         except InputError:  # missing, damaged, or of another FORMAT
             if folder.exists():
                 cached.remove_built(folder, MANIFEST)
-        lengths = write_products(catalog, partial / "products", workers)
+        lengths = write_products(catalog, partial / "products", executor)
         files = {file.relative_to(partial).as_posix(): file.stat().st_size for file in _files(partial)}
         manifest = {
             "format": FORMAT,

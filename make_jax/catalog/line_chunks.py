@@ -6,17 +6,14 @@ batch is a file in it, written once: a later call continues where an interrupted
 
 import json
 import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
+from make_jax.catalog.executors import Executor, InProcess
 from make_jax.catalog.jsonl import Hash
 from make_jax.catalog.reporting import Problems
 from make_jax.catalog.source import READ_ERRORS, Source, unreadable
@@ -75,7 +72,7 @@ class ParsedFile:
 
 
 def parse_file(
-    source: Source, parser: LineParser, sha: Hash, *, max_per_kind: int | None, folder: Path | None, workers: int
+    source: Source, parser: LineParser, sha: Hash, *, max_per_kind: int | None, folder: Path | None, executor: Executor
 ) -> ParsedFile:
     """The parsed lines of a file of the catalog; nothing if the file does not exist.
 
@@ -85,7 +82,7 @@ def parse_file(
         sha: updated with the name, size and bytes of the file, so that the digest of a catalog needs no second read.
         max_per_kind: problems of a kind that are kept of each chunk; None is all.
         folder: keeps the batches of chunks without problems as files; None keeps them in memory.
-        workers: processes that parse a file of several chunks.
+        executor: workers that parse a file of several chunks.
 
     Raises:
         InputError: the file cannot be read.
@@ -95,23 +92,17 @@ def parse_file(
     if name not in source.sizes:
         return parsed
     sha.update(f"{name} {source.sizes[name]}\n".encode())
-    with ExitStack() as stack:
-        pool = None
-        if workers > 1 and source.sizes[name] > CHUNK_BYTES:
-            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn")))
-        pending: deque[Future[Chunk | Path]] = deque()
+    if source.sizes[name] <= CHUNK_BYTES:
+        executor = InProcess()
+
+    def jobs() -> Iterator[tuple[LineParser, bytes, int, int | None, Path | None]]:
         for number, (data, first) in enumerate(_chunks(source, name, sha)):
             path = None if folder is None else folder / _chunk_name(name, number)
-            if path is not None and path.exists():
-                pending.append(_done(path))
-            elif pool is None:
-                pending.append(_done(_parse(parser, data, first, max_per_kind, path)))
-            else:
-                pending.append(pool.submit(_parse, parser, data, first, max_per_kind, path))
-            while len(pending) > (2 * workers if pool else 0):
-                _add(parsed, pending.popleft().result())
-        while pending:
-            _add(parsed, pending.popleft().result())
+            written = path is not None and path.exists()
+            yield parser, b"" if written else data, first, max_per_kind, path
+
+    for chunk in executor.map(_parse, jobs()):
+        _add(parsed, chunk)
     return parsed
 
 
@@ -131,6 +122,8 @@ def _chunks(source: Source, name: str, sha: Hash) -> Iterator[tuple[bytes, int]]
 
 def _parse(parser: LineParser, data: bytes, first: int, max_per_kind: int | None, path: Path | None) -> Chunk | Path:
     """One parsed chunk, or `path` where it has been written because it has no problem. Runs in worker processes."""
+    if path is not None and path.exists():
+        return path
     problems = Problems(parser.path, max_per_kind)
     batch, summary = parser.parse(data, first, problems)
     if path is None or problems.count:
@@ -167,12 +160,6 @@ def open_batch(path: Path) -> pa.RecordBatch:
     """The batch of a file, memory-mapped."""
     with pa.memory_map(os.fspath(path)) as file:
         return pa.ipc.open_file(file).get_batch(0)
-
-
-def _done(chunk: Chunk | Path) -> "Future[Chunk | Path]":
-    future: Future[Chunk | Path] = Future()
-    future.set_result(chunk)
-    return future
 
 
 def _add(parsed: ParsedFile, chunk: Chunk | Path) -> None:

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from make_jax.catalog import images
+from make_jax.catalog.executors import Executor, InProcess
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.reporting import Problems, progress_bar
 from make_jax.catalog.schema import SPLITS, Product, Split
@@ -47,11 +46,11 @@ class _FaultsFoundError(Exception):
         self.faults = faults
 
 
-def write_products(catalog: Catalog, folder: Path, workers: int = 0) -> dict[Split, list[int]]:
+def write_products(catalog: Catalog, folder: Path, executor: Executor) -> dict[Split, list[int]]:
     """Writes the shards of all splits, except those in `folder` already, and returns their lengths.
 
     The catalog's columns are mapped from files (`write_columns`). Shards are cut by size, so their bytes do not depend
-    on the number of `workers` (0: one a core). Raises InputError that lists the images which cannot be read.
+    on the workers of `executor`. Raises InputError that lists the images which cannot be read.
     """
     from make_jax.catalog import shards
 
@@ -60,23 +59,17 @@ def write_products(catalog: Catalog, folder: Path, workers: int = 0) -> dict[Spl
     missing = [shard for shard in planned if not shards.has_shard(folder, shard.split, shard.number)]
     faults: list[_Fault] = []
     # Up to a shard a split, threads are enough, and a script needs no `if __name__ == "__main__"` for processes.
-    workers = min(workers or os.cpu_count() or 1, len(missing)) if len(planned) > len(SPLITS) else 1
-    with ExitStack() as stack:
-        advance = stack.enter_context(progress_bar("products", sum(shard.stop - shard.start for shard in missing)))
-        if workers > 1:
-            assert catalog.columns is not None
-            pool = ProcessPoolExecutor(
-                workers, get_context("spawn"), initializer=_open_catalog, initargs=(catalog.source, catalog.columns)
-            )
-            stack.callback(pool.shutdown, cancel_futures=True)
-            results = pool.map(_write_in_worker, missing, [folder] * len(missing))
-            for shard, found in zip(missing, results, strict=True):
-                faults += found
-                advance(shard.stop - shard.start)
+    local = len(planned) <= len(SPLITS) or isinstance(executor, InProcess)
+    with progress_bar("products", sum(shard.stop - shard.start for shard in missing)) as advance:
+        if local:
+            results = InProcess().map(_write, [(catalog, shard, folder, os.cpu_count() or 1) for shard in missing])
         else:
-            for shard in missing:
-                faults += _write(catalog, shard, folder, os.cpu_count() or 1)
-                advance(shard.stop - shard.start)
+            assert catalog.columns is not None
+            jobs = [(catalog.source, catalog.columns, shard, folder) for shard in missing]
+            results = executor.map(_write_in_worker, jobs)
+        for shard, found in zip(missing, results, strict=True):
+            faults += found
+            advance(shard.stop - shard.start)
     problems = Problems(catalog.path)
     for fault in sorted(faults):
         problems.add(f"product {fault.id!r}", f"image: {fault.reason}")
@@ -111,17 +104,17 @@ def _text_bytes(catalog: Catalog) -> int:
     return total
 
 
-_opened: list[Catalog] = []  # the catalog, in a worker process
+_opened: dict[tuple[str, Path], Catalog] = {}  # the catalog, in a worker process
 
 
-def _open_catalog(source: Source, columns: Path) -> None:
-    catalog = open_columns(source, columns)
-    assert catalog is not None
-    _opened[:] = [catalog]
-
-
-def _write_in_worker(shard: _Shard, folder: Path) -> list[_Fault]:
-    return _write(_opened[0], shard, folder, threads=1)
+def _write_in_worker(source: Source, columns: Path, shard: _Shard, folder: Path) -> list[_Fault]:
+    key = source.stamp, columns
+    if key not in _opened:
+        catalog = open_columns(source, columns)
+        assert catalog is not None
+        _opened.clear()
+        _opened[key] = catalog
+    return _write(_opened[key], shard, folder, threads=1)
 
 
 def _write(catalog: Catalog, shard: _Shard, folder: Path, threads: int) -> list[_Fault]:

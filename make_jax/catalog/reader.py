@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import importlib.resources
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from make_jax.catalog import jsonl
+from make_jax.catalog.executors import Executor, open_executor
 from make_jax.catalog.images import MAX_BYTES
 from make_jax.catalog.reporting import Problems
 from make_jax.catalog.schema import CatalogInfo, Click, Product, Query, Split
@@ -140,10 +140,10 @@ def packaged_path() -> Path:
     return path
 
 
-def read_valid(source: Source, folder: Path | None = None, workers: int = 0) -> Catalog:
+def read_valid(source: Source, folder: Path | None = None, executor: Executor | None = None) -> Catalog:
     """The catalog, see `read`. Raises InputError that lists the problems of its lines."""
     problems = Problems(source.path)
-    catalog, _ = read(source, problems, Problems(source.path), folder, workers)
+    catalog, _ = read(source, problems, Problems(source.path), folder, executor)
     problems.raise_if_any()
     return catalog
 
@@ -158,7 +158,7 @@ class Lines:
 
 
 def read(
-    source: Source, problems: Problems, warnings: Problems, folder: Path | None = None, workers: int = 0
+    source: Source, problems: Problems, warnings: Problems, folder: Path | None = None, executor: Executor | None = None
 ) -> tuple[Catalog, set[str]]:
     """The valid part of a catalog, and the keys of its products that the format does not declare.
 
@@ -167,13 +167,16 @@ def read(
         problems: receives what is wrong with the rest, of each file in the order of its lines.
         warnings: receives the clicks that training ignores.
         folder: keeps the columns as memory-mapped files, see `parse_file`; None keeps them in memory.
-        workers: processes that parse large files; 0 is the number of cores.
+        executor: workers that parse large files; None is a local process a core.
     """
     from make_jax.catalog.columns import click_records, product_records, query_records
     from make_jax.catalog.line_chunks import parse_file
     from make_jax.catalog.line_parsers import ClickParser, ProductParser, QueryParser
     from make_jax.catalog.references import unique_products, valid_clicks, valid_queries
 
+    if executor is None:
+        with open_executor() as executor:
+            return read(source, problems, warnings, folder, executor)
     sha = hashlib.sha256()
     info = jsonl.read_info(source, problems, sha)
     parse = functools.partial(
@@ -182,7 +185,7 @@ def read(
         sha=sha,
         max_per_kind=problems.max_per_kind,
         folder=folder,
-        workers=workers or os.cpu_count() or 1,
+        executor=executor,
     )
     if jsonl.PRODUCTS not in source.sizes:
         problems.add(jsonl.PRODUCTS, "not found, expected one product a line")

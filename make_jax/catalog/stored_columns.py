@@ -14,6 +14,7 @@ from jaxtyping import Int32
 
 from make_jax.catalog import cache as cached
 from make_jax.catalog import jsonl
+from make_jax.catalog.executors import Executor
 from make_jax.catalog.reader import Catalog, read_valid
 from make_jax.catalog.reporting import Problems
 from make_jax.catalog.schema import Click, Product, Query
@@ -30,7 +31,7 @@ FORMAT = 1  # of the files; other formats are written anew
 _MAX_STAMPS = 16  # sources of the same content that are remembered
 
 
-def write_columns(source: Source, folder: Path, workers: int = 0) -> Catalog:
+def write_columns(source: Source, folder: Path, executor: Executor) -> Catalog:
     """The catalog, mapped from `folder`/columns, which is completed first; continues where a call was interrupted.
 
     Raises InputError that lists the problems of the catalog's lines.
@@ -39,7 +40,7 @@ def write_columns(source: Source, folder: Path, workers: int = 0) -> Catalog:
     if catalog := open_columns(source, columns):
         return catalog
     columns.mkdir(parents=True, exist_ok=True)
-    catalog = read_valid(source, columns, workers)
+    catalog = read_valid(source, columns, executor)
     np.save(columns / _CLICKED, catalog.clicked)
     info = {"format": FORMAT, "stamps": [source.stamp], "digest": catalog.digest}
     write_atomically(columns / INFO, json.dumps(info))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from make_jax.catalog import line_chunks
+from make_jax.catalog.executors import open_executor
 from make_jax.catalog.reader import Catalog, read
 from make_jax.catalog.reporting import Problems
 from make_jax.catalog.source import open_source
@@ -18,7 +19,8 @@ from tests.tiny_catalog import write_catalog
 def read_all(path: Path, folder: Path | None = None, workers: int = 1) -> tuple[Catalog, Problems, Problems]:
     source = open_source(path)
     problems, warnings = Problems(source.path), Problems(source.path)
-    catalog, _ = read(source, problems, warnings, folder, workers)
+    with open_executor(workers) as executor:
+        catalog, _ = read(source, problems, warnings, folder, executor)
     return catalog, problems, warnings
 
 
