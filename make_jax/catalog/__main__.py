@@ -137,9 +137,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--out", type=Path, default=Path("contact-sheet.png"), help="PNG file (%(default)s)")
         if name == "build":
             command.add_argument("--cache", default="", help="folder of built catalogs (~/.cache/make_jax)")
-            command.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
-            command.add_argument(
-                "--ray", default="", help="address of a Ray cluster, or auto (default: local processes)"
+            how = command.add_mutually_exclusive_group()
+            how.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
+            how.add_argument(
+                "--ray", default="", metavar="ADDRESS", help="a Ray cluster: head node's HOST:PORT, or auto"
             )
         if name == "keywords":
             _add_keyword_options(command)

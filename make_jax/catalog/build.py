@@ -38,7 +38,7 @@ from make_jax.catalog.stored_columns import (
     write_columns,
 )
 from make_jax.errors import InputError
-from make_jax.files import folder_atomically, publish_folder, write_atomically
+from make_jax.files import PARTIAL, folder_atomically, publish_folder, write_atomically
 
 if TYPE_CHECKING:
     from make_jax.catalog.columns import Records
@@ -92,16 +92,18 @@ def build(catalog: str | Path | Catalog = "", cache: str = "", workers: int = 0,
     """Builds a catalog (a path, "" for the packaged one, or a loaded catalog) or opens its existing build.
 
     A new build reads every line, decodes every image once, to verify it, and writes columns and shards with a progress
-    bar, in `workers` processes (0: one a core); their bytes do not depend on the number. With
-    `ray`, an address or "auto", these are tasks on that Ray cluster, whose nodes share the file system. After a
-    kill the next build goes on with the chunk and the shard that were not complete. Partial builds and builds of earlier content of the
-    same path are removed unless a process reads them. One process builds at a time; others wait and use its result.
+    bar, in `workers` processes (0: one a core), or with `ray`, an address or "auto", as tasks of that Ray cluster,
+    whose nodes share the file system. The bytes do not depend on the workers. After a kill the next build goes on with
+    the chunk and the shard that were not complete. Partial builds and builds of earlier content of the same path are
+    removed unless a process reads them. One process builds at a time; others wait and use its result.
 
-    Raises InputError for an invalid catalog or one without splits, an unreadable image, or a cache that cannot be
-    written (full disk).
+    Raises InputError for an invalid catalog or one without splits, an unreadable image, a cache that cannot be written
+    (full disk), or a Ray cluster that cannot be used.
     """
     source = catalog.source if isinstance(catalog, Catalog) else open_source(catalog or packaged_path())
     root = cached.cache_root(cache)
+    if ray:  # its workers have other working directories
+        source, root = open_source(source.path.resolve()), root.resolve()
     name = jsonl.read_info(source, Problems(source.path)).name
     try:
         with cached.build_lock(root, name):
@@ -109,7 +111,7 @@ def build(catalog: str | Path | Catalog = "", cache: str = "", workers: int = 0,
             built = _opened(root, name, columns)
             if built is None:
                 partial = cached.partial_folder(root, name, f"{FORMAT}{source.stamp}")
-                with open_executor(workers, ray) as executor:
+                with open_executor(workers, ray, (source.path, partial)) as executor:
                     built = _build_in(partial, root, name, source, executor)
             _remove_stale(root, name, source.path, built.folder)
             if isinstance(catalog, Catalog) and catalog.derivation:
@@ -148,6 +150,7 @@ def _build_in(partial: Path, root: Path, name: str, source: Source, executor: Ex
             if folder.exists():
                 cached.remove_built(folder, MANIFEST)
         lengths = write_products(catalog, partial / "products", executor)
+        _remove_partial_files(partial)
         files = {file.relative_to(partial).as_posix(): file.stat().st_size for file in _files(partial)}
         manifest = {
             "format": FORMAT,
@@ -180,7 +183,13 @@ def _derived_folder(folder: Path, derivation: str) -> Path:
 
 
 def _files(folder: Path) -> Iterable[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file())
+    return sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(PARTIAL))
+
+
+def _remove_partial_files(folder: Path) -> None:
+    """Removes what killed workers were writing."""
+    for file in folder.rglob(f"{PARTIAL}*"):
+        file.unlink(missing_ok=True)
 
 
 def _verified_manifest(folder: Path) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, TypeVar
 
-from make_jax.errors import InputError
-from make_jax.extras import import_optional
+from make_jax import ray_cluster
 
 R = TypeVar("R")
 
@@ -18,7 +18,14 @@ R = TypeVar("R")
 class Executor(ABC):
     """Runs picklable functions on picklable arguments. Jobs write files to a file system that all workers share."""
 
-    workers: int  # jobs that run at the same time
+    @property
+    @abstractmethod
+    def workers(self) -> int:
+        """Number of jobs that run at the same time."""
+
+    def share(self, value: R) -> R:
+        """What to pass to jobs in place of a value that many of them read."""
+        return value
 
     @abstractmethod
     def submit(self, function: Callable[..., R], *arguments: Any) -> Callable[[], R]:
@@ -38,7 +45,10 @@ class Executor(ABC):
 class InProcess(Executor):
     """Runs each job when it is submitted."""
 
-    workers = 1
+    @property
+    def workers(self) -> int:
+        """One."""
+        return 1
 
     def submit(self, function: Callable[..., R], *arguments: Any) -> Callable[[], R]:
         """Runs the job."""
@@ -55,7 +65,12 @@ class LocalProcesses(Executor):
 
     def __init__(self, pool: ProcessPoolExecutor, workers: int) -> None:
         self._pool = pool
-        self.workers = workers
+        self._workers = workers
+
+    @property
+    def workers(self) -> int:
+        """Processes of the pool."""
+        return self._workers
 
     def submit(self, function: Callable[..., R], *arguments: Any) -> Callable[[], R]:
         """Starts a job in the pool."""
@@ -64,48 +79,53 @@ class LocalProcesses(Executor):
 
 
 class RayTasks(Executor):
-    """Tasks of one CPU on the connected Ray cluster, which repeats the tasks of killed workers."""
+    """Tasks of one CPU on a Ray cluster, which repeats those of killed workers, up to three times each."""
 
-    def __init__(self, ray: Any) -> None:
+    def __init__(self, ray: Any, paths: Sequence[Path]) -> None:
+        """`ray` is connected; `paths` are those that jobs read and write, which each node must see."""
         self._ray = ray
-        self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._task = ray.remote(num_cpus=1)(_run)
+        self._paths = tuple(paths)
+
+    @property
+    def workers(self) -> int:
+        """CPUs that the cluster has now."""
+        return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def share(self, value: R) -> R:
+        """A reference to a copy in the object store, which each node fetches once."""
+        reference: R = self._ray.put(value)
+        return reference
 
     def submit(self, function: Callable[..., R], *arguments: Any) -> Callable[[], R]:
         """Starts a task."""
-        reference = self._ray.remote(function).remote(*arguments)
+        reference = self._task.remote(self._paths, function, *arguments)
 
         def result() -> R:
             try:
                 value: R = self._ray.get(reference)
                 return value
-            except self._ray.exceptions.RayTaskError as error:
-                raise error.cause from None
             except self._ray.exceptions.RayError as error:
-                raise InputError(f"Ray: {type(error).__name__}, expected running workers; start it again") from error
+                raise ray_cluster.input_error(error) from None
 
         return result
 
 
+def _run(paths: tuple[Path, ...], function: Callable[..., R], *arguments: Any) -> R:
+    ray_cluster.check_paths(paths)
+    return function(*arguments)
+
+
 @contextmanager
-def open_executor(workers: int = 0, ray: str = "") -> Iterator[Executor]:
+def open_executor(workers: int = 0, ray: str = "", paths: Sequence[Path] = ()) -> Iterator[Executor]:
     """Workers for a `with` block: `workers` local processes (0: one a core), or the Ray cluster at the address `ray`.
 
-    "auto" is the cluster that runs on this machine. Raises InputError without Ray or a cluster at the address.
+    `paths` are absolute, and exist on each node of the cluster when a job runs. Raises InputError as `connected` of
+    `ray_cluster.py`.
     """
     if ray:
-        library = import_optional("ray", "ray", "--ray")
-        connected = library.is_initialized()
-        if not connected:
-            try:
-                library.init(address=ray, log_to_driver=False, logging_level="error")
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                reason = str(error).splitlines()[0]
-                raise InputError(f"--ray {ray}: no Ray cluster ({reason}), expected its address or auto") from None
-        try:
-            yield RayTasks(library)
-        finally:
-            if not connected:
-                library.shutdown()
+        with ray_cluster.connected(ray) as library:
+            yield RayTasks(library, paths)
         return
     workers = workers or os.cpu_count() or 1
     if workers == 1:

@@ -94,12 +94,13 @@ def parse_file(
     sha.update(f"{name} {source.sizes[name]}\n".encode())
     if source.sizes[name] <= CHUNK_BYTES:
         executor = InProcess()
+    shared = executor.share(parser)
 
     def jobs() -> Iterator[tuple[LineParser, bytes, int, int | None, Path | None]]:
         for number, (data, first) in enumerate(_chunks(source, name, sha)):
             path = None if folder is None else folder / _chunk_name(name, number)
             written = path is not None and path.exists()
-            yield parser, b"" if written else data, first, max_per_kind, path
+            yield shared, b"" if written else data, first, max_per_kind, path
 
     for chunk in executor.map(_parse, jobs()):
         _add(parsed, chunk)

@@ -65,7 +65,8 @@ def write_products(catalog: Catalog, folder: Path, executor: Executor) -> dict[S
             results = InProcess().map(_write, [(catalog, shard, folder, os.cpu_count() or 1) for shard in missing])
         else:
             assert catalog.columns is not None
-            jobs = [(catalog.source, catalog.columns, shard, folder) for shard in missing]
+            source = executor.share(catalog.source)
+            jobs = [(source, catalog.columns, shard, folder) for shard in missing]
             results = executor.map(_write_in_worker, jobs)
         for shard, found in zip(missing, results, strict=True):
             faults += found

@@ -2,6 +2,7 @@
 
 import operator
 import os
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -26,11 +27,15 @@ class ProductRecord(TypedDict):
 
 
 def write_shard(folder: Path, split: Split, number: int, records: Iterable[ProductRecord]) -> None:
-    """Writes one shard of a split, in order and atomically. Shards may be written in any order by any process."""
+    """Writes one shard of a split, in order and atomically.
+
+    Shards may be written in any order by any process, also one by two at the same time: a worker whose parent was
+    killed may still write when the next build has begun.
+    """
     features = _features()
     serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
     path = _template(folder, split).sharded_filepath(shard_index=number, num_shards=None)
-    partial = Path(path).with_name(PARTIAL + Path(path).name)
+    partial = Path(path).with_name(f"{PARTIAL}{uuid.uuid4().hex}-{Path(path).name}")
     examples = (  # `serialize_example` orders the features of a record differently in every process
         (0, serializer.get_tf_example(features.encode_example(record)).SerializeToString(deterministic=True))
         for record in records
