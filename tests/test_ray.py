@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,14 @@ from make_jax import ray_cluster
 from make_jax.catalog import line_chunks, shards
 from make_jax.catalog.build import build
 from make_jax.catalog.executors import open_executor
+from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.files import folder_digest
+from make_jax.retrieval.embed_to_disk import embed_to_disk
+from make_jax.retrieval.ray_devices import RayDevices
+from make_jax.retrieval.vector_index import ProductEmbeddings
+from tests.retrieval.fake_encoder import FakeEncoder
+from tests.retrieval.killed_embeddings import contents
 from tests.tiny_catalog import write_catalog
 
 pytestmark = pytest.mark.filterwarnings("default")  # of Ray's own files
@@ -60,6 +67,66 @@ def test_a_killed_worker_costs_its_job_only(tmp_path: Path, address: str) -> Non
         assert list(executor.map(job, [(number,) for number in range(6)])) == [0, 10, 20, 30, 40, 50]
     runs = sorted((tmp_path / "runs").read_text().split())
     assert runs == ["0", "1", "2", "2", "3", "4", "5"]
+
+
+def test_a_cluster_embeds_the_bytes_of_one_process_and_a_killed_actor_costs_its_shard_only(
+    tmp_path: Path, address: str
+) -> None:
+    catalog = Catalog.load(write_catalog(tmp_path / "tiny", products=60))
+
+    class Encoder(FakeEncoder):
+        def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
+            with (tmp_path / "embedded").open("a") as file:
+                file.write(f"{titles[0]}\n")
+            if any(title.endswith("number 29") for title in titles) and not (tmp_path / "killed").exists():
+                (tmp_path / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().encode_products(titles, images)
+
+    progress: list[tuple[str, int, int]] = []
+    embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path / "one", "all", per_shard=7)
+    with ray_cluster.connected(address) as ray:
+        devices = RayDevices(ray, Encoder)
+        embed_to_disk(
+            FakeEncoder(),
+            catalog,
+            catalog.products,
+            tmp_path / "two",
+            "all",
+            progress=lambda *step: progress.append(step),
+            per_shard=7,
+            devices=devices,
+        )
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert progress[-1] == ("products (both)", 60, 60) and len(progress) == 9
+    embedded = Counter((tmp_path / "embedded").read_text().splitlines())
+    assert sorted(embedded.values()) == [1] * 8 + [2]
+
+
+def test_a_node_with_another_model_is_named(tmp_path: Path, address: str) -> None:
+    catalog = Catalog.load(write_catalog(tmp_path / "tiny", products=8))
+    other = FakeEncoder()
+    other.digest = "another"
+    with (
+        ray_cluster.connected(address) as ray,
+        pytest.raises(InputError, match=r"^Ray node .*: the model has digest fake, expected another as the driver's"),
+    ):
+        embed_to_disk(other, catalog, catalog.products, tmp_path / "f", "all", devices=RayDevices(ray, FakeEncoder))
+
+
+def test_a_shard_that_kills_every_actor_ends_with_one_line(tmp_path: Path, address: str) -> None:
+    catalog = Catalog.load(write_catalog(tmp_path / "tiny", products=8))
+
+    class Encoder(FakeEncoder):
+        def encode_products(self, titles: Sequence[str], images: Sequence[bytes | None]) -> ProductEmbeddings:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return super().encode_products(titles, images)
+
+    with (
+        ray_cluster.connected(address) as ray,
+        pytest.raises(InputError, match=r"^--ray: \w+: .*; run the same command again, which does what is missing$"),
+    ):
+        embed_to_disk(FakeEncoder(), catalog, catalog.products, tmp_path / "f", "all", devices=RayDevices(ray, Encoder))
 
 
 def test_errors_of_jobs_are_those_of_the_local_processes(tmp_path: Path, address: str) -> None:

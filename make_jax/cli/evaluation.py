@@ -1,8 +1,11 @@
 """Evaluates a model and writes its report, or compares two reports, as the options of `eval` request."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID
 
@@ -15,6 +18,9 @@ from make_jax.evaluation.evaluate import embed_all, evaluate
 from make_jax.evaluation.models import BM25, OpenedModel, open_model
 from make_jax.evaluation.render import print_report
 from make_jax.evaluation.report import report_folder, write_report
+from make_jax.ray_cluster import check_paths, connected
+from make_jax.retrieval.embed import EmbeddingModel
+from make_jax.retrieval.ray_devices import RayDevices
 from make_jax.retrieval.rerank import DEFAULT_DEPTH, can_match
 from make_jax.runs.provenance import metadata
 
@@ -26,6 +32,29 @@ def evaluate_model(options: EvalOptions) -> Path | None:
 
     With `only_embed` it stores the product embeddings, writes no report and returns None.
     """
+    with _ray_devices(options) as devices:
+        return _evaluate_model(options, devices)
+
+
+@contextlib.contextmanager
+def _ray_devices(options: EvalOptions) -> Iterator[RayDevices | None]:
+    """The devices of the Ray cluster that the options name; None if they name none."""
+    if not options.ray:
+        yield None
+        return
+    with connected(options.ray) as ray:
+        yield RayDevices(ray, partial(_load_model, Path(options.model).resolve(), options.checkpoint))
+
+
+def _load_model(path: Path, checkpoint: Literal["best", "last"]) -> EmbeddingModel:
+    """The model, on a node of a Ray cluster."""
+    check_paths([path])
+    model = open_model(path, checkpoint).model
+    assert model is not None
+    return model
+
+
+def _evaluate_model(options: EvalOptions, devices: RayDevices | None) -> Path | None:
     console = LiteralConsole()
     catalog = Catalog.load(options.data.catalog) if options.data.catalog else None
     opened = open_model(options.model, options.checkpoint)
@@ -41,7 +70,7 @@ def evaluate_model(options: EvalOptions) -> Path | None:
         if opened.model is None:
             raise InputError(f"{options.model} has no embeddings; omit --only-embed")
         with _Bars(console) as bars:
-            embed_all(opened.model, catalog, options.split, stored, pool=pool, progress=bars.show)
+            embed_all(opened.model, catalog, options.split, stored, pool=pool, devices=devices, progress=bars.show)
         console.print(f"all embeddings are in {stored}")
         return None
     rerank = options.rerank
@@ -56,6 +85,7 @@ def evaluate_model(options: EvalOptions) -> Path | None:
             depth=options.depth,
             rerank=rerank,
             vectors_folder=stored,
+            devices=devices,
             progress=bars.show,
         )
     provenance = _provenance(options, opened, catalog)

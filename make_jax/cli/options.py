@@ -29,6 +29,8 @@ class EvalOptions:
     out: str = ""  # folder of the report; "": RUN/eval/<catalog>-<split>, or runs/eval/<model>/...
     checkpoint: Literal["best", "last"] = "best"  # of a run; best: highest validation metric; last: newest
     embeddings: str = ""  # folder that stores the product embeddings, for those larger than memory; "" stores none
+    # HOST:PORT of the head node of a Ray cluster whose devices embed, or auto; "": this process. Needs --embeddings.
+    ray: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = ""
     only_embed: bool = False  # stop when all embeddings are stored: for processes that assist the evaluating one
     depth: int = 1000  # products per query in the run files; the metrics read 1000 even if it is less
     rerank: int | None = None  # top products per query to re-rank; None: 50 with a trained matching encoder, else 0
@@ -74,6 +76,8 @@ def parse_evaluation(argv: Sequence[str], program: str = "eval.py") -> EvalOptio
         raise InputError(f"--depth is {options.depth}, expected at least 1")
     if options.only_embed and not options.embeddings:
         raise InputError("--only-embed has no effect without --embeddings; set the folder that stores the embeddings")
+    if options.ray and not options.embeddings:
+        raise InputError("--ray has no effect without --embeddings; set the folder that stores the embeddings")
     if options.rerank is not None and not 0 <= options.rerank <= options.depth:
         raise InputError(f"--rerank is {options.rerank}, expected 0 (none) to --depth {options.depth}")
     return options

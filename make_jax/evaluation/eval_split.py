@@ -14,6 +14,7 @@ from make_jax.evaluation.late_fusion import LateFusion, fuse, fuse_on_disk
 from make_jax.evaluation.search_pool import SearchPool
 from make_jax.retrieval.embed import EmbeddingModel, Modality, PrecomputedVectors, embed_products, embed_queries
 from make_jax.retrieval.embed_to_disk import embed_to_disk
+from make_jax.retrieval.ray_devices import RayDevices
 from make_jax.retrieval.top_k import Progress, TopK
 from make_jax.retrieval.vector_index import DiskEmbeddings, ProductEmbeddings, VectorIndex
 
@@ -29,15 +30,16 @@ class EvalSplit:
         progress: Progress,
         share_with: "EvalSplit | None" = None,
         vectors_folder: Path | None = None,
+        devices: RayDevices | None = None,
     ) -> None:
         """`share_with` is another split of the same model: where both search the same products, they share vectors.
 
         `vectors_folder` keeps product vectors on disk, in a subfolder per part of the catalog and modality; None: in
-        memory.
+        memory. `devices` embed those that are missing there; None: this process does.
         """
         self.model, self.catalog, self.search_pool = model, catalog, search_pool
         self.title_weight = model.title_weight if isinstance(model, LateFusion) else None
-        self._progress, self._vectors_folder = progress, vectors_folder
+        self._progress, self._vectors_folder, self._devices = progress, vectors_folder, devices
         self._indexes: dict[Modality, tuple[VectorIndex, float]] = {}  # with the seconds of embedding
         if share_with is not None and share_with.search_pool.products == search_pool.products:
             self._indexes = share_with._indexes
@@ -97,7 +99,9 @@ class EvalSplit:
         if self._vectors_folder is None:
             return embed_products(model, self.catalog, products, modality, self._progress)
         folder = self._vectors_folder / f"{part}-{modality}"
-        return embed_to_disk(model, self.catalog, products, folder, part, modality, self._progress)
+        return embed_to_disk(
+            model, self.catalog, products, folder, part, modality, self._progress, devices=self._devices
+        )
 
     def search(self, k: int, modality: Modality | None = None) -> TopK:
         """The model's top k products of each query by `modality`; None: by that of the main system."""

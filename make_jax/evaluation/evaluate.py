@@ -27,6 +27,7 @@ from make_jax.evaluation.training_overlap import training_notes
 from make_jax.evaluation.tuning import tune, tune_rerank
 from make_jax.report_tables import system_name
 from make_jax.retrieval.embed import EmbeddingModel, PrecomputedVectors
+from make_jax.retrieval.ray_devices import RayDevices
 from make_jax.retrieval.rerank import check_can_match
 from make_jax.retrieval.top_k import Progress, TopK, no_progress
 from make_jax.retrieval.vector_index import VectorIndex
@@ -78,6 +79,7 @@ def evaluate(
     rerank: int = 0,
     seed: int = 0,
     vectors_folder: Path | None = None,
+    devices: RayDevices | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Rankings and metrics of every system over the judged queries of `split`.
@@ -93,6 +95,7 @@ def evaluate(
         rerank: the top products of each query that the matching encoder re-ranks; 0: none.
         seed: of the random baseline.
         vectors_folder: keeps product vectors on disk, in float16 (docs/embeddings.md); None: in memory.
+        devices: of a Ray cluster, which embed the products whose vectors are missing in the folder.
         progress: called as each stage advances.
 
     Raises:
@@ -100,7 +103,7 @@ def evaluate(
     """
     if rerank:
         check_can_match(model)
-    reported, val = _open_splits(model, catalog, split, pool, progress, vectors_folder)
+    reported, val = _open_splits(model, catalog, split, pool, progress, vectors_folder, devices)
     search_pool = reported.search_pool
     _check_queries(reported, catalog, split, model)
     notes = [*_pool_notes(search_pool), *training_notes(model, catalog, search_pool)]
@@ -137,10 +140,11 @@ def embed_all(
     vectors_folder: Path,
     *,
     pool: Pool | None = None,
+    devices: RayDevices | None = None,
     progress: Progress = no_progress,
 ) -> None:
     """Embeds below `vectors_folder` all vectors that `evaluate` of the split and its tuning on validation read."""
-    reported, val = _open_splits(model, catalog, split, pool, progress, vectors_folder)
+    reported, val = _open_splits(model, catalog, split, pool, progress, vectors_folder, devices)
     reported.index()
     if reported.main == "both":
         for modality in reported.modalities:
@@ -156,13 +160,15 @@ def _open_splits(
     pool: Pool | None,
     progress: Progress,
     vectors_folder: Path | None,
+    devices: RayDevices | None,
 ) -> tuple[EvalSplit, EvalSplit]:
     """The split that is reported and the validation split: the same object where that is reported."""
-    reported = EvalSplit(model, catalog, SearchPool.of(catalog, split, pool), progress, vectors_folder=vectors_folder)
+    searched = SearchPool.of(catalog, split, pool)
+    reported = EvalSplit(model, catalog, searched, progress, None, vectors_folder, devices)
     if split == "val":
         return reported, reported
     search_pool = SearchPool.of(catalog, "val", pool)
-    return reported, EvalSplit(model, catalog, search_pool, progress, reported, vectors_folder)
+    return reported, EvalSplit(model, catalog, search_pool, progress, reported, vectors_folder, devices)
 
 
 def _check_queries(reported: EvalSplit, catalog: Catalog, split: Split, model: EmbeddingModel | None) -> None:

@@ -1,17 +1,20 @@
 """Embeds products into a folder of vectors, shard by shard.
 
 One process writes a shard, from the products of that shard alone, so its bytes do not depend on which process writes
-it, when, and what was interrupted before (on devices of one kind, with one `train.eval_batch_size`).
+it, when, and what was interrupted before (on devices of one kind, with one `train.eval_batch_size`). Processes that are
+started by hand or by a scheduler take unlocked shards; on a Ray cluster the driver assigns them (`ray_devices.py`).
 """
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
 from make_jax.retrieval.embed import EmbeddingModel, Modality, PrecomputedVectors, embed_products, no_input_error
+from make_jax.retrieval.ray_devices import RayDevices
 from make_jax.retrieval.top_k import Progress, no_progress
 from make_jax.retrieval.vector_index import DiskEmbeddings
 from make_jax.retrieval.vectors.shards import (
@@ -37,6 +40,7 @@ def embed_to_disk(
     progress: Progress = no_progress,
     *,
     per_shard: int = VECTORS_PER_SHARD,
+    devices: RayDevices | None = None,
 ) -> DiskEmbeddings:
     """The vectors of `products` in `folder`; missing shards are embedded first, see `embed_products`.
 
@@ -52,9 +56,11 @@ def embed_to_disk(
         modality: what is read of a product.
         progress: called for rows that any process has embedded, and during later searches.
         per_shard: vectors of a shard.
+        devices: of a Ray cluster, which embed the missing shards; None: this process does.
 
     Raises:
-        InputError: the folder holds something else or is damaged, or every product is absent.
+        InputError: the folder holds something else or is damaged, every product is absent, or a node of the cluster
+            cannot embed.
     """
     digest = getattr(encoder, "digest", None)
     if not isinstance(digest, str):
@@ -66,13 +72,15 @@ def embed_to_disk(
         raise no_input_error(encoder, catalog, 0, modality)
     header = Header(digest, catalog.digest, f"{part} by {modality}", len(products), _vector_width(encoder), per_shard)
     missing = prepare_folder(folder, header)
+    if missing and devices is not None:
+        done = header.count - sum(len(header.rows(shard)) for shard in missing)
+        for shard in devices.embed(catalog, products, folder, header, modality, missing):
+            done += len(header.rows(shard))
+            progress(f"products ({modality})", done, header.count)
+        missing = missing_shards(folder, header)
+    writer = ShardWriter(encoder, catalog, products, folder, header, modality, progress)
     while missing:
-        written = 0
-        for shard in missing:
-            with claim_shard(folder, shard) as claimed:
-                if claimed and not header.path(folder, shard).exists():
-                    written += 1
-                    _embed_shard(encoder, catalog, products, folder, header, shard, modality, progress)
+        written = sum(writer.write_if_unclaimed(shard) for shard in missing)
         missing = missing_shards(folder, header)
         if missing and not written:
             time.sleep(_POLL_SECONDS)  # other processes embed the last ones
@@ -92,23 +100,40 @@ def _vector_width(encoder: EmbeddingModel) -> int:
     return encoder.encode_queries(["width"]).shape[1]
 
 
-def _embed_shard(
-    encoder: EmbeddingModel,
-    catalog: Catalog,
-    products: Sequence[Product],
-    folder: Path,
-    header: Header,
-    shard: int,
-    modality: Modality,
-    progress: Progress,
-) -> None:
-    """Embeds and writes the products of one shard."""
-    before = header.count - sum(len(header.rows(missing)) for missing in missing_shards(folder, header))
+@dataclass(frozen=True)
+class ShardWriter:
+    """Embeds and writes shards of a prepared folder of vectors."""
 
-    def shard_progress(what: str, done: int, _: int) -> None:
-        progress(what, before + done, header.count)
+    encoder: EmbeddingModel
+    catalog: Catalog
+    products: Sequence[Product]  # of all shards
+    folder: Path
+    header: Header
+    modality: Modality
+    progress: Progress = no_progress
 
-    rows = header.rows(shard)
-    chunk = products[rows.start : rows.stop]
-    embedded = embed_products(encoder, catalog, chunk, modality, shard_progress, width=header.width)
-    write_shard(folder, header, shard, [product.id for product in chunk], embedded.vectors, embedded.weights)
+    def write_if_unclaimed(self, shard: int) -> bool:
+        """Writes a missing shard unless another process does so now; returns whether this process wrote it."""
+        with claim_shard(self.folder, shard) as claimed:
+            if not claimed or self.header.path(self.folder, shard).exists():
+                return False
+            self._write(shard)
+        return True
+
+    def write_unless_written(self, shard: int) -> None:
+        """Writes a missing shard; waits for a process that does so now, such as one whose driver was killed."""
+        while not self.write_if_unclaimed(shard) and not self.header.path(self.folder, shard).exists():
+            time.sleep(_POLL_SECONDS)
+
+    def _write(self, shard: int) -> None:
+        header = self.header
+        before = header.count - sum(len(header.rows(missing)) for missing in missing_shards(self.folder, header))
+
+        def shard_progress(what: str, done: int, _: int) -> None:
+            self.progress(what, before + done, header.count)
+
+        rows = header.rows(shard)
+        chunk = self.products[rows.start : rows.stop]
+        embedded = embed_products(self.encoder, self.catalog, chunk, self.modality, shard_progress, width=header.width)
+        ids = [product.id for product in chunk]
+        write_shard(self.folder, header, shard, ids, embedded.vectors, embedded.weights)

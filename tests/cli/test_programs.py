@@ -114,6 +114,7 @@ def test_bad_settings_of_train_end_with_exit_code_2_and_one_line(monkeypatch, ca
         (["nowhere"], "nowhere: not found, expected a run"),
         (["nowhere", "--split", "tset"], "tset"),
         (["nowhere", "--only-embed"], "--only-embed has no effect without --embeddings"),
+        (["nowhere", "--ray", "auto"], "--ray has no effect without --embeddings"),
         ([], "MODEL"),
         (["compare", "nowhere", "nowhere"], "nowhere: no report, expected a folder"),
         (["compare", "nowhere"], "REPORT-B"),
