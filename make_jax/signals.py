@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import NoReturn
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_TO_CLEAN = 2.0  # a pipe that nobody reads must not keep the process alive
@@ -102,6 +103,24 @@ def ignore_signals() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
+def end(number: signal.Signals, suffix: str) -> NoReturn:
+    """Ends the process with one line, as a signal does. Other threads go on meanwhile; what they print is discarded."""
+    _ending.acquire()
+    try:
+        line = ("interrupted" if number == signal.SIGINT else "stopped by SIGTERM") + suffix
+        cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # a live line hides it and has no end
+        os.write(2, f"{cursor}{line}\n".encode())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        if _report is not None:
+            _report(line)  # first, since nothing can be written after the functions of `before_exit`
+        clean = threading.Thread(target=_clean, args=(nowhere,), daemon=True)
+        clean.start()
+        clean.join(_SECONDS_TO_CLEAN)
+    finally:
+        os._exit(_exit_codes[number])
+
+
 def block_in_thread() -> None:
     """Blocks both signals in the calling thread and in processes it starts; other threads still receive them.
 
@@ -130,25 +149,7 @@ def _watch(read_end: int) -> None:
             number = signal.Signals(received[0])
             suffix = _handler(number)
             if suffix is not None:
-                _end(number, suffix)
-
-
-def _end(number: signal.Signals, suffix: str) -> None:
-    """Ends the process with one line. The main thread goes on meanwhile; what it prints is discarded."""
-    _ending.acquire()
-    try:
-        line = ("interrupted" if number == signal.SIGINT else "stopped by SIGTERM") + suffix
-        cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # a live line hides it and has no end
-        os.write(2, f"{cursor}{line}\n".encode())
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        if _report is not None:
-            _report(line)  # first, since nothing can be written after the functions of `before_exit`
-        clean = threading.Thread(target=_clean, args=(nowhere,), daemon=True)
-        clean.start()
-        clean.join(_SECONDS_TO_CLEAN)
-    finally:
-        os._exit(_exit_codes[number])
+                end(number, suffix)
 
 
 def _clean(nowhere: int) -> None:

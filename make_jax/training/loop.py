@@ -65,8 +65,8 @@ def train(config: Config) -> Path:
     """Trains by the settings in `config` and returns the run folder.
 
     Raises InputError for bad settings or data, and if the loss is no longer finite; the last good checkpoint is kept.
-    Ctrl-C and SIGTERM save and raise KeyboardInterrupt and Terminated; before the first step they end a program that
-    has called `signals.exit_on_signals`.
+    Ctrl-C and SIGTERM save, then end a program that has called `signals.exit_on_signals`, and raise KeyboardInterrupt
+    or Terminated in others.
     """
     check(config)
     check_attention(config.model)
@@ -78,22 +78,25 @@ def train(config: Config) -> Path:
         init_distributed(config.distributed, checkpoints.newest, Path(config.run)) as processes,
         closing(checkpoints),
         stop_on_signals(processes.forward_sigterm) as stop,
-        ExitStack() as resources,
+        ExitStack() as input_workers,
     ):
-        trainer, state, start_step = set_up(config, checkpoints, processes, stop, resources)
-        stopped_at = trainer.run(state, start_step)
-        checkpoints.wait()
-        processes.finish()
-        metrics = Path(config.run) / METRICS
-        if processes.is_coordinator and metrics.exists():
-            draw_curves(metrics, Path(config.run) / CURVES)
+        with ExitStack() as logs:
+            trainer, state, start_step = set_up(config, checkpoints, processes, stop, logs, input_workers)
+            stopped_at = trainer.run(state, start_step)
+            checkpoints.wait()
+            processes.finish()
         if stopped_at is not None:
-            stop.raise_stopped(stopped_at)
+            stop.end(stopped_at)  # does not wait for the input workers
     return Path(config.run)
 
 
 def set_up(
-    config: Config, checkpoints: Checkpoints, processes: Processes, stop: Stop, resources: ExitStack
+    config: Config,
+    checkpoints: Checkpoints,
+    processes: Processes,
+    stop: Stop,
+    logs: ExitStack,
+    input_workers: ExitStack,
 ) -> tuple["Trainer", TrainState, int]:
     """Returns the trainer of a run, the state it starts from and the number of steps already done."""
     # --- Devices and data
@@ -116,9 +119,9 @@ def set_up(
         write_atomically(Path(config.run) / CONFIG, to_json(config))
         write_record(Path(config.run), catalog, init.provenance, resumed=init.own is not None)
         checkpoints.check_free_space(state)  # fail now rather than at the first save, hours later
-        logger = resources.enter_context(open_logger(config, init.step))
+        logger = logs.enter_context(open_logger(config, init.step))
         profiler = StepProfiler(config.train.profile, Path(config.run) / PROFILE)
-        resources.callback(profiler.close)
+        logs.callback(profiler.close)
     for message in [*messages, *_start_messages(config, catalog, built, state, init, mesh)]:
         logger.message(message)
 
@@ -128,7 +131,7 @@ def set_up(
     validator = Validator(context)
     if validator.off_message:
         logger.message(validator.off_message)
-    batches = resources.enter_context(_device_batches(config, built, init, mesh, logger))
+    batches = input_workers.enter_context(_device_batches(config, built, init, mesh, logger))
     trainer = Trainer(
         config=config,
         step=make_step(model, config, mesh, state.params),
@@ -228,8 +231,15 @@ class Trainer:
         if score > self.progress.best_score:
             self.progress.best_score = score
             self.saver.save("best", step, state)
+        self._draw_curves()
         self.metrics.restart_clock()
         return state
+
+    def _draw_curves(self) -> None:
+        """Draws what metrics.jsonl holds so far."""
+        metrics = Path(self.config.run) / METRICS
+        if self.processes.is_coordinator and metrics.exists():
+            draw_curves(metrics, metrics.with_name(CURVES))
 
     def reevaluate_best(self, checkpoints: Checkpoints, last: TrainState) -> None:
         """Measures the best checkpoint by the present settings, as all later evaluations will be."""

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import jax
 from jax.experimental import multihost_utils
@@ -41,6 +42,7 @@ class Stop:
     def __init__(self, forward: Callable[[], None] = lambda: None) -> None:
         self.has_stepped = False
         self._forward = forward
+        self._in_program = False  # which has called `signals.exit_on_signals`
         self._signals: list[signal.Signals] = []  # received by this process after the first step
         self._polls = 0
         self._agreed = False
@@ -62,12 +64,19 @@ class Stop:
         if self.should_stop():
             raise StopRequested
 
-    def raise_stopped(self, step: int) -> None:
-        """Ends a run that has saved `step`: raises KeyboardInterrupt after Ctrl-C, else Terminated."""
-        saved = f"step {step} is saved; the same command resumes from there" if step else "there was nothing to save"
-        if signal.SIGINT in self._signals:
-            raise KeyboardInterrupt(f"interrupted; {saved}")
-        raise Terminated(f"stopped by SIGTERM; {saved}")
+    def end(self, step: int) -> NoReturn:
+        """Ends a run that has saved `step` and closed its logs.
+
+        In a program of one process by `signals.end`: worker processes and Python's exit would take seconds. Otherwise
+        raises KeyboardInterrupt after Ctrl-C, else Terminated.
+        """
+        saved = f"; step {step} is saved; the same command resumes from there" if step else "; there was nothing to save"
+        number = signal.SIGINT if signal.SIGINT in self._signals else signal.SIGTERM
+        if self._in_program and jax.process_count() == 1:
+            signals.end(number, saved)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt(f"interrupted{saved}")
+        raise Terminated(f"stopped by SIGTERM{saved}")
 
     def handle(self, number: signal.Signals) -> str | None:
         """Records a signal and returns None; else why the process can end at once. A `signals.Handler`."""
@@ -89,7 +98,8 @@ def stop_on_signals(forward_sigterm: Callable[[], None] | None = None) -> Iterat
     """
     alone = jax.process_count() == 1
     stop = Stop(forward_sigterm or ((lambda: None) if alone else _send_sigterm))
-    if signals.set_handler(stop.handle):
+    stop._in_program = signals.set_handler(stop.handle)
+    if stop._in_program:
         yield stop  # `stop` stays the handler: from here on the program only ends
         return
 

@@ -181,7 +181,7 @@ def test_after_the_first_step_a_signal_to_one_process_stops_both(number, tmp_pat
             if processes.index == 1: os.kill(os.getpid(), {int(number)})
             while not stop.should_stop(): time.sleep(0.1)
             processes.finish()
-            stop.raise_stopped(3)"""
+            stop.end(3)"""
     first, second = run(pair(), 2, tmp_path, then)
     saved = "step 3 is saved; the same command resumes from there"
     assert first[0] == 0 and first[2].splitlines()[-1] == f"stopped by SIGTERM; {saved}"

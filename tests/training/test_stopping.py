@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -33,9 +34,9 @@ def test_after_a_step_a_signal_is_noticed_at_the_next_poll(number, error):
             stop.raise_if_stopping()
         assert stop.should_stop()
         with pytest.raises(error, match="step 3 is saved; the same command resumes from there"):
-            stop.raise_stopped(3)
+            stop.end(3)
         with pytest.raises(error, match="there was nothing to save"):
-            stop.raise_stopped(0)
+            stop.end(0)
 
 
 def test_outside_of_a_program_a_signal_that_the_loop_does_not_take_does_what_it_did_before():
@@ -115,3 +116,24 @@ def test_after_a_step_a_program_goes_on_and_only_a_second_ctrl_c_ends_it():
         130,
         "True\ninterrupted again; steps since the last checkpoint are not saved; the same command resumes from there\n",
     )
+
+
+@BOTH
+def test_a_stopped_program_ends_without_waiting_for_its_workers_or_for_the_exit_of_python(number, code, word):
+    inside = f"""
+    import atexit
+    from make_jax.signals import before_exit
+    atexit.register(time.sleep, 60)
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    before_exit(lambda: os.write(2, b"cleaned"))
+    print("progress", flush=True)
+    stop.has_stepped = True
+    later({int(number)})
+    while not stop.should_stop():
+        time.sleep(0.05)
+    stop.end(3)
+    """
+    line = f"{word}; step 3 is saved; the same command resumes from there\n"
+    started = time.monotonic()
+    assert ended(inside) == (code, line)
+    assert time.monotonic() - started < 50
