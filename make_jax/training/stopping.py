@@ -70,7 +70,9 @@ class Stop:
         In a program of one process by `signals.end`: worker processes and Python's exit would take seconds. Otherwise
         raises KeyboardInterrupt after Ctrl-C, else Terminated.
         """
-        saved = f"; step {step} is saved; the same command resumes from there" if step else "; there was nothing to save"
+        saved = (
+            f"; step {step} is saved; the same command resumes from there" if step else "; there was nothing to save"
+        )
         number = signal.SIGINT if signal.SIGINT in self._signals else signal.SIGTERM
         if self._in_program and jax.process_count() == 1:
             signals.end(number, saved)
