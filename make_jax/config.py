@@ -44,6 +44,7 @@ class DataConfig:
     queries: Literal["clicks", "derived", "both"] = "clicks"  # training pairs; derived: from titles and attributes
     cache: str = ""  # folder of built ArrayRecord shards; "" uses $XDG_CACHE_HOME/make_jax or ~/.cache/make_jax
     workers: AtLeast0 = 0  # Grain worker processes; 0 reads with threads in the training process
+    threads: AtLeast0 = 0  # that make batches where workers is 0; 0: one per available core, at most 8
     prefetch: AtLeast1 = 2  # batches prefetched per process
 
 
@@ -71,6 +72,7 @@ class InputsConfig:
     image_width: AtLeast1 = 64  # pixels
     image_mean: RGB = (0.5, 0.5, 0.5)  # per-channel mean, of values in [0, 1]
     image_std: RGB = (0.5, 0.5, 0.5)  # per-channel standard deviation, of values in [0, 1]
+    image_decoding: Literal["full", "scaled"] = "scaled"  # of pictures over twice the size: inputs/images.py
     max_keywords: AtLeast0 = 4096  # max keywords mined from the catalog; 0 mines none
     keyword_attributes: bool = True  # mine the catalog's attributes; False mines titles and clicks only
     mlm_ratio: Ratio = 0.15  # share of a text's tokens masked for MLM
@@ -256,7 +258,8 @@ def to_json(config: Config) -> str:
 def from_json(text: str, where: str) -> Config:
     """Returns the Config that `to_json` wrote.
 
-    A missing setting gets its default, so that runs remain readable after a setting is added.
+    A missing setting gets its default, so that runs remain readable after a setting is added; a missing
+    `inputs.image_decoding` becomes "full", as in the runs before it existed.
 
     Args:
         text: JSON.
@@ -267,8 +270,10 @@ def from_json(text: str, where: str) -> Config:
             with the new name), and values of a wrong type or out of range, all together.
     """
     try:
-        unique_json.loads(text)  # for duplicate keys, and the line number of a syntax error
+        values = unique_json.loads(text)  # for duplicate keys, and the line number of a syntax error
         config = _ADAPTER.validate_json(text)
+        if "image_decoding" not in values.get("inputs", {}):
+            config = dataclasses.replace(config, inputs=dataclasses.replace(config.inputs, image_decoding="full"))
         messages = _renamed_values(config)
         if not messages:
             return config

@@ -49,7 +49,13 @@ def test_from_json_gives_back_an_equal_config():
 
 
 def test_a_setting_that_the_text_lacks_keeps_its_default():
-    assert from_json('{"train": {"steps": 9}}', "config.json") == Config(train=TrainConfig(steps=9))
+    text = '{"train": {"steps": 9}, "inputs": {"image_decoding": "scaled"}}'
+    assert from_json(text, "config.json") == Config(train=TrainConfig(steps=9))
+
+
+@pytest.mark.parametrize("text", ["{}", '{"inputs": {}}', '{"inputs": {"image_height": 224}}'])
+def test_a_run_from_before_scaled_decoding_keeps_the_pixels_of_full_decoding(text):
+    assert Config().inputs.image_decoding == "scaled" and from_json(text, "x").inputs.image_decoding == "full"
 
 
 def test_a_whole_number_is_read_as_float_where_a_float_is_expected():

@@ -50,13 +50,21 @@ def extension(data: bytes) -> str:
     return extensions[reader] if reader else ""
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Returns the image turned as its EXIF or XMP orientation states."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a damaged EXIF block does not affect the pixels
+        return image
+
+
 def _pixels(reader: _Reader, data: bytes, where: str) -> Image.Image:
     # Image.open would warn about large images instead of rejecting them, so the format's class is used.
     with reader(io.BytesIO(data)) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise InputError(f"{where}: {width} x {height} pixels, expected at most {MAX_PIXELS:,} in all")
-        return _on_white(_upright(_with_alpha(image, data)))
+        return _on_white(upright(_with_alpha(image, data)))
 
 
 def _png_of(data: bytes, kept: tuple[bytes, ...]) -> bytes:
@@ -80,13 +88,6 @@ def _reader(data: bytes) -> _Reader | None:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return WebPImageFile
     return None
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block does not affect the pixels
-        return image
 
 
 def _with_alpha(image: Image.Image, data: bytes) -> Image.Image:

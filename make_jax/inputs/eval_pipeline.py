@@ -12,9 +12,9 @@ from make_jax.config import InputsConfig
 from make_jax.errors import check_lists
 from make_jax.inputs.batch import Batch, pad_batch, product_arrays
 from make_jax.inputs.images import load_image
+from make_jax.inputs.threads import decode_threads
 from make_jax.inputs.tokenizer import Tokenizer
 
-_THREADS = 2  # decode concurrently; Pillow releases the GIL, and the device needs cores too
 Images = Sequence[bytes | None] | Callable[[int], bytes | None]  # encoded images, or a function from position to image
 
 
@@ -47,9 +47,9 @@ def product_batches(
         if not data:
             return None
         where = f"image of product {names[i]!r}" if names is not None else f"image of product number {i}"
-        return load_image(data, where, inputs.image_height, inputs.image_width)
+        return load_image(data, where, inputs)
 
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(decode_threads(), thread_name_prefix="decode") as pool:
         for start in range(0, len(titles), batch_size):
             chunk = titles[start : start + batch_size]
             ids = np.arange(start, start + len(chunk), dtype=np.int32)

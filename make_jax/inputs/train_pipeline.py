@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from make_jax.catalog.build import BuiltCatalog
 from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.config import DataConfig, InputsConfig
 from make_jax.errors import InputError
 from make_jax.inputs.batch import Batch, product_arrays
-from make_jax.inputs.images import augment_image, load_image
+from make_jax.inputs.images import LargeImage, Pixels, augment_image, decode_image
 from make_jax.inputs.keyword_swaps import KeywordSwapper
 from make_jax.inputs.masking import Masker
+from make_jax.inputs.threads import decode_threads
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.inputs.training_texts import TrainingTexts, token_mask, training_texts
 from make_jax.inputs.worker_processes import start_resource_tracker, start_worker
@@ -32,13 +33,10 @@ from make_jax.inputs.worker_processes import start_resource_tracker, start_worke
 if TYPE_CHECKING:
     from make_jax.catalog.shards import ProductSource  # slow to import
 
-_THREADS = 2  # decode concurrently; Pillow releases the GIL, and the device needs cores too
-
-# A process caches decoded and resized images if those of the complete training split fit into this many bytes. Reading,
-# decoding and resizing takes four fifths of the time of a row with images of 60 x 80 pixels, more with larger ones.
+# A process caches decoded images if those of the complete training split, at the model's size, fit into this many
+# bytes. Large images, of which it keeps more pixels for random crops, are added as long as they fit. Reading, decoding
+# and resizing takes four fifths of the time of a row with images of 60 x 80 pixels, more with larger ones.
 _IMAGE_CACHE_BYTES = 512 << 20
-
-Image = UInt8[np.ndarray, "H W 3"]
 
 
 def train_batches(
@@ -110,7 +108,7 @@ class _Row:
     """The part of an example that `TrainingTexts` does not hold."""
 
     click: int
-    image: Image | None
+    image: Pixels | None
     swap: str | None  # the query with one keyword replaced
     drawn: Float[np.ndarray, " numbers"]  # random numbers for `Masker.mask`; empty without masking
 
@@ -125,26 +123,28 @@ class _LoadRow:
     name: str
     swapper: KeywordSwapper | None
     masker: Masker | None
-    cache: dict[int, Image | None] = field(default_factory=dict)  # product row -> image without augmentation
+    cache: dict[int, Pixels | LargeImage | None] = field(default_factory=dict)  # product row -> decoded image
+    cached_bytes: list[int] = field(default_factory=lambda: [0])  # threads may lose an addition, which does no harm
 
     def __call__(self, click: int, rng: np.random.Generator) -> _Row:
         row = int(self.examples.product_row[click])
-        image = self.cache[row] if row in self.cache else self._read(row)
-        if image is not None:
-            image = augment_image(image, rng, self.inputs.augment)
+        decoded = self.cache[row] if row in self.cache else self._read(row)
+        image = None if decoded is None else augment_image(decoded, rng, self.inputs.augment)
         swap = self.swapper.swap(int(self.examples.query_row[click]), row, rng) if self.swapper else None
         drawn = self.masker.draw(rng) if self.masker else np.zeros(0)  # last, so that masking changes no other draw
         return _Row(click, image, swap, drawn)
 
-    def _read(self, row: int) -> Image | None:
-        """The product's image without augmentation."""
+    def _read(self, row: int) -> Pixels | LargeImage | None:
+        """The product's decoded image, which is added to the cache if it fits."""
         product = self.source[row]
-        height, width = self.inputs.image_height, self.inputs.image_width
         image = None
         if product["image"]:
             where = f"{self.name}: image of product {product['id']!r}"
-            image = load_image(product["image"], where, height, width)
-        if len(self.source) * height * width * 3 <= _IMAGE_CACHE_BYTES:
+            image = decode_image(product["image"], where, self.inputs, self.inputs.augment.min_crop_area)
+        size = 0 if image is None else image.nbytes
+        at_model_size = len(self.source) * self.inputs.image_height * self.inputs.image_width * 3
+        if max(at_model_size, self.cached_bytes[0] + size) <= _IMAGE_CACHE_BYTES:
+            self.cached_bytes[0] += size
             self.cache[row] = image
         return image
 
@@ -207,7 +207,8 @@ def _iterable(batches: grain.MapDataset[Batch], data: DataConfig) -> grain.IterD
     other way around, each worker would batch its own rows, and the number of workers would change every batch.
     """
     if data.workers == 0:
-        options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=max(_THREADS, data.prefetch))
+        threads = decode_threads(data.threads)
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, data.prefetch))
         return batches.to_iter_dataset(options)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags when it starts workers; we parse none

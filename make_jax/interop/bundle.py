@@ -28,6 +28,11 @@ from make_jax.interop.model_folder import read_json
 MODEL_TYPE = "make_jax"  # in config.json
 CONFIG, TOKENIZER, KEYWORDS, MODEL_CARD = "config.json", "tokenizer.json", "keywords.json", "README.md"
 
+_LARGE_IMAGES = {  # what preprocessor_config.json states of images over twice the size, by inputs.image_decoding
+    "full": {},
+    "scaled": {"resample_over_twice_the_size": "decoded at n/8 of the JPEG's size, or reduced by boxes; then Hamming"},
+}
+
 
 @dataclass(frozen=True)
 class ModelBundle:
@@ -62,7 +67,7 @@ class ModelBundle:
         tokens, mask = self.tokenizer.encode(titles, i.max_title_tokens)
         has_title = np.array([bool(title.strip()) for title in titles], bool)
         decoded = [
-            load_image(data, f"image of product number {number}", i.image_height, i.image_width) if data else None
+            load_image(data, f"image of product number {number}", i) if data else None
             for number, data in enumerate(images)
         ]
         return product_arrays(tokens, mask, has_title, decoded, i.image_height, i.image_width)
@@ -86,6 +91,7 @@ class ModelBundle:
                 "size": {"height": i.image_height, "width": i.image_width},
                 "keep_aspect": True,
                 "resample": "bicubic, antialiased",
+                **_LARGE_IMAGES[i.image_decoding],
                 "background": list(WHITE),
                 "rescale_factor": 1 / 255,
                 "image_mean": list(i.image_mean),

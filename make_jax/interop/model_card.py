@@ -149,13 +149,19 @@ def _interval(numbers: dict[str, float]) -> str:
     return f"{numbers['mean']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}]"
 
 
+_DECODED = {  # by inputs.image_decoding
+    "full": "their full size",
+    "scaled": "a fraction of their size where they have more than twice as many in each direction",
+}
+
+
 def _limits(bundle: ModelBundle, reports: Sequence[dict[str, Any]]) -> str:
     i = bundle.config.inputs
     languages = sorted({name[5:] for r in reports for name in r["slices"] if name.startswith("lang:")})
     evaluated = ", ".join(languages) if languages else "none"
     limits = [
         f"Queries are truncated to {i.max_query_tokens} tokens, titles to {i.max_title_tokens}; images are resized to "
-        f"{i.image_width} x {i.image_height} pixels.",
+        f"{i.image_width} x {i.image_height} pixels, from JPEGs decoded at {_DECODED[i.image_decoding]}.",
         f"Query languages in the evaluation: {evaluated}. Quality in other languages is unknown.",
         "The results hold for the catalogs named above, their products and their queries; other shops differ.",
     ]

@@ -12,7 +12,7 @@ from make_jax.runs.run_folder import read_config
 # not what it learns. Another micro_batch drops other activations, as another device count does.
 CHANGEABLE_ON_RESUME = (
     *("run", "distributed"),
-    *("data.catalog", "data.cache", "data.workers", "data.prefetch"),
+    *("data.catalog", "data.cache", "data.workers", "data.threads", "data.prefetch"),
     *("model.remat", "model.keyword_scale", "objectives.implementation", "objectives.tile"),
     *("train.log_every", "train.eval_every", "train.save_every", "train.eval_batch_size", "train.max_to_keep"),
     *("train.micro_batch_size", "train.fsdp", "train.profile", "train.writers"),

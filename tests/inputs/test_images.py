@@ -2,14 +2,15 @@
 
 import dataclasses
 import io
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from make_jax.config import AugmentConfig
+from make_jax.config import AugmentConfig, InputsConfig
 from make_jax.errors import InputError
-from make_jax.inputs.images import augment_image, load_image
+from make_jax.inputs.images import LargeImage, augment_image, decode_image, load_image
 
 OFF = AugmentConfig(min_crop_area=1.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
 
@@ -19,6 +20,11 @@ def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
     file = io.BytesIO()
     picture.save(file, kind)
     return file.getvalue()
+
+
+def sized(height: int, width: int, **settings: Any) -> InputsConfig:
+    """Inputs with images of this size."""
+    return InputsConfig(image_height=height, image_width=width, **settings)
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -38,7 +44,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     ],
 )
 def test_load_keeps_the_aspect_ratio_and_centers_on_white(size: tuple[int, int], rows: slice, columns: slice) -> None:
-    image = load_image(encoded(Image.new("RGB", size, (255, 0, 0))), "it", 32, 24)
+    image = load_image(encoded(Image.new("RGB", size, (255, 0, 0))), "it", sized(32, 24))
     assert image.shape == (32, 24, 3) and image.dtype == np.uint8
     expected = np.full((32, 24, 3), 255, np.uint8)
     expected[rows, columns] = (255, 0, 0)
@@ -47,17 +53,17 @@ def test_load_keeps_the_aspect_ratio_and_centers_on_white(size: tuple[int, int],
 
 def test_load_returns_an_image_of_the_right_size_unchanged() -> None:
     pixels = noise(32, 24)
-    np.testing.assert_array_equal(load_image(encoded(Image.fromarray(pixels)), "it", 32, 24), pixels)
+    np.testing.assert_array_equal(load_image(encoded(Image.fromarray(pixels)), "it", sized(32, 24)), pixels)
 
 
 def test_load_does_not_alias() -> None:
     checks = (np.indices((600, 600)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    image = load_image(encoded(Image.fromarray(checks)), "it", 48, 48)
+    image = load_image(encoded(Image.fromarray(checks)), "it", sized(48, 48))
     assert np.abs(image.astype(int) - 127).max() <= 2
 
 
 def test_load_composites_transparent_parts_on_white() -> None:
-    image = load_image(encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0))), "it", 8, 8)
+    image = load_image(encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0))), "it", sized(8, 8))
     assert (image == 255).all()
 
 
@@ -65,7 +71,7 @@ def test_load_of_a_broken_image_is_an_input_error_that_names_it() -> None:
     jpeg = encoded(Image.fromarray(noise(32, 24)), "JPEG")
     for data in (b"not a picture", jpeg[:40]):
         with pytest.raises(InputError, match="product 'p7'"):
-            load_image(data, "image of product 'p7'", 32, 24)
+            load_image(data, "image of product 'p7'", sized(32, 24))
 
 
 def test_augment_with_everything_off_is_the_identity() -> None:
@@ -140,3 +146,77 @@ def test_color_changes_clip_instead_of_wrapping() -> None:
     for seed in range(20):
         image = augment_image(pixels, np.random.default_rng(seed), config).astype(int)
         assert (image[:4].mean(axis=(0, 1)) >= image[4:].mean(axis=(0, 1))).all()
+
+
+# --- images of more than twice the model's size ---
+
+CROP_ONLY = dataclasses.replace(OFF, min_crop_area=0.5)
+
+
+def photo(height: int, width: int) -> Image.Image:
+    """Smooth colors with a sharp edge."""
+    picture = Image.fromarray(noise(4, 3)).resize((width, height), Image.Resampling.BICUBIC)
+    picture.paste((250, 20, 20), (width // 8, height // 8, width // 3, height // 2))
+    return picture
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("size", [(64, 48), (100, 48), (64, 90), (40, 40), (900, 20)])
+def test_images_up_to_twice_the_size_have_the_pixels_of_full_decoding(kind: str, size: tuple[int, int]) -> None:
+    data = encoded(photo(*size), kind)
+    expected = load_image(data, "it", sized(32, 24, image_decoding="full"))
+    np.testing.assert_array_equal(load_image(data, "it", sized(32, 24)), expected)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("size", [(65, 49), (320, 240), (400, 130), (130, 400), (777, 555)])
+def test_large_images_have_the_pixels_of_full_decoding_within_a_tolerance(kind: str, size: tuple[int, int]) -> None:
+    data = encoded(photo(*size), kind)
+    expected = load_image(data, "it", sized(32, 24, image_decoding="full")).astype(int)
+    found = load_image(data, "it", sized(32, 24))
+    assert np.abs(found - expected).mean() < 3.5
+    white = (expected == 255).all(axis=-1)
+    np.testing.assert_array_equal((found == 255).all(axis=-1), white)  # the border has the same place
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_evaluation_sees_the_pixels_of_training_without_augmentation(kind: str) -> None:
+    data = encoded(photo(320, 200), kind)
+    image = decode_image(data, "it", sized(32, 24), OFF.min_crop_area)
+    assert isinstance(image, LargeImage)
+    found = augment_image(image, np.random.default_rng(0), OFF)
+    np.testing.assert_array_equal(found, load_image(data, "it", sized(32, 24)))
+
+
+@pytest.mark.parametrize("size", [(320, 240), (320, 130), (130, 400)])
+def test_crops_of_large_images_show_what_crops_of_the_fitted_image_show(size: tuple[int, int]) -> None:
+    data = encoded(photo(*size), "JPEG")
+    large = decode_image(data, "it", sized(32, 24), CROP_ONLY.min_crop_area)
+    small = decode_image(data, "it", sized(32, 24, image_decoding="full"))
+    assert isinstance(large, LargeImage) and isinstance(small, np.ndarray)
+    for seed in range(10):  # the same numbers are drawn for both
+        found, expected = (augment_image(i, np.random.default_rng(seed), CROP_ONLY).astype(int) for i in (large, small))
+        assert np.abs(found - expected).mean() < 8  # the fitted image is blurred by enlarging it
+
+
+def test_crops_of_large_images_have_the_resolution_of_the_model() -> None:
+    stripes = np.zeros((320, 240, 3), np.uint8)
+    stripes[:, np.arange(240) // 9 % 2 == 0] = 255  # 1.3 stripes a pixel would be gray, 0.9 of a crop's are not
+    for area, contrast in ((1.0, 40), (0.25, 100)):
+        image = decode_image(encoded(Image.fromarray(stripes), "PNG"), "it", sized(32, 24), area)
+        assert isinstance(image, LargeImage)
+        assert np.asarray(image.crop(area, 0.5, 0.5)).std() > contrast
+
+
+def test_a_crop_beside_a_narrow_large_image_is_white() -> None:
+    image = decode_image(encoded(Image.new("RGB", (50, 3000))), "it", sized(32, 24), 0.01)
+    assert isinstance(image, LargeImage)
+    assert (np.asarray(image.crop(0.01, 0.0, 0.5)) == 255).all() and (np.asarray(image.crop(0.01, 0.5, 0.5)) == 0).any()
+
+
+def test_augmentation_of_a_large_image_is_a_function_of_the_generator() -> None:
+    large = decode_image(encoded(photo(320, 240), "JPEG"), "it", sized(32, 24), 0.7)
+    first, again, other = (augment_image(large, np.random.default_rng(seed), AugmentConfig()) for seed in (0, 0, 1))
+    assert first.shape == (32, 24, 3) and first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from make_jax.errors import InputError
 from make_jax.inputs import train_pipeline
 from make_jax.inputs.batch import Batch
 from make_jax.inputs.eval_pipeline import product_batches, query_batches
-from make_jax.inputs.images import load_image
+from make_jax.inputs.images import LargeImage, Pixels, load_image
 from make_jax.inputs.tokenizer import train_wordpiece
 from make_jax.inputs.train_pipeline import train_batches
 from tests.inputs.shop import INPUTS, Shop
@@ -23,6 +24,7 @@ from tests.tiny_catalog import write_catalog, write_lines
 PLAIN = dataclasses.replace(
     INPUTS, augment=AugmentConfig(min_crop_area=1.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
 )
+LARGE = dataclasses.replace(INPUTS, image_height=8, image_width=8)  # the images have more than twice as much
 ALWAYS = {"query_tokens", "query_mask", "title_tokens", "title_mask", "image", "has_image", "has_title"}
 
 
@@ -71,7 +73,7 @@ def test_rows_of_a_batch_belong_together(shop: Shop) -> None:
         title = shop.tokenizer.encode([product.title], 8)[0][0] if product.title else np.zeros(8)
         np.testing.assert_array_equal(epoch["title_tokens"][row], title)
         data = shop.catalog.image_bytes(product)
-        image = np.zeros((16, 12, 3)) if data is None else load_image(data, product.id, 16, 12)
+        image = np.zeros((16, 12, 3)) if data is None else load_image(data, product.id, INPUTS)
         np.testing.assert_array_equal(epoch["image"][row], image)
     assert clicks % 8 == 0 and found == pairs
 
@@ -210,6 +212,54 @@ def test_images_are_cached_if_all_fit_and_batches_stay_the_same(shop: Shop, monk
     assert len(reads) >= 160
 
 
+def test_large_images_are_cached_as_long_as_they_fit_and_batches_stay_the_same(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches: list[dict[int, Pixels | LargeImage | None]] = []
+    read = train_pipeline._LoadRow._read
+
+    def recorded(row: train_pipeline._LoadRow, position: int) -> Pixels | LargeImage | None:
+        caches.append(row.cache)
+        return read(row, position)
+
+    monkeypatch.setattr(train_pipeline._LoadRow, "_read", recorded)
+    expected = shop.batches(20, LARGE, DataConfig(threads=1))
+    count = len(shop.built.products("train"))
+    assert len(caches[-1]) == count
+    images = [image for image in caches[-1].values() if image is not None]
+    assert all(isinstance(image, LargeImage) for image in images)
+    caches.clear()
+    limit = count * LARGE.image_height * LARGE.image_width * 3  # enough at the model's size
+    assert limit < sum(image.nbytes for image in images)
+    monkeypatch.setattr(train_pipeline, "_IMAGE_CACHE_BYTES", limit)
+    for found, other in zip(shop.batches(20, LARGE, DataConfig(threads=1)), expected, strict=True):
+        assert_equal(found, other)
+    kept = [image.nbytes for image in caches[-1].values() if image is not None]
+    assert limit / 2 < sum(kept) <= limit and len(kept) < len(images)
+
+
+@pytest.mark.parametrize("data", [DataConfig(threads=3), DataConfig(workers=2)])
+def test_threads_and_workers_never_change_crops_of_large_images(shop: Shop, data: DataConfig) -> None:
+    expected = shop.batches(4, LARGE, DataConfig(threads=1), start_step=1)
+    for found, other in zip(shop.batches(4, LARGE, data, start_step=1), expected, strict=True):
+        assert_equal(found, other)
+
+
+@pytest.mark.parametrize("image_decoding", ["scaled", "full"])
+def test_evaluation_sees_the_large_images_of_training(shop: Shop, image_decoding: Literal["scaled", "full"]) -> None:
+    inputs = dataclasses.replace(LARGE, augment=PLAIN.augment, image_decoding=image_decoding)
+    trained = together(shop.batches(len(shop.catalog.clicks) // 8, inputs))
+    products = shop.catalog.split_products("train")
+    (evaluated,) = product_batches(
+        [product.title for product in products],
+        [shop.catalog.image_bytes(product) for product in products],
+        shop.tokenizer,
+        inputs,
+        batch_size=len(products),
+    )
+    np.testing.assert_array_equal(trained["image"], evaluated["image"][trained["product_id"]])
+
+
 def test_bad_settings_are_input_errors_that_name_them(shop: Shop) -> None:
     with pytest.raises(InputError, match=r"train\.batch_size: found 6"):
         shop.batches(1, batch_size=6, process_count=4)
@@ -284,7 +334,7 @@ def test_evaluation_loads_images_lazily_without_augmentation(shop: Shop) -> None
     for row, product in enumerate(products[:8]):
         data = shop.catalog.image_bytes(product)
         assert batch["has_image"][row] == (data is not None)
-        image = np.zeros((16, 12, 3)) if data is None else load_image(data, product.id, 16, 12)
+        image = np.zeros((16, 12, 3)) if data is None else load_image(data, product.id, INPUTS)
         np.testing.assert_array_equal(batch["image"][row], image)
         assert batch["has_title"][row] == bool(product.title) == batch["title_mask"][row].any()
 

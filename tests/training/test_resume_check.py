@@ -32,7 +32,7 @@ def test_all_differences_are_listed_in_one_error():
 
 
 def test_changeable_settings_exist_and_may_differ():
-    data = replace(SAVED_CONFIG.data, catalog="elsewhere", cache="there", workers=3, prefetch=4)
+    data = replace(SAVED_CONFIG.data, catalog="elsewhere", cache="there", workers=3, threads=5, prefetch=4)
     train = replace(
         SAVED_CONFIG.train, log_every=1, eval_every=2, save_every=3, eval_batch_size=4, fsdp=5, max_to_keep=6
     )

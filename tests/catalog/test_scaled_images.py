@@ -1,0 +1,178 @@
+"""`decode_scaled`: the pixels of `images.decode` at less resolution, and its errors."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from make_jax.catalog import images, scaled_images
+from make_jax.catalog.scaled_images import ScaledImage, decode_scaled, read_jpeg_header
+from make_jax.errors import InputError
+
+WIDTH, HEIGHT = 203, 161  # no multiples of 8
+
+
+def picture(mode: str = "RGB") -> Image.Image:
+    """Smooth colors with an edge and another corner of each color, so that no orientation looks like another."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (7, 9, 3), np.uint8)).resize((WIDTH, HEIGHT), 3)
+    image.paste((250, 30, 20), (20, 30, 90, 70))
+    return image.convert(mode)
+
+
+def jpeg(image: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", **({"quality": 92} | options))
+    return file.getvalue()
+
+
+def scaled(data: bytes, min_scale: float) -> ScaledImage:
+    return decode_scaled(data, "it", read_jpeg_header(data), min_scale)
+
+
+def part_of(image: ScaledImage, size: tuple[int, int]) -> np.ndarray:
+    """A crop with borders between pixels."""
+    box = (0.11 * image.width, 0.2 * image.height, 0.93 * image.width, 0.87 * image.height)
+    return np.asarray(image.crop(box, *size)).astype(int)
+
+
+def complete(data: bytes) -> ScaledImage:
+    return scaled_images.from_image(images.decode(data, "it"))
+
+
+def exif(orientation: int) -> Image.Exif:
+    block = Image.Exif()
+    block[0x0112] = orientation
+    return block
+
+
+VARIANTS = {
+    "RGB": jpeg(picture()),
+    "gray": jpeg(picture("L")),
+    "without subsampling": jpeg(picture(), subsampling=0),
+    "progressive": jpeg(picture(), progressive=True),
+    "Adobe RGB": jpeg(picture(), keep_rgb=True),
+    "ICC profile": jpeg(picture(), icc_profile=b"not a profile" * 20),
+    "CMYK": jpeg(picture("CMYK")),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    ("min_scale", "mean", "p99"), [(0.45, 1.5, 8), (0.3, 1.5, 16), (0.2, 1.5, 16), (0.12, 4.5, 24)]
+)
+def test_crops_of_a_scaled_image_equal_those_of_the_complete_one_within_a_tolerance(
+    name: str, min_scale: float, mean: float, p99: float
+) -> None:
+    data = VARIANTS[name]
+    image = scaled(data, min_scale)
+    assert min_scale <= image.scale < 2 * min_scale
+    assert image.pixels.shape[:2] < (HEIGHT, WIDTH) and (image.width, image.height) == (WIDTH, HEIGHT)
+    size = (int(0.8 * WIDTH * min_scale), int(0.65 * HEIGHT * min_scale))
+    difference = np.abs(part_of(image, size) - part_of(complete(data), size))
+    # The picture has 26 x 21 pixels at 1/8, of which the crop takes all: less detail than one resize of everything has.
+    factor = 2 if name == "CMYK" else 1  # averaged over squares, which is less sharp than what libjpeg computes
+    assert difference.mean() < mean * factor and np.quantile(difference, 0.99) < p99 * factor
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("min_scale", [0.45, 0.2])
+def test_every_exif_orientation_is_applied(orientation: int, min_scale: float) -> None:
+    data = jpeg(picture(), exif=exif(orientation))
+    expected, image = complete(data), scaled(data, min_scale)
+    assert (image.width, image.height) == (expected.width, expected.height)
+    assert image.scale < 1
+    size = (16, 20)
+    assert np.abs(part_of(image, size) - part_of(expected, size)).mean() < 1.5
+    wrong = np.abs(part_of(image, size) - part_of(expected, size)[::-1]).mean()
+    assert wrong > 20  # the picture tells orientations apart
+
+
+def test_damaged_exif_blocks_have_the_effect_that_they_have_on_a_complete_image() -> None:
+    block = exif(6).tobytes()
+    effects = set()
+    for at in range(6, len(block)):
+        for value in (0, 7, 255):
+            data = jpeg(picture(), exif=block[:at] + bytes([value]) + block[at + 1 :])
+            try:
+                effect = images.decode(data, "it").size
+            except InputError as error:
+                effect = str(error)
+                with pytest.raises(InputError) as found:
+                    scaled(data, 0.3)
+                assert str(found.value) == effect
+            else:
+                assert (scaled(data, 0.3).width, scaled(data, 0.3).height) == effect
+            effects.add(effect)
+    assert effects > {(WIDTH, HEIGHT), (HEIGHT, WIDTH)}  # and an error
+
+
+def test_the_complete_image_is_kept_where_all_of_it_is_needed() -> None:
+    data = VARIANTS["RGB"]
+    for min_scale in (0.9, 1.0, 1.7):
+        image = scaled(data, min_scale)
+        assert image.scale == 1 and np.abs(image.pixels.astype(int) - complete(data).pixels).max() <= 1
+
+
+def test_a_very_large_image_is_averaged_to_less_than_twice_the_resolution() -> None:
+    data = jpeg(Image.new("RGB", (4000, 3000), (9, 99, 199)))
+    image = scaled(data, 0.02)
+    assert 0.02 <= image.scale < 0.04 and image.pixels.shape == (63, 84, 3) and image.width == 4000
+    assert np.abs(image.pixels.astype(int) - (9, 99, 199)).max() <= 2
+
+
+@pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95, 0.999])
+def test_a_truncated_jpeg_is_rejected_as_a_complete_one_is(part: float) -> None:
+    data = jpeg(Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)))
+    data = data[: int(part * len(data))]
+    with pytest.raises(InputError, match=r"^images/a\.jpg: ") as expected:
+        images.decode(data, "images/a.jpg")
+    with pytest.raises(InputError) as found:
+        decode_scaled(data, "images/a.jpg", read_jpeg_header(data), 0.3)
+    assert str(found.value) == str(expected.value)
+
+
+def test_a_jpeg_with_damaged_pixels_has_the_pixels_and_errors_of_a_complete_one() -> None:
+    rng = np.random.default_rng(2)
+    data = jpeg(Image.fromarray(rng.integers(0, 256, (90, 110, 3), np.uint8)))
+    intact = rejected = 0
+    for _ in range(100):
+        broken = bytearray(data)
+        for at in rng.integers(3, 900, 2):
+            broken[at] = rng.integers(0, 256)
+        try:
+            expected = complete(bytes(broken))
+        except InputError as error:
+            rejected += 1
+            with pytest.raises(InputError) as found:
+                scaled(bytes(broken), 0.3)
+            assert str(found.value) == str(error)
+        else:
+            intact += 1
+            image = scaled(bytes(broken), 0.3)
+            size = (8, 7)
+            assert np.abs(part_of(image, size) - part_of(expected, size)).mean() < 6
+    assert intact > 20 and rejected > 20
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
+def test_other_formats_named_jpg_are_decoded_or_rejected_by_their_content(kind: str) -> None:
+    file = io.BytesIO()
+    picture().save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    data = file.getvalue()
+    assert read_jpeg_header(data) is None
+    if kind == "BMP":
+        with pytest.raises(InputError, match=r"a\.jpg: not a JPEG, PNG or WebP image"):
+            decode_scaled(data, "a.jpg", None, 0.3)
+        return
+    image = decode_scaled(data, "a.jpg", None, 0.3)
+    assert image.scale == pytest.approx(1 / 3) and (image.width, image.height) == (WIDTH, HEIGHT)
+
+
+def test_a_jpeg_over_the_limits_is_rejected_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = VARIANTS["RGB"]
+    for module in (images, scaled_images):
+        monkeypatch.setattr(module, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    with pytest.raises(InputError, match=r"it: 203 x 161 pixels"):
+        scaled(data, 0.3)
