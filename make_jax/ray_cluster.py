@@ -22,7 +22,6 @@ def connected(address: str) -> Iterator[Any]:
     "auto" is the cluster that this machine is a node of. An existing connection of this process is used and kept.
     Raises InputError without the extra [ray], without a cluster at the address, and for one of another version.
     """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # of the C++ core in this process
     ray = import_optional("ray", "ray", "--ray")
     if ray.is_initialized():
         yield ray

@@ -23,7 +23,9 @@ from make_jax.retrieval.vectors.shards import Header, read_header
 if TYPE_CHECKING:
     from make_jax.retrieval.embed_to_disk import ShardWriter
 
-_RETRIES = 3  # of a shard whose actor was killed; without a bound, a shard that kills each actor would never end
+# Of an actor. A shard that kills it each time must end; retries of its task are not bounded, because a lost node uses
+# up some until Ray notices that it is lost.
+_RESTARTS = 5
 _ONE_DEVICE: dict[str, dict[str, Any]] = {  # what an actor reserves
     "gpu": {"num_gpus": 1},
     "tpu": {"resources": {"TPU": 1}},
@@ -70,7 +72,7 @@ class RayDevices:
         rows = data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
         actors = min(devices.number, len(shards))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of `max_task_retries`: deprecated, and still the only bound
+            warnings.simplefilter("ignore")  # of `max_restarts`: deprecated, and still the only bound
             written = rows.map_batches(
                 _Actor,
                 fn_constructor_args=(reference,),
@@ -78,7 +80,7 @@ class RayDevices:
                 compute=data.ActorPoolStrategy(
                     min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=1
                 ),
-                max_task_retries=_RETRIES,
+                max_restarts=_RESTARTS,
                 **_ONE_DEVICE[devices.kind],
             )
         try:
