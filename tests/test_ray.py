@@ -16,6 +16,7 @@ from make_jax.catalog.executors import open_executor
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.files import folder_digest
+from make_jax.retrieval import ray_devices
 from make_jax.retrieval.embed_to_disk import embed_to_disk
 from make_jax.retrieval.ray_devices import RayDevices
 from make_jax.retrieval.vector_index import ProductEmbeddings
@@ -114,7 +115,10 @@ def test_a_node_with_another_model_is_named(tmp_path: Path, address: str) -> Non
         embed_to_disk(other, catalog, catalog.products, tmp_path / "f", "all", devices=RayDevices(ray, FakeEncoder))
 
 
-def test_a_shard_that_kills_every_actor_ends_with_one_line(tmp_path: Path, address: str) -> None:
+def test_a_shard_that_kills_every_actor_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(ray_devices, "_RESTARTS", 1)
     catalog = Catalog.load(write_catalog(tmp_path / "tiny", products=8))
 
     class Encoder(FakeEncoder):
