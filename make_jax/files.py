@@ -18,7 +18,7 @@ _temporary: set[Path] = set()  # paths that this process is writing
 _lock = threading.Lock()  # held to create, rename and remove them
 
 
-def write_atomically(path: str | Path, content: bytes | str) -> None:
+def write_atomically(path: str | Path, content: bytes | memoryview | str) -> None:
     """Replaces the file `path` by `content` atomically; on any error the old file is unchanged."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

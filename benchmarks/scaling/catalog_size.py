@@ -10,14 +10,13 @@ the steps whose result is missing in FOLDER.
 """
 
 import argparse
+import io
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,11 @@ from make_jax.runs.provenance import metadata
 
 WORDS = 20_000
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey")
+TITLE_WORDS = 7
 CLICKS = 4  # of a training product
 JUDGED = 1_000
 STEPS = 3  # of training, after which a run ends
+_AT_ONCE = 50_000  # products drawn together
 
 # Prints the time from the start of the process to the end of the first step, and the memory that is not of files.
 TRAIN = """
@@ -137,49 +138,47 @@ def _step(result: Path, command: list[str]) -> dict[str, Any]:
 
 def _write_catalog(folder: Path, count: int) -> None:
     """Writes the catalog; the same for the same count."""
-    generator = random.Random(0)
-    words = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=generator.randint(3, 9))) for _ in range(WORDS)]
-    weights = (1 / (1 + np.arange(WORDS))).cumsum().tolist()
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words = ["".join(rng.choice(letters, rng.integers(3, 10)).tolist()) for _ in range(WORDS)]
+    shares = (1 / (1 + np.arange(WORDS))).cumsum()
     (folder / "images").mkdir()
-    pictures = []
-    for number in range(100):
-        pixels = np.random.default_rng(number).integers(0, 256, (64, 48, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"images/{number}.jpg")
-        pictures.append((folder / f"images/{number}.jpg").read_bytes())
-
-    def products() -> Iterator[dict[str, Any]]:
-        for i in range(count):
-            title = " ".join(generator.choices(words, cum_weights=weights, k=7))
-            split = "val" if i % 100 == 98 else "test" if i % 100 == 99 else "train"
-            product = {
-                "id": f"p{i}",
-                "title": title,
-                "split": split,
-                "colour": COLOURS[i % len(COLOURS)],
-                "price": i % 97,
-            }
-            if i % 50 == 0:
-                name = f"images/p{i}.jpg"
-                (folder / name).write_bytes(pictures[i // 50 % len(pictures)])
-                product["image"] = name
-            yield product
-
-    titles: list[tuple[str, str]] = []
-    with (folder / "products.jsonl").open("w") as file, (folder / "clicks.jsonl").open("w") as clicks:
-        for product in products():
-            file.write(json.dumps(product) + "\n")
-            found = product["title"].split()
-            if product["split"] == "train":
-                for _ in range(CLICKS):
-                    query = " ".join(generator.sample(found, 2))
-                    clicks.write(json.dumps({"query": query, "product": product["id"]}) + "\n")
-            elif len(titles) < JUDGED and product["split"] == "val":
-                titles.append((product["id"], " ".join(found[:3])))
+    pictures = [_picture(number) for number in range(100)]
+    judged: list[tuple[int, str]] = []
+    with (folder / "products.jsonl").open("w") as products, (folder / "clicks.jsonl").open("w") as clicks:
+        for first in range(0, count, _AT_ONCE):
+            size = min(_AT_ONCE, count - first)
+            titles = np.searchsorted(shares, rng.random((size, TITLE_WORDS)) * shares[-1]).tolist()
+            clicked = rng.random((size, CLICKS, TITLE_WORDS)).argsort(axis=2)[:, :, :2].tolist()
+            for i, numbers, queries in zip(range(first, first + size), titles, clicked, strict=True):
+                title = [words[number] for number in numbers]
+                split = "val" if i % 100 == 98 else "test" if i % 100 == 99 else "train"
+                image = ""
+                if i % 50 == 0:
+                    image = f', "image": "images/p{i}.jpg"'
+                    (folder / f"images/p{i}.jpg").write_bytes(pictures[i // 50 % len(pictures)])
+                products.write(
+                    f'{{"id": "p{i}", "title": "{" ".join(title)}", "split": "{split}", '
+                    f'"colour": "{COLOURS[i % len(COLOURS)]}", "price": {i % 97}{image}}}\n'
+                )
+                if split == "train":
+                    clicks.writelines(
+                        f'{{"query": "{title[one]} {title[other]}", "product": "p{i}"}}\n' for one, other in queries
+                    )
+                elif split == "val" and len(judged) < JUDGED:
+                    judged.append((i, " ".join(title[:3])))
     with (folder / "queries.jsonl").open("w") as file:
-        for id, text in titles:
-            file.write(json.dumps({"qid": f"q{id}", "text": text, "split": "val", "rel": {id: 3}}) + "\n")
+        for i, text in judged:
+            file.write(json.dumps({"qid": f"q{i}", "text": text, "split": "val", "rel": {f"p{i}": 3}}) + "\n")
     info = {"name": f"products-{count}", "attributes": ["colour", "price"]}
     (folder / "catalog.json").write_text(json.dumps(info))
+
+
+def _picture(number: int) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (64, 48, 3), np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG")
+    return file.getvalue()
 
 
 if __name__ == "__main__":

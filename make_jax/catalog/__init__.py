@@ -5,7 +5,7 @@ source.py       bounded, safe reading of a folder or a .zip; images.py: safe dec
 jsonl.py        pydantic models of the JSON lines, and their error messages
 reader.py       `Catalog.load`: line_chunks.py parses lines in processes (line_parsers.py), references.py checks ids
 columns.py      products, queries and clicks as Arrow tables that read like sequences; id_index.py: ids to positions
-check.py        every problem of a catalog, images decoded; plausibility.py: its limits, and warnings
+check.py        every problem of a catalog, images decoded; plausibility.py, repetitions.py: its limits, and warnings
 describe.py     counts and a contact sheet
 build.py        training data on disk: stored_columns.py, memory-mapped columns; product_shards.py and shards.py, TFDS
                 shards in ArrayRecord; cache.py, the folder of built catalogs

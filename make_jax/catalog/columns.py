@@ -10,12 +10,11 @@ from typing import Any, Generic, SupportsIndex, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from make_jax.catalog.attributes import attributes_of_json
-from make_jax.catalog.schema import SPLITS, Click, Product, Query, Split
+from make_jax.catalog.schema import SPLITS, Click, Product, Query, Split, split_name
 
-NO_SPLIT = -1  # of products in a catalog without splits
 _ROWS_AT_ONCE = 4096  # rows that an iteration converts together
 
 _TEXTS = pa.list_(pa.string())
@@ -108,6 +107,13 @@ class Records(Sequence[Record], Generic[Record]):
             part = self.rows_of(table, slice(start, min(start + _ROWS_AT_ONCE, len(self))))
             yield part.column(name).to_pylist()
 
+    def distinct(self, name: str) -> Iterator[list[Any]]:
+        """The distinct values of a column of texts that repeat, ordered by first occurrence, in lists."""
+        column = self.column(name).unify_dictionaries()  # keeps the order
+        values: pa.Array = column.chunk(0).dictionary if column.num_chunks else pa.array([], pa.string())
+        for start in range(0, len(values), _ROWS_AT_ONCE):
+            yield values[start : start + _ROWS_AT_ONCE].to_pylist()
+
     def of_split(self, split: Split) -> "Records[Record]":
         """The records of a split, in file order."""
         rows = np.flatnonzero(self.column("split").to_numpy() == SPLITS.index(split))
@@ -121,6 +127,11 @@ class Records(Sequence[Record], Generic[Record]):
         """One column of these rows."""
         column = self.table.column(name)
         return column if self.rows is None else column.take(self.rows)
+
+    def line(self, position: int) -> int:
+        """The line number of a record in its file."""
+        number: int = self.table.column("line")[position if self.rows is None else int(self.rows[position])].as_py()
+        return number
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -164,6 +175,15 @@ def click_table(clicks: Iterable[Click]) -> pa.Table:
     return pa.Table.from_batches(batches, CLICK_SCHEMA)
 
 
+def filter_rows(batch: pa.RecordBatch, kept: Bool[np.ndarray, " rows"]) -> pa.RecordBatch:
+    """The kept rows; dictionaries lose the values of the others."""
+    columns = [
+        column.dictionary_decode().dictionary_encode() if pa.types.is_dictionary(column.type) else column
+        for column in batch.filter(pa.array(kept)).columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
 def _products(columns: dict[str, list[Any]]) -> Iterator[Product]:
     names = ("id", "title", "image", "split", "category", "group", "attributes", "dropped", "sensitive")
     for id, title, image, split, category, group, attributes, dropped, sensitive in zip(
@@ -173,7 +193,7 @@ def _products(columns: dict[str, list[Any]]) -> Iterator[Product]:
             id=id,
             title=title,
             image=image,
-            split=None if split == NO_SPLIT else SPLITS[split],
+            split=split_name(split),
             category=tuple(category),
             group=group,
             attributes=attributes_of_json(attributes),

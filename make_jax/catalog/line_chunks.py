@@ -143,8 +143,13 @@ def write_batch(batch: pa.RecordBatch, path: Path) -> None:
 
 def open_file(folder: Path, name: str, schema: pa.Schema) -> pa.Table:
     """The rows of the file `name` whose chunks `parse_file` wrote to `folder`, memory-mapped."""
-    batches = [open_batch(path) for path in sorted(folder.glob(_chunk_name(name, "*")))]
+    batches = [open_batch(path) for path in chunk_paths(folder, name)]
     return pa.Table.from_batches([batch.replace_schema_metadata(None) for batch in batches], schema)
+
+
+def chunk_paths(folder: Path, name: str) -> list[Path]:
+    """The files of the chunks of the file `name`, in order."""
+    return sorted(folder.glob(_chunk_name(name, "*")))
 
 
 def write_file(folder: Path, name: str, table: pa.Table) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from make_jax.catalog import jsonl
-from make_jax.catalog.columns import CLICK_SCHEMA, NO_SPLIT, PRODUCT_SCHEMA, QUERY_SCHEMA
+from make_jax.catalog.columns import CLICK_SCHEMA, PRODUCT_SCHEMA, QUERY_SCHEMA
 from make_jax.catalog.id_index import id_hash
 from make_jax.catalog.line_chunks import Summary
 from make_jax.catalog.reporting import Problems, preview
-from make_jax.catalog.schema import SPLITS, CatalogInfo
+from make_jax.catalog.schema import NO_SPLIT, SPLITS, CatalogInfo
 from make_jax.catalog.source import Source, unsafe_name
 
 Rows = defaultdict[str, list[Any]]

@@ -1,15 +1,26 @@
 """What a valid catalog cannot be used for, and warnings: what is probably not as its author meant it."""
 
 import difflib
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int64
 
 from make_jax.catalog import jsonl
-from make_jax.catalog.attributes import value_kind
-from make_jax.catalog.reader import Catalog, Lines
+from make_jax.catalog.attributes import attributes_of_json, value_kind
+from make_jax.catalog.reader import Catalog
+from make_jax.catalog.repetitions import add_divided_groups, add_repeated_products
 from make_jax.catalog.reporting import Problems, preview
-from make_jax.catalog.schema import Product, Query
+from make_jax.catalog.schema import NO_SPLIT, SPLITS, Query
 from make_jax.catalog.text import normalize_query
+
+if TYPE_CHECKING:  # slow to import
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+_QUERIES_AT_ONCE = 4096
 
 
 def limits(catalog: Catalog) -> list[str]:
@@ -18,7 +29,7 @@ def limits(catalog: Catalog) -> list[str]:
 
 
 def _without_splits(catalog: Catalog) -> bool:
-    return all(product.split is None for product in catalog.products)
+    return not (catalog.products.column("split").to_numpy() != NO_SPLIT).any()
 
 
 def _training_limits(catalog: Catalog) -> Iterator[str]:
@@ -50,53 +61,74 @@ def _evaluation_limits(catalog: Catalog) -> Iterator[str]:
         yield f'eval.py needs --split: no query has "split": "test"; set it in {jsonl.QUERIES}'
 
 
-def find_warnings(catalog: Catalog, lines: Lines, checksums: Sequence[int | None], warnings: Problems) -> None:
-    """Adds to `warnings` what is probably not meant. `lines` as `reader.read` returned them; `checksums` are those of
-    the products' images, None for a product without a readable one."""
-    for text in (*_unused_attributes(catalog, lines), *_mixed_attributes(catalog), *excluded_by_pool(catalog)):
+def find_warnings(
+    catalog: Catalog, keys: set[str], checksums: Int64[np.ndarray, " products"], warnings: Problems
+) -> None:
+    """Adds to `warnings` what is probably not meant.
+
+    Args:
+        catalog: one without problems, or the valid part.
+        keys: of products.jsonl, as `reader.read` returned them.
+        checksums: of the products' images, as `check.check_images` returned them.
+        warnings: receives them. Memory beyond that: about 40 bytes a product, and the judged queries.
+    """
+    kinds = _attribute_kinds(catalog)
+    for text in (*_unused_attributes(catalog, keys, kinds), *_mixed_attributes(kinds), *excluded_by_pool(catalog)):
         warnings.add(jsonl.INFO, text)
-    for text in _ignored_keys(catalog, lines):
+    for text in _ignored_keys(catalog, keys):
         warnings.add(jsonl.PRODUCTS, text)
-    _add_repeated_products(catalog, lines, checksums, warnings)
-    _add_divided_groups(catalog, lines, warnings)
-    _add_unjudged(catalog, lines, warnings)
-    _add_repeated_queries(catalog, lines, warnings)
+    add_repeated_products(catalog, checksums, warnings)
+    add_divided_groups(catalog, warnings)
+    _add_unjudged(catalog, warnings)
+    _add_repeated_queries(catalog, warnings)
 
 
-def _unused_attributes(catalog: Catalog, lines: Lines) -> Iterator[str]:
-    used = {key for product in catalog.products for key in product.attributes}
+def _attribute_kinds(catalog: Catalog) -> dict[str, Counter[str]]:
+    """How many products have a value of each kind, by attribute."""
+    kinds: dict[str, Counter[str]] = {key: Counter() for key in catalog.info.attributes}
+    for texts in catalog.products.values("attributes"):
+        for text, count in Counter(texts).items():  # many products have the same attributes
+            for key, value in attributes_of_json(text).items():
+                kinds[key][value_kind(value)] += count
+    return kinds
+
+
+def _unused_attributes(catalog: Catalog, keys: set[str], kinds: dict[str, Counter[str]]) -> Iterator[str]:
     for key in catalog.info.attributes:
-        if key in used or key in jsonl.NEVER_ATTRIBUTES:
+        if kinds[key] or key in jsonl.NEVER_ATTRIBUTES:
             continue
-        if key in lines.keys or key in jsonl.ProductLine.model_fields:
+        if key in keys or key in jsonl.ProductLine.model_fields:
             yield f"attributes: no product has a value of {preview(key)}"
             continue
-        nearest = difflib.get_close_matches(key, sorted(lines.keys - set(catalog.info.attributes)), 1)
+        nearest = difflib.get_close_matches(key, sorted(keys - set(catalog.info.attributes)), 1)
         hint = f"did you mean {preview(nearest[0])}?" if nearest else "expected a key of products.jsonl"
         yield f"attributes: no product has the key {preview(key)}; {hint}"
 
 
-def _mixed_attributes(catalog: Catalog) -> Iterator[str]:
+def _mixed_attributes(kinds: dict[str, Counter[str]]) -> Iterator[str]:
     """Attributes that are a number in some products and a text in others, such as "19,99"."""
-    for key in catalog.info.attributes:
-        values = (product.attributes[key] for product in catalog.products if key in product.attributes)
-        kinds = Counter(map(value_kind, values))
-        if kinds["number"] and kinds["text"]:
-            counts = f"a number in {kinds['number']:,} products and text in {kinds['text']:,}"
+    for key, counts_of in kinds.items():
+        if counts_of["number"] and counts_of["text"]:
+            counts = f"a number in {counts_of['number']:,} products and text in {counts_of['text']:,}"
             yield f"attributes: {preview(key)} is {counts}; expected one of them"
 
 
 def excluded_by_pool(catalog: Catalog) -> Iterator[str]:
     """How many judgements and queries evaluation leaves out because they are of other splits, if any; one text."""
-    if catalog.info.pool != "split" or _without_splits(catalog):
+    if catalog.info.pool != "split" or _without_splits(catalog):  # so there are products
         return
-    splits, relevant = {product.id: product.split for product in catalog.products}, catalog.info.relevant
+    splits, relevant = catalog.products.column("split").to_numpy(), catalog.info.relevant
     judgements, queries = 0, 0
-    for query in catalog.queries:
-        outside = {id for id in query.rel if splits.get(id) != query.split}
-        positive = {id for id, grade in query.rel.items() if grade >= relevant}
-        judgements += len(outside)
-        queries += bool(positive) and positive <= outside
+    for start in range(0, len(catalog.queries), _QUERIES_AT_ONCE):
+        some = list(catalog.queries[start : start + _QUERIES_AT_ONCE])
+        rows = catalog.index.positions([id for query in some for id in query.rel])
+        split_of = iter(np.where(rows < 0, NO_SPLIT, splits[rows]).tolist())
+        for query in some:
+            code = SPLITS.index(query.split)
+            outside = {id for id in query.rel if next(split_of) != code}
+            positive = {id for id, grade in query.rel.items() if grade >= relevant}
+            judgements += len(outside)
+            queries += bool(positive) and positive <= outside
     if judgements:
         yield (
             f'pool: "split" excludes {judgements:,} judgements of products of other splits, and {queries:,} of '
@@ -104,52 +136,33 @@ def excluded_by_pool(catalog: Catalog) -> Iterator[str]:
         )
 
 
-def _ignored_keys(catalog: Catalog, lines: Lines) -> Iterator[str]:
+def _ignored_keys(catalog: Catalog, keys: set[str]) -> Iterator[str]:
     """Keys that look like a misspelled key of the format which no product has."""
-    has = {name: any(getattr(product, name) for product in catalog.products) for name in jsonl.ProductLine.model_fields}
+    has = {name: _is_used(catalog.products.column(name)) for name in jsonl.ProductLine.model_fields}
     missing = [name for name, used in has.items() if not used and not (name == "title" and catalog.info.hide_title)]
-    for key in sorted(lines.keys - set(catalog.info.attributes)):
+    for key in sorted(keys - set(catalog.info.attributes)):
         if nearest := difflib.get_close_matches(key, missing, 1, cutoff=0.75):
             yield f"{preview(key)} is ignored; did you mean {preview(nearest[0])}?"
 
 
-def _add_repeated_products(catalog: Catalog, lines: Lines, checksums: Sequence[int | None], warnings: Problems) -> None:
-    first: dict[int, int] = {}  # hash of a product without its id -> position
-    pictured: dict[tuple[int, int], int] = {}  # size and checksum of an image -> position
-    for position, (product, checksum) in enumerate(zip(catalog.products, checksums, strict=True)):
-        place = f"{jsonl.PRODUCTS}:{lines.products[position]}"
-        content = (product.title, checksum, product.category, tuple(product.attributes.items()))
-        if product.image is not None and checksum is None:
-            continue
-        other = first.setdefault(hash(content), position)
-        if other != position and not _variants(product, catalog.products[other]):
-            same = f"the same product as line {lines.products[other]} under another id"
-            split = catalog.products[other].split
-            same += f', there in the split "{split}", here in "{product.split}"' if split != product.split else ""
-            warnings.add(place, same)
-        elif product.image is not None and checksum is not None:
-            other = pictured.setdefault((catalog.source.sizes[product.image], checksum), position)
-            if other != position and not _variants(product, catalog.products[other]):
-                warnings.add(place, f"image: the same picture as line {lines.products[other]}")
+def _is_used(column: "pa.ChunkedArray") -> bool:
+    """Whether any product has a value: a text or a list that is not empty, a flag that is set, a split."""
+    import pyarrow as pa
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+    if pa.types.is_boolean(column.type):
+        used = column
+    elif pa.types.is_integer(column.type):
+        used = pc.not_equal(column, NO_SPLIT)
+    else:
+        is_list = pa.types.is_list(column.type)
+        used = pc.greater(pc.list_value_length(column) if is_list else pc.binary_length(column), 0)
+    return bool(pc.any(used).as_py())
 
 
-def _variants(a: Product, b: Product) -> bool:
-    return a.group is not None and a.group == b.group
-
-
-def _add_divided_groups(catalog: Catalog, lines: Lines, warnings: Problems) -> None:
-    first: dict[str, Product] = {}
-    for product, number in zip(catalog.products, lines.products, strict=True):
-        if product.group is not None:
-            split = first.setdefault(product.group, product).split
-            if split != product.split:
-                found = f'group: {preview(product.group)} is in the splits "{split}" and "{product.split}"'
-                warnings.add(f"{jsonl.PRODUCTS}:{number}", f"{found}; variants belong in one")
-
-
-def _add_unjudged(catalog: Catalog, lines: Lines, warnings: Problems) -> None:
+def _add_unjudged(catalog: Catalog, warnings: Problems) -> None:
     relevant = catalog.info.relevant
-    for query, number in zip(catalog.queries, lines.queries, strict=True):
+    for query, number in zip(catalog.queries, _query_lines(catalog), strict=True):
         if not query.rel:
             warnings.add(f"{jsonl.QUERIES}:{number}", "rel: empty, so evaluation leaves the query out")
         elif max(query.rel.values()) < relevant:
@@ -157,10 +170,14 @@ def _add_unjudged(catalog: Catalog, lines: Lines, warnings: Problems) -> None:
             warnings.add(f"{jsonl.QUERIES}:{number}", f"{found}, so evaluation leaves the query out")
 
 
-def _add_repeated_queries(catalog: Catalog, lines: Lines, warnings: Problems) -> None:
+def _query_lines(catalog: Catalog) -> Iterator[int]:
+    return itertools.chain.from_iterable(catalog.queries.values("line"))
+
+
+def _add_repeated_queries(catalog: Catalog, warnings: Problems) -> None:
     """Adds queries whose text is that of another, after normalization, if judgements contradict or a split has both."""
     by_text: dict[str, list[tuple[int, Query]]] = defaultdict(list)
-    for query, number in zip(catalog.queries, lines.queries, strict=True):
+    for query, number in zip(catalog.queries, _query_lines(catalog), strict=True):
         by_text[normalize_query(query.text)].append((number, query))
     for same in by_text.values():
         grades: dict[str, tuple[int, int]] = {}  # product -> line and grade of its first judgement

@@ -148,15 +148,6 @@ def read_valid(source: Source, folder: Path | None = None, executor: Executor | 
     return catalog
 
 
-@dataclass(frozen=True)
-class Lines:
-    """Where a catalog was read from, for messages."""
-
-    products: list[int]  # line number of each product
-    queries: list[int]  # line number of each query
-    keys: set[str]  # of products.jsonl, except those that jsonl.ProductLine declares
-
-
 def read(
     source: Source, problems: Problems, warnings: Problems, folder: Path | None = None, executor: Executor | None = None
 ) -> tuple[Catalog, set[str]]:

@@ -7,11 +7,11 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from jaxtyping import Int8, Int32
 
 from make_jax.catalog import jsonl
-from make_jax.catalog.columns import CLICK_SCHEMA, NO_SPLIT, PRODUCT_SCHEMA, QUERY_SCHEMA
+from make_jax.catalog.columns import CLICK_SCHEMA, PRODUCT_SCHEMA, QUERY_SCHEMA, filter_rows
 from make_jax.catalog.id_index import IdIndex
 from make_jax.catalog.line_chunks import ParsedFile
 from make_jax.catalog.reporting import Problems, preview
-from make_jax.catalog.schema import SPLITS
+from make_jax.catalog.schema import NO_SPLIT, SPLITS
 
 Found = Iterator[tuple[int, str]]  # line number and text of a problem
 
@@ -119,9 +119,13 @@ def valid_clicks(
                 warnings.add(place, f"product: {text}, so training ignores the click")
 
     _add_by_line(jsonl.CLICKS, parsed, faults() if index is not None else iter(()), problems)
-    if rejected.any():
-        table, positions = table.filter(pa.array(~rejected)), positions[~rejected]
-    return table, positions
+    if not rejected.any():
+        return table, positions
+    start, batches = 0, []
+    for batch in table.to_batches():
+        batches.append(filter_rows(batch, ~rejected[start : start + len(batch)]))
+        start += len(batch)
+    return pa.Table.from_batches(batches, CLICK_SCHEMA), positions[~rejected]
 
 
 def _add_by_line(name: str, parsed: ParsedFile, found: Found, problems: Problems) -> None:

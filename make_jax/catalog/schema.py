@@ -7,8 +7,14 @@ from make_jax.catalog.attributes import AttributeValue
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+NO_SPLIT = -1  # instead of the position in SPLITS, of products in a catalog without splits
 Pool = Literal["split", "all", "judged"]  # products that a query searches: its split, the catalog, those it judges
 POOLS: tuple[Pool, ...] = ("split", "all", "judged")
+
+
+def split_name(code: int) -> Split | None:
+    """The split at a position in SPLITS; None for NO_SPLIT."""
+    return None if code == NO_SPLIT else SPLITS[code]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COLUMNS = "columns"
 INFO = "columns.json"
 _CLICKED = "clicked.npy"
-FORMAT = 1  # of the files; other formats are written anew
+FORMAT = 2  # of the files; other formats are written anew
 _MAX_STAMPS = 16  # sources of the same content that are remembered
 
 
@@ -41,12 +41,30 @@ def write_columns(source: Source, folder: Path, executor: Executor) -> Catalog:
         return catalog
     columns.mkdir(parents=True, exist_ok=True)
     catalog = read_valid(source, columns, executor)
+    _remove_ignored(columns, catalog.clicks)
     np.save(columns / _CLICKED, catalog.clicked)
     info = {"format": FORMAT, "stamps": [source.stamp], "digest": catalog.digest}
     write_atomically(columns / INFO, json.dumps(info))
     opened = open_columns(source, columns)
     assert opened is not None
     return opened
+
+
+def _remove_ignored(columns: Path, clicks: "Records[Click]") -> None:
+    """Removes the clicks that training ignores, which no parser of single lines can know, from the files of `columns`.
+
+    It may be interrupted: the next call finds the rest.
+    """
+    from make_jax.catalog.columns import filter_rows
+    from make_jax.catalog.line_chunks import chunk_paths, open_batch, write_batch
+
+    lines = clicks.column("line").to_numpy()  # ascending
+    for path in chunk_paths(columns, jsonl.CLICKS):
+        batch = open_batch(path)
+        own = batch.column("line").to_numpy()
+        kept = np.searchsorted(lines, own, side="right") > np.searchsorted(lines, own)
+        if not kept.all():
+            write_batch(filter_rows(batch, kept), path)
 
 
 def find_columns(source: Source, cache: str = "") -> Catalog | None:

@@ -1,5 +1,6 @@
 """Texts of which a tokenizer knows little: the model cannot tell them apart."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -50,16 +51,17 @@ class UnknownTexts:
 
 def unknown_by_file(catalog: Catalog, tokenizer: Tokenizer, inputs: InputsConfig) -> dict[str, str]:
     """Returns the message about all titles of a catalog, and of its distinct queries, by the file they are from."""
+    judged = dict.fromkeys(itertools.chain.from_iterable(catalog.queries.values("text")))
     files = {
-        jsonl.PRODUCTS: ("titles", [product.title for product in catalog.products], inputs.max_title_tokens),
-        jsonl.CLICKS: ("clicked queries", [click.query for click in catalog.clicks], inputs.max_query_tokens),
-        jsonl.QUERIES: ("judged queries", [query.text for query in catalog.queries], inputs.max_query_tokens),
+        jsonl.PRODUCTS: ("titles", catalog.products.values("title"), inputs.max_title_tokens),
+        jsonl.CLICKS: ("clicked queries", catalog.clicks.distinct("query"), inputs.max_query_tokens),
+        jsonl.QUERIES: ("judged queries", [list(judged)], inputs.max_query_tokens),
     }
     messages = {}
-    for file, (name, texts, length) in files.items():
-        distinct = texts if file == jsonl.PRODUCTS else list(dict.fromkeys(texts))
+    for file, (name, parts, length) in files.items():
         unknown = UnknownTexts()
-        unknown.add(distinct, tokenizer, *tokenizer.encode(distinct, length))
+        for texts in parts:
+            unknown.add(texts, tokenizer, *tokenizer.encode(texts, length))
         if message := unknown.message(name):
             messages[file] = message
     return messages

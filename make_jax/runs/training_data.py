@@ -8,8 +8,9 @@ copy. 64 bits are exact in practice: one of 10 million evaluated products matche
 
 import functools
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from jaxtyping import Bool, UInt64
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from make_jax.catalog.id_index import id_hash
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Query
 from make_jax.catalog.text import normalize_query
@@ -26,6 +28,7 @@ from make_jax.errors import InputError
 from make_jax.files import write_atomically
 
 NAME = "training_data.safetensors"
+VERSION = 1  # of the hashes that built catalogs keep
 _ARRAYS = ("products", "ids", "queries")
 
 
@@ -51,13 +54,13 @@ class TrainingRecord:
     def of(cls, catalog: Catalog) -> "TrainingRecord":
         """The record of training on a catalog: its products of the split train, and its clicks."""
         products = catalog.split_products("train")
-        texts = {normalize_query(click.query) for click in catalog.clicks}
+        queries = itertools.chain.from_iterable(catalog.clicks.distinct("query"))
         return cls(
             (catalog.digest,),
             True,
-            np.unique(_hashes(_content(catalog, product) for product in products)),
-            np.unique(_hashes(product.id for product in products)),
-            np.unique(_hashes(texts)),
+            np.unique(_hashes(_contents(catalog, products))),
+            np.unique(products.column("hash").to_numpy()),
+            np.unique(_hashes(map(normalize_query, queries))),
         )
 
     def after(self, previous: "TrainingRecord | None") -> "TrainingRecord":
@@ -69,7 +72,7 @@ class TrainingRecord:
 
     def overlap(self, catalog: Catalog, products: Sequence[Product], queries: Sequence[Query]) -> Overlap:
         """How many of the products and queries of an evaluation were trained on."""
-        same = _contains(self.products, _hashes(_content(catalog, product) for product in products))
+        same = _contains(self.products, _hashes(_contents(catalog, products)))
         same_id = _contains(self.ids, _hashes(product.id for product in products)) & ~same
         clicked = _contains(self.queries, _hashes(normalize_query(query.text) for query in queries))
         return Overlap(int(same.sum()), int(same_id.sum()), int(clicked.sum()))
@@ -117,19 +120,40 @@ def read_record(folder: Path) -> TrainingRecord | None:
         raise InputError(f"{text}, and evaluation will not state what the model was trained on") from None
 
 
-def write_record(run: Path, catalog: Catalog, init_from: Mapping[str, Any] | None, *, resumed: bool) -> None:
+def write_record(
+    run: Path, catalog: Catalog, init_from: Mapping[str, Any] | None, *, resumed: bool, built: Path | None = None
+) -> None:
     """Writes the record of a run that trains on `catalog`; a resumed run keeps an existing one.
 
-    `init_from` is that of the checkpoint's metadata: the checkpoint of another run that the weights come from, or None.
+    Args:
+        run: the run's folder.
+        catalog: what the run trains on.
+        init_from: that of the checkpoint's metadata: the checkpoint of another run that the weights come from, or None.
+        resumed: whether the run goes on.
+        built: the folder of the built catalog, which keeps the record of the catalog for later runs; None: it is not
+            kept.
     """
     if resumed and (run / NAME).is_file():
         return
-    record = TrainingRecord.of(catalog)
+    kept = None if built is None else _keep_record(catalog, built)
+    if kept is not None and init_from is None:
+        write_atomically(run / NAME, np.memmap(kept / NAME, np.uint8, "r").data)  # mapped, not in memory
+        return
+    record = (None if kept is None else read_record(kept)) or TrainingRecord.of(catalog)
     if init_from is not None:
         checkpoint = Path(str(init_from.get("checkpoint", "")))
         source = checkpoint.parents[2] if len(checkpoint.parents) > 2 else None  # RUN/checkpoints/KIND/STEP
         record = record.after(None if source is None else read_record(source))
     write_atomically(run / NAME, record.to_bytes())
+
+
+def _keep_record(catalog: Catalog, built: Path) -> Path:
+    """The folder, in that of the built catalog, with the record of the catalog; written if it is missing."""
+    key = hashlib.sha256(json.dumps([VERSION, catalog.digest, catalog.derivation]).encode()).hexdigest()[:16]
+    folder = built / f"record-{key}"
+    if not (folder / NAME).is_file():
+        write_atomically(folder / NAME, TrainingRecord.of(catalog).to_bytes())
+    return folder
 
 
 def copy_record(source: Path, target: Path) -> None:
@@ -138,17 +162,24 @@ def copy_record(source: Path, target: Path) -> None:
         (target / NAME).write_bytes((source / NAME).read_bytes())
 
 
-def _content(catalog: Catalog, product: Product) -> str:
-    """The id and the title of a product, or the checksum of its image where no title is read."""
-    if product.title:
-        return f"{product.id}\0{normalize_query(product.title)}"
-    image = product.image
-    return f"{product.id}\0\0{'' if image is None else catalog.source.checksum(image)}"
+def _contents(catalog: Catalog, products: Iterable[Product]) -> Iterator[str]:
+    """The id and the title of each product, or the checksum of its image where no title is read."""
+    from make_jax.catalog.columns import Records  # pyarrow is slow to import
+
+    columns = ("id", "title", "image")
+    rows: Iterable[tuple[str, str, str | None]] = ((p.id, p.title, p.image) for p in products)
+    if isinstance(products, Records):
+        parts = zip(*(products.values(name) for name in columns), strict=True)
+        rows = itertools.chain.from_iterable(zip(*part, strict=True) for part in parts)
+    for id, title, image in rows:
+        if title:
+            yield f"{id}\0{normalize_query(title)}"
+        else:
+            yield f"{id}\0\0{'' if image is None else catalog.source.checksum(image)}"
 
 
 def _hashes(texts: Iterable[str]) -> UInt64[np.ndarray, "n"]:
-    digests = b"".join(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest() for text in texts)
-    return np.frombuffer(digests, "<u8").astype(np.uint64)
+    return np.fromiter(map(id_hash, texts), np.uint64)
 
 
 def _contains(ordered: UInt64[np.ndarray, "n"], values: UInt64[np.ndarray, "m"]) -> Bool[np.ndarray, "m"]:

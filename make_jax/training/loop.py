@@ -117,7 +117,8 @@ def set_up(
     logger, profiler = MetricLogger(), StepProfiler("", Path())
     if processes.is_coordinator:
         write_atomically(Path(config.run) / CONFIG, to_json(config))
-        write_record(Path(config.run), catalog, init.provenance, resumed=init.own is not None)
+        resumed = init.own is not None
+        write_record(Path(config.run), catalog, init.provenance, resumed=resumed, built=built.folder)
         checkpoints.check_free_space(state)  # fail now rather than at the first save, hours later
         logger = logs.enter_context(open_logger(config, init.step))
         profiler = StepProfiler(config.train.profile, Path(config.run) / PROFILE)

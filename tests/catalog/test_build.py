@@ -14,7 +14,7 @@ import pytest
 
 from make_jax.catalog import build as build_module
 from make_jax.catalog import cache as cache_module
-from make_jax.catalog import shards
+from make_jax.catalog import line_chunks, shards
 from make_jax.catalog.build import MANIFEST, BuiltCatalog, build
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
@@ -77,6 +77,27 @@ def test_clicks_contain_positions_in_the_training_split(tmp_path: Path, cache: P
     assert clicked.dtype == np.int32
     assert built.clicks == list(catalog.clicks)
     assert [source[int(i)]["id"] for i in clicked] == [click.product for click in catalog.clicks]
+
+
+def test_ignored_clicks_are_not_built_and_the_others_keep_their_products(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line_chunks, "CHUNK_BYTES", 100)  # several chunks, of which one is all ignored
+    path = write_catalog(tmp_path / "tiny", products=20)
+    pairs = [(f"query {i}", f"p{i if i < 8 else 3 if i < 16 else i - 16}") for i in range(32)]
+    write_lines(path / "clicks.jsonl", [{"query": query, "product": id} for query, id in pairs])
+    loaded, built = Catalog.load(path), build(path, str(cache))
+    stored = Catalog.load(path, str(cache))
+    assert stored.columns is not None and len(list(stored.columns.glob("clicks-*.arrow"))) > 3
+    train = [product.id for product in built.split_products("train")]
+    expected = [pair for pair in pairs if pair[1] in train]
+    assert 0 < len(expected) < len(pairs) - 8
+    for catalog in (loaded, stored):
+        assert [(click.query, click.product) for click in catalog.clicks] == expected
+        assert [catalog.products[at].id for at in catalog.clicked.tolist()] == [id for _, id in expected]
+        assert [text for texts in catalog.clicks.distinct("query") for text in texts] == [text for text, _ in expected]
+    assert [train[at] for at in built.clicked().tolist()] == [id for _, id in expected]
+    assert built.manifest["clicks"] == len(built.clicks) == len(expected)
 
 
 def test_a_large_catalog_has_several_shards(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
