@@ -123,7 +123,8 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
     Normalization is NFKC, lower case, without accents; every Chinese character is a word, and a word of more than 100
     characters several. A text that occurs twice counts twice. Single characters take at most half of the vocabulary,
-    the most frequent first.
+    the most frequent first. Characters outside the vocabulary are words, so that the rest of their word keeps its
+    tokens; with BERT's rule one such character makes the complete word unknown.
 
     Raises:
         InputError: no text, or a vocabulary that is too small.
@@ -148,7 +149,10 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(counts.elements(), trainer)
-    trained = _untrained(models.WordPiece(tokenizer.get_vocab(with_added_tokens=False), unk_token="[UNK]"))
+    vocab = tokenizer.get_vocab(with_added_tokens=False)
+    trained = _untrained(models.WordPiece(vocab, unk_token="[UNK]"))
+    # Last: the words of the training texts, and so the vocabulary, do not depend on it.
+    trained.pre_tokenizer = pre_tokenizers.Sequence([*trained.pre_tokenizer, *_unknown_splits(vocab)])
     trained.add_special_tokens(list(SPECIAL_TOKENS))
     trained.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -238,6 +242,26 @@ def _word_split(length: int) -> pre_tokenizers.Split:
 
 def _word_pattern(length: int) -> str:
     return rf"[\s\S]{{{length}}}"  # a dot matches no line break, and its option is spelled differently in JavaScript
+
+
+def _unknown_splits(vocab: Iterable[str]) -> list[pre_tokenizers.Split]:
+    """Splits words at characters that no piece of `vocab` has in their place; words without such stay as they are.
+
+    A run of characters without any piece becomes a word, hence one unknown token. A character that begins words but
+    continues none begins a word.
+    """
+    beginning = {token for token in vocab if len(token) == 1}
+    continuing = {token[2:] for token in vocab if len(token) == 3 and token.startswith("##")}
+    splits = [pre_tokenizers.Split(Regex(f"[^{_in_brackets(beginning)}]+"), "isolated")]
+    if only_beginning := beginning - continuing:
+        inside = rf"(?<=[\s\S])[{_in_brackets(only_beginning)}]"
+        splits.append(pre_tokenizers.Split(Regex(inside), "merged_with_next"))
+    return splits
+
+
+def _in_brackets(characters: set[str]) -> str:
+    """Returns the inside of a character class; punctuation, which may have a meaning there, as code points."""
+    return "".join(c if c.isalnum() or not c.isascii() else f"\\u{ord(c):04x}" for c in sorted(characters))
 
 
 def _characters(tokenizer: tokenizers.Tokenizer, texts: Iterable[str], most: int) -> tuple[list[str], set[str]]:

@@ -250,6 +250,36 @@ def test_a_pretrained_wordpiece_splits_long_words_and_keeps_all_other_tokens(tmp
     assert split_long_words(train_wordpiece(TEXTS, 200)).definition == train_wordpiece(TEXTS, 200).definition
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Décolleté☃", ["decollete", "[UNK]"]),  # neither begins nor continues a word
+        ("☃red", ["[UNK]", "red"]),
+        ("red☃☃shirt ☃", ["red", "[UNK]", "shirt", "[UNK]"]),  # a run is one token
+        ("rednred", ["red", "nred"]),  # "n" begins words here, but continues none
+        ("redsnnred", ["red", "s", "n", "nred"]),
+        ("☃nn", ["[UNK]", "n", "n"]),
+    ],
+)
+def test_a_character_without_a_piece_leaves_the_rest_of_its_word_known(text: str, expected: list[str]) -> None:
+    tokenizer = train_wordpiece([*["nred"] * 2, *["red shirt", "Décolleté"] * 9], 200)
+    assert pieces(tokenizer, text)[1:-1] == expected
+
+
+def test_words_of_known_characters_keep_the_tokens_of_a_plain_wordpiece() -> None:
+    tokenizer = train_wordpiece(TEXTS * 2, 100)
+    stored = json.loads(tokenizer.definition)
+    steps = stored["pre_tokenizer"]["pretokenizers"]
+    assert [step["type"] for step in steps] == ["BertPreTokenizer", "Split", "Split", "Split"]
+    del steps[2:]
+    plain = Tokenizer(json.dumps(stored))
+    words = {text[i:j] for text in TEXTS[::3] for i in range(len(text)) for j in range(i + 1, len(text) + 1)}
+    texts = [word for word in sorted(words) if "[UNK]" not in pieces(plain, word, 24)]
+    assert len(texts) > 100
+    for ours, theirs in zip(tokenizer.encode(texts, 24), plain.encode(texts, 24), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_other_models_have_no_limit_and_stay() -> None:
     tokenizer = Tokenizer(tiny.tokenizer())
     assert split_long_words(tokenizer).definition == tokenizer.definition
@@ -261,8 +291,9 @@ def test_transformers_gives_the_ids_of_long_words_that_we_give(tmp_path: Path) -
     tokenizer = train_wordpiece([*TEXTS, *LONG], 300)
     for name, text in tokenizer_files(tokenizer, 160).items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    theirs = AutoTokenizer.from_pretrained(tmp_path)(LONG + TEXTS, padding="max_length", truncation=True)["input_ids"]
-    np.testing.assert_array_equal(tokenizer.encode(LONG + TEXTS, 160)[0], theirs)
+    texts = [*LONG, *TEXTS, "red☃", "☃-☃ red]☃[", "nikeク^", "\\u005d"]
+    theirs = AutoTokenizer.from_pretrained(tmp_path)(texts, padding="max_length", truncation=True)["input_ids"]
+    np.testing.assert_array_equal(tokenizer.encode(texts, 160)[0], theirs)
 
 
 def test_time_of_long_words_grows_with_their_length_alone() -> None:
