@@ -11,6 +11,7 @@ from typing import Any
 
 from make_jax.errors import InputError
 from make_jax.extras import import_optional
+from make_jax.signals import take_back_sigterm
 
 _CONNECT_SECONDS = 5.0
 
@@ -35,6 +36,7 @@ def connected(address: str) -> Iterator[Any]:
             f"--ray {address}: no connection ({reason[:300]}), expected a running cluster that this machine is a node "
             "of; start one with `ray start` or correct the address"
         ) from None
+    take_back_sigterm()  # Ray's handler prints a stack
     try:
         if not ray.cluster_resources().get("CPU"):
             print(f"--ray {address}: waiting for a node with CPUs", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from make_jax.retrieval import ray_devices
 from make_jax.retrieval.embed_to_disk import embed_to_disk
 from make_jax.retrieval.ray_devices import RayDevices
 from make_jax.retrieval.vector_index import ProductEmbeddings
+from tests.conftest import ROOT
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.retrieval.killed_embeddings import contents
 from tests.tiny_catalog import write_catalog
@@ -155,6 +157,29 @@ def test_a_node_without_the_folder_is_named(tmp_path: Path, address: str) -> Non
         pytest.raises(InputError, match=rf"^{missing}: not found on the Ray node .*, expected a path on a file system"),
     ):
         executor.submit(len, "")()
+
+
+CONNECTED = """
+import sys, time
+from make_jax.ray_cluster import connected
+from make_jax.signals import exit_on_signals
+exit_on_signals()
+with connected(sys.argv[1]):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_sigterm_ends_a_connected_process_with_one_line(address: str) -> None:
+    command = [sys.executable, "-c", CONNECTED, address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() not in ("ready\n", ""):
+            pass
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert errors.splitlines()[-1:] == ["stopped by SIGTERM"] and "***" not in errors
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_without_ray_the_option_names_the_command_that_installs_it(
