@@ -2,6 +2,7 @@
 
 - `loss/`: time and memory of the contrastive loss, and of open_clip's in comparison.
 - `scaling/`: training steps over devices and processes, gradient cache, compiled pod programs, cost model, tagging.
+- `inputs/`: training batches from large JPEGs, with torch and torchvision for comparison.
 - `study/`: ablations of MAKE, batch sizes, costs of objectives, modal weights.
 - `baselines/`: models that MAKE is compared with, and pretrained text encoders.
 - `robustness/`: crash recovery.

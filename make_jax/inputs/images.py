@@ -12,8 +12,10 @@ full    Images are decoded at their own size and resized once, bicubically; rand
         made before the setting existed have this value.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -42,7 +44,7 @@ class LargeImage:
         """Bytes of the decoded pixels."""
         return self.image.pixels.nbytes
 
-    def crop(self, area: float = 1.0, left: float = 0.0, top: float = 0.0) -> Image.Image:
+    def crop(self, area: float = 1.0, left: float = 0.0, top: float = 0.0) -> Pixels:
         """Returns a part of the image, fitted to the model's size as `load_image` states, at the model's size.
 
         The part has the share `area` of the fitted image and its aspect ratio; `left` and `top` are its position, as
@@ -54,10 +56,13 @@ class LargeImage:
         to_left, to_right, from_left, from_right = _visible(self.width, columns, side, x, self.image.width)
         to_top, to_bottom, from_top, from_bottom = _visible(self.height, rows, side, y, self.image.height)
         size = (to_right - to_left, to_bottom - to_top)
-        if min(size) < 1:  # the part has nothing but the border of a narrow image
-            return Image.new("RGB", (self.width, self.height), WHITE)
-        image = self.image.crop((from_left, from_top, from_right, from_bottom), *size)
-        return _on_canvas(image, (to_left, to_top), self.height, self.width)
+        if size == (self.width, self.height):
+            return self.image.crop((from_left, from_top, from_right, from_bottom), *size)
+        canvas = np.full((self.height, self.width, 3), WHITE, np.uint8)
+        if min(size) >= 1:  # else the part has nothing but the border of a narrow image
+            part = self.image.crop((from_left, from_top, from_right, from_bottom), *size)
+            canvas[to_top:to_bottom, to_left:to_right] = part
+        return canvas
 
 
 def load_image(data: bytes, where: str, inputs: InputsConfig) -> Pixels:
@@ -75,7 +80,7 @@ def load_image(data: bytes, where: str, inputs: InputsConfig) -> Pixels:
         InputError: `data` is not a readable image.
     """
     image = decode_image(data, where, inputs)
-    return np.asarray(image.crop()) if isinstance(image, LargeImage) else image
+    return image.crop() if isinstance(image, LargeImage) else image
 
 
 def decode_image(data: bytes, where: str, inputs: InputsConfig, min_crop_area: float = 1.0) -> Pixels | LargeImage:
@@ -110,18 +115,26 @@ def augment_image(image: Pixels | LargeImage, rng: np.random.Generator, config: 
     """
     area, left, top, flip, *changes = rng.random(7)
     area = config.min_crop_area + (1 - config.min_crop_area) * area
-    if isinstance(image, LargeImage):
-        picture = image.crop(area, left, top)
-    else:
-        picture = Image.fromarray(image)
-        if config.min_crop_area < 1:
-            picture = _crop(picture, area, left, top)
-    if config.flip and flip < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    mirror = config.flip and flip < 0.5
     max_changes = (config.brightness, config.contrast, config.saturation)
+    factors = [1 + most * (2 * change - 1) for most, change in zip(max_changes, changes, strict=True)]
+    if isinstance(image, LargeImage):
+        pixels = image.crop(area, left, top)
+        pixels = pixels[:, ::-1] if mirror else pixels
+        if any(max_changes):
+            pixels = np.ascontiguousarray(pixels)
+            matrix = _color_matrix(cv2.mean(pixels)[:3], *factors)
+            pixels = cv2.transform(pixels, np.reshape(matrix, (3, 4)))
+        return pixels
+    picture = Image.fromarray(image)
+    if config.min_crop_area < 1:
+        picture = _crop(picture, area, left, top)
+    if mirror:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if any(max_changes):
-        factors = [1 + most * (2 * change - 1) for most, change in zip(max_changes, changes, strict=True)]
-        picture = picture.convert("RGB", _color_matrix(picture, *factors))
+        # Reduced to one pixel, the mean of all has integer levels, so that the result is the same on every machine.
+        mean = np.asarray(picture.resize((1, 1), Image.Resampling.BOX))[0, 0].tolist()
+        picture = picture.convert("RGB", _color_matrix(mean, *factors))
     return np.asarray(picture)
 
 
@@ -182,10 +195,10 @@ def _crop(picture: Image.Image, area: float, left: float, top: float) -> Image.I
     return picture.resize(picture.size, Image.Resampling.BILINEAR, box=(x, y, x + width, y + height))
 
 
-def _color_matrix(picture: Image.Image, brightness: float, contrast: float, saturation: float) -> tuple[float, ...]:
-    """The rows of the [3, 4] matrix that Pillow applies to (R, G, B, 1), clipping to 0..255."""
-    # Reduced to one pixel, the mean of all has integer levels, so that the result is the same on every machine.
-    mean = np.asarray(picture.resize((1, 1), Image.Resampling.BOX))[0, 0].tolist()
+def _color_matrix(
+    mean: Sequence[int | float], brightness: float, contrast: float, saturation: float
+) -> tuple[float, ...]:
+    """The rows of the [3, 4] matrix for (R, G, B, 1) of an image whose mean color is `mean`."""
     mean_luma = sum(share * level for share, level in zip(_LUMA, mean, strict=True))
     offset = (1 - contrast) * brightness * mean_luma  # saturation keeps luma, brightness scales it
     matrix: list[float] = []

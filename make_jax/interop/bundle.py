@@ -30,7 +30,9 @@ CONFIG, TOKENIZER, KEYWORDS, MODEL_CARD = "config.json", "tokenizer.json", "keyw
 
 _LARGE_IMAGES = {  # what preprocessor_config.json states of images over twice the size, by inputs.image_decoding
     "full": {},
-    "scaled": {"resample_over_twice_the_size": "decoded at n/8 of the JPEG's size, or reduced by boxes; then Hamming"},
+    "scaled": {
+        "resample_over_twice_the_size": "JPEGs decoded at 1/8 to 1/2, others averaged over boxes; then bilinear"
+    },
 }
 
 
