@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from make_jax.catalog import build as build_module
 from make_jax.catalog import cache as cache_module
@@ -54,6 +55,18 @@ def test_products_are_read_back_unchanged(tmp_path: Path, cache: Path, zipped: b
             }
         assert source.__getitems__([3, 0]) == [source[3], source[0]]
         assert built.split_products(split) == list(expected)
+
+
+def test_products_are_a_tfds_dataset(tmp_path: Path, cache: Path) -> None:
+    path = write_catalog(tmp_path / "tiny", products=60)
+    catalog = Catalog.load(path)
+    builder = tfds.builder_from_directory(build(str(path), str(cache)).folder / "products")
+    for split in ("train", "val", "test"):
+        expected = [(product.id.encode(), product.title.encode()) for product in catalog.split_products(split)]
+        records = builder.as_data_source(split=split)
+        assert [(record["id"], record["title"]) for record in records] == expected
+        images = [catalog.image_bytes(product) or b"" for product in catalog.split_products(split)]
+        assert [record["image"] for record in records] == images and any(images)
 
 
 def test_attributes_are_read_back_as_what_they_are(tmp_path: Path, cache: Path) -> None:

@@ -33,10 +33,14 @@ SYNONYMS: dict[str, str] = {
     "currency": "currency currencycode pricecurrency 货币 币种",
     "description": "description productdescription longdescription body bodyhtml details desc "
     "描述 商品描述 产品描述 详情",
+    # not "keyword": shops call their own words for search engines so, and no one has searched for them
+    "query": "query searchquery searchterm searchphrase searchkeyword querytext userquery searchtext "
+    "搜索词 搜索关键词 查询 查询词",
 }
 LISTS = frozenset(["tags", "tag", "keywords", "labels", "标签", "关键词"])  # columns with several values in one cell
 KINDS = ("text", "number", "boolean", "list")  # of attributes
 ROLES = (*SYNONYMS, "attributes", *KINDS, "ignored")
+MAX_QUERY = 200  # characters; a column with longer texts is not guessed to be queries
 MAX_ATTRIBUTE = 80  # characters; longer texts are no attribute
 _UNIQUE = 0.9  # share of distinct values from which a text identifies products instead of describing them
 _SPLIT_WORDS = frozenset(("train", "val", "valid", "validation", "dev", "test", "训练", "验证", "测试"))
@@ -188,9 +192,21 @@ def _unfit(role: str, values: Sequence[Any]) -> str:
     distinct = len(set(texts))
     if role == "group" and len(texts) >= 20 and 20 * distinct <= len(texts):
         return f"no variants: {distinct:,} values in {len(texts):,} rows"
-    if role in ("price", "description") and not values:
+    if role in ("price", "description", "query") and not values:
         return "empty"
+    if role == "query" and (fault := _unlike_queries(values, texts)):
+        return fault
     return ""
+
+
+def _unlike_queries(values: Sequence[Any], texts: Sequence[str]) -> str:
+    """Why values are no search queries; "" if they may be."""
+    items = [item for value in values for item in (value if isinstance(value, list | tuple) else (value,))]
+    if not all(isinstance(item, str) for item in items):
+        return "no texts"
+    if any(len(item) > MAX_QUERY for item in items if isinstance(item, str)):
+        return f"longer than {MAX_QUERY} characters"
+    return "URLs" if any(_URL.match(text) for text in texts) else ""
 
 
 def _plain(name: str) -> str:

@@ -23,6 +23,7 @@ from make_jax.catalog.importers import (
     shop_fields,
     shopify,
     table,
+    tfds_dataset,
     wands,
     webdataset,
     woocommerce,
@@ -58,6 +59,7 @@ READERS: dict[str, Callable[[ImportState, argparse.Namespace], BenchmarkInfo]] =
     "google-merchant": google_merchant.read,
     "pictures": pictures.read,
     "huggingface": huggingface.read,
+    "tfds": tfds_dataset.read,
     "webdataset": webdataset.read,
     "img2dataset": img2dataset.read,
 }
@@ -69,6 +71,7 @@ OWN_DATA: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
     "google-merchant": (shop_fields.add_options, "a Google Merchant feed (XML or TSV)"),
     "pictures": (pictures.add_options, "a folder of pictures whose names are titles"),
     "huggingface": (table.add_column_options, "a Hugging Face dataset on disk (save_to_disk, or Parquet)"),
+    "tfds": (table.add_column_options, "a prepared TFDS data set (a folder with dataset_info.json)"),
     "webdataset": (table.add_column_options, "WebDataset shards (.tar)"),
     "img2dataset": (table.add_column_options, "the output folder of img2dataset"),
 }

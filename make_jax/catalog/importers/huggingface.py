@@ -108,16 +108,16 @@ def _saved(source: Path) -> list[Part]:
     """The parts of a folder written by save_to_disk."""
     names = [""]
     if (source / DICT).exists():
-        names = _strings(_json(source / DICT).get("splits"), source / DICT, "splits")
+        names = _strings(read_json(source / DICT).get("splits"), source / DICT, "splits")
     parts = []
     for name in names:
         folder = source / _safe(name, source / DICT) if name else source
-        listed = _json(folder / STATE).get("_data_files")
+        listed = read_json(folder / STATE).get("_data_files")
         files = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed or []]
         paths = [folder / _safe(file, folder / STATE) for file in _strings(files, folder / STATE, "_data_files")]
         if missing := next((path for path in paths if not path.is_file()), None):
             raise InputError(f"{missing}: not found, expected it because {STATE} names it")
-        features = _json(folder / INFO).get("features")
+        features = read_json(folder / INFO).get("features")
         if not paths or not isinstance(features, dict):
             raise InputError(f"{folder}: no files or no features, expected a folder written by save_to_disk")
         parts.append(Part(source, tuple(paths), name, features))
@@ -186,7 +186,8 @@ def _splits_text(parts: list[Part]) -> str:
     return f"{count} file{'s'[: count != 1]}" + (f", splits {splits}" if splits else "")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object of a file of a data set. Raises InputError if it has none."""
     try:
         if path.stat().st_size > _MAX_JSON:
             raise InputError(f"{path}: more than {_MAX_JSON:,} bytes, expected a smaller file")

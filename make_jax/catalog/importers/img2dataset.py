@@ -89,4 +89,6 @@ def read(state: ImportState, options: argparse.Namespace) -> BenchmarkInfo:
     named = [name for name in columns if name not in ("key", *IMAGES)]
     tables = [Shard(file, (), (*named, *IMAGES)) for file in files]
     how = f"img2dataset, {len(tables)} shard{'s'[: len(tables) != 1]}"
-    return read_samples(state, options, tables, how, DOWNLOAD)
+    # A caption is a title; a further column named "query" is what the download was searched with.
+    chosen = argparse.Namespace(**{**vars(options), "columns": [*options.columns, "query="]})
+    return read_samples(state, chosen, tables, how, DOWNLOAD)

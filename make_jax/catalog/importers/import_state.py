@@ -31,7 +31,7 @@ from make_jax.catalog.schema import Split
 from make_jax.errors import InputError
 from make_jax.files import sync_folder, write_durably
 
-FORMAT = 2  # of the database; a state folder of another format is discarded
+FORMAT = 3  # of the database; a state folder of another format is discarded
 BATCH = 500  # rows per transaction
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _TABLES = """

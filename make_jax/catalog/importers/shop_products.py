@@ -82,16 +82,23 @@ def download_steps(state: ImportState) -> tuple[str, ...]:
 
 
 def _add(state: ImportState, images: LocalImages, drafts: bool, row: Row) -> None:
+    """Adds the product of some rows, and its clicks."""
+    if split := _add_product(state, images, drafts, row):
+        _add_clicks(state, row, split)
+
+
+def _add_product(state: ImportState, images: LocalImages, drafts: bool, row: Row) -> Split | None:
+    """Adds a product; returns its split, None if it is dropped."""
     items: list[Item] = row.values["items"]
     first = items[0]
     title = _first(item.title for item in items)
     place = f"{row.place}: {first.id}" + (f" {title}" if title else "")
     if first.hidden and not drafts:
         state.note("dropped", f"the shop does not show it: {first.hidden} (option --drafts)", place)
-        return
+        return None
     if state.product_split(first.id) is not None:
         state.note("dropped", "its id is that of an earlier product", place)
-        return
+        return None
     if not first.is_main and title:
         state.note("noted", "variants without a row for their product", place)
     group = _first(item.group for item in items)
@@ -115,11 +122,35 @@ def _add(state: ImportState, images: LocalImages, drafts: bool, row: Row) -> Non
         _add_without_image(state, row, place, failures, bool(title))
         if title:
             state.add_product(row, first.id, split, title, None, attributes, **values)
-        return
+        return split if title else None
     if failures:
         state.note("changed", f"a further image is used: {failures[0][0]}", f"{row.place}: {failures[0][1]}")
     if len(_distinct(name for item in items for name in item.image_names)) > 1 + len(failures):
         state.note("noted", "products with several images, of which the first is used", place)
+    return split
+
+
+def _add_clicks(state: ImportState, row: Row, split: Split) -> None:
+    """Adds a click for each query of a training product. Those of other products are left out, because clicks are
+    training pairs and no judgements; so are those of rows that the source has in another split."""
+    items: list[Item] = row.values["items"]
+    queried = [item for item in items if item.queries]
+    if queried and len(_distinct(item.title for item in items)) > 1:
+        state.note(
+            "noted", "rows of one product have different titles; the first is used", f"{row.place}: {items[0].id}"
+        )
+    for item in queried:
+        of_row = _SPLITS.get(item.split.casefold(), split)
+        if split == of_row == "train":
+            for query in item.queries:
+                state.add_click(row, query, items[0].id)
+            state.note("taken", "queries of training products, as clicks", "", len(item.queries))
+            continue
+        reason = (
+            f"queries of {split} products" if split != "train" else f"queries of {of_row} rows of training products"
+        )
+        text = f"{reason}: clicks are training pairs and no judgements"
+        state.note("dropped", text, f"{row.place}: {item.queries[0]}", len(item.queries))
 
 
 def _add_without_image(

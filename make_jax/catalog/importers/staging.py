@@ -39,6 +39,7 @@ class Item:
     variant: str = ""  # id of the variant
     is_main: bool = True  # its values precede those of the other rows of the product
     hidden: str = ""  # why the shop does not show it ("status draft")
+    queries: list[str] = field(default_factory=list)  # searches after which this product was chosen
 
 
 def stage(database: sqlite3.Connection, row: Row, key: str, item: Item) -> bool:
@@ -57,6 +58,12 @@ def stage(database: sqlite3.Connection, row: Row, key: str, item: Item) -> bool:
 def has_main(database: sqlite3.Connection, key: str) -> bool:
     """Whether a main row of this key is staged."""
     sql = "SELECT 1 FROM staged WHERE key = ? AND json_extract(line, '$.is_main') LIMIT 1"
+    return database.execute(sql, (key,)).fetchone() is not None
+
+
+def has_image(database: sqlite3.Connection, key: str) -> bool:
+    """Whether a staged row of this key holds an encoded image."""
+    sql = "SELECT 1 FROM staged WHERE key = ? AND image IS NOT NULL LIMIT 1"
     return database.execute(sql, (key,)).fetchone() is not None
 
 

@@ -1,6 +1,8 @@
 """Any table with one row a product: CSV, TSV, JSON lines, Parquet or Excel. Columns are guessed or given."""
 
 import argparse
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -121,13 +123,24 @@ def _row(state: ImportState, columns: Sequence[tuple[str, Column]], row: Row) ->
     if not row.values:
         return
     item = Item(id="")
+    has_queries = any(column.role == "query" for _, column in columns)
     for key, column in columns:
         _READ.get(column.role, _attribute)(state, row, item, key, column)
+    key = item.id and f"id {item.id}" if has_queries else row.place
     if not item.id:
+        key = key or _content_key(item)
         item.id = str(staging.count(state.database) + 1)
         if any(column.role == "id" for _, column in columns):
             state.note("changed", "a row without id is identified by its number", row.place)
-    add_row(state, row, row.place, item)
+    if has_queries and item.image_bytes and staging.has_image(state.database, key):
+        item.image_bytes = None  # one copy a product
+    add_row(state, row, key, item, "rows of one product, each with its query" if has_queries else "")
+
+
+def _content_key(item: Item) -> str:
+    """What rows of one product without an id have in common: title and image."""
+    digest = hashlib.sha256(json.dumps([item.title, item.image_names]).encode() + (item.image_bytes or b""))
+    return f"content {digest.hexdigest()}"
 
 
 def _text(name: str, state: ImportState, row: Row, item: Item, key: str, column: Column) -> None:
@@ -162,6 +175,17 @@ def _image(state: ImportState, row: Row, item: Item, key: str, column: Column) -
         item.image_names = [strip_text(row.valid_unicode(column.name, each)) for each in value if isinstance(each, str)]
     else:
         item.image_names = cells.image_names(row.text(column.name))
+
+
+def _query(state: ImportState, row: Row, item: Item, key: str, column: Column) -> None:
+    value = row.values.get(column.name)
+    if isinstance(value, list | tuple):
+        texts = [strip_text(row.valid_unicode(column.name, each)) for each in value if isinstance(each, str)]
+    else:
+        texts = [row.text(column.name)]
+    item.queries = [" ".join(text.split()) for text in texts if text]
+    if not item.queries:
+        state.note("noted", "rows without a query", row.place)
 
 
 def _category(state: ImportState, row: Row, item: Item, key: str, column: Column) -> None:
@@ -221,9 +245,10 @@ def _is_number(value: Any) -> bool:
 
 
 _Reader = Callable[[ImportState, Row, Item, str, Column], None]
-_TEXTS = ("id", "title", "image", "category", "group", "split", "price", "currency", "description")
+_TEXTS = ("id", "title", "image", "category", "group", "split", "price", "currency", "description", "query")
 _READ: dict[str, _Reader] = {name: partial(_text, name) for name in ("title", "group", "split", "description")}
 _READ |= {"id": _id, "image": _image, "category": _category, "price": _price, "currency": _currency}
+_READ["query"] = _query
 _VALUES: dict[str, Callable[[Row, Column], Any]] = {
     "number": _number_value,
     "boolean": _boolean_value,
