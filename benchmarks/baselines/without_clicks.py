@@ -4,7 +4,7 @@ training: BM25, MiniLM over titles, and the two joined by a weight tuned on vali
     python benchmarks/baselines/without_clicks.py --minilm FOLDER [--catalogs FOLDER] [--torch PYTHON] [--seeds 0 1 2]
 
 Two CPU cores, about eight minutes per catalog, seed and source of queries. --minilm is a sentence-transformers folder
-of all-MiniLM-L6-v2; --catalogs has fashion-sparse-mini.zip, without it only the packaged catalog is measured; --torch is
+of all-MiniLM-L6-v2; --catalogs has fashion-sparse-mini.zip, else only the packaged catalog is measured; --torch is
 a Python with [models], by default this one. "Hidden": a copy of the catalog without clicks.jsonl and without queries of
 the training split. Nothing is tuned here: the recipe was chosen on validation queries. Models and reports that exist
 in --work are kept.
