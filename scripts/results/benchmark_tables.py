@@ -1,6 +1,7 @@
 """Markdown tables of the results of `benchmarks/`, each from one JSON file in docs/results."""
 
 import json
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ def benchmark_tables() -> dict[str, str]:
         "kill-matrix": _kill_matrix,
         "search-scale": _search_scale,
         "pretrained": _pretrained,
+        "without-clicks": _without_clicks,
     }
     files = {name: RESULTS / f"{name}.json" for name in makers}
     return {name: makers[name](json.loads(file.read_text("utf-8"))) for name, file in files.items() if file.is_file()}
@@ -206,3 +208,34 @@ def _pretrained(result: dict[str, Any]) -> str:
 def _machine(result: dict[str, Any]) -> str:
     about = result["about"]
     return f"On {about['device']}, jax {about['versions']['jax']}, commit {about['commit'][:9]}."
+
+
+def _without_clicks(result: dict[str, Any]) -> str:
+    """One row per system; one column per catalog and language: median, and lowest to highest over seeds."""
+    names = {"all": "", "lang:en": ", English", "lang:zh": ", Chinese"}
+    columns = [
+        (catalog, part)
+        for catalog, found in result["catalogs"].items()
+        for part, count in found["queries"].items()
+        if part == "all" or count < found["queries"]["all"]
+    ]
+    header = ["system", *(f"{c}{names[p]} ({result['catalogs'][c]['queries'][p]:,})" for c, p in columns)]
+    rows = []
+    for system in next(iter(result["catalogs"].values()))["rows"]:
+        found = [result["catalogs"][catalog]["rows"][system][part] for catalog, part in columns]
+        rows.append([system, *(_median_and_range(each["values"]) for each in found)])
+    for label in ("without clicks", "with clicks"):
+        for peer in next(iter(result["catalogs"].values()))["joint minus"][label]:
+            differences = [
+                format_difference(result["catalogs"][catalog]["joint minus"][label][peer]) if part == "all" else ""
+                for catalog, part in columns
+            ]
+            rows.append([f"joint {label} minus {peer}, paired", *differences])
+    seeds = len(result["seeds"])
+    setting = f"{result['metric']} on the test split; medians of {seeds} seeds, lowest to highest. {_machine(result)}"
+    return f"{setting}\n\n{markdown_table(header, rows)}"
+
+
+def _median_and_range(values: list[float]) -> str:
+    median = f"{statistics.median(values):.3f}"
+    return median if len(values) == 1 else f"{median} ({min(values):.3f} to {max(values):.3f})"
