@@ -124,3 +124,17 @@ main(["import", "table", sys.argv[1], sys.argv[1] + "-out"])
     (tmp_path / "shop.csv").write_text("id,title\n1,red shirt\n")
     done = run(code, str(tmp_path / "shop.csv"))
     assert done == (143, "", "stopped by SIGTERM; the same command resumes the import\n")
+
+
+def test_a_program_that_ends_with_its_worker_processes_prints_one_line() -> None:
+    """The resource tracker of multiprocessing would warn of the semaphores of the pool, a second later."""
+    code = """
+from make_jax.catalog.executors import open_executor
+if __name__ == "__main__":
+    exit_on_signals()
+    with open_executor(2) as executor:
+        executor.submit(os.getpid)()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+"""
+    assert run(code) == (143, "", "stopped by SIGTERM\n")

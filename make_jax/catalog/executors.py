@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from make_jax import ray_cluster
+from make_jax.resource_tracker import start_resource_tracker
 
 R = TypeVar("R")
 
@@ -131,6 +132,7 @@ def open_executor(workers: int = 0, ray: str = "", paths: Sequence[Path] = ()) -
     if workers == 1:
         yield InProcess()
         return
+    start_resource_tracker()
     pool = ProcessPoolExecutor(workers, get_context("spawn"))
     try:
         yield LocalProcesses(pool, workers)

@@ -88,8 +88,7 @@ def evaluate(
 
     Args:
         model: None evaluates BM25 alone.
-        catalog: products and judged queries.
-        split: whose queries are reported.
+        split: whose judged queries in `catalog` are reported.
         pool: what they search; None: the catalog's own pool.
         depth: products per query in the run files; rankings, and so the metrics, are at least `min_depth` deep.
         rerank: the top products of each query that the matching encoder re-ranks; 0: none.
@@ -108,8 +107,7 @@ def evaluate(
     _check_queries(reported, catalog, split, model)
     notes = [*_pool_notes(search_pool), *training_notes(model, catalog, search_pool)]
     parameters = tune(reported, val, notes, progress)
-    ranked = max(depth, min_depth())
-    rankings, main = _baseline_rankings(reported, ranked, seed, notes), "bm25"
+    rankings, main = _baseline_rankings(reported, ranked := max(depth, min_depth()), seed, notes), "bm25"
     if model is not None:
         main = {"both": "joint", "title": "title", "image": "image"}[reported.main or "both"]
         rankings |= _model_rankings(model, main, reported, val, ranked, rerank, parameters, notes, progress)

@@ -4,27 +4,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from make_jax.signals import before_exit
-
-
-def start_resource_tracker() -> None:
-    """Starts the process of the standard library that frees shared memory after a process that ended without it.
-
-    It would start with the first worker: too late for the variable, which silences its warning of what it frees, and
-    its start would undo `signals.block_in_thread`, which workers inherit.
-    """
-    before = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = ",".join([*([before] if before else []), "ignore:resource_tracker:UserWarning"])
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        del os.environ["PYTHONWARNINGS"]
-        if before is not None:
-            os.environ["PYTHONWARNINGS"] = before
 
 
 def _kill_workers() -> None:

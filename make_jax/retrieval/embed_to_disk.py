@@ -6,7 +6,7 @@ started by hand or by a scheduler take unlocked shards; on a Ray cluster the dri
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,8 @@ def embed_to_disk(
     header = Header(digest, catalog.digest, f"{part} by {modality}", len(products), _vector_width(encoder), per_shard)
     missing = prepare_folder(folder, header)
     if missing and devices is not None:
-        done = header.count - sum(len(header.rows(shard)) for shard in missing)
-        for shard in devices.embed(catalog, products, folder, header, modality, missing):
-            done += len(header.rows(shard))
-            progress(f"products ({modality})", done, header.count)
+        shards = devices.embed(catalog, products, folder, header, modality, missing)
+        _report_shards(shards, header, missing, modality, progress)
         missing = missing_shards(folder, header)
     writer = ShardWriter(encoder, catalog, products, folder, header, modality, progress)
     while missing:
@@ -92,6 +90,16 @@ def embed_to_disk(
     if index.absent.all():
         raise no_input_error(encoder, catalog, len(products), modality)
     return index
+
+
+def _report_shards(
+    shards: Iterable[int], header: Header, missing: Sequence[int], modality: Modality, progress: Progress
+) -> None:
+    """Calls `progress` for each shard that a cluster has embedded of the missing ones."""
+    done = header.count - sum(len(header.rows(shard)) for shard in missing)
+    for shard in shards:
+        done += len(header.rows(shard))
+        progress(f"products ({modality})", done, header.count)
 
 
 def _vector_width(encoder: EmbeddingModel) -> int:

@@ -120,9 +120,7 @@ def set_up(
         resumed = init.own is not None
         write_record(Path(config.run), catalog, init.provenance, resumed=resumed, built=built.folder)
         checkpoints.check_free_space(state)  # fail now rather than at the first save, hours later
-        logger = logs.enter_context(open_logger(config, init.step))
-        profiler = StepProfiler(config.train.profile, Path(config.run) / PROFILE)
-        logs.callback(profiler.close)
+        logger, profiler = _open_logs(config, init.step, logs)
     for message in [*messages, *_start_messages(config, catalog, built, state, init, mesh)]:
         logger.message(message)
 
@@ -272,6 +270,14 @@ def _load_catalog(config: Config) -> Catalog:
             "--data.queries derived, which makes queries from titles and attributes"
         )
     return catalog
+
+
+def _open_logs(config: Config, step: int, logs: ExitStack) -> tuple[MetricLogger, StepProfiler]:
+    """The logger and the profiler of a run that starts from `step`; `logs` closes them."""
+    logger = logs.enter_context(open_logger(config, step))
+    profiler = StepProfiler(config.train.profile, Path(config.run) / PROFILE)
+    logs.callback(profiler.close)
+    return logger, profiler
 
 
 def _device_batches(
