@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from make_jax import ray_cluster
-from make_jax.resource_tracker import start_resource_tracker
+from make_jax.worker_processes import start_resource_tracker, start_worker
 
 R = TypeVar("R")
 
@@ -133,7 +133,7 @@ def open_executor(workers: int = 0, ray: str = "", paths: Sequence[Path] = ()) -
         yield InProcess()
         return
     start_resource_tracker()
-    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), start_worker, (0, workers))
     try:
         yield LocalProcesses(pool, workers)
     finally:

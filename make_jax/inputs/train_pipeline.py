@@ -28,8 +28,7 @@ from make_jax.inputs.masking import Masker
 from make_jax.inputs.threads import decode_threads
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.inputs.training_texts import TrainingTexts, token_mask, training_texts
-from make_jax.inputs.worker_processes import start_worker
-from make_jax.resource_tracker import start_resource_tracker
+from make_jax.worker_processes import start_resource_tracker, start_worker
 
 if TYPE_CHECKING:
     from make_jax.catalog.shards import ProductSource  # slow to import

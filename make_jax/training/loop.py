@@ -127,9 +127,7 @@ def set_up(
     # --- The parts of the loop
     context = EvalContext(catalog, model, init.tokenizer, init.keywords, mesh, config.train.eval_batch_size)
     progress = Progress.restore(init, config)
-    validator = Validator(context)
-    if validator.off_message:
-        logger.message(validator.off_message)
+    validator = _open_validator(context, logger)
     batches = input_workers.enter_context(_device_batches(config, built, init, mesh, logger))
     trainer = Trainer(
         config=config,
@@ -278,6 +276,14 @@ def _open_logs(config: Config, step: int, logs: ExitStack) -> tuple[MetricLogger
     profiler = StepProfiler(config.train.profile, Path(config.run) / PROFILE)
     logs.callback(profiler.close)
     return logger, profiler
+
+
+def _open_validator(context: EvalContext, logger: MetricLogger) -> Validator:
+    """The validator; logs why validation is off, if it is."""
+    validator = Validator(context)
+    if validator.off_message:
+        logger.message(validator.off_message)
+    return validator
 
 
 def _device_batches(

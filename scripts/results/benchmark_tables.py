@@ -232,7 +232,8 @@ def _without_clicks(result: dict[str, Any]) -> str:
             ]
             rows.append([f"joint {label} minus {peer}, paired", *differences])
     seeds = len(result["seeds"])
-    setting = f"{result['metric']} on the test split; medians of {seeds} seeds, lowest to highest. {_machine(result)}"
+    which = "one seed" if seeds == 1 else f"medians of {seeds} seeds, lowest to highest"
+    setting = f"{result['metric']} on the test split; {which}. {_machine(result)}"
     return f"{setting}\n\n{markdown_table(header, rows)}"
 
 

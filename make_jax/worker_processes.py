@@ -1,13 +1,31 @@
-"""Worker processes of the training batches: they ignore signals and end with the training process, without output."""
+"""Worker processes of training batches and builds: they ignore signals and end with their parent, without output."""
 
 import multiprocessing
 import os
 import signal
 import threading
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from make_jax.signals import before_exit
+
+
+def start_resource_tracker() -> None:
+    """Starts the process of the standard library that frees semaphores and shared memory after a process has ended.
+
+    Call it before anything that starts worker processes. It would start with the first of them: without the variable,
+    which silences its warning of what it frees after a signal, and its start would undo `signals.block_in_thread`,
+    which workers inherit. Once started, it stays as it is.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join([*([before] if before else []), "ignore:resource_tracker:UserWarning"])
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        del os.environ["PYTHONWARNINGS"]
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _kill_workers() -> None:
@@ -21,7 +39,7 @@ def _kill_workers() -> None:
 
 
 def start_worker(_index: int, _count: int) -> None:
-    """Ignores signals, which the training process handles, and exits when that process ends for any reason."""
+    """Ignores signals, which the parent handles, and exits when the parent ends for any reason."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal and some schedulers send them to all processes
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
