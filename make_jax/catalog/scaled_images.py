@@ -1,8 +1,8 @@
 """Decodes images at no more resolution than requested, and crops from them.
 
 libjpeg computes a JPEG at an eighth to eight eighths of its size from its frequencies, which saves most of the time of
-decoding it. Everything but a flawless gray or RGB JPEG is decoded by `images.decode`, so that the same files are
-rejected, for the same reason, and damaged ones that it accepts have the same pixels.
+decoding it. CMYK JPEGs, all other formats, and JPEGs that libjpeg warns about are decoded by `images.decode`, so that
+the same files are rejected, for the same reason.
 """
 
 import io
