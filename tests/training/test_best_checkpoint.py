@@ -102,11 +102,11 @@ def test_another_keyword_scale_evaluates_the_best_and_the_last_step_again(run):
     config, _ = run
     before = {kind: load_trained_model(config.run, kind) for kind in ("best", "last")}
     count = len(logged(config))
-    train(replace(config, model=replace(config.model, keyword_scale=0.5)))
+    train(replace(config, model=replace(config.model, keyword_scale=2.0)))
     values = dict(logged(config)[count:])
     assert list(values) == [1, 3] and values[1] > values[3]
     for kind, step in (("best", 1), ("last", 3)):
         trained = load_trained_model(config.run, kind)
-        assert (trained.config.model.keyword_scale, trained.metadata["best"]) == (0.5, values[1])
+        assert (trained.config.model.keyword_scale, trained.metadata["best"]) == (2.0, values[1])
         assert trained.metadata["position"] == step and validated(config, trained) == values[step]
         jax.tree.map(np.testing.assert_array_equal, trained.params, before[kind].params)
