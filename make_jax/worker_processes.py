@@ -38,8 +38,11 @@ def _kill_workers() -> None:
                 os.kill(int(child), signal.SIGKILL)
 
 
-def start_worker(_index: int, _count: int) -> None:
-    """Ignores signals, which the parent handles, and exits when the parent ends for any reason."""
+def start_worker(*_: int) -> None:
+    """Ignores signals, which the parent handles, and exits when the parent ends for any reason.
+
+    A worker calls it first. Its arguments are those of Grain, the number of the worker and of all; a pool has none.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal and some schedulers send them to all processes
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

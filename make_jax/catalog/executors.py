@@ -133,7 +133,7 @@ def open_executor(workers: int = 0, ray: str = "", paths: Sequence[Path] = ()) -
         yield InProcess()
         return
     start_resource_tracker()
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), start_worker, (0, workers))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), start_worker)
     try:
         yield LocalProcesses(pool, workers)
     finally:

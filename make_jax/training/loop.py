@@ -114,13 +114,11 @@ def set_up(
     state = init.initialize(init_state(model, config, mesh), checkpoints, config, messages.append)
 
     # --- Run folder and logs, written by process 0 only
-    logger, profiler = MetricLogger(), StepProfiler("", Path())
     if processes.is_coordinator:
         write_atomically(Path(config.run) / CONFIG, to_json(config))
-        resumed = init.own is not None
-        write_record(Path(config.run), catalog, init.provenance, resumed=resumed, built=built.folder)
+        write_record(Path(config.run), catalog, init.provenance, resumed=init.own is not None, built=built.folder)
         checkpoints.check_free_space(state)  # fail now rather than at the first save, hours later
-        logger, profiler = _open_logs(config, init.step, logs)
+    logger, profiler = _open_logs(config, init.step, processes, logs)
     for message in [*messages, *_start_messages(config, catalog, built, state, init, mesh)]:
         logger.message(message)
 
@@ -270,8 +268,10 @@ def _load_catalog(config: Config) -> Catalog:
     return catalog
 
 
-def _open_logs(config: Config, step: int, logs: ExitStack) -> tuple[MetricLogger, StepProfiler]:
-    """The logger and the profiler of a run that starts from `step`; `logs` closes them."""
+def _open_logs(config: Config, step: int, processes: Processes, logs: ExitStack) -> tuple[MetricLogger, StepProfiler]:
+    """The logger and the profiler of a run that starts from `step`, silent but in process 0; `logs` closes them."""
+    if not processes.is_coordinator:
+        return MetricLogger(), StepProfiler("", Path())
     logger = logs.enter_context(open_logger(config, step))
     profiler = StepProfiler(config.train.profile, Path(config.run) / PROFILE)
     logs.callback(profiler.close)
