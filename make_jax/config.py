@@ -119,7 +119,7 @@ class AdaptationConfig:
     """Modal Adaptation: fuses title and image into one product embedding."""
 
     modalities: Literal["both", "title", "image"] = "both"  # product encoders of the model
-    weights: str = "per_keyword"  # of title, image: model/modal_adaptation.py MODALITY_WEIGHTS; also "gate", "mean"
+    weights: str = "per_keyword"  # of title and image: an entry of MODALITY_WEIGHTS in model/modal_adaptation.py
     cross_attention: bool = False  # title and image attend to each other before pooling; no gain in docs/study.md
     single_stream: bool = False  # one encoder over [title; image] replaces all of the above
     gate_width: AtLeast1 = 160  # hidden size of the gate's MLP

@@ -2,7 +2,7 @@
 
     python benchmarks/robustness/ray_cluster.py --run runs/demo [--work FOLDER] [--out docs/results/ray-cluster.json]
 
-Needs the extra [ray] and a run of `make demo`. Every row is a command in a process of its own; chunks and shards are
+Needs the extra [ray] and a run of `make demo`. Every row is a command in a separate process; chunks and shards are
 smaller than the defaults, so that a small catalog has many. `equal` compares all bytes with those of a command without
 Ray; `kept` are the files that were complete when something was killed and were not written again.
 """

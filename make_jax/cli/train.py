@@ -25,4 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     folder = train(config)
     if jax.process_index() == 0:
-        print(f"done: {folder} (curves.png, metrics.jsonl, checkpoints/); now: {evaluation} {folder}")
+        print(
+            f"done: {folder} (curves.png, metrics.jsonl, checkpoints/); now: {evaluation} {folder}, "
+            f"or make_jax.Retriever.load({str(folder)!r}) to search"
+        )

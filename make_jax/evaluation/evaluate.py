@@ -171,6 +171,9 @@ def _open_splits(
 
 def _check_queries(reported: EvalSplit, catalog: Catalog, split: Split, model: EmbeddingModel | None) -> None:
     """Raises InputError when there is no query to evaluate, or BM25 alone has no titles."""
+    if not catalog.queries:
+        instead = "write some to queries.jsonl, or search with make_jax.Retriever"
+        raise InputError(f"{catalog.path}: no judged queries, expected some to evaluate on; {instead}")
     if not reported.search_pool.judgements.queries:
         raise InputError(
             f"{catalog.path}: split {split!r} has no query with a relevant product (grade {catalog.info.relevant} or "

@@ -164,7 +164,7 @@ def _check_backend(model: EmbeddingModel, kind: str) -> None:
 
 
 class _Actor:
-    """Writes shards in a process of its own. Errors of input are values, because Ray Data would print their stack."""
+    """Writes shards in a separate process. Errors of input are values, because Ray Data would print their stack."""
 
     def __init__(self, job: Any) -> None:
         """`job` is a reference to a _Job."""

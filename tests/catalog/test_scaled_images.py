@@ -84,7 +84,7 @@ def test_every_exif_orientation_is_applied(orientation: int, min_scale: float) -
     image, size = scaled(data, min_scale), (int(112 * min_scale), int(104 * min_scale))
     assert (image.width, image.height) == images.decode(data, "it").size and image.scale < 1
     assert difference(data, image, size).mean() < 3
-    assert difference(data, image, size, mirrored=True).mean() > 20  # the picture tells orientations apart
+    assert difference(data, image, size, mirrored=True).mean() > 20  # orientations of the picture differ
 
 
 def test_damaged_exif_blocks_have_the_effect_that_they_have_on_a_complete_image() -> None:

@@ -177,6 +177,15 @@ def test_a_split_without_positives_is_an_input_error(path: Path) -> None:
         evaluate(FakeEncoder(), Catalog.load(path), "train")
 
 
+def test_a_catalog_without_judged_queries_names_queries_jsonl(path: Path, tmp_path: Path) -> None:
+    copy = edited(path, tmp_path / "copy", {})
+    (copy / "queries.jsonl").write_text("", "utf-8")
+    with pytest.raises(
+        InputError, match=r"no judged queries, .* write some to queries\.jsonl, or search with make_jax"
+    ):
+        evaluate(FakeEncoder(), Catalog.load(copy), "test")
+
+
 def test_queries_without_a_positive_are_noted(path: Path, tmp_path: Path) -> None:
     copy = edited(path, tmp_path / "copy", {})
     with (copy / "queries.jsonl").open("a", encoding="utf-8") as file:

@@ -6,6 +6,7 @@ The names in SYNONYMS come from exports of shop systems and from public product 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -95,13 +96,14 @@ def parse_choices(words: Iterable[str], columns: Sequence[str]) -> dict[str, lis
 
 
 def guess(
+    source: Path,
     columns: Sequence[str],
     rows: Sequence[Row],
     chosen: Mapping[str, Sequence[str]],
     known: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> list[Column]:
     """What each column is taken as. `chosen` roles are as `parse_choices` returns them, `known` ones are those that
-    the format defines, unless chosen otherwise; the others are guessed.
+    the format defines, unless chosen otherwise; the others are guessed. `source` has them.
 
     Raises InputError if no column is a title or an image.
     """
@@ -124,7 +126,8 @@ def guess(
     result = [_column(name, values[name], roles, "attributes" in chosen) for name in columns]
     if not any(column.role in ("title", "image") for column in result):
         listed = shortened(", ".join(columns), 200)
-        raise InputError(f"no column for title or image among {listed}; name one: --columns title=COLUMN image=COLUMN")
+        expected = "expected one; name it: --columns title=COLUMN image=COLUMN"
+        raise InputError(f"{source}: no column for title or image among {listed}, {expected}")
     return result
 
 

@@ -32,6 +32,7 @@ from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.import_state import (
     FORMAT,
     ImportState,
+    NoProducts,
     SourceChanged,
     discard,
     state_folder,
@@ -156,6 +157,9 @@ def _import(options: argparse.Namespace, key: str) -> str:
     try:
         info = READERS[options.name](state, options)
         counts = state.finish(info, _command(options))
+    except NoProducts:
+        state.discard()
+        raise
     except InputError:
         state.discard_if_empty()
         raise

@@ -80,7 +80,7 @@ def read(state: ImportState, options: argparse.Namespace) -> BenchmarkInfo:
     known["image"] = images[:1]
     if not any(name.casefold().replace("_", "") in SYNONYMS["title"].split() for name in columns):
         known["title"] = [name for name in CAPTIONS if name in columns][:1]
-    guessed = guess(columns, sample, parse_choices(options.columns, columns), known)
+    guessed = guess(options.source, columns, sample, parse_choices(options.columns, columns), known)
     return read_columns(state, options, parts, guessed, f"Hugging Face dataset, {_splits_text(parts)}")
 
 

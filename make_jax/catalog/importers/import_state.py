@@ -50,6 +50,10 @@ class SourceChanged(Exception):  # noqa: N818  # not an error: the import starts
     """The source files changed since an interrupted import started."""
 
 
+class NoProducts(InputError):  # noqa: N818
+    """Every row of the source was read and none became a product: there is nothing to resume."""
+
+
 class ImportState:
     """The unfinished catalog of one import. `key` identifies source and options; state of another key is discarded.
 
@@ -85,9 +89,13 @@ class ImportState:
     def discard_if_empty(self) -> None:
         """Closes and removes an import of which no row was committed: there is nothing to resume."""
         empty = not self._db.execute("SELECT 1 FROM step WHERE rows > 0").fetchone()
-        self._db.close()
         if empty:
-            shutil.rmtree(self.folder)
+            self.discard()
+
+    def discard(self) -> None:
+        """Closes and removes this import."""
+        self._db.close()
+        shutil.rmtree(self.folder)
 
     def read_table(self, table: Table, handle: Callable[[Row], None]) -> None:
         """Calls `handle` with every row of a table that was not handled before. InputError for too many bad rows."""

@@ -5,13 +5,12 @@ from functools import partial
 from typing import Any
 
 from make_jax.catalog.importers import staging
-from make_jax.catalog.importers.import_state import ImportState
+from make_jax.catalog.importers.import_state import ImportState, NoProducts
 from make_jax.catalog.importers.local_images import CURL_FILE, LocalImages, add_url, curl_config, is_url, want_url
 from make_jax.catalog.importers.rows import BadRow, Row, hash_split
 from make_jax.catalog.importers.staging import Item, StagedProducts
 from make_jax.catalog.schema import Split
 from make_jax.catalog.text import strip_text
-from make_jax.errors import InputError
 
 MAX_TITLE, MAX_DESCRIPTION = 1000, 10_000  # characters that are kept
 _RESERVED = ("title", "split", "category", "group", "description", "variants")
@@ -58,13 +57,13 @@ def add_row(state: ImportState, row: Row, key: str, item: Item, joined: str = ""
 def add_products(state: ImportState, images: LocalImages, drafts: bool = True) -> tuple[str, ...]:
     """Adds a product for the rows of each key; returns the keys of attributes. `drafts`: also what shops do not show.
 
-    Raises InputError if no product is left.
+    Raises NoProducts if no product is left.
     """
     state.read_table(StagedProducts(state.database), partial(_add, state, images, drafts))
     state.run_once("currencies", partial(_note_currencies, state))
     if next(state.products(), None) is None:
         reasons = "; ".join(line for line in state.report() if line.startswith("dropped")) or "it has no rows"
-        raise InputError(f"{state.source}: no product, expected at least one; {reasons}")
+        raise NoProducts(f"{state.source}: no product, expected at least one; {reasons}")
     return _attribute_keys(state)
 
 

@@ -50,7 +50,7 @@ def add_text_options(command: argparse.ArgumentParser) -> None:
 def read(state: ImportState, options: argparse.Namespace) -> BenchmarkInfo:
     """Reads the table `options.source`; prints what its columns are taken as."""
     opened = open_table(options.source, options.encoding, _separator(options.separator), options.sheet)
-    columns = guess(opened.columns, opened.sample(), parse_choices(options.columns, opened.columns))
+    columns = guess(options.source, opened.columns, opened.sample(), parse_choices(options.columns, opened.columns))
     return read_columns(state, options, [opened.table], columns, f"A table ({opened.how})")
 
 

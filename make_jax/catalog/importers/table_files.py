@@ -92,7 +92,7 @@ def _parquet(files: list[Path], path: Path) -> OpenTable:
     from pyarrow import parquet
 
     if not files:
-        raise InputError(f"{path}: no .parquet file, expected a table or a folder of Parquet files")
+        raise InputError(f"{path}: a folder without .parquet files, expected a file or a folder of Parquet files")
     names: list[str] = []
     for file in files:
         try:

@@ -99,7 +99,7 @@ def read(state: ImportState, options: argparse.Namespace) -> BenchmarkInfo:
     known = {"image": images[:1], "ignored": [name for name, reader in features.items() if reader is None]}
     if not any(name.casefold().replace("_", "") in SYNONYMS["title"].split() for name in columns):
         known["title"] = [name for name in CAPTIONS if name in columns][:1]
-    guessed = guess(columns, sample, parse_choices(options.columns, columns), known)
+    guessed = guess(options.source, columns, sample, parse_choices(options.columns, columns), known)
     splits = ", ".join(table.split for table in tables)
     how = f"TFDS data set {info.full_name}, {tables[0].file_format}, split{'s'[: len(tables) != 1]} {splits}"
     return read_columns(state, options, tables, guessed, how)
@@ -128,7 +128,7 @@ def _open(folder: Path) -> Any:
         raise InputError(f"{folder / FEATURES}: not JSON ({error}), expected it as TFDS writes it") from None
     for name in names:
         if not _OWN_CLASS.fullmatch(name):
-            text = f"{name[:200]!r} is a feature with code of its own, which is not executed"
+            text = f"{name[:200]!r} is a feature defined outside of TFDS, whose code is not executed"
             raise InputError(f"{folder / FEATURES}: {text}; expected features of tensorflow_datasets")
     import tensorflow_datasets as tfds  # type: ignore[import-untyped]  # slow
 

@@ -120,7 +120,7 @@ def read_samples(
         known["title"] = [name for name in CAPTIONS if name in columns][:1]
     if _are_names([row.values.get("cls") for row in sample]):
         known["category"] = ["cls"]
-    guessed = guess(columns, sample, parse_choices(options.columns, columns), known)
+    guessed = guess(options.source, columns, sample, parse_choices(options.columns, columns), known)
     return read_columns(state, options, tables, guessed, how)
 
 

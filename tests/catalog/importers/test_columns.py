@@ -15,7 +15,7 @@ def roles(columns: dict[str, list[Any]], chosen: dict[str, list[str]] | None = N
     count = len(next(iter(columns.values())))
     columns = {"title": [f"t {n}" for n in range(count)], **columns}
     rows = [Row(str(n), {name: values[n] for name, values in columns.items()}) for n in range(count)]
-    found = {column.name: column.role for column in guess(list(columns), rows, chosen or {})}
+    found = {column.name: column.role for column in guess(Path("t.csv"), list(columns), rows, chosen or {})}
     assert found.pop("title") == "title"
     return found
 

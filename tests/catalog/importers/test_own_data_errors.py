@@ -75,11 +75,16 @@ CASES: list[tuple[str, str, Callable[[Path], object], str]] = [
      r"t\.xml: after item 0: not XML \(not well-formed .*line 1, column 18\), expected a complete RSS or Atom feed"),
     ("google-merchant", "t.tsv", text("id\ttitle\n1\tCafé\n", "cp1252"), r"t\.tsv:2: not UTF-8"),
     # missing column
-    ("table", "t.csv", text("a,b\n1,2\n"), r"no column for title or image among a, b; name one: --columns title="),
+    ("table", "t.csv", text("a,b\n1,2\n"),
+     r"t\.csv: no column for title or image among a, b, expected one; name it: --columns title="),
     ("table", "t.csv", text("id,title,title\n1,2,3\n"),
      r"t\.csv: the column 'title' occurs twice, expected each name once"),
-    ("table", "t.xlsx", workbook(["a", "b"], [1, 2]), r"no column for title or image among a, b"),
+    ("table", "t.xlsx", workbook(["a", "b"], [1, 2]), r"t\.xlsx: no column for title or image among a, b"),
+    # no product: nothing to resume
+    ("shopify", "t.csv", text("Handle,Title,Status\na,Boots,draft\n"), r"t\.csv: no product, .*status draft"),
+    ("google-merchant", "t.xml", feed("<item><title>a</title></item>"), r"t\.xml: no product, .*an item without id"),
     # no such format, or another one
+    ("shopify", "t", Path.mkdir, r"/t: a folder without \.parquet files, expected a file"),
     ("table", "t.xls", text("x"),
      r"t\.xls: extension '\.xls', expected one of .*; save the old Excel format as \.xlsx"),
     ("table", "t.xlsx", text("id,title\n"),

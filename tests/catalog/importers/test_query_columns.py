@@ -21,7 +21,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def role(name: str, values: list[Any]) -> str:
     rows = [Row(str(n), {"title": "t", name: value}) for n, value in enumerate(values)]
-    return guess(["title", name], rows, {})[1].role
+    return guess(Path("t.csv"), ["title", name], rows, {})[1].role
 
 
 @pytest.mark.parametrize("name", ["query", "Search Query", "search_term", "搜索词"])

@@ -98,7 +98,9 @@ def test_every_format_gives_the_same_products(tmp_path: Path, capsys: pytest.Cap
 def test_columns_may_be_given(tmp_path: Path) -> None:
     header = ["a", "b", "c", "d"]
     source = write_table(tmp_path / "t.csv", [[str(n), f"Lamp {n}", f"{n % 2}", "007"] for n in range(4)], header)
-    with pytest.raises(InputError, match=r"no column for title or image among a, b, c, d; name one: --columns title="):
+    with pytest.raises(
+        InputError, match=r"no column for title or image among a, b, c, d, expected one; name it: --columns title="
+    ):
         import_table(source)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     products = import_table(source, "--columns", "title=b", "boolean=c")

@@ -160,8 +160,8 @@ CASES: list[tuple[Callable[[Path], object], str]] = [
         "file format riegeli .*; convert it: tfds convert_",
     ),
     (changed("dataset_info.json", "{DATASET}-", "../{DATASET}-"), "is not in this folder"),
-    (changed("features.json", IMAGE, CODE), "'evil_features.Photo' is a feature with code of its own"),
-    (written("features.json", json.dumps(OLD_FORM)), "'evil_features.Photo' is a feature with code of its own"),
+    (changed("features.json", IMAGE, CODE), "'evil_features.Photo' is a feature defined outside of TFDS"),
+    (written("features.json", json.dumps(OLD_FORM)), "'evil_features.Photo' is a feature defined outside of TFDS"),
 ]
 
 
