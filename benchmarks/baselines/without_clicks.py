@@ -6,12 +6,11 @@ training: BM25, MiniLM over titles, and the two joined by a weight tuned on vali
 Two CPU cores, about eight minutes per catalog, seed and source of queries. --minilm is a sentence-transformers folder
 of all-MiniLM-L6-v2; --catalogs has fashion-sparse-mini.zip, else only the packaged catalog is measured; --torch is
 a Python with [models], by default this one. "Hidden": a copy of the catalog without clicks.jsonl and without queries of
-the training split. Nothing is tuned here: the recipe was chosen on validation queries. Models and reports that exist
-in --work are kept.
+the training split. Only the weights of BM25 are tuned, on validation queries. Models and reports that exist in
+--work are kept.
 """
 
 import argparse
-import importlib.resources
 import json
 import statistics
 import sys
@@ -26,7 +25,7 @@ import numpy as np
 from benchmarks import RESULTS, ROOT
 from benchmarks.common.processes import run_program
 from make_jax.catalog import jsonl
-from make_jax.catalog.reader import Catalog
+from make_jax.catalog.reader import Catalog, packaged_path
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.evaluation.compare import read_report
 from make_jax.evaluation.significance import mean_intervals
@@ -68,7 +67,7 @@ def train(catalog: Path, queries: str, seed: int, minilm: str, out: Path) -> str
 
 
 def numbers(reports: list[Path], system: str) -> dict[str, dict[str, Any]]:
-    """Returns slice -> median, lowest and highest of the metric over the reports, one per seed."""
+    """Returns slice -> the metric of each report, one per seed, and their median."""
     read = [read_report(report, system).report["slices"] for report in reports]
     result = {}
     for name in (name for name in SLICES if name in read[0]):
@@ -121,7 +120,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "without-clicks.json")
     args = parser.parse_args()
     args.work = args.work.resolve()
-    sources = [Path(str(importlib.resources.files("make_jax.catalog") / "openclipart.zip"))]
+    sources = [packaged_path()]
     sources += [args.catalogs.resolve() / "fashion-sparse-mini.zip"] if args.catalogs else []
     about = metadata(Catalog.load(str(sources[0])), seed=args.seeds[0])
     result: dict[str, Any] = {"about": about, "metric": METRIC, "seeds": args.seeds, "catalogs": {}}
