@@ -31,7 +31,8 @@ from benchmarks.robustness.kill_runs import (
     newest,
     run_environment,
 )
-from make_jax.files import PARTIAL, write_atomically
+from make_jax.catalog.build import build as build_catalog
+from make_jax.files import PARTIAL, folder_digest, write_atomically
 
 FIRST = 60.0  # seconds from which instants are drawn
 AT_ONCE_LIMIT, SAVED_LIMIT = 5.0, 30.0  # seconds to the exit, before and after the first step
@@ -57,10 +58,12 @@ class RandomSignals:
         broken = [f"{k}: {shot['broken']}" for k, shot in enumerate(shots) if shot["broken"]]
         if broken:
             raise PromiseBroken(f"{len(broken)} of {self.count}: {'; '.join(broken)}")
+        resumed = sum("build_resumed" in shot for shot in shots)
         before, after = ([s["seconds"] for s in shots if (s["saved"] > 0) == saved] for saved in (False, True))
         seen = f"{self.count} times one line and exit code 0 or 130: {len(before)} before the first step"
         seen += f" within {max(before, default=0):.1f} s" if before else ""
-        return seen + (f", {len(after)} after it, saved within {max(after):.1f} s" if after else "")
+        seen += f", {len(after)} after it, saved within {max(after):.1f} s" if after else ""
+        return seen + (f"; {resumed} in a build, completed later to the same bytes" if resumed else "")
 
     def _warm_up(self) -> None:
         """Builds the catalog and compiles the step, which depends on all options."""
@@ -120,13 +123,25 @@ class RandomSignals:
         text = f"step {shot['saved']} is saved" if shot["saved"] else "there was nothing to save"
         expect(text in lines[0], f"{seen}; saved {shot['saved']}")
         expect(shot["seconds"] <= (SAVED_LIMIT if shot["saved"] else AT_ONCE_LIMIT), seen)
-        folders = [run.parent, *([] if self.cached else [self._catalog(run)])]
-        partial = [str(path) for folder in folders for path in folder.rglob(f"*{PARTIAL}*")]
+        build = next(run.parent.glob(f"catalog/{PARTIAL}*"), None)  # the next start goes on with it
+        partial = [str(path) for path in run.parent.rglob(f"*{PARTIAL}*") if build not in (path, *path.parents)]
         expect(not partial and not any(checkpoints(run).values()), f"{seen}; half-written: {partial}")
         end = time.monotonic() + 5
         while (left := _alive(group)) and time.monotonic() < end:
             time.sleep(0.1)
         expect(not left, f"{seen}; processes left: {left}")
+        if build is not None:
+            shot["build_resumed"] = True
+            self._resume_build(build, seen)
+
+    def _resume_build(self, partial: Path, seen: str) -> None:
+        """Completes an interrupted build, which must keep what it has and equal the build of another shot."""
+        written = {path.name: path.stat().st_mtime_ns for path in _complete_files(partial)}
+        built = build_catalog("", str(partial.parent)).folder
+        now = {path.name: path.stat().st_mtime_ns for path in _complete_files(built)}
+        expect(written.items() <= now.items(), f"{seen}; files of the interrupted build were written again")
+        undisturbed = build_catalog("", str(self.work / "undisturbed")).folder
+        expect(folder_digest(built) == folder_digest(undisturbed), f"{seen}; the completed build has other bytes")
 
     def _catalog(self, run: Path) -> Path:
         return self.work / "catalog" if self.cached else run.parent / "catalog"
@@ -143,6 +158,11 @@ class RandomSignals:
             return subprocess.Popen(
                 command, env=environment, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True
             )
+
+
+def _complete_files(build: Path) -> list[Path]:
+    """The columns and shards in the folder of a build that are complete."""
+    return [path for path in build.rglob("*.a*") if path.is_file() and not path.name.startswith(PARTIAL)]
 
 
 def _alive(group: int) -> list[str]:

@@ -93,9 +93,9 @@ def build(catalog: str | Path | Catalog = "", cache: str = "", workers: int = 0,
 
     A new build reads every line, decodes every image once, to verify it, and writes columns and shards with a progress
     bar, in `workers` processes (0: one a core), or with `ray`, an address or "auto", as tasks of that Ray cluster,
-    whose nodes share the file system. The bytes do not depend on the workers. After a kill the next build goes on with
-    the chunk and the shard that were not complete. Partial builds and builds of earlier content of the same path are
-    removed unless a process reads them. One process builds at a time; others wait and use its result.
+    whose nodes share the file system. The bytes do not depend on the workers. After a kill, Ctrl-C or SIGTERM the next
+    build goes on with the chunk and the shard that were not complete. Partial builds and builds of earlier content of
+    the same path are removed unless a process reads them. One process builds at a time; others wait and use its result.
 
     Raises InputError for an invalid catalog or one without splits, an unreadable image, a cache that cannot be written
     (full disk), or a Ray cluster that cannot be used.
@@ -134,7 +134,7 @@ def _opened(root: Path, name: str, columns: Catalog | None) -> BuiltCatalog | No
 
 
 def _build_in(partial: Path, root: Path, name: str, source: Source, executor: Executor) -> BuiltCatalog:
-    """Builds in the folder `partial` and publishes it. Removes it unless the process is killed."""
+    """Builds in the folder `partial` and publishes it. Removes it after an error, not after a kill or a signal."""
     try:
         catalog = write_columns(source, partial, executor)
         if not any(len(catalog.split_products(split)) for split in SPLITS):
@@ -163,7 +163,7 @@ def _build_in(partial: Path, root: Path, name: str, source: Source, executor: Ex
         }
         write_atomically(partial / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         publish_folder(partial, folder)
-    except (Exception, KeyboardInterrupt):
+    except Exception:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return BuiltCatalog(folder)

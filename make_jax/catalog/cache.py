@@ -9,15 +9,18 @@ import os
 import re
 import shutil
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import IO
 
 from make_jax.files import PARTIAL, write_atomically
 
 UNWRITABLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 _DIGEST = "[0-9a-f]{16}"
+_SECONDS_TO_OPEN = 5.0  # opening a complete build takes less, on a busy machine too; a longer wait is for a new build
 
 
 def cache_root(cache: str = "") -> Path:
@@ -39,12 +42,23 @@ def build_lock(root: Path, name: str) -> Iterator[None]:
     """Holds the lock for building catalogs of this name in `root`; waits while another process holds it."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / f".{_safe(name)}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _acquired_within(lock, _SECONDS_TO_OPEN):
             print(f"waiting for another process that is building {name} in {root}", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _acquired_within(lock: IO[str], seconds: float) -> bool:
+    """Whether the exclusive lock of a file was acquired in this time."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
 
 
 def lock_for_reading(owner: object, file: Path) -> None:

@@ -268,6 +268,48 @@ def test_concurrent_builders_build_once(tmp_path: Path, cache: Path, monkeypatch
     assert len({one.folder for one in built}) == 1 and len(built) == 3
 
 
+def test_a_process_reports_that_it_waits_for_a_build_only_after_some_time(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def acquire() -> None:
+        with cache_module.build_lock(cache, "tiny"):
+            pass
+
+    def waited(seconds_held: float) -> str:
+        with cache_module.build_lock(cache, "tiny"):
+            waiting = threading.Thread(target=acquire)
+            waiting.start()
+            waiting.join(seconds_held)
+            assert waiting.is_alive()
+        waiting.join()
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(cache_module, "_SECONDS_TO_OPEN", 30.0)
+    assert waited(0.2) == ""  # another process has opened its build meanwhile
+    monkeypatch.setattr(cache_module, "_SECONDS_TO_OPEN", 0.1)
+    assert waited(0.5) == f"waiting for another process that is building tiny in {cache}\n"
+
+
+INTERRUPTED = """
+import sys
+from make_jax.catalog import build, shards
+def interrupt(*_):
+    raise KeyboardInterrupt
+shards.write_info = interrupt
+build.build(sys.argv[1], sys.argv[2])
+"""
+
+
+def test_an_interrupted_build_in_a_library_call_goes_on_too(tmp_path: Path, cache: Path) -> None:
+    folder = write_catalog(tmp_path / "tiny")
+    assert child(INTERRUPTED, folder, cache).returncode == -signal.SIGINT
+    (partial,) = entries(cache)
+    written = {path.name: path.stat().st_mtime_ns for path in (cache / partial).rglob("*.a*") if path.is_file()}
+    built = build(folder, str(cache))
+    assert written.items() <= {path.name: path.stat().st_mtime_ns for path in built.folder.rglob("*")}.items()
+    assert entries(cache) == [built.folder.name]
+
+
 def test_pickled_sources_are_small_and_open_in_another_process(tmp_path: Path, cache: Path) -> None:
     built = build(write_catalog(tmp_path / "tiny"), str(cache))
     (tmp_path / "pickled").write_bytes(pickle.dumps((built, built.products("train"))))
