@@ -2,15 +2,20 @@
 
 import dataclasses
 import io
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from make_jax.catalog import images
+from make_jax.catalog.scaled_images import ScaledImage
 from make_jax.config import AugmentConfig, InputsConfig
 from make_jax.errors import InputError
 from make_jax.inputs.images import LargeImage, augment_image, decode_image, load_image
+from tests.pillow_filters import FILTERS, relative_difference
 
 OFF = AugmentConfig(min_crop_area=1.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
 
@@ -168,14 +173,34 @@ def test_images_up_to_twice_the_size_have_the_pixels_of_full_decoding(kind: str,
     np.testing.assert_array_equal(load_image(data, "it", sized(32, 24)), expected)
 
 
+class Complete(ScaledImage):
+    """An image at full size whose crops are shifted and resized by a filter of Pillow."""
+
+    resampling, shift = Image.Resampling.HAMMING, 0.0  # in pixels of the file
+
+    def crop(self, box: tuple[float, float, float, float], width: int, height: int) -> np.ndarray:
+        inside = (np.array(box) + self.shift).clip(0, (self.width, self.height) * 2)
+        return np.asarray(Image.fromarray(self.pixels).resize((width, height), self.resampling, box=tuple(inside)))
+
+
+def difference(pixels: np.ndarray, data: bytes, large: LargeImage, crop: Callable[[LargeImage], np.ndarray]) -> float:
+    """Of a crop to those of the complete image, at most half a pixel of `large` apart, since that rounds its boxes."""
+    decoded, answers = images.decode(data, "it"), []
+    for resampling, pixel in itertools.product(FILTERS, (-0.5, 0, 0.5)):
+        complete = Complete(np.asarray(decoded), 1.0, *decoded.size)
+        vars(complete).update(resampling=resampling, shift=pixel / large.image.scale)
+        answers.append(crop(LargeImage(complete, 32, 24)))
+    return relative_difference(pixels, answers)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("size", [(65, 49), (320, 240), (400, 130), (130, 400), (777, 555)])
-def test_large_images_have_the_pixels_of_full_decoding_within_a_tolerance(kind: str, size: tuple[int, int]) -> None:
+def test_large_images_differ_from_the_complete_ones_less_than_filters_do(kind: str, size: tuple[int, int]) -> None:
     data = encoded(photo(*size), kind)
-    expected = load_image(data, "it", sized(32, 24, image_decoding="full")).astype(int)
-    found = load_image(data, "it", sized(32, 24))
-    assert np.abs(found - expected).mean() < (5 if size == (65, 49) else 3)  # nearly each pixel is one of the model
-    white = (expected == 255).all(axis=-1)
+    found, large = load_image(data, "it", sized(32, 24)), decode_image(data, "it", sized(32, 24))
+    assert isinstance(large, LargeImage)
+    assert difference(found, data, large, lambda image: image.crop()) < 1
+    white = (load_image(data, "it", sized(32, 24, image_decoding="full")) == 255).all(axis=-1)
     np.testing.assert_array_equal((found == 255).all(axis=-1), white)  # the border has the same place
 
 
@@ -189,14 +214,16 @@ def test_evaluation_sees_the_pixels_of_training_without_augmentation(kind: str) 
 
 
 @pytest.mark.parametrize("size", [(320, 240), (320, 130), (130, 400)])
-def test_crops_of_large_images_show_what_crops_of_the_fitted_image_show(size: tuple[int, int]) -> None:
+def test_crops_of_large_images_show_what_crops_of_the_complete_image_show(size: tuple[int, int]) -> None:
     data = encoded(photo(*size), "JPEG")
     large = decode_image(data, "it", sized(32, 24), CROP_ONLY.min_crop_area)
-    small = decode_image(data, "it", sized(32, 24, image_decoding="full"))
-    assert isinstance(large, LargeImage) and isinstance(small, np.ndarray)
-    for seed in range(10):  # the same numbers are drawn for both
-        found, expected = (augment_image(i, np.random.default_rng(seed), CROP_ONLY).astype(int) for i in (large, small))
-        assert np.abs(found - expected).mean() < 8  # the fitted image is blurred by enlarging it
+    assert isinstance(large, LargeImage)
+    for seed in range(10):
+
+        def crop(image: LargeImage, seed: int = seed) -> np.ndarray:
+            return augment_image(image, np.random.default_rng(seed), CROP_ONLY)
+
+        assert difference(crop(large), data, large, crop) < 1
 
 
 def test_crops_of_large_images_have_the_resolution_of_the_model() -> None:
