@@ -74,8 +74,9 @@ def _describe(options: argparse.Namespace) -> int:
     if not catalog.products:
         problems.raise_if_any()
     print(describe(catalog, problems, warnings))
-    images = contact_sheet(catalog, options.out)
-    print(f"\n{options.out}: {images} images" if images else "\nno readable image: no contact sheet")
+    if options.out is not None:
+        images = contact_sheet(catalog, options.out)
+        print(f"\n{options.out}: {images} images" if images else "\nno readable image: no contact sheet")
     return 2 if problems.count else 0
 
 
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, run, text in (
         ("check", _check, "read all lines, decode all images, and list problems and warnings with file and line"),
-        ("describe", _describe, "print counts, lengths and coverage, and write a contact sheet"),
+        ("describe", _describe, "print counts, lengths and coverage, and with --out draw a contact sheet"),
         ("build", _build, "build the training data; train.py does this automatically"),
         ("keywords", _keywords, "mine keywords from training products and clicks, and tag validation queries"),
     ):
@@ -134,7 +135,8 @@ def _parser() -> argparse.ArgumentParser:
             )
             command.add_argument("--all", action="store_true", help="list problems of one kind without a limit of 3")
         if name == "describe":
-            command.add_argument("--out", type=Path, default=Path("contact-sheet.png"), help="PNG file (%(default)s)")
+            text = "PNG file of a contact sheet: images with titles (default: none is drawn)"
+            command.add_argument("--out", type=Path, metavar="SHEET.png", help=text)
         if name == "build":
             command.add_argument("--cache", default="", help="folder of built catalogs (~/.cache/make_jax)")
             how = command.add_mutually_exclusive_group()

@@ -185,6 +185,14 @@ def test_a_catalog_without_images_has_no_contact_sheet(tmp_path: Path, capsys: p
     assert not (tmp_path / "sheet.png").exists()
 
 
+def test_describe_writes_nothing_unless_a_sheet_is_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_catalog(tmp_path / "tiny", products=3, missing=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["describe", str(folder)]) == 0
+    assert not list((tmp_path / "here").iterdir())
+
+
 def test_commands_reject_a_missing_catalog(tmp_path: Path) -> None:
     for command in ("check", "describe", "build"):
         with pytest.raises(InputError, match=r"not found, expected a catalog folder or .zip"):

@@ -26,6 +26,7 @@ FALSE = frozenset(("false", "no", "nein", "non", "não", "否", "无", "没有",
 
 _AMOUNT = re.compile(r"(?P<before>[^\d+-]*)(?P<digits>[+-]?\s?\d(?:[\d.,'’\s]*\d)?)(?P<after>[^\d]*)")
 _GROUPS = re.compile(r"\d{1,3}(?:[.,'’\s]\d{2,3})*[.,'’\s]\d{3}")  # 1,299,000 and 12,99,000
+_CODE = re.compile(r"[A-Z]{3}")
 _MAX_DIGITS = 40
 _COMMA = re.compile(r"\d,\d{1,2}(?!\d)|\d\.\d{3},\d")  # only a decimal comma explains it
 _POINT = re.compile(r"\d\.\d{1,2}(?!\d)|\d,\d{3}\.\d")
@@ -56,16 +57,28 @@ def price(text: str, decimal: str = ".") -> tuple[Number, str] | None:
     if match is None:
         return None
     amount = _amount(match["digits"].replace(" ", ""), decimal)
-    words = [word for part in ("before", "after") if (word := match[part].strip())]
-    if words[1:] and match["after"].strip() in ("-", ".-", ",-"):  # "CHF 12.-"
-        words.pop()
-    currency = _currency(words[0]) if len(words) == 1 else "" if not words else None
+    after = re.sub(r"^\s*[.,]?-", "", match["after"])  # "CHF 12.-"
+    currency = _currency([word for part in (match["before"], after) if (word := "".join(part.split()))])
     return None if amount is None or currency is None else (amount, currency)
 
 
-def _currency(word: str) -> str | None:
-    known = CURRENCIES.get(word.casefold())
-    return known or (word if re.fullmatch(r"[A-Z]{3}", word) else None)
+def _currency(words: list[str]) -> str | None:
+    """The currency of the words around an amount: "" without words, None if they are no currency, or two. A code
+    precedes a symbol that may stand for it, as in "$12 USD"."""
+    parts = [part for word in words for part in _currency_parts(word)]
+    found = [CURRENCIES.get(part.casefold()) or (part if _CODE.fullmatch(part) else None) for part in parts]
+    codes = {currency for part, currency in zip(parts, found, strict=True) if _CODE.fullmatch(part)}
+    rest = {currency for currency in found if currency not in codes}
+    if None in found or len(codes) > 1 or len(rest) > 1 or (codes and any(map(_CODE.fullmatch, rest))):
+        return None
+    return next(iter(codes or rest), "")
+
+
+def _currency_parts(word: str) -> list[str]:
+    """A symbol or code; both if they are joined, as in "USD$"."""
+    if word.casefold() not in CURRENCIES and (match := re.fullmatch(r"([A-Z]{3})(\W+)|(\D+?)([A-Z]{3})", word)):
+        return [part for part in match.groups() if part]
+    return [word]
 
 
 def _amount(digits: str, decimal: str) -> Number | None:

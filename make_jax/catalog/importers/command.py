@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import shlex
 import sqlite3
 from collections.abc import Callable
@@ -38,6 +37,7 @@ from make_jax.catalog.importers.import_state import (
     state_folder,
     was_completed,
 )
+from make_jax.catalog.importers.path_options import add_path
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.signals import set_handler
@@ -87,8 +87,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         add, what = OWN_DATA.get(name, (None, f"benchmark {name} (docs/benchmarks.md)"))
         command = names.add_parser(name, help=what, description=f"Imports {what}.")
         source = "folder with the published files" if add is None else "file or folder to import"
-        command.add_argument("source", type=Path, metavar="SOURCE", help=source)
-        command.add_argument("out", type=Path, metavar="OUT", help="folder of the new catalog; must not exist")
+        add_path(command, "source", metavar="SOURCE", help=source)
+        add_path(command, "out", metavar="OUT", help="folder of the new catalog; must not exist")
         command.add_argument("--bad-rows", type=int, default=0, help="unreadable rows that may be skipped (0)")
         if add is None:
             _add_benchmark_options(name, command)
@@ -101,14 +101,14 @@ def _add_benchmark_options(name: str, command: argparse.ArgumentParser) -> None:
         command.add_argument("--sparse", action="store_true", help="drop words from titles, as sellers do")
         command.add_argument("--clicks", action="store_true", help="generate template clicks and judged queries")
     if name == "marqo-gs":
-        command.add_argument("--images", type=Path, help="folder of images, for the layout with .csv files")
+        add_path(command, "--images", help="folder of images, for the layout with .csv files")
     if name in marqo_eval.TITLES:
-        command.add_argument("--ground-truth", type=Path, help="published gt_results.json of title queries")
+        add_path(command, "--ground-truth", help="published gt_results.json of title queries")
     if name == "esci":
         command.add_argument("--locale", choices=tuple(esci.LANGUAGES), default="us", help="(%(default)s)")
         command.add_argument("--version", choices=("small", "large"), default="small", help="(%(default)s)")
         help_text = "output folder of img2dataset for SQID's product_image_urls.csv; may be repeated"
-        command.add_argument("--images", type=Path, action="append", default=[], help=help_text)
+        add_path(command, "--images", action="append", default=[], help=help_text)
 
 
 def run(options: argparse.Namespace) -> str:
@@ -140,9 +140,6 @@ def run(options: argparse.Namespace) -> str:
 
 
 def _check_source(options: argparse.Namespace) -> None:
-    for option, path in (("SOURCE", options.source), ("--images", getattr(options, "images", None))):
-        if isinstance(path, Path) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # Path joins the slashes
-            raise InputError(f"{path} is a URL, expected a path ({option}); download it first")
     if options.name not in OWN_DATA and not options.source.is_dir():
         raise InputError(f"{options.source}: no folder, expected the published files (SOURCE)")
     if not options.source.exists():

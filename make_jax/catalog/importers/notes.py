@@ -1,4 +1,4 @@
-"""Counts what an import took, changed, joined and dropped, and why, with the first places of each reason."""
+"""Counts what an import took, joined, changed, dropped and ignored, and why, with the first places of each reason."""
 
 import json
 import sqlite3
@@ -7,7 +7,7 @@ from typing import Literal
 
 from make_jax.catalog.text import shortened
 
-Outcome = Literal["taken", "joined", "changed", "noted", "without image", "dropped"]
+Outcome = Literal["taken", "joined", "changed", "noted", "without image", "dropped", "ignored"]
 OUTCOMES: tuple[Outcome, ...] = (
     "taken",
     "joined",
@@ -15,6 +15,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     "noted",
     "without image",
     "dropped",
+    "ignored",
 )  # the order of a report
 FIRST = 3  # places that a report lists for each reason
 

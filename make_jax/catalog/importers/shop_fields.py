@@ -1,11 +1,12 @@
 """The fields of a shop's export, found by their names in any case and in the spellings of several versions."""
 
 import argparse
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from make_jax.catalog.importers import cells
 from make_jax.catalog.importers.import_state import ImportState
+from make_jax.catalog.importers.path_options import add_path
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.staging import Item
 from make_jax.catalog.importers.table_files import OpenTable
@@ -49,12 +50,51 @@ def find_columns(
     return found
 
 
-def add_price(state: ImportState, row: Row, item: Item, text: str, currency: str = "") -> None:
-    """Sets the price of an item, and its currency if the text or `currency` has one; reports what is no price."""
-    found = cells.price(text)
+def note_columns(
+    state: ImportState,
+    opened: OpenTable,
+    aliases: Mapping[str, Sequence[str]],
+    taken: Collection[str],
+    reasons: Mapping[str, str],
+) -> None:
+    """Reports the columns that are taken, and the others by the reason for which they are ignored.
+
+    `reasons` maps a regular expression of names, compared without case, to a reason; the first that matches counts.
+    """
+    sample = opened.sample()
+    others = {_folded(alias) for spellings in aliases.values() for alias in spellings}
+    ignored: dict[str, list[str]] = {}
+    for name in opened.columns:
+        if name in taken:
+            continue
+        reason = next((reason for regex, reason in reasons.items() if re.fullmatch(regex, name, re.IGNORECASE)), "")
+        if all(row.values.get(name) in (None, "") for row in sample):
+            reason = f"empty in the first {len(sample):,} rows"
+        elif not reason:
+            reason = "another column has the same meaning" if _folded(name) in others else "not known to this format"
+        ignored.setdefault(reason, []).append(name or "(no name)")
+    state.note("taken", f"columns: {', '.join(name for name in opened.columns if name in taken)}", "", len(taken))
+    for reason, names in ignored.items():
+        state.note("ignored", f"columns, {reason}: {', '.join(names)}", "", len(names))
+
+
+def decimal_of(opened: OpenTable, columns: Iterable[str]) -> str:
+    """The decimal mark of the prices in the first rows, for those that can be read in two ways."""
+    sample = opened.sample()
+    values = (row.values.get(column) for column in columns for row in sample)
+    return cells.decimal_mark(value for value in values if isinstance(value, str))
+
+
+def add_price(state: ImportState, row: Row, item: Item, text: str, decimal: str = ".") -> None:
+    """Sets the price of an item, and its currency if the text has one; reports what is no price, and what could be
+    another one: "1.299" with the decimal mark "," is 1299."""
+    found = cells.price(text, decimal)
     if found:
-        item.price, item.currency = found[0], found[1] or currency
-        if "," in text:
+        item.price, item.currency = found
+        if cells.price(text, "." if decimal == "," else ",") != found:
+            how = f'prices that can be read in two ways, here with the decimal mark "{decimal}"'
+            state.note("noted", how, f"{row.place}: {text} is {found[0]:,}")
+        elif "," in text:
             state.note("noted", "prices with commas", f"{row.place}: {text} is {found[0]:,}")
     elif text:
         state.note("changed", "a price that is no number is left out", f"{row.place}: {text}")
@@ -62,7 +102,7 @@ def add_price(state: ImportState, row: Row, item: Item, text: str, currency: str
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Adds the options of product feeds."""
-    command.add_argument("--images", type=Path, help="folder of the images, saved under the file names of their URLs")
+    add_path(command, "--images", help="folder of the images, saved under the file names of their URLs")
     command.add_argument("--encoding", default="", help="of a text file, such as gb18030 or cp1252 (UTF-8 or UTF-16)")
 
 

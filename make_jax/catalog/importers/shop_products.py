@@ -98,6 +98,7 @@ def _add_product(state: ImportState, images: LocalImages, drafts: bool, row: Row
     if state.product_split(first.id) is not None:
         state.note("dropped", "its id is that of an earlier product", place)
         return None
+    _note_titles(state, items)
     if not first.is_main and title:
         state.note("noted", "variants without a row for their product", place)
     group = _first(item.group for item in items)
@@ -129,16 +130,21 @@ def _add_product(state: ImportState, images: LocalImages, drafts: bool, row: Row
     return split
 
 
+def _note_titles(state: ImportState, items: Sequence[Item]) -> None:
+    """Reports titles of further rows, which are not used, with the places of both."""
+    titled = [item for item in items if item.title]
+    if other := next((item for item in titled if item.title != titled[0].title), None):
+        place = f"{titled[0].place}: {titled[0].title[:40]}; {other.place}: {other.title[:40]}"
+        state.note("noted", "rows of one product have different titles; the first is used", place)
+
+
 def _add_clicks(state: ImportState, row: Row, split: Split) -> None:
     """Adds a click for each query of a training product. Those of other products are left out, because clicks are
     training pairs and no judgements; so are those of rows that the source has in another split."""
     items: list[Item] = row.values["items"]
-    queried = [item for item in items if item.queries]
-    if queried and len(_distinct(item.title for item in items)) > 1:
-        state.note(
-            "noted", "rows of one product have different titles; the first is used", f"{row.place}: {items[0].id}"
-        )
-    for item in queried:
+    for item in items:
+        if not item.queries:
+            continue
         of_row = _SPLITS.get(item.split.casefold(), split)
         if split == of_row == "train":
             for query in item.queries:
@@ -226,7 +232,7 @@ def _note_currencies(state: ImportState) -> None:
     found = staging.currencies(state.database)
     for currency, count, place in found:
         state.note("taken", f"prices in {currency}" if currency else "prices without a currency", place, count)
-    if len([currency for currency, _, _ in found if currency]) > 1:
+    if len(found) > 1:
         counts = ", ".join(f"{currency or 'without one'} {count:,}" for currency, count, _ in found)
         text = f"prices in several currencies ({counts}), not converted: filter by `currency` too"
         state.note("noted", text, "", sum(count for _, count, _ in found))

@@ -16,7 +16,7 @@ from make_jax.catalog.importers.columns import attribute_key
 from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.local_images import LocalImages
 from make_jax.catalog.importers.rows import Row
-from make_jax.catalog.importers.shop_fields import Fields, add_price, attribute, find_columns
+from make_jax.catalog.importers.shop_fields import Fields, add_price, attribute, decimal_of, find_columns, note_columns
 from make_jax.catalog.importers.shop_products import add_products, add_row, clean_id, clean_sku, download_steps
 from make_jax.catalog.importers.staging import Item
 from make_jax.catalog.importers.table_files import open_table
@@ -41,6 +41,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     **{f"option {n} name": (f"Option{n} Name",) for n in (1, 2, 3)},
     **{f"option {n} value": (f"Option{n} Value",) for n in (1, 2, 3)},
 }
+# Columns that are known and not taken, by what they are for.
+IGNORED = {
+    r"(?:Price|Compare At Price|Compare-at price|Included) / .+": "of further markets, in currencies that the export "
+    "does not state; `price` is that of the main market",
+    r"(?:Variant )?Compare[ -]At Price": "the price before a discount",
+    r"(?:Variant )?(?:Inventory .+|Fulfillment Service|Grams|Weight .+|Requires Shipping|Tax.*|Barcode)|Cost per item|"
+    r"Charge tax|Continue selling .+|Gift Card": "stock, shipping, tax, codes and cost",
+    r"SEO .+|Google Shopping / .+": "written for other search engines",
+    r"Image Alt Text": "the title describes the picture",
+    r"(?:Variant )?Unit price .+|Option\d Linked To": "how the shop shows a variant",
+}
 _EXPORT = "the CSV file of Shopify's Products > Export"
 _METAFIELD = re.compile(r"(.+?)\s*\(product\.metafields\.[^)]*\)")
 _LAST = 1_000_000  # position of images without one
@@ -51,7 +62,10 @@ def read(state: ImportState, options: argparse.Namespace) -> BenchmarkInfo:
     opened = open_table(options.source, options.encoding)
     columns = find_columns(opened, COLUMNS, ("handle", "title"), _EXPORT)
     metafields = {name: match[1] for name in opened.columns if (match := _METAFIELD.fullmatch(name))}
-    state.read_table(opened.table, partial(_row, state, columns, metafields))
+    decimal = decimal_of(opened, [columns["price"]] if "price" in columns else [])
+    taken = {*columns.values(), *metafields}
+    state.run_once("columns", lambda: note_columns(state, opened, COLUMNS, taken, IGNORED))
+    state.read_table(opened.table, partial(_row, state, columns, metafields, decimal))
     images = LocalImages(state.database, options.source.parent, options.images)
     attributes = add_products(state, images, options.drafts)
     return BenchmarkInfo(
@@ -64,7 +78,9 @@ def read(state: ImportState, options: argparse.Namespace) -> BenchmarkInfo:
     )
 
 
-def _row(state: ImportState, columns: Mapping[str, str], metafields: Mapping[str, str], row: Row) -> None:
+def _row(
+    state: ImportState, columns: Mapping[str, str], metafields: Mapping[str, str], decimal: str, row: Row
+) -> None:
     if not any(value for value in row.values.values()):
         return
     fields = Fields(row, columns)
@@ -78,7 +94,7 @@ def _row(state: ImportState, columns: Mapping[str, str], metafields: Mapping[str
     item.image_position = int(position) if position.isdecimal() and fields.text("image") else _LAST
     item.category = cells.category_levels(fields.text("category")) or cells.category_levels(fields.text("type"))
     item.variant = clean_sku(state, row, fields.text("sku"))
-    add_price(state, row, item, fields.text("price"))
+    add_price(state, row, item, fields.text("price"), decimal)
     item.hidden = _hidden(fields)
     for key in ("vendor", "type", "gender", "age_group"):
         attribute(item, key, fields.plain(key))

@@ -40,13 +40,14 @@ class Item:
     is_main: bool = True  # its values precede those of the other rows of the product
     hidden: str = ""  # why the shop does not show it ("status draft")
     queries: list[str] = field(default_factory=list)  # searches after which this product was chosen
+    place: str = ""  # of its row; set when it is read back
 
 
 def stage(database: sqlite3.Connection, row: Row, key: str, item: Item) -> bool:
     """Adds a row; those of one `key` are one product. Returns whether an earlier row has the key."""
     found = database.execute("SELECT first FROM staged WHERE key = ? LIMIT 1", (key,)).fetchone()
     values = dict(vars(item))
-    image = values.pop("image_bytes")
+    image, _ = values.pop("image_bytes"), values.pop("place")
     line = json.dumps(values, ensure_ascii=False)
     sql = "INSERT INTO staged(first, key, place, line, image) VALUES(?, ?, ?, ?, ?)"
     number = database.execute(sql, (found and found[0], key, row.place, line, image)).lastrowid
@@ -104,5 +105,5 @@ class StagedProducts:
     def _product(self, first: int) -> Row:
         sql = "SELECT place, line, image FROM staged WHERE first = ? ORDER BY number"
         rows = self._db.execute(sql, (first,)).fetchall()
-        items = [Item(**json.loads(line), image_bytes=image) for _, line, image in rows]
+        items = [Item(**json.loads(line), image_bytes=image, place=place) for place, line, image in rows]
         return Row(rows[0][0], {"items": sorted(items, key=lambda item: not item.is_main)})

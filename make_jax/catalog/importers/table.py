@@ -16,7 +16,9 @@ from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.columns import ROLES, Column, guess, parse_choices
 from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.local_images import LocalImages
+from make_jax.catalog.importers.path_options import add_path
 from make_jax.catalog.importers.rows import BadRow, Row
+from make_jax.catalog.importers.shop_fields import add_price
 from make_jax.catalog.importers.shop_products import add_products, add_row, clean_id, download_steps
 from make_jax.catalog.importers.staging import Item
 from make_jax.catalog.importers.table_files import open_table
@@ -38,7 +40,7 @@ def add_column_options(command: argparse.ArgumentParser) -> None:
     """Adds the options of formats whose columns are guessed."""
     text = f"ROLE=COLUMN, after OUT, for example title=Name text=Colour,Size; roles: {', '.join(ROLES)}"
     command.add_argument("--columns", nargs="+", default=[], metavar="ROLE=COLUMN", help=text)
-    command.add_argument("--images", type=Path, help="folder of the images (default: the folder of the table)")
+    add_path(command, "--images", help="folder of the images (default: the folder of the table)")
 
 
 def add_text_options(command: argparse.ArgumentParser) -> None:
@@ -157,11 +159,12 @@ def _currency(state: ImportState, row: Row, item: Item, key: str, column: Column
 
 def _price(state: ImportState, row: Row, item: Item, key: str, column: Column) -> None:
     value = row.values.get(column.name)
-    found = (value, "") if _is_number(value) else cells.price(text := row.text(column.name), column.decimal)
-    if found:
-        item.price, item.currency = found[0], found[1] or item.currency
-    elif text:
-        state.note("changed", f"{column.name}: no price, left out", f"{row.place}: {text}")
+    if _is_number(value):
+        item.price = value
+    else:
+        currency, item.currency = item.currency, ""
+        add_price(state, row, item, row.text(column.name), column.decimal)
+        item.currency = item.currency or currency
 
 
 def _image(state: ImportState, row: Row, item: Item, key: str, column: Column) -> None:

@@ -15,7 +15,7 @@ from make_jax.catalog.importers.columns import attribute_key
 from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.local_images import LocalImages
 from make_jax.catalog.importers.rows import Row
-from make_jax.catalog.importers.shop_fields import Fields, add_price, attribute, find_columns
+from make_jax.catalog.importers.shop_fields import Fields, add_price, attribute, decimal_of, find_columns, note_columns
 from make_jax.catalog.importers.shop_products import add_products, add_row, clean_id, clean_sku, download_steps
 from make_jax.catalog.importers.staging import Item
 from make_jax.catalog.importers.table_files import open_table
@@ -39,6 +39,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "parent": ("Parent",),
     "brands": ("Brands", "Brand"),
 }
+# Columns that are known and not taken, by what they are for.
+IGNORED = {
+    r"Attribute \d+ (?:visible|global|default)": "how the shop shows an attribute",
+    r"Meta: .+": "fields of plugins",
+    r"Date .+|Position|Is featured\?|Upsells|Cross-sells|Grouped products|External URL|Button text": "how the shop shows "
+    "a product",
+    r"Tax .+|Stock|Low stock amount|Backorders.*|Sold individually.*|Weight.*|Length.*|Width.*|Height.*|Shipping class|"
+    r"Allow customer reviews.*|Purchase note|Download.*|GTIN.*": "stock, shipping, tax and codes",
+}
 _EXPORT = "the CSV file of WooCommerce's Products > Export, in English"
 _ATTRIBUTE = re.compile(r"Attribute (\d+) name", re.IGNORECASE)
 _UNPUBLISHED = {"0": "private", "-1": "draft"}
@@ -52,7 +61,10 @@ def read(state: ImportState, options: argparse.Namespace) -> BenchmarkInfo:
         if match := _ATTRIBUTE.fullmatch(name):
             aliases = {f"attribute {match[1]} value": (f"Attribute {match[1]} value(s)",)}
             columns |= {f"attribute {match[1]} name": name, **find_columns(opened, aliases, list(aliases), _EXPORT)}
-    state.read_table(opened.table, partial(_row, state, columns))
+    decimal = decimal_of(opened, [columns[name] for name in ("sale price", "price") if name in columns])
+    taken = set(columns.values())
+    state.run_once("columns", lambda: note_columns(state, opened, COLUMNS, taken, IGNORED))
+    state.read_table(opened.table, partial(_row, state, columns, decimal))
     images = LocalImages(state.database, options.source.parent, options.images)
     attributes = add_products(state, images, options.drafts)
     return BenchmarkInfo(
@@ -65,7 +77,7 @@ def read(state: ImportState, options: argparse.Namespace) -> BenchmarkInfo:
     )
 
 
-def _row(state: ImportState, columns: Mapping[str, str], row: Row) -> None:
+def _row(state: ImportState, columns: Mapping[str, str], decimal: str, row: Row) -> None:
     if not any(value for value in row.values.values()):
         return
     fields = Fields(row, columns)
@@ -85,7 +97,7 @@ def _row(state: ImportState, columns: Mapping[str, str], row: Row) -> None:
     item.category = cells.category_levels(categories[0]) if categories else []
     if len(categories) > 1:
         state.note("noted", "products in several categories, of which the first is used", f"{row.place}: {id}")
-    add_price(state, row, item, fields.text("sale price") or fields.text("price"))
+    add_price(state, row, item, fields.text("sale price") or fields.text("price"), decimal)
     item.hidden = _hidden(fields)
     _add_attributes(fields, columns, item)
     add_row(state, row, key, item, "variations, joined to their parent" if is_variation else "")

@@ -19,6 +19,10 @@ MAX_DEPTH = 50  # of elements in each other
 _ITEMS = ("item", "entry")
 
 
+class FeedItem(Row):
+    """The row of an item."""
+
+
 class Feed:
     """The items of a feed. A row has the texts of an item's elements by their local names ("image_link"); elements that
     occur several times, or have elements inside, are lists of texts, or of such objects."""
@@ -38,7 +42,7 @@ class Feed:
                     bounded.unread = 0
                     number += 1
                     if number > start:
-                        yield Row(f"{self.name}: item {number}", values)
+                        yield FeedItem(f"{self.name}: item {number}", values)
             except DefusedXmlException as error:
                 kind = " ".join(str(error).split())[:80]
                 text = f"declares or refers to XML entities ({kind}), expected a feed without them"

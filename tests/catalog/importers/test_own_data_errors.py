@@ -159,15 +159,27 @@ def test_a_huge_cell_is_rejected_before_it_is_in_memory(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("option", "place"), [("source", "SOURCE"), ("images", "--images")])
-def test_a_url_instead_of_a_path_is_rejected(tmp_path: Path, option: str, place: str) -> None:
-    (tmp_path / "t.csv").write_text("title\none\n", encoding="utf-8")
-    url = "https://shop.example/t.csv"
-    source, options = (url, []) if option == "source" else (str(tmp_path / "t.csv"), ["--images", url])
-    with pytest.raises(
-        InputError, match=rf"https:/shop.example/t.csv is a URL, expected a path \({place}\); download it"
-    ):
-        main(["import", "table", source, str(tmp_path / "out"), *options])
+@pytest.mark.parametrize(
+    ("format", "arguments", "expected"),
+    [
+        ("table", ["{url}", "out"], r"https://shop\.example/t\.csv is a URL, expected a path \(SOURCE\); download it"),
+        ("shopify", ["{url}", "out"], r"https://shop\.example/t\.csv is a URL, .* \(SOURCE\)"),
+        ("table", ["t.csv", "out", "--images", "{url}"], r"https://shop\.example/t\.csv is a URL, .* \(--images\)"),
+        ("google-merchant", ["t.tsv", "out", "--images", "{url}"], r"https://shop\.example/t\.csv is a URL"),
+        ("table", ["t.csv", "{url}"], r"https://shop\.example/t\.csv is a URL, .* \(OUT\); copy the folder there"),
+        ("esci", ["folder", "out", "--images", "{url}"], r"https://shop\.example/t\.csv is a URL"),
+    ],
+)
+def test_a_url_instead_of_a_path_is_rejected_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, arguments: list[str], expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=expected):
+        main(["import", format, *(each.format(url="https://shop.example/t.csv") for each in arguments)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_source_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"missing\.csv: not found, expected a file or folder \(SOURCE\)"):
         main(["import", "table", str(tmp_path / "missing.csv"), str(tmp_path / "out")])
 

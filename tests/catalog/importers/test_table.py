@@ -92,7 +92,7 @@ def test_every_format_gives_the_same_products(tmp_path: Path, capsys: pytest.Cap
     assert "taken 12: prices in EUR" in printed
     provenance = (tmp_path / "out/PROVENANCE.md").read_text(encoding="utf-8")
     reported = [line.strip() for line in printed.splitlines() if line.startswith(("  taken", "  without", "  noted"))]
-    assert len(reported) == 4 and all(f"\n- {line}\n" in provenance for line in reported)
+    assert len(reported) == 5 and all(f"\n- {line}\n" in provenance for line in reported)
 
 
 def test_columns_may_be_given(tmp_path: Path) -> None:
