@@ -78,9 +78,7 @@ def read(state: ImportState, options: argparse.Namespace) -> BenchmarkInfo:
     )
 
 
-def _row(
-    state: ImportState, columns: Mapping[str, str], metafields: Mapping[str, str], decimal: str, row: Row
-) -> None:
+def _row(state: ImportState, columns: Mapping[str, str], metafields: Mapping[str, str], decimal: str, row: Row) -> None:
     if not any(value for value in row.values.values()):
         return
     fields = Fields(row, columns)

@@ -43,8 +43,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 IGNORED = {
     r"Attribute \d+ (?:visible|global|default)": "how the shop shows an attribute",
     r"Meta: .+": "fields of plugins",
-    r"Date .+|Position|Is featured\?|Upsells|Cross-sells|Grouped products|External URL|Button text": "how the shop shows "
-    "a product",
+    r"Date .+|Position|Is featured\?|Upsells|Cross-sells|Grouped products|External URL|Button text": "how the shop "
+    "shows a product",
     r"Tax .+|Stock|Low stock amount|Backorders.*|Sold individually.*|Weight.*|Length.*|Width.*|Height.*|Shipping class|"
     r"Allow customer reviews.*|Purchase note|Download.*|GTIN.*": "stock, shipping, tax and codes",
 }

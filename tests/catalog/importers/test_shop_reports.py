@@ -23,8 +23,8 @@ def test_shopify_lists_every_column_as_taken_or_ignored(tmp_path: Path) -> None:
     assert lines == [
         "- taken 3: columns: Handle, Title, Variant Price",
         "- ignored 1: columns, another column has the same meaning: Price",
-        "- ignored 2: columns, of further markets, in currencies that the export does not state; `price` is that of the "
-        "main market: Price / International, Compare At Price / Canada",
+        "- ignored 2: columns, of further markets, in currencies that the export does not state; `price` is that of "
+        "the main market: Price / International, Compare At Price / Canada",
         "- ignored 2: columns, stock, shipping, tax, codes and cost: Variant Inventory Qty, Cost per item",
         "- ignored 1: columns, written for other search engines: SEO Title",
         "- ignored 1: columns, the title describes the picture: Image Alt Text",
