@@ -69,7 +69,12 @@ def _currency(words: list[str]) -> str | None:
     found = [CURRENCIES.get(part.casefold()) or (part if _CODE.fullmatch(part) else None) for part in parts]
     codes = {currency for part, currency in zip(parts, found, strict=True) if _CODE.fullmatch(part)}
     rest = {currency for currency in found if currency not in codes}
-    if None in found or len(codes) > 1 or len(rest) > 1 or (codes and any(_CODE.fullmatch(currency or "") for currency in rest)):
+    if (
+        None in found
+        or len(codes) > 1
+        or len(rest) > 1
+        or (codes and any(_CODE.fullmatch(currency or "") for currency in rest))
+    ):
         return None
     return next(iter(codes or rest), "")
 
