@@ -22,6 +22,7 @@ from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.table import read_columns
 from make_jax.catalog.importers.table_files import SAMPLE_ROWS, open_table
+from make_jax.catalog.importers.tables import records
 from make_jax.catalog.source import unsafe_name
 from make_jax.errors import InputError
 
@@ -136,12 +137,10 @@ def _file_rows(file: Path, start: int) -> Iterator[Row]:
             for batch in stream:
                 batch.validate(full=True)  # offsets of an untrusted file may point anywhere
                 for first in range(start, batch.num_rows, 64):
-                    yield from (Row("", values) for values in batch.slice(first, 64).to_pylist())
+                    yield from (Row("", values, fault) for values, fault in records(batch.slice(first, 64)))
                 start = max(0, start - batch.num_rows)
     except (pyarrow.ArrowException, OSError, EOFError) as error:
         raise _unreadable(file, error, "Arrow") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 ({error.reason}), expected UTF-8") from None
 
 
 def _count(file: Path) -> int:

@@ -61,9 +61,9 @@ class Shard:
             return row
         for extension in IMAGES:
             name = f"{key}.{extension}"
-            if archive and name in archive[1] and archive[1][name].size <= MAX_BYTES:
+            if archive and name in archive[1]:
                 file = archive[0].extractfile(archive[1][name])
-                row.values["image"] = file.read() if file else None
+                row.values["image"] = file.read(MAX_BYTES + 1) if file else None  # see below
             elif not archive and (self._folder / name).is_file():
                 with (self._folder / name).open("rb") as file:
                     row.values["image"] = file.read(MAX_BYTES + 1)  # one byte too many is rejected as an image

@@ -29,7 +29,7 @@ def add(database: sqlite3.Connection, outcome: Outcome, reason: str, place: str,
     Part of the caller's transaction, so that a resumed import counts each row once.
     """
     place = (
-        shortened(place).encode("utf-8", "backslashreplace").decode("utf-8")
+        shortened(place, 160).encode("utf-8", "backslashreplace").decode("utf-8")
     )  # JSON can express half a surrogate pair
     sql = "SELECT first FROM note WHERE outcome = ? AND reason = ?"
     known = database.execute(sql, (outcome, reason)).fetchone()

@@ -10,7 +10,7 @@ from make_jax.catalog.importers.local_images import CURL_FILE, LocalImages, add_
 from make_jax.catalog.importers.rows import BadRow, Row, hash_split
 from make_jax.catalog.importers.staging import Item, StagedProducts
 from make_jax.catalog.schema import Split
-from make_jax.catalog.text import strip_text
+from make_jax.catalog.text import shortened, strip_text
 
 MAX_TITLE, MAX_DESCRIPTION = 1000, 10_000  # characters that are kept
 _RESERVED = ("title", "split", "category", "group", "description", "variants")
@@ -91,7 +91,7 @@ def _add_product(state: ImportState, images: LocalImages, drafts: bool, row: Row
     items: list[Item] = row.values["items"]
     first = items[0]
     title = _first(item.title for item in items)
-    place = f"{row.place}: {first.id}" + (f" {title}" if title else "")
+    place = f"{row.place}: {shortened(first.id + (f' {title}' if title else ''), 60)}"
     if first.hidden and not drafts:
         state.note("dropped", f"the shop does not show it: {first.hidden} (option --drafts)", place)
         return None
@@ -117,7 +117,12 @@ def _add_product(state: ImportState, images: LocalImages, drafts: bool, row: Row
                 state.add_product(row, first.id, split, title, data, attributes, **values)
             break
         except BadRow as error:
-            failures.append(("the image cannot be read", str(error).removeprefix(f"{row.place}: ") + f" ({name})"))
+            failures.append(
+                (
+                    "the image cannot be read",
+                    str(error).removeprefix(f"{row.place}: product {first.id}: ") + f" ({name})",
+                )
+            )
     else:
         _add_without_image(state, row, place, failures, bool(title))
         if title:
@@ -134,7 +139,7 @@ def _note_titles(state: ImportState, items: Sequence[Item]) -> None:
     """Reports titles of further rows, which are not used, with the places of both."""
     titled = [item for item in items if item.title]
     if other := next((item for item in titled if item.title != titled[0].title), None):
-        place = f"{titled[0].place}: {titled[0].title[:40]}; {other.place}: {other.title[:40]}"
+        place = f"{titled[0].place}: {shortened(titled[0].title, 40)}; {other.place}: {shortened(other.title, 40)}"
         state.note("noted", "rows of one product have different titles; the first is used", place)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from make_jax.catalog.importers.cells import plain_value
 from make_jax.catalog.importers.excel import Sheet
+from make_jax.catalog.importers.parquet_pages import batch_rows
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import Parquet, Table
 from make_jax.catalog.importers.text_tables import delimited, json_lines
 from make_jax.errors import InputError
 
 SAMPLE_ROWS = 1000  # rows from which columns are guessed
-MAX_CHUNK = 2 << 30  # bytes of one column in one row group of Parquet; more may be one huge cell
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet", ".xlsx")
 
 
@@ -98,19 +98,9 @@ def _parquet(files: list[Path], path: Path) -> OpenTable:
         try:
             with parquet.ParquetFile(file) as opened:
                 names += [name for name in opened.schema_arrow.names if name not in names]
-                _check_chunks(file, opened.metadata)
+                batch_rows(file, opened.metadata, opened.schema_arrow.names)  # checks the sizes of cells
         except (pyarrow.ArrowException, OSError) as error:
             text = " ".join(str(error).split())[:200]
             raise InputError(f"{file}: cannot be read ({text}), expected a complete Parquet file") from None
     how = f"Parquet, {len(files)} files" if len(files) > 1 else "Parquet"
     return OpenTable(_PlainParquet(files, (), names), tuple(names), how)
-
-
-def _check_chunks(file: Path, metadata: object) -> None:
-    for group in range(metadata.num_row_groups):  # type: ignore[attr-defined]
-        row_group = metadata.row_group(group)  # type: ignore[attr-defined]
-        for number in range(row_group.num_columns):
-            column = row_group.column(number)
-            if column.total_uncompressed_size > MAX_CHUNK:
-                size = f"{column.total_uncompressed_size:,} bytes in row group {group}"
-                raise InputError(f"{file}: column {column.path_in_schema!r} has {size}, expected at most {MAX_CHUNK:,}")

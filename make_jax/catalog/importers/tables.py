@@ -1,5 +1,6 @@
 """Row-by-row readers of published files (CSV, JSON, Parquet): start at any row, in bounded memory."""
 
+import contextlib
 import csv
 import json
 import re
@@ -8,11 +9,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
+from make_jax.catalog.importers.parquet_pages import MAX_CELL, batch_rows
 from make_jax.catalog.importers.rows import Row
 from make_jax.errors import InputError
 from make_jax.unique_json import DuplicateKeyError, object_of
 
-MAX_LINE = 96 << 20  # bytes; fits a base64 image of images.MAX_BYTES
+MAX_LINE = MAX_CELL  # bytes of a line of text
 _BLOCK = 1 << 20  # characters per read of a large JSON file
 _UNCLOSED = "a quote opens a field and none closes it, expected two quotes around the field"
 _SPACE = re.compile(r"\s*")
@@ -270,19 +272,21 @@ class Parquet:
         """Yields the rows from `start` on; returns the number of skipped rows."""
         from pyarrow import parquet
 
-        with parquet.ParquetFile(path, pre_buffer=False) as file:
+        # With buffer_size, memory holds a page of each column, not its part of a row group.
+        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BLOCK) as file:
             names = file.schema_arrow.names
             if missing := _missing(self._columns, names):
                 raise InputError(f"{path}: {missing}")
             columns = [name for name in (*self._columns, *self._optional) if name in names]
+            size = batch_rows(path, file.metadata, columns)
             number = 0
             for group in range(file.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                if number + size <= start:  # skipped without reading
-                    number += size
+                count = file.metadata.row_group(group).num_rows
+                if number + count <= start:  # skipped without reading
+                    number += count
                     continue
-                for batch in file.iter_batches(batch_size=64, row_groups=[group], columns=columns):
-                    for values, fault in _records(batch):
+                for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=columns):
+                    for values, fault in records(batch):
                         number += 1
                         if number > start:
                             yield Row(f"{path.name}: row {number}", values, fault)
@@ -310,16 +314,23 @@ def _missing(columns: Sequence[str], present: Sequence[str]) -> str:
     return f"no column {missing[0]!r} among {', '.join(present)[:200]}" if missing else ""
 
 
-def _records(batch: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """The records of a batch, each with its fault; invalid UTF-8 affects its own record only."""
-    try:
-        yield from ((values, "") for values in batch.to_pylist())
-    except UnicodeDecodeError:
-        for number in range(batch.num_rows):
-            try:
-                yield batch.slice(number, 1).to_pylist()[0], ""
-            except UnicodeDecodeError as error:
-                yield {}, f"not UTF-8 ({error.reason}), expected UTF-8"
+def records(batch: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """The records of an Arrow batch, each with its fault: invalid UTF-8, or a cell over MAX_CELL bytes, of which
+    no copy is made. A fault affects its own record only."""
+    if batch.nbytes <= MAX_CELL:
+        with contextlib.suppress(UnicodeDecodeError):
+            yield from [(values, "") for values in batch.to_pylist()]
+            return
+    for number in range(batch.num_rows):
+        record = batch.slice(number, 1)
+        sizes = zip(record.schema.names, (column.nbytes for column in record.columns), strict=True)
+        if large := next(((name, size) for name, size in sizes if size > MAX_CELL), None):
+            yield {}, f"column {large[0]!r}: a cell of {large[1]:,} bytes, expected at most {MAX_CELL:,}"
+            continue
+        try:
+            yield record.to_pylist()[0], ""
+        except UnicodeDecodeError as error:
+            yield {}, f"not UTF-8 ({error.reason}), expected UTF-8"
 
 
 def _members(file: IO[str]) -> Iterator[tuple[str, Any]]:

@@ -21,6 +21,7 @@ from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.columns import SYNONYMS, guess, parse_choices
 from make_jax.catalog.importers.huggingface import CAPTIONS, read_json
 from make_jax.catalog.importers.import_state import ImportState
+from make_jax.catalog.importers.parquet_pages import batch_rows
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.table import read_columns
 from make_jax.catalog.importers.table_files import SAMPLE_ROWS
@@ -244,8 +245,9 @@ def _parquet_records(path: Path, start: int) -> Generator[bytes, None, None]:
     """TFDS writes the records in the first column."""
     from pyarrow import parquet  # type: ignore[import-untyped]
 
-    with parquet.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(batch_size=_CHUNK, columns=file.schema_arrow.names[:1]):
+    with parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        columns = file.schema_arrow.names[:1]
+        for batch in file.iter_batches(batch_size=batch_rows(path, file.metadata, columns), columns=columns):
             for record in batch.column(0).slice(min(start, batch.num_rows)):
                 yield record.as_py()
             start = max(0, start - batch.num_rows)

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from make_jax.catalog.__main__ import main
-from make_jax.catalog.importers import excel, table_files, tables, xml_feed
+from make_jax.catalog.importers import excel, parquet_pages, tables, xml_feed
 from make_jax.errors import InputError
 from tests.catalog.importers.published import write_parquet
 
@@ -135,7 +135,7 @@ LONG = "x" * 4000
         ("table", "t.csv", text('id,title\n1,"' + "x\n" * 2000 + '"\n'), r"t\.csv:2: .*expected two quotes around"),
         ("table", "t.jsonl", text(f'{{"title": "{LONG}"}}'), r"t\.jsonl:1: more than 2,000 bytes"),
         ("table", "t.parquet", lambda path: parquet.write_table(pyarrow.table({"title": [LONG]}), path),
-         r"t\.parquet: column 'title' has [\d,]+ bytes in row group 0, expected at most 100"),
+         r"t\.parquet: column 'title', row 1: a cell of 4,\d+ bytes or more, expected at most 2,000"),
         ("table", "t.xlsx", workbook(["title"], [LONG]),
          r"t\.xlsx: xl/\S+ unpacks to \d+,\d+ bytes, expected at most 2,000"),
         ("google-merchant", "t.xml", feed(f"<item><id>1</id><title>{LONG * 10}</title></item>"),
@@ -153,7 +153,7 @@ def test_a_huge_cell_is_rejected_before_it_is_in_memory(
     write(tmp_path / name)
     for module, bound in ((tables, "MAX_LINE"), (excel, "MAX_XML"), (xml_feed, "MAX_ITEM")):
         monkeypatch.setattr(module, bound, 2000)
-    monkeypatch.setattr(table_files, "MAX_CHUNK", 100)
+    monkeypatch.setattr(parquet_pages, "MAX_CELL", 2000)
     with pytest.raises(InputError, match=expected):
         main(["import", format, str(tmp_path / name), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
