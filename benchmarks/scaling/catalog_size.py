@@ -1,6 +1,6 @@
 """Time and peak memory of check, build, start of training and validation as a catalog grows.
 
-    python benchmarks/scaling/catalog_size.py [--products 100000 1000000] [--work FOLDER]
+    python benchmarks/scaling/catalog_size.py [--products 100000 1000000] [--steps STEP ...] [--work FOLDER]
                                               [--out docs/results/catalog-size.json]
 
 Catalogs of random titles over 20,000 words, 2 % of the products with a picture of 64 x 48, four clicks a training
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import folder_atomically, write_atomically
 from make_jax.runs.provenance import metadata
 
+STEP_NAMES = ("check", "build_1", "build_2", "first_start", "next_start")
 WORDS = 20_000
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey")
 TITLE_WORDS = 7
@@ -66,16 +68,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--products", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--work", type=Path, default=Path("catalog-size"))
+    parser.add_argument("--steps", nargs="+", choices=STEP_NAMES, default=STEP_NAMES, metavar="STEP")
     parser.add_argument("--out", type=Path, default=RESULTS / "catalog-size.json")
     args = parser.parse_args()
-    rows = [_measure(count, args.work.resolve()) for count in args.products]
+    rows = [_measure(count, args.work.resolve(), args.steps) for count in args.products]
     result = {"about": metadata(Catalog.load(""), seed=0, cores=os.cpu_count()), "rows": rows}
     write_atomically(args.out, json.dumps(result, indent=1) + "\n")
     print(json.dumps(rows, indent=1))
 
 
-def _measure(count: int, work: Path) -> dict[str, Any]:
-    """All steps for one catalog."""
+def _measure(count: int, work: Path, steps: Sequence[str]) -> dict[str, Any]:
+    """The requested steps for one catalog, and those whose results exist."""
     folder = work / f"products-{count}"
     if not folder.exists():
         with folder_atomically(folder) as partial:
@@ -90,6 +93,8 @@ def _measure(count: int, work: Path) -> dict[str, Any]:
         ("first_start", _train(work / f"run-{count}", folder, cache)),
         ("next_start", _train(work / f"run-{count}", folder, cache)),
     ):
+        if name not in steps and not (work / f"{name}-{count}.json").exists():
+            continue
         row[name] = _step(work / f"{name}-{count}.json", command)
         print(count, name, row[name], flush=True)
         shutil.rmtree(work / f"single-{count}", ignore_errors=True)
@@ -126,7 +131,12 @@ def _step(result: Path, command: list[str]) -> dict[str, Any]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise InputError(f"{' '.join(command[:4])} ended with status {status}; its output: {output[-500:]}")
-    measured = {"seconds": round(time.time() - start, 1), "peak_mib": round(usage.ru_maxrss / 1024)}
+    measured = {
+        "seconds": round(time.time() - start, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),  # of the process and its children
+        "peak_mib": round(usage.ru_maxrss / 1024),
+        "load": round(os.getloadavg()[0], 1),  # of the machine, this process included, at the end
+    }
     for line in output.splitlines():
         if line.startswith("FIRST "):
             first = json.loads(line.removeprefix("FIRST "))
