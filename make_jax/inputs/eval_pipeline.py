@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from make_jax.catalog.keywords import KeywordVocabulary
 from make_jax.catalog.text import strip_text
@@ -26,6 +26,7 @@ def product_batches(
     *,
     batch_size: int,
     names: Sequence[str] | None = None,
+    decoded_rows: Bool[np.ndarray, " batch_size"] | None = None,
 ) -> Iterator[Batch]:
     """Yields the products in order, in batches of `batch_size` rows; the last is padded with rows of weight 0.
 
@@ -35,6 +36,8 @@ def product_batches(
             from several threads.
         batch_size: rows of every batch.
         names: what errors call the products, such as their ids; None uses positions.
+        decoded_rows: rows of each batch whose images are read and decoded, the others being without an image: those
+            of this process's devices (`runs.mesh.local_rows`), where all processes make the same batches. None: all.
 
     Raises:
         InputError: while iterating, for an unreadable image.
@@ -43,6 +46,8 @@ def product_batches(
     image_at = images if callable(images) else images.__getitem__
 
     def load(i: int) -> UInt8[np.ndarray, "H W 3"] | None:
+        if decoded_rows is not None and not decoded_rows[i % batch_size]:
+            return None
         data = image_at(i)
         if not data:
             return None

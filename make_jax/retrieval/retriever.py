@@ -28,7 +28,7 @@ from make_jax.retrieval.embed_to_disk import embed_to_disk
 from make_jax.retrieval.rerank import DEFAULT_WEIGHT, check_can_match, match_candidates
 from make_jax.retrieval.top_k import Progress, no_progress
 from make_jax.retrieval.vector_index import ProductEmbeddings, VectorIndex
-from make_jax.runs.mesh import make_mesh, replicate, replicated_sharding, shard_rows, to_host
+from make_jax.runs.mesh import local_rows, make_mesh, replicate, replicated_sharding, shard_rows, to_host
 from make_jax.runs.run_folder import TrainedModel, load_trained_model
 from make_jax.runs.state import Params
 from make_jax.runs.training_data import TrainingData
@@ -184,7 +184,10 @@ class Retriever:
                 raise InputError(f"product {name} has neither title nor image; give one of them")
         width, size = self.model.search_dim, self._batch_rows(len(titles))
         vectors, weights = [np.zeros((0, width), np.float32)], [np.zeros((0, 2), np.float32)]
-        for batch in product_batches(titles, images, self.tokenizer, self.model.inputs, batch_size=size, names=names):
+        own, inputs = local_rows(size, self._mesh), self.model.inputs
+        for batch in product_batches(
+            titles, images, self.tokenizer, inputs, batch_size=size, names=names, decoded_rows=own
+        ):
             placed = self._shard({name: batch[name] for name in PRODUCT_INPUTS})
             fused = to_host(_product_embedding(self.model, self._params, **placed), self._mesh)
             vectors.append(fused.vectors)

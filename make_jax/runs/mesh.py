@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool
 
 from make_jax.config import Config
 from make_jax.errors import InputError
@@ -88,6 +89,14 @@ def shard_rows(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arr
     """Returns global arrays sharded like batches, from rows that every process holds completely."""
     sharding = batch_sharding(mesh)
     return {name: _place(rows, sharding) for name, rows in batch.items()}
+
+
+def local_rows(count: int, mesh: Mesh) -> Bool[np.ndarray, "count"]:
+    """Returns which of `count` rows `shard_rows` places on the devices of this process; it reads no others."""
+    rows = np.zeros(count, bool)
+    for index in batch_sharding(mesh).addressable_devices_indices_map((count,)).values():
+        rows[index] = True
+    return rows
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -76,6 +76,13 @@ class Processes:
         self.finished = True
 
 
+def in_any_process(flag: bool) -> bool:
+    """Returns whether the flag is set in any process. All processes must call it."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
 @contextmanager
 def init_distributed(
     settings: DistributedConfig, newest: Callable[[], int | None], folder: Path | None = None

@@ -26,7 +26,8 @@ from make_jax.model.keyword_evidence import KeywordHead
 from make_jax.model.make import Make
 from make_jax.objectives.keywords import keyword_loss
 from make_jax.retrieval.embed import read_products
-from make_jax.runs.mesh import replicate, replicated_sharding, shard_rows
+from make_jax.runs.mesh import local_rows, replicate, replicated_sharding, shard_rows
+from make_jax.runs.processes import in_any_process
 from make_jax.runs.state import Params
 from make_jax.training.eval_context import EvalContext
 
@@ -53,8 +54,8 @@ def fit_keyword_heads(
 ) -> Params:
     """Returns the parameters `keyword_evidence` of a model whose other parameters are `params`; a function of `seed`.
 
-    All processes read all products. A batch with an unreadable image is left out with a `message` and does not end
-    the run. `raise_if_stopping` is polled regularly and may end the fit by an exception.
+    Each process decodes the images of its devices' rows. A batch with an unreadable image is left out with a `message`
+    and does not end the run. `raise_if_stopping` is polled regularly and may end the fit by an exception.
     """
     c = context
     params = jax.device_put(params, replicated_sharding(c.mesh))  # once, not for every batch
@@ -150,6 +151,7 @@ def _embed(
     """Embeddings [n, E] of each modality in `names`, and the positions [n] of the products that could be read."""
     c = context
     size = -(-c.batch_size // c.mesh.size) * c.mesh.size
+    own = local_rows(size, c.mesh)
     empty = Embeddings(np.zeros((0, c.model.config.embedding_dim), np.float32), np.zeros(0, bool))
     chunks: dict[str, list[Embeddings]] = {name: [empty] for name in names}
     rows: list[int] = []
@@ -157,11 +159,16 @@ def _embed(
         raise_if_stopping()
         chunk = products[start : start + size]
         titles, images = read_products(c.catalog, chunk, c.model.config.adaptation.modalities)
-        ids = [product.id for product in chunk]
+        ids, batch, fault = [product.id for product in chunk], None, ""
         try:
-            [batch] = product_batches(titles, images, c.tokenizer, c.model.inputs, batch_size=size, names=ids)
+            [batch] = product_batches(
+                titles, images, c.tokenizer, c.model.inputs, batch_size=size, names=ids, decoded_rows=own
+            )
         except InputError as error:
-            message(f"{len(chunk)} products are left out of the keyword heads: {error}")
+            fault = str(error)
+        if in_any_process(batch is None) or batch is None:  # all leave out the same products
+            fault = fault or "another process cannot read an image of theirs"
+            message(f"{len(chunk)} products are left out of the keyword heads: {fault}")
             continue
         on_device = shard_rows({name: batch[name] for name in PRODUCT_INPUTS}, c.mesh)
         embedded = jax.device_get(_modality_embeddings(c.mesh, c.model, params, on_device))

@@ -1,11 +1,13 @@
 """Two and four real processes train the same as one; a killed process is reported, and the job can be resumed."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.common.processes import log_file, start, wait
+from make_jax.catalog.reader import Catalog
 from make_jax.config import to_json
 from make_jax.runs.failure_detection import EXIT_PEER_LOST
 from make_jax.training import keyword_heads
@@ -37,6 +39,18 @@ def die_at_step_4(*arguments):
             os.kill(os.getpid(), signal.SIGKILL)
         return step(state, batch)
     return one
+
+if (folder / "count").exists():  # the pictures of evaluations that this process decodes
+    from make_jax.inputs import eval_pipeline
+
+    load = eval_pipeline.load_image
+
+    def counted(*arguments):
+        with (folder / f"decoded-{{os.getpid()}}").open("a") as file:
+            file.write(arguments[1] + "\\n")
+        return load(*arguments)
+
+    eval_pipeline.load_image = counted
 
 if (folder / "die").exists() and "--distributed.process_id=1" in sys.argv:
     loop.make_step = die_at_step_4
@@ -94,5 +108,15 @@ def test_a_killed_process_is_reported_within_a_minute_and_the_job_resumes_with_t
 
 def test_four_processes_with_sharded_state_train_the_same_losses_as_one(tmp_path, alone):
     arguments = [*prepared(tmp_path), "--train.fsdp", "2"]
+    (tmp_path / "count").touch()
     assert wait(start(arguments, 4, 1, tmp_path / "logs"), SLOW) == [0, 0, 0, 0]
     assert_same(tmp_path / "run", alone)
+    # Validation and the fits of keyword heads decode each picture in one of the processes.
+    decoded = [Counter(path.read_text().splitlines()) for path in tmp_path.glob("decoded-*")]
+    products = Catalog.load(tmp_path / "tiny").products
+    pictured = [product for product in products if product.image is not None and product.split != "test"]
+    assert len(decoded) == 4 and all(decoded)
+    total = sum(decoded, Counter())
+    trained = [f"image of product {product.id!r}" for product in pictured if product.split == "train"]
+    assert trained and {name: total[name] for name in trained} == dict.fromkeys(trained, 2)  # two evaluations
+    assert sum(total.values()) == 2 * len(pictured)
