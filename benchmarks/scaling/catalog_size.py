@@ -1,12 +1,18 @@
-"""Time and peak memory of check, build, start of training and validation as a catalog grows.
+"""Time and memory of check, build, start of training and validation as a catalog grows.
 
-    python benchmarks/scaling/catalog_size.py [--products 100000 1000000] [--steps STEP ...] [--work FOLDER]
-                                              [--out docs/results/catalog-size.json]
+    python benchmarks/scaling/catalog_size.py [--products 100000 1000000 10000000] [--workers-products 300000]
+                                              [--work FOLDER] [--out docs/results/catalog-size.json]
 
 Catalogs of random titles over 20,000 words, 2 % of the products with a picture of 64 x 48, four clicks a training
-product, 1 % of the products in each of val and test, 1,000 judged queries. Each step is a process of its own; its
-peak memory is that of the kernel (`ru_maxrss`), of the process and apart of its largest child. A restart repeats only
-the steps whose result is missing in FOLDER.
+product, 1 % of the products in each of val and test, 1,000 judged queries. 10 million products need 15 GB of disk and
+an hour of two cores. Each step is a process of its own. A restart repeats only the steps whose result is missing in
+FOLDER. Builds in one and in two processes alternate, on a catalog of `--workers-products`.
+
+Steps: `check`; `build` in two processes; `first_start` of configs/demo.py on the built catalog, which mines keywords,
+trains the tokenizer and tokenizes and tags all texts; `next_start` of another run with the same settings, which finds
+them. A training ends after three steps and a validation: the products of the split val are embedded and searched.
+
+Memory: of processes and children together, the largest of samples of RssAnon, memory that is not of mapped files.
 """
 
 import argparse
@@ -14,92 +20,106 @@ import io
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository root
 
 from benchmarks import RESULTS, ROOT
+from benchmarks.scaling.measured_training import MARK, anonymous_bytes
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import folder_atomically, write_atomically
 from make_jax.runs.provenance import metadata
 
-STEP_NAMES = ("check", "build_1", "build_2", "first_start", "next_start")
 WORDS = 20_000
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey")
 TITLE_WORDS = 7
 CLICKS = 4  # of a training product
 JUDGED = 1_000
 STEPS = 3  # of training, after which a run ends
+ROUNDS = 3  # of builds in one and in two processes
+STARTS = ("first_start", "next_start")
 _AT_ONCE = 50_000  # products drawn together
-
-# Prints the time from the start of the process to the end of the first step, and the memory that is not of files.
-TRAIN = """
-import json, os, sys, time
-from pathlib import Path
-start = float(sys.argv[1])
-from make_jax.training import loop
-from make_jax.training.step_metrics import StepMetrics
-first = StepMetrics.add
-def add(self, *arguments):
-    first(self, *arguments)
-    if not hasattr(add, "done"):
-        add.done = True
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        anonymous = int(status["RssAnon"].split()[0]) * 1024
-        print("FIRST " + json.dumps({"seconds": time.time() - start, "anonymous_bytes": anonymous}))
-StepMetrics.add = add
-sys.argv[1:] = sys.argv[2:]
-from make_jax.cli.train import main
-main(sys.argv[1:])
-"""
+_SECONDS_PER_SAMPLE = 0.2
 
 
 def main() -> None:
     """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--products", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--products", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
+    parser.add_argument("--workers-products", type=int, default=300_000)
     parser.add_argument("--work", type=Path, default=Path("catalog-size"))
-    parser.add_argument("--steps", nargs="+", choices=STEP_NAMES, default=STEP_NAMES, metavar="STEP")
     parser.add_argument("--out", type=Path, default=RESULTS / "catalog-size.json")
     args = parser.parse_args()
-    rows = [_measure(count, args.work.resolve(), args.steps) for count in args.products]
-    result = {"about": metadata(Catalog.load(""), seed=0, cores=os.cpu_count()), "rows": rows}
+    work = args.work.resolve()
+    rows = [_measure(count, work) for count in args.products]
+    result = {
+        "about": metadata(Catalog.load(""), seed=0, cores=os.cpu_count()),
+        "rows": rows,
+        "bytes_a_product": {name: _bytes_a_product(rows, name) for name in STARTS},
+        "workers": _workers(args.workers_products, work),
+    }
     write_atomically(args.out, json.dumps(result, indent=1) + "\n")
-    print(json.dumps(rows, indent=1))
+    draw(result, args.out.parent.parent / f"{args.out.stem}.png")
+    print(json.dumps(result, indent=1))
 
 
-def _measure(count: int, work: Path, steps: Sequence[str]) -> dict[str, Any]:
-    """The requested steps for one catalog, and those whose results exist."""
-    folder = work / f"products-{count}"
-    if not folder.exists():
-        with folder_atomically(folder) as partial:
-            _write_catalog(partial, count)
-    size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
-    row: dict[str, Any] = {"products": count, "jsonl_bytes": size}
-    cache, program = work / f"cache-{count}", [sys.executable, "-m", "make_jax.catalog"]
-    for name, command in (
-        ("check", [*program, "check", str(folder)]),
-        ("build_1", [*program, "build", str(folder), "--cache", str(work / f"single-{count}"), "--workers", "1"]),
-        ("build_2", [*program, "build", str(folder), "--cache", str(cache), "--workers", "2"]),
-        ("first_start", _train(work / f"run-{count}", folder, cache)),
-        ("next_start", _train(work / f"run-{count}", folder, cache)),
-    ):
-        if name not in steps and not (work / f"{name}-{count}.json").exists():
-            continue
-        row[name] = _step(work / f"{name}-{count}.json", command)
-        print(count, name, row[name], flush=True)
-        shutil.rmtree(work / f"single-{count}", ignore_errors=True)
-        shutil.rmtree(work / f"run-{count}", ignore_errors=True)
+def _measure(count: int, work: Path) -> dict[str, Any]:
+    """All steps for one catalog."""
+    folder, cache = _catalog(count, work), work / f"cache-{count}"
+    row: dict[str, Any] = {
+        "products": count,
+        "jsonl_bytes": sum(path.stat().st_size for path in folder.glob("*.jsonl")),
+        "check": _step(work / f"check-{count}.json", _program("check", str(folder))),
+        "build": _step(work / f"build-{count}.json", _build(folder, cache, 2)),
+    }
+    for name in STARTS:
+        run = work / f"run-{count}"
+        row[name] = _step(work / f"{name}-{count}.json", _train(run, folder, cache))
+        shutil.rmtree(run, ignore_errors=True)
     return row
+
+
+def _workers(count: int, work: Path) -> dict[str, Any]:
+    """Builds of one catalog in one and in two processes, alternating."""
+    folder = _catalog(count, work)
+    measured: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    for number in range(ROUNDS):
+        for workers, steps in measured.items():
+            cache = work / f"cache-{count}-{workers}-workers"
+            result = work / f"build-{count}-{workers}-workers-{number}.json"
+            steps.append(_step(result, _build(folder, cache, workers)))
+            shutil.rmtree(cache, ignore_errors=True)
+    seconds = {workers: [step["seconds"] for step in steps] for workers, steps in measured.items()}
+    loads = [step["load"] for steps in measured.values() for step in steps]
+    ratio = statistics.median(seconds[1]) / statistics.median(seconds[2])
+    return {"products": count, "seconds": seconds, "ratio_of_medians": round(ratio, 2), "largest_load": max(loads)}
+
+
+def _bytes_a_product(rows: list[dict[str, Any]], start: str) -> dict[str, float]:
+    """Growth of a training process's memory from the smallest to the largest catalog, in bytes a product."""
+    small, large = rows[0], rows[-1]
+    names = ("first_step_anonymous_bytes", "validation_anonymous_bytes")
+    products = max(1, large["products"] - small["products"])
+    return {name: round((large[start][name] - small[start][name]) / products, 1) for name in names}
+
+
+def _program(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "make_jax.catalog", *arguments]
+
+
+def _build(folder: Path, cache: Path, workers: int) -> list[str]:
+    return _program("build", str(folder), "--cache", str(cache), "--workers", str(workers))
 
 
 def _train(run: Path, folder: Path, cache: Path) -> list[str]:
@@ -113,7 +133,8 @@ def _train(run: Path, folder: Path, cache: Path) -> list[str]:
         "inputs.max-keywords": 256,
     }
     options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    return [sys.executable, "-c", TRAIN, str(time.time()), "--config", "demo", *options]
+    program = str(ROOT / "benchmarks/scaling/measured_training.py")
+    return [sys.executable, program, str(time.time()), "--config", "demo", *options]
 
 
 def _step(result: Path, command: list[str]) -> dict[str, Any]:
@@ -122,28 +143,88 @@ def _step(result: Path, command: list[str]) -> dict[str, Any]:
         measured: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return measured
     start = time.time()
-    if "-c" in command:
-        command[command.index(TRAIN) + 1] = str(start)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    peak = [0]
+    sampler = threading.Thread(target=_sample, args=(process.pid, peak))
+    sampler.start()
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.time() - start
+    sampler.join()
     if status:
         raise InputError(f"{' '.join(command[:4])} ended with status {status}; its output: {output[-500:]}")
     measured = {
-        "seconds": round(time.time() - start, 1),
+        "seconds": round(seconds, 1),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),  # of the process and its children
-        "peak_mib": round(usage.ru_maxrss / 1024),
+        "peak_anonymous_bytes": peak[0],
         "load": round(os.getloadavg()[0], 1),  # of the machine, this process included, at the end
     }
     for line in output.splitlines():
-        if line.startswith("FIRST "):
-            first = json.loads(line.removeprefix("FIRST "))
-            measured["first_step_seconds"] = round(first["seconds"], 1)
-            measured["anonymous_mib"] = round(first["anonymous_bytes"] / 2**20)
+        if line.startswith(MARK):
+            found = json.loads(line.removeprefix(MARK))
+            measured |= {name: round(value, 1) for name, value in found.items()}
     write_atomically(result, json.dumps(measured))
+    print(result.stem, measured, flush=True)
     return measured
+
+
+def _sample(process: int, peak: list[int]) -> None:
+    """Raises `peak` to the memory of a process and its children until it ends."""
+    try:
+        parent = psutil.Process(process)
+        while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+            family = [process, *(child.pid for child in parent.children(recursive=True))]
+            peak[0] = max(peak[0], sum(map(anonymous_bytes, family)))
+            time.sleep(_SECONDS_PER_SAMPLE)
+    except psutil.NoSuchProcess:
+        return
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Draws time and memory of the steps by the number of products."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = result["rows"]
+    products = [row["products"] for row in rows]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for name, step, what in (
+        ("check", "check", "seconds"),
+        ("build, two processes", "build", "seconds"),
+        ("first start to first step", "first_start", "first_step_seconds"),
+        ("next start to first step", "next_start", "first_step_seconds"),
+        ("validation", "next_start", "validation_seconds"),
+    ):
+        left.plot(products, [row[step][what] for row in rows], "o-", label=name)
+    for name, step, what in (
+        ("check, peak", "check", "peak_anonymous_bytes"),
+        ("build, peak", "build", "peak_anonymous_bytes"),
+        ("first start, peak", "first_start", "peak_anonymous_bytes"),
+        ("next start, at the first step", "next_start", "first_step_anonymous_bytes"),
+        ("next start, after validation", "next_start", "validation_anonymous_bytes"),
+    ):
+        right.plot(products, [row[step][what] / 2**20 for row in rows], "o-", label=name)
+    for axes, label in ((left, "seconds"), (right, "MiB that are not of mapped files")):
+        axes.set(xscale="log", yscale="log", xlabel="products", ylabel=label)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=100)
+    plt.close(figure)
+    write_atomically(path, image.getvalue())
+
+
+def _catalog(count: int, work: Path) -> Path:
+    """The folder of a catalog, which is written if it is missing."""
+    folder = work / f"products-{count}"
+    if not folder.exists():
+        with folder_atomically(folder) as partial:
+            _write_catalog(partial, count)
+    return folder
 
 
 def _write_catalog(folder: Path, count: int) -> None:

@@ -5,8 +5,10 @@ training never saw; some benchmarks (Shopping Queries) give each query a few pro
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool
@@ -15,6 +17,9 @@ from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Pool, Product, Split
 from make_jax.evaluation.metrics import Judgements, judge
 from make_jax.retrieval.top_k import CandidateFilter
+
+if TYPE_CHECKING:  # pyarrow is slow to import
+    from make_jax.catalog.columns import Records
 
 
 @dataclass(frozen=True)
@@ -31,18 +36,18 @@ class SearchPool:
         """The pool of `split`; `pool` None: the kind that the catalog names."""
         pool = pool or catalog.info.pool
         queries = list(catalog.split_queries(split))
-        products: Sequence[Product] = catalog.products
+        products = catalog.products
         if pool == "split":
             products = catalog.split_products(split)
         elif pool == "judged":
             judged = {product for query in queries for product in query.rel}
-            products = tuple(product for product in catalog.products if product.id in judged)
+            products = products.select(np.sort(catalog.index.positions(sorted(judged))))
         part = {"split": split, "all": "all", "judged": f"judged-{split}"}[pool]
-        return cls(pool, products, judge(queries, [product.id for product in products], catalog.info), part)
+        return cls(pool, products, judge(queries, _ids(products), catalog.info), part)
 
     @functools.cached_property
     def _positions(self) -> dict[str, int]:
-        return {product.id: position for position, product in enumerate(self.products)}
+        return {id: position for position, id in enumerate(self.judgements.product_ids)}
 
     @property
     def candidate_filter(self) -> CandidateFilter | None:
@@ -58,3 +63,7 @@ class SearchPool:
         for row, query in zip(mask, queries, strict=True):
             row[[self._positions[product] for product in self.judgements.qrels[query.id]]] = True
         return mask
+
+
+def _ids(products: "Records[Product]") -> list[str]:
+    return list(itertools.chain.from_iterable(products.values("id")))

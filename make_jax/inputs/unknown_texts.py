@@ -1,7 +1,7 @@
 """Texts of which a tokenizer knows little: the model cannot tell them apart."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from jaxtyping import Bool, Int32
@@ -36,6 +36,16 @@ class UnknownTexts:
         self.count += len(rows)
         self.total += len(texts)
         self.examples += [preview(texts[row]) for row in rows[: _SHOWN - len(self.examples)]]
+
+    @classmethod
+    def sum(cls, parts: Iterable["UnknownTexts"]) -> "UnknownTexts":
+        """The counts of consecutive texts that were counted in parts."""
+        joined = cls()
+        for part in parts:
+            joined.count += part.count
+            joined.total += part.total
+            joined.examples += part.examples[: _SHOWN - len(joined.examples)]
+        return joined
 
     def message(self, name: str) -> str | None:
         """Returns one line with the count and the first examples; None without any. `name` is a plural: "titles"."""

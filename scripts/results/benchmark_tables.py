@@ -22,6 +22,7 @@ def benchmark_tables() -> dict[str, str]:
         "cost-model": _cost_model,
         "kill-matrix": _kill_matrix,
         "search-scale": _search_scale,
+        "catalog-size": _catalog_size,
         "pretrained": _pretrained,
         "without-clicks": _without_clicks,
     }
@@ -172,6 +173,37 @@ def _search_scale(result: dict[str, Any]) -> str:
     )
     how = f"{result['rounds']} rounds, alternating; medians. {result['about']['cores']} cores. {_machine(result)}"
     return f"{setting}; {how}\n\n{markdown_table(header, rows)}"
+
+
+def _catalog_size(result: dict[str, Any]) -> str:
+    """Two tables, time and memory, with one row per step and one column per number of products."""
+    rows = result["rows"]
+    header = [f"{row['products']:,} products" for row in rows]
+    times = [
+        ("`check`", "check", "seconds"),
+        ("`build`, two processes", "build", "seconds"),
+        ("first start to first step", "first_start", "first_step_seconds"),
+        ("next start to first step", "next_start", "first_step_seconds"),
+        ("validation", "next_start", "validation_seconds"),
+    ]
+    memory = [
+        ("`check`, peak", "check", "peak_anonymous_bytes"),
+        ("`build`, peak of all processes", "build", "peak_anonymous_bytes"),
+        ("first start, peak of all processes", "first_start", "peak_anonymous_bytes"),
+        ("next start, at the first step", "next_start", "first_step_anonymous_bytes"),
+        ("next start, after validation", "next_start", "validation_anonymous_bytes"),
+    ]
+    seconds = [
+        [name, *(f"{row[step][what]:,.0f}" if step in row else "" for row in rows)] for name, step, what in times
+    ]
+    mib = [
+        [name, *(f"{row[step][what] / 2**20:,.0f}" if step in row else "" for row in rows)]
+        for name, step, what in memory
+    ]
+    loads = [step["load"] for row in rows for step in row.values() if isinstance(step, dict)]
+    setting = f"{_machine(result)} Load of the machine at the end of the steps: {min(loads)} to {max(loads)}."
+    tables = [markdown_table(["s", *header], seconds), markdown_table(["MiB not of files", *header], mib)]
+    return "\n".join([f"{setting}\n", *tables])
 
 
 def _pretrained(result: dict[str, Any]) -> str:
