@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 
 BIN := $(VENV)/bin
+S3 := $(VENV)/s3
+S3_TESTS := tests/test_object_stores.py
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -27,9 +29,11 @@ demo: $(INSTALLED)
 	@echo "==> evaluating: runs/demo"
 	@$(BIN)/python eval.py runs/demo
 
-test: lint
+test: lint $(S3)/.installed
 	@echo "==> tests"
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@echo "==> tests of object stores, against a local S3 server"
+	@$(S3)/bin/python -m pytest -n 0 $(S3_TESTS)
 
 lint: $(INSTALLED)
 	@echo "==> ruff"
@@ -51,6 +55,15 @@ $(INSTALLED): requirements.txt pyproject.toml setup.py
 	@echo "==> installing requirements.txt into $(VENV)"
 	@$(PIP) install --no-compile -r requirements.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# An environment of its own, on top of $(VENV): s3fs needs an older python-dateutil than requirements.txt has.
+$(S3)/.installed: $(INSTALLED)
+	@echo "==> installing s3fs and moto's S3 server into $(S3)"
+	@$(BIN)/python -m venv $(S3)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  $$($(S3)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
+	@$(S3)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile s3fs 'moto[s3]' flask flask-cors
 	@touch $@
 
 lock: $(INSTALLED)

@@ -1,9 +1,12 @@
 """Terminal output through rich in which text is never markup: names of users contain "[v2]" and ":heart:"."""
 
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
 
@@ -23,3 +26,14 @@ def text_column(text: str, table_column: Column | None = None) -> TextColumn:
     rich interprets markup there by default, whatever the console is set to.
     """
     return TextColumn(text, markup=False, table_column=table_column)
+
+
+@contextlib.contextmanager
+def file_bar(text: str, files: int) -> Iterator[Callable[[], None]]:
+    """Yields what to call after each file; shows a bar on a terminal, in the main thread only."""
+    console = LiteralConsole(stderr=True)
+    hidden = not files or not console.is_terminal or threading.current_thread() is not threading.main_thread()
+    columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), text_column("files"))
+    with Progress(*columns, console=console, disable=hidden, transient=True) as progress:
+        task = progress.add_task(text, total=files)
+        yield lambda: progress.advance(task)

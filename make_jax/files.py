@@ -18,6 +18,13 @@ _temporary: set[Path] = set()  # paths that this process is writing
 _lock = threading.Lock()  # held to create, rename and remove them
 
 
+def cache_home() -> Path:
+    """The folder for what can be made again: $XDG_CACHE_HOME/make_jax, else ~/.cache/make_jax."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"  # the standard ignores relative values
+    return base / "make_jax"
+
+
 def write_atomically(path: str | Path, content: bytes | memoryview | str) -> None:
     """Replaces the file `path` by `content` atomically; on any error the old file is unchanged."""
     path = Path(path)

@@ -103,7 +103,9 @@ def build(catalog: str | Path | Catalog = "", cache: str = "", workers: int = 0,
     source = catalog.source if isinstance(catalog, Catalog) else open_source(catalog or packaged_path())
     root = cached.cache_root(cache)
     if ray:  # its workers have other working directories
+        stamp = source.stamp
         source, root = open_source(source.path.resolve()), root.resolve()
+        source.stamp = stamp
     name = jsonl.read_info(source, Problems(source.path)).name
     try:
         with cached.build_lock(root, name):
@@ -112,7 +114,8 @@ def build(catalog: str | Path | Catalog = "", cache: str = "", workers: int = 0,
             if built is None:
                 partial = cached.partial_folder(root, name, f"{FORMAT}{source.stamp}")
                 with open_executor(workers, ray, (source.path, partial)) as executor:
-                    built = _build_in(partial, root, name, source, executor)
+                    built = _build_in(partial, root, name, source, executor, cache)
+            cached.push_build(cache, built.folder)
             _remove_stale(root, name, source.path, built.folder)
             if isinstance(catalog, Catalog) and catalog.derivation:
                 built = _with_derived_clicks(built.folder, catalog)
@@ -133,7 +136,9 @@ def _opened(root: Path, name: str, columns: Catalog | None) -> BuiltCatalog | No
         return None
 
 
-def _build_in(partial: Path, root: Path, name: str, source: Source, executor: Executor) -> BuiltCatalog:
+def _build_in(
+    partial: Path, root: Path, name: str, source: Source, executor: Executor, cache: str = ""
+) -> BuiltCatalog:
     """Builds in the folder `partial` and publishes it. Removes it after an error, not after a kill or a signal."""
     try:
         catalog = write_columns(source, partial, executor)
@@ -141,6 +146,7 @@ def _build_in(partial: Path, root: Path, name: str, source: Source, executor: Ex
             expected = 'expected "split": "train", "val" or "test" in each'
             raise InputError(f"{source.path}: no product has a split, {expected}")
         folder = root / cached.folder_name(name, catalog.digest)
+        cached.pull_build(cache, folder.name)
         try:
             built = BuiltCatalog(folder)  # of another path or time, with the same content
             add_stamp(source, folder)

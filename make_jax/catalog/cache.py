@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO
 
-from make_jax.files import PARTIAL, write_atomically
+from make_jax.files import PARTIAL, cache_home, write_atomically
+from make_jax.object_stores import BUILDS, Mirror, is_url, local_path
 
 UNWRITABLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 _DIGEST = "[0-9a-f]{16}"
@@ -24,12 +25,8 @@ _SECONDS_TO_OPEN = 5.0  # opening a complete build takes less, on a busy machine
 
 
 def cache_root(cache: str = "") -> Path:
-    """The folder of all built catalogs: `cache`, else $XDG_CACHE_HOME/make_jax, else ~/.cache/make_jax."""
-    if cache:
-        return Path(cache)
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"  # the standard ignores relative values
-    return base / "make_jax"
+    """The folder of all built catalogs: `cache`, or the mirror of a URL; "" is `files.cache_home`."""
+    return local_path(cache) if cache else cache_home()
 
 
 def folder_name(name: str, digest: str) -> str:
@@ -85,6 +82,29 @@ def built_folders(root: Path, name: str | None = None) -> list[Path]:
     """All complete builds of catalogs of this name (None: of any), of any digest."""
     pattern = re.compile(rf"{'[A-Za-z0-9_-]+' if name is None else re.escape(_safe(name))}-{_DIGEST}")
     return sorted(folder for folder in root.iterdir() if pattern.fullmatch(folder.name))
+
+
+def pull_build_of(cache: str, stamp: str) -> None:
+    """Downloads the builds in a cache that is a URL whose columns were made from the files with this stamp."""
+    if not is_url(cache):
+        return
+    mirror = Mirror(cache, BUILDS)
+    for name in mirror.stored():
+        folder, _, file = name.partition("/")
+        if file == "columns/columns.json" and stamp in json.loads(mirror.read(name)).get("stamps", ()):
+            pull_build(cache, folder)
+
+
+def pull_build(cache: str, folder: str) -> None:
+    """Downloads the build of this name, if there is one, from a cache that is a URL."""
+    if is_url(cache):
+        Mirror(cache, BUILDS).pull(lambda name: name.startswith(f"{folder}/"))
+
+
+def push_build(cache: str, folder: Path) -> None:
+    """Uploads a build to a cache that is a URL."""
+    if is_url(cache):
+        Mirror(cache, BUILDS).push(lambda name: name.startswith(f"{folder.name}/"))
 
 
 def remove_built(folder: Path, locked: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from make_jax.errors import InputError
+from make_jax.object_stores import Mirror, is_url
 
 MAX_FILES = 20_000_000
 MAX_FILE_BYTES = 16 << 30  # of one file, uncompressed
@@ -106,7 +107,19 @@ def unreadable(path: Path, name: str, error: Exception) -> InputError:
 
 
 def open_source(path: str | Path) -> Source:
-    """Opens the folder or .zip at `path`. Raises InputError if it is missing, damaged or unsafe."""
+    """Opens the folder or .zip at `path`. Raises InputError if it is missing, damaged or unsafe.
+
+    A URL of an object store is opened in its mirror, to which what has changed is downloaded; its `stamp` depends on
+    the URL and what is stored there alone, and so is the same on all machines.
+    """
+    if isinstance(path, str) and is_url(path):
+        mirror = Mirror(path)
+        stored = mirror.pull(exact=True, file=True)
+        if not stored:
+            raise InputError(f"{path}: not found, expected a catalog folder or .zip (setting data.catalog)")
+        source = open_source(mirror.path)
+        source.stamp = hashlib.blake2b(repr((mirror.url, sorted(stored.items()))).encode(), digest_size=16).hexdigest()
+        return source
     path = Path(path)
     if path.is_dir():
         return Folder(path)

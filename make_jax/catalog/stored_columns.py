@@ -69,6 +69,7 @@ def _remove_ignored(columns: Path, clicks: "Records[Click]") -> None:
 
 def find_columns(source: Source, cache: str = "") -> Catalog | None:
     """The catalog, mapped from its build in `cache`; None if there is none of the present files."""
+    cached.pull_build_of(cache, source.stamp)
     root = cached.cache_root(cache)
     if not root.is_dir():
         return None
