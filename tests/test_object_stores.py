@@ -139,8 +139,9 @@ def record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     """The uploads and deletions from now on, in order."""
     calls: list[tuple[str, list[str]]] = []
     for method in ("_delete", "_upload"):
+        original = getattr(Mirror, method)
 
-        def recorded(self, names, original=getattr(Mirror, method), method=method):
+        def recorded(self, names, original=original, method=method):
             calls.extend([(method, list(names))] if names else [])
             original(self, names)
 
@@ -156,8 +157,8 @@ def test_an_older_checkpoint_is_deleted_after_the_newer_one_is_complete(s3, buck
     write(mirror.path, checkpoint(2))
     calls = record(monkeypatch)
     mirror.push(delete=True)
-    meta, marker, state = sorted(checkpoint(2))
-    old_meta, old_marker, old_state = sorted(checkpoint(1))
+    marker, meta, state = sorted(checkpoint(2))
+    old_marker, old_meta, old_state = sorted(checkpoint(1))
     assert calls == [
         ("_upload", [meta, state]),
         ("_upload", [marker]),
