@@ -4,9 +4,10 @@
                                               [--work FOLDER] [--out docs/results/catalog-size.json]
 
 Catalogs of random titles over 20,000 words, 2 % of the products with a picture of 64 x 48, four clicks a training
-product, 1 % of the products in each of val and test, 1,000 judged queries. 10 million products need 15 GB of disk and
-an hour of two cores. Each step is a process of its own. A restart repeats only the steps whose result is missing in
-FOLDER. Builds in one and in two processes alternate, on a catalog of `--workers-products`.
+product, 1 % of the products in each of val and test, 1,000 judged queries. 10 million products take 4 GB before they
+are built. Each step is a process of its own. A restart repeats only the steps whose result is missing in FOLDER, and an
+interrupted build goes on, so delete FOLDER/cache-N to measure it anew. Builds in one and in two processes alternate, on
+a catalog of `--workers-products`.
 
 Steps: `check`; `build` in two processes; `first_start` of configs/demo.py on the built catalog, which mines keywords,
 trains the tokenizer and tokenizes and tags all texts; `next_start` of another run with the same settings, which finds
@@ -60,9 +61,14 @@ def main() -> None:
     parser.add_argument("--workers-products", type=int, default=300_000)
     parser.add_argument("--work", type=Path, default=Path("catalog-size"))
     parser.add_argument("--out", type=Path, default=RESULTS / "catalog-size.json")
+    parser.add_argument("--stored", action="store_true", help="write the results that FOLDER has, and measure nothing")
     args = parser.parse_args()
     work = args.work.resolve()
-    rows = [_measure(count, work) for count in args.products]
+    if not args.stored:
+        for count in args.products:
+            _measure(count, work)
+        _measure_workers(args.workers_products, work)
+    rows = [row for count in args.products if len(row := _row(count, work)) > 1]
     result = {
         "about": metadata(Catalog.load(""), seed=0, cores=os.cpu_count()),
         "rows": rows,
@@ -74,43 +80,64 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def _measure(count: int, work: Path) -> dict[str, Any]:
-    """All steps for one catalog."""
+def _measure(count: int, work: Path) -> None:
+    """All steps for one catalog, those without a result."""
     folder, cache = _catalog(count, work), work / f"cache-{count}"
-    row: dict[str, Any] = {
-        "products": count,
-        "jsonl_bytes": sum(path.stat().st_size for path in folder.glob("*.jsonl")),
-        "check": _step(work / f"check-{count}.json", _program("check", str(folder))),
-        "build": _step(work / f"build-{count}.json", _build(folder, cache, 2)),
-    }
+    _step(work / f"check-{count}.json", _program("check", str(folder)))
+    _step(work / f"build-{count}.json", _build(folder, cache, 2))
     for name in STARTS:
         run = work / f"run-{count}"
-        row[name] = _step(work / f"{name}-{count}.json", _train(run, folder, cache))
+        _step(work / f"{name}-{count}.json", _train(run, folder, cache))
         shutil.rmtree(run, ignore_errors=True)
-    return row
+
+
+def _measure_workers(count: int, work: Path) -> None:
+    """Builds of one catalog in one and in two processes, alternating."""
+    folder = _catalog(count, work)
+    for number in range(ROUNDS):
+        for workers in (1, 2):
+            cache = work / f"cache-{count}-{workers}-workers"
+            _step(work / f"workers-{count}-{workers}-{number}.json", _build(folder, cache, workers))
+            shutil.rmtree(cache, ignore_errors=True)
+
+
+def _row(count: int, work: Path) -> dict[str, Any]:
+    """The results of one catalog."""
+    paths = {name: work / f"{name}-{count}.json" for name in ("check", "build", *STARTS)}
+    return {"products": count} | {name: _stored(path) for name, path in paths.items() if path.exists()}
 
 
 def _workers(count: int, work: Path) -> dict[str, Any]:
-    """Builds of one catalog in one and in two processes, alternating."""
-    folder = _catalog(count, work)
-    measured: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
-    for number in range(ROUNDS):
-        for workers, steps in measured.items():
-            cache = work / f"cache-{count}-{workers}-workers"
-            result = work / f"build-{count}-{workers}-workers-{number}.json"
-            steps.append(_step(result, _build(folder, cache, workers)))
-            shutil.rmtree(cache, ignore_errors=True)
-    seconds = {workers: [step["seconds"] for step in steps] for workers, steps in measured.items()}
-    loads = [step["load"] for steps in measured.values() for step in steps]
+    """Seconds of builds in one and in two processes, and their ratio."""
+    steps = {n: [_stored(path) for path in sorted(work.glob(f"workers-{count}-{n}-*.json"))] for n in (1, 2)}
+    if not all(steps.values()):
+        return {}
+    seconds = {workers: [step["seconds"] for step in some] for workers, some in steps.items()}
+    cpu_seconds = {workers: [step["cpu_seconds"] for step in some] for workers, some in steps.items()}
+    loads = [step["load"] for some in steps.values() for step in some]
     ratio = statistics.median(seconds[1]) / statistics.median(seconds[2])
-    return {"products": count, "seconds": seconds, "ratio_of_medians": round(ratio, 2), "largest_load": max(loads)}
+    return {
+        "products": count,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "ratio_of_medians": round(ratio, 2),
+        "largest_load": max(loads),
+    }
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return measured
 
 
 def _bytes_a_product(rows: list[dict[str, Any]], start: str) -> dict[str, float]:
     """Growth of a training process's memory from the smallest to the largest catalog, in bytes a product."""
-    small, large = rows[0], rows[-1]
+    trained = [row for row in rows if start in row]
+    if len(trained) < 2:
+        return {}
+    small, large = trained[0], trained[-1]
     names = ("first_step_anonymous_bytes", "validation_anonymous_bytes")
-    products = max(1, large["products"] - small["products"])
+    products = large["products"] - small["products"]
     return {name: round((large[start][name] - small[start][name]) / products, 1) for name in names}
 
 
@@ -137,11 +164,10 @@ def _train(run: Path, folder: Path, cache: Path) -> list[str]:
     return [sys.executable, program, str(time.time()), "--config", "demo", *options]
 
 
-def _step(result: Path, command: list[str]) -> dict[str, Any]:
+def _step(result: Path, command: list[str]) -> None:
     """Runs a command, unless its result exists."""
     if result.exists():
-        measured: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-        return measured
+        return
     start = time.time()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
@@ -167,7 +193,6 @@ def _step(result: Path, command: list[str]) -> dict[str, Any]:
             measured |= {name: round(value, 1) for name, value in found.items()}
     write_atomically(result, json.dumps(measured))
     print(result.stem, measured, flush=True)
-    return measured
 
 
 def _sample(process: int, peak: list[int]) -> None:
@@ -190,7 +215,6 @@ def draw(result: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     rows = result["rows"]
-    products = [row["products"] for row in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for name, step, what in (
         ("check", "check", "seconds"),
@@ -199,7 +223,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         ("next start to first step", "next_start", "first_step_seconds"),
         ("validation", "next_start", "validation_seconds"),
     ):
-        left.plot(products, [row[step][what] for row in rows], "o-", label=name)
+        measured = {row["products"]: row[step][what] for row in rows if step in row}
+        left.plot(*zip(*measured.items(), strict=True), "o-", label=name)
     for name, step, what in (
         ("check, peak", "check", "peak_anonymous_bytes"),
         ("build, peak", "build", "peak_anonymous_bytes"),
@@ -207,7 +232,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         ("next start, at the first step", "next_start", "first_step_anonymous_bytes"),
         ("next start, after validation", "next_start", "validation_anonymous_bytes"),
     ):
-        right.plot(products, [row[step][what] / 2**20 for row in rows], "o-", label=name)
+        measured = {row["products"]: row[step][what] / 2**20 for row in rows if step in row}
+        right.plot(*zip(*measured.items(), strict=True), "o-", label=name)
     for axes, label in ((left, "seconds"), (right, "MiB that are not of mapped files")):
         axes.set(xscale="log", yscale="log", xlabel="products", ylabel=label)
         axes.grid(alpha=0.3)
