@@ -157,9 +157,8 @@ def _import(options: argparse.Namespace, key: str) -> str:
     except NoProducts:
         state.discard()
         raise
-    except InputError:
-        state.discard_if_empty()
-        raise
+    except InputError as error:
+        raise InputError(f"{error}{state.discard_if_empty()}") from None
     finally:
         state.close()
     steps = "".join(f"\n{line.format(out=shlex.quote(str(options.out)))}" for line in info.next_steps)

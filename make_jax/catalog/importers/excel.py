@@ -1,13 +1,15 @@
 """Reads a sheet of an Excel workbook (.xlsx) row by row.
 
 openpyxl reads the stored values of formulas, with defusedxml, which it uses when it is installed: a workbook that
-declares XML entities is rejected. The sizes that the zip states are checked first [ours].
+declares XML entities is rejected. The sizes that the zip states are checked first, and that no text is longer than
+MAX_TEXT, of which the parser would hold several copies [ours].
 """
 
 import contextlib
 import re
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ from make_jax.catalog.importers.tables import existing_file
 from make_jax.errors import InputError
 
 MAX_XML = 1 << 30  # bytes of one unpacked part; openpyxl holds the table of shared texts in memory
+MAX_TEXT = 1 << 20  # bytes between two tags; a cell has at most 32,767 characters
 MAX_RATIO = 500  # unpacked over packed bytes of a part larger than 1 MiB; XML packs well
 _FIX = "open it in Excel or LibreOffice and save it again as .xlsx"
+_BLOCK = 1 << 20  # bytes that are searched at once
+_CELL = re.compile(rb'<c r="([A-Z]{1,3}\d+)"')
 _ERROR = re.compile(r"#(N/A|REF!|VALUE!|DIV/0!|NAME\?|NUM!|NULL!)")
 
 
@@ -119,8 +124,29 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+            _check_sizes(path, entries)
+            for entry in entries:
+                if entry.filename.endswith((".xml", ".rels")):
+                    _check_texts(path, archive, entry.filename)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{path}: cannot be read ({error}), expected an Excel workbook (.xlsx)") from None
+
+
+def _check_texts(path: Path, archive: zipfile.ZipFile, name: str) -> None:
+    """Raises InputError for a text of a part that is longer than MAX_TEXT by a block."""
+    since, cell = 0, ""  # bytes since a tag, the last cell of a sheet
+    with archive.open(name) as part:
+        while block := part.read(_BLOCK):
+            last = block.rfind(b"<")
+            since = len(block) - last if last >= 0 else since + len(block)
+            if since > MAX_TEXT + _BLOCK:
+                where = f"{name}, cell {cell} or after it" if cell else name
+                raise InputError(f"{path}: {where}: a text of more than {MAX_TEXT:,} bytes, expected at most 32,767 "
+                                 "characters in a cell; shorten it")  # fmt: skip
+            cell = found[-1].decode() if (found := _CELL.findall(block)) else cell
+
+
+def _check_sizes(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
     for entry in entries:
         packed = max(1, entry.compress_size)
         if entry.file_size > MAX_XML or (entry.file_size > 1 << 20 and entry.file_size / packed > MAX_RATIO):

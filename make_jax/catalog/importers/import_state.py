@@ -86,11 +86,16 @@ class ImportState:
         """Closes the database; committed rows are kept."""
         self._db.close()
 
-    def discard_if_empty(self) -> None:
-        """Closes and removes an import of which no row was committed: there is nothing to resume."""
-        empty = not self._db.execute("SELECT 1 FROM step WHERE rows > 0").fetchone()
-        if empty:
+    def discard_if_empty(self) -> str:
+        """Closes and removes an import of which no row was committed: there is nothing to resume. Otherwise returns how
+        to resume it."""
+        rows = self._db.execute("SELECT SUM(rows) FROM step").fetchone()[0]
+        if not rows:
             self.discard()
+            return ""
+        return (
+            f"; the rows so far are kept in {self.folder}: repair the source and run this again, or delete the folder"
+        )
 
     def discard(self) -> None:
         """Closes and removes this import."""
@@ -278,7 +283,9 @@ class ImportState:
     def _skip(self, text: str) -> None:
         if self._db.execute("SELECT COUNT(*) FROM bad").fetchone()[0] >= self.max_bad_rows:
             # The places of rows begin with the name of their file.
-            raise InputError(f"{self.source.parent}/{text}" if self.source.is_file() else f"{self.source}: {text}")
+            if self.source.is_file():
+                raise InputError(f"{'' if self.source.parent == Path() else f'{self.source.parent}/'}{text}")
+            raise InputError(f"{self.source}: {text}")
         self._db.execute("INSERT INTO bad VALUES(?)", (text,))
 
     def _add(

@@ -16,7 +16,8 @@ from make_jax.unique_json import DuplicateKeyError, object_of
 
 MAX_LINE = MAX_CELL  # bytes of a line of text
 _BLOCK = 1 << 20  # characters per read of a large JSON file
-_UNCLOSED = "a quote opens a field and none closes it, expected two quotes around the field"
+MAX_LINES = 100_000  # of one quoted field, with all of which memory holds until its quote is closed
+_UNCLOSED = "a quote opens a field and none closes it, expected two quotes around a field of at most 100,000 lines"
 _SPACE = re.compile(r"\s*")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)")
 
@@ -173,7 +174,7 @@ class Csv:
 
         def texts() -> Iterator[str]:
             yield first.values["line"]
-            while following := unread.popleft() if unread else next(lines, None):
+            while len(taken) < MAX_LINES and (following := unread.popleft() if unread else next(lines, None)):
                 taken.append(following)
                 yield following[1].values["line"]
 

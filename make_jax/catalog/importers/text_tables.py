@@ -10,6 +10,8 @@ from make_jax.catalog.text import shortened
 from make_jax.errors import InputError
 
 _CHINESE = ("gb18030", r"[\u4e00-\u9fff\u3000-\u303f\uff00-\uffef]")  # and the characters that are expected in it
+_JAPANESE = ("cp932", r"[\u4e00-\u9fff\u3000-\u30ff\uff00-\uff60]")
+_KANA = re.compile(r"[\u3040-\u30ff]")  # in no Chinese text, and not what GB 18030 becomes if it is read as cp932
 _WESTERN = ("cp1252", r"[\xa0-\xff€–—‘’“”™]")
 SAMPLE = 1 << 20  # bytes from which the encoding and the separator are guessed
 SEPARATORS = (",", "\t", ";", "|")  # of equally good ones the first is taken
@@ -48,6 +50,9 @@ def _encoding(path: Path, encoding: str) -> tuple[str, str]:
     with path.open("rb") as file:
         data = file.read(SAMPLE)
     if data.startswith(_BINARY) or (not encoding and b"\0" in data and not data.startswith(tuple(m for m, _ in _BOMS))):
+        if not data.startswith(_BINARY) and (name := _utf16(data)):
+            text = f"UTF-16 without a byte-order mark, expected UTF-8; add --encoding {name}"
+            raise InputError(f"{path}: {text}, or save it as UTF-8 (in Excel: CSV UTF-8)")
         raise InputError(f"{path}: no text, expected lines of text in UTF-8, or the file name extension of its format")
     if encoding:
         encoding = _known(encoding)
@@ -60,6 +65,12 @@ def _encoding(path: Path, encoding: str) -> tuple[str, str]:
         line = data[:at].count(b"\n") + 1
         raise InputError(f"{path}:{line}: not {encoding.upper()} at byte {at + 1}, {_suggestion(data, at)}") from None
     return encoding, text.removeprefix("\ufeff")
+
+
+def _utf16(data: bytes) -> str:
+    """The form of UTF-16 in which ASCII letters have zeros where `data` has them; "" if most bytes of no half are."""
+    halves = {"utf-16-le": data[1::2], "utf-16-be": data[::2]}
+    return next((name for name, half in halves.items() if 2 * half.count(0) > len(half)), "")
 
 
 def _known(encoding: str) -> str:
@@ -79,11 +90,13 @@ def _suggestion(data: bytes, at: int) -> str:
     advice = "save it as UTF-8 (in Excel: CSV UTF-8)"
     runs = re.findall(rb"[\x80-\xff]+", line)
     # Chinese has two bytes a character; accents of western languages stand alone among ASCII letters.
-    likely = [_CHINESE, _WESTERN] if sum(len(run) > 1 for run in runs) > len(runs) / 2 else [_WESTERN]
+    likely = [_JAPANESE, _CHINESE, _WESTERN] if sum(len(run) > 1 for run in runs) > len(runs) / 2 else [_WESTERN]
     for encoding, pattern in likely:
         try:
             text = line.decode(encoding)
         except UnicodeDecodeError:
+            continue
+        if encoding == _JAPANESE[0] and not _KANA.search(text):
             continue
         foreign = [letter for letter in text if not letter.isascii()]
         if foreign and sum(bool(re.match(pattern, letter)) for letter in foreign) > 0.9 * len(foreign):

@@ -39,8 +39,8 @@ class Feed:
             bounded = _Bounded(file, path)
             try:
                 for values in _items(bounded):
-                    bounded.unread = 0
                     number += 1
+                    bounded.unread, bounded.items = 0, number
                     if number > start:
                         yield FeedItem(f"{self.name}: item {number}", values)
             except DefusedXmlException as error:
@@ -59,14 +59,15 @@ class _Bounded:
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self._file, self._path = file, path
-        self.unread = 0
+        self.unread = self.items = 0
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""
         data = self._file.read(size)
         self.unread += len(data)
         if self.unread > MAX_ITEM:
-            raise InputError(f"{self._path}: an item of more than {MAX_ITEM:,} bytes, expected less")
+            text = f"an item of more than {MAX_ITEM:,} bytes, expected less"
+            raise InputError(f"{self._path}: after item {self.items}: {text}")
         return data
 
 

@@ -279,7 +279,10 @@ def test_the_error_is_one_line_with_the_row(
         imported(tmp_path / "out", name, source)
     message = str(caught.value)
     assert "\n" not in message and message.startswith(str(source))
-    assert re.search(f"(/|: ){'' if expected.startswith('data') else '[a-z_]*'}{expected}$", message), message
+    assert re.search(
+        f"(/|: ){'' if expected.startswith('data') else '[a-z_]*'}{expected}(?:; the rows so far are kept in .*)?$",
+        message,
+    ), message
     assert not (tmp_path / "out").exists()
 
 
@@ -356,7 +359,8 @@ def test_the_command_exits_with_2_and_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""
     last = done.stderr.splitlines()[-1]
-    assert last == f'error: {source}: label.csv:3: label: found "partial", expected one of Exact, Partial, Irrelevant'
+    expected = f'error: {source}: label.csv:3: label: found "partial", expected one of Exact, Partial, Irrelevant'
+    assert last.startswith(f"{expected}; the rows so far are kept in {tmp_path}/.importing-out: ")
 
 
 def test_the_summary_counts_rows_skipped_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,10 @@ CASES: list[tuple[str, str, Callable[[Path], object], str]] = [
      r"--encoding cp1252 would read 'Décor'; or save it as UTF-8 \(in Excel: CSV UTF-8\)"),
     ("shopify", "t.csv", text("Handle,Title\na,红色靴子\n", "gb18030"),
      r"t\.csv:2: .*--encoding gb18030 would read '红色靴子'"),
+    ("table", "t.csv", text("id,title\n1,赤い靴\n", "cp932"), r"t\.csv:2: .*--encoding cp932 would read '赤い靴'"),
+    ("woocommerce", "t.csv", text("ID,Type,Name\n1,simple,Cup\n", "utf-16-le"),
+     r"t\.csv: UTF-16 without a byte-order mark, expected UTF-8; add --encoding utf-16-le, or save it as UTF-8"),
+    ("table", "t.jsonl", text('{"title": "one"}', "utf-16-be"), r"t\.jsonl: UTF-16 .*--encoding utf-16-be"),
     ("table", "t.jsonl", text('{"title": "Café"}', "latin-1"),
      r"t\.jsonl:1: not UTF-8 at byte 15, .*--encoding cp1252"),
     ("google-merchant", "t.xml", lambda path: path.write_bytes(b"<rss><item><id>caf\xe9</id></item></rss>"),
@@ -138,8 +142,10 @@ LONG = "x" * 4000
          r"t\.parquet: column 'title', row 1: a cell of 4,\d+ bytes or more, expected at most 2,000"),
         ("table", "t.xlsx", workbook(["title"], [LONG]),
          r"t\.xlsx: xl/\S+ unpacks to \d+,\d+ bytes, expected at most 2,000"),
+        ("table", "t.xlsx", workbook_with(lambda data: data.replace(b"<v>1</v>", b"<v>" + b"1" * (4 << 20) + b"</v>")),
+         r"t\.xlsx: xl/worksheets/sheet1\.xml, cell A2 or after it: a text of more than 1,048,576 bytes, expected at"),
         ("google-merchant", "t.xml", feed(f"<item><id>1</id><title>{LONG * 10}</title></item>"),
-         r"t\.xml: an item of more than 2,000 bytes"),
+         r"t\.xml: after item 0: an item of more than 2,000 bytes"),
     ],
 )  # fmt: skip
 def test_a_huge_cell_is_rejected_before_it_is_in_memory(
@@ -152,7 +158,9 @@ def test_a_huge_cell_is_rejected_before_it_is_in_memory(
 ) -> None:
     write(tmp_path / name)
     for module, bound in ((tables, "MAX_LINE"), (excel, "MAX_XML"), (xml_feed, "MAX_ITEM")):
-        monkeypatch.setattr(module, bound, 2000)
+        monkeypatch.setattr(module, bound, 2000 if "sheet1" not in expected else getattr(module, bound))
+    monkeypatch.setattr(excel, "MAX_RATIO", 1 << 20)
+    monkeypatch.setattr(tables, "MAX_LINES", 100)
     monkeypatch.setattr(parquet_pages, "MAX_CELL", 2000)
     with pytest.raises(InputError, match=expected):
         main(["import", format, str(tmp_path / name), str(tmp_path / "out")])
@@ -220,6 +228,19 @@ def test_wrong_options_are_rejected(tmp_path: Path, options: list[str], expected
     (tmp_path / "t.csv").write_bytes(b"id,title\n1,d\xff\xff\n")
     with pytest.raises(InputError, match=expected):
         main(["import", "table", str(tmp_path / "t.csv"), str(tmp_path / "out"), *options])
+
+
+def test_an_error_after_many_rows_states_what_is_kept(tmp_path: Path) -> None:
+    lines = [f"{number},t {number}" for number in range(600)] + ["600,a,b"]
+    source, out = tmp_path / "t.csv", tmp_path / "out"
+    source.write_text("id,title\n" + "\n".join(lines), encoding="utf-8")
+    kept = rf"the rows so far are kept in {tmp_path}/\.importing-out: repair the source and run this again, or delete"
+    with pytest.raises(InputError, match=rf"t\.csv:602: 3 fields, expected 2; {kept}") as caught:
+        main(["import", "table", str(source), str(out)])
+    assert "\n" not in str(caught.value) and not out.exists()
+    source.write_text("id,title\n" + "\n".join(lines[:-1]), encoding="utf-8")
+    assert main(["import", "table", str(source), str(out)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "t.csv"]
 
 
 def test_fields_that_excel_does_not_write_are_empty_and_counted(tmp_path: Path) -> None:
