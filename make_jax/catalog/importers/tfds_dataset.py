@@ -21,7 +21,7 @@ from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.columns import SYNONYMS, guess, parse_choices
 from make_jax.catalog.importers.huggingface import CAPTIONS, read_json
 from make_jax.catalog.importers.import_state import ImportState
-from make_jax.catalog.importers.parquet_pages import batch_rows
+from make_jax.catalog.importers.parquet_pages import MAX_CELL, batch_rows
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.table import read_columns
 from make_jax.catalog.importers.table_files import SAMPLE_ROWS
@@ -256,7 +256,21 @@ def _parquet_records(path: Path, start: int) -> Generator[bytes, None, None]:
 def _tf_records(path: Path, start: int) -> Generator[bytes, None, None]:
     from grain.experimental import TFRecordIterDataset
 
+    _check_lengths(path)
     yield from itertools.islice(iter(TFRecordIterDataset(str(path))), start, None)
+
+
+def _check_lengths(path: Path) -> None:
+    """Raises ValueError for a record of more than MAX_CELL bytes, which states its length before its content."""
+    with path.open("rb") as file:
+        number = at = 0
+        while len(head := file.read(8)) == 8:
+            number += 1
+            length = int.from_bytes(head, "little")
+            if length > MAX_CELL:
+                raise ValueError(f"record {number} has {length:,} bytes, expected at most {MAX_CELL:,}")
+            at += length + 16  # with the length and two checksums
+            file.seek(at)
 
 
 _READERS: dict[str, Callable[[Path, int], Generator[bytes, None, None]]] = {

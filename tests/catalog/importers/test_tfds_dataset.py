@@ -123,6 +123,16 @@ def short_tfrecord(folder: Path) -> None:
     path.write_bytes(data[: 16 + struct.unpack("<Q", data[:8])[0]])
 
 
+def huge_tfrecord(folder: Path) -> None:
+    """A second record of 1.9 GB, most of which is a hole in the file."""
+    path = as_tfrecord(folder) / f"{NAME}-train.tfrecord-00001-of-00002"
+    data = path.read_bytes()
+    first = 16 + struct.unpack("<Q", data[:8])[0]
+    with path.open("wb") as file:
+        file.write(data[:first] + struct.pack("<Q", 1_900_000_000))
+        file.truncate(first + 16 + 1_900_000_000)
+
+
 def removed(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).unlink()
 
@@ -148,6 +158,7 @@ CASES: list[tuple[Callable[[Path], object], str]] = [
     (cut_shard, r"test\.array_record-00001-of-00002: cannot be read \(.*\), expected a complete array_record file"),
     (cut_parquet, r"train\.parquet-00001-of-00002: cannot be read \(.*\), expected a complete parquet file"),
     (cut_tfrecord, r"train\.tfrecord-00001-of-00002: cannot be read \(after record 2: Not a valid TFRecord"),
+    (huge_tfrecord, r"00001-of-00002: .*record 2 has 1,900,000,000 bytes, expected at most 100,663,296"),
     (short_tfrecord, r"\(1 records, dataset_info\.json states 3\), expected a complete tfrecord file"),
     (removed(f"{NAME}-train.array_record-00000-of-00002"), "states 2 shards of train"),
     (removed("features.json"), r"features\.json: cannot be read \(No such file"),
