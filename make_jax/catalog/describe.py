@@ -30,6 +30,7 @@ def describe(catalog: Catalog, problems: Problems, warnings: Problems) -> str:
     """
     info = catalog.info
     bad = problems.of_images()
+    queries = _query_rows(catalog)
     others = sum(not text.startswith("image: ") for _, text in problems.kept)
     blocks = [
         [summary(catalog), f"  title: {info.title or '-'}", f"  licence: {info.licence or '-'}"],
@@ -39,8 +40,10 @@ def describe(catalog: Catalog, problems: Problems, warnings: Problems) -> str:
         [
             "positives of a judged query (grade >= relevant), and queries without one",
             "                                  count      min   median      95%      max   none",
-            *_query_rows(catalog),
-        ],
+            *queries,
+        ]
+        if queries
+        else [],
         [f"left out of evaluation: {text}" for text in excluded_by_pool(catalog)],
         [f"missing or unreadable images: {len(bad)}", *(f"  {text}" for text in bad[:MAX_LISTED])],
     ]

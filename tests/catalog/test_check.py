@@ -185,11 +185,17 @@ def test_a_catalog_without_images_has_no_contact_sheet(tmp_path: Path, capsys: p
     assert not (tmp_path / "sheet.png").exists()
 
 
-def test_describe_writes_nothing_unless_a_sheet_is_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_describe_writes_nothing_unless_a_sheet_is_requested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_catalog(tmp_path / "tiny", products=3, missing=False)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert main(["describe", str(folder)]) == 0
+    assert "positives of a judged query" in capsys.readouterr().out
+    (folder / "queries.jsonl").unlink()
+    assert main(["describe", str(folder)]) == 0
+    assert "positives of a judged query" not in capsys.readouterr().out  # not a header without rows
     assert not list((tmp_path / "here").iterdir())
 
 

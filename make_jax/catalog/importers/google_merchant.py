@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from make_jax.catalog.importers import cells
+from make_jax.catalog.importers import cells, staging
 from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.columns import attribute_key
 from make_jax.catalog.importers.import_state import ImportState
@@ -102,6 +102,9 @@ def _row(state: ImportState, columns: Mapping[str, str], decimal: str, row: Row)
         item.attributes["in_stock"] = re.sub(r"[_\s]+", " ", stock.casefold()) == "in stock"
     _add_details(item, details)
     key = f"group:{group}" if group else f"id:{id}"
+    if group and staging.has_variant(state.database, key, id):
+        state.note("dropped", "its id is that of an earlier row", f"{row.place}: {id}")
+        return
     add_row(state, row, key, item, "variants, with the item_group_id of an earlier item" if group else "")
 
 

@@ -62,6 +62,12 @@ def has_main(database: sqlite3.Connection, key: str) -> bool:
     return database.execute(sql, (key,)).fetchone() is not None
 
 
+def has_variant(database: sqlite3.Connection, key: str, variant: str) -> bool:
+    """Whether a row of this key and variant is staged."""
+    sql = "SELECT 1 FROM staged WHERE key = ? AND json_extract(line, '$.variant') = ? LIMIT 1"
+    return database.execute(sql, (key, variant)).fetchone() is not None
+
+
 def has_image(database: sqlite3.Connection, key: str) -> bool:
     """Whether a staged row of this key holds an encoded image."""
     sql = "SELECT 1 FROM staged WHERE key = ? AND image IS NOT NULL LIMIT 1"

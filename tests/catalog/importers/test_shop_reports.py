@@ -91,6 +91,15 @@ def test_a_second_title_of_a_handle_is_reported_with_both_lines(tmp_path: Path) 
     assert f"- noted 1: {reason} (first: p.csv:2: Red; p.csv:4: Blue)" in report(tmp_path)
 
 
+def test_a_second_item_with_an_id_of_its_group_is_dropped_and_reported(tmp_path: Path) -> None:
+    rows = [("1", "Red cup", "g", "red"), ("2", "Blue cup", "g", "blue"), ("1", "Old cup", "g", "old")]
+    header = ["id", "title", "item_group_id", "color"]
+    source = shop_exports.write_csv(tmp_path / "p.csv", header, [dict(zip(header, row, strict=True)) for row in rows])
+    products = import_table(source, format="google-merchant")
+    assert [(product["variants"], product["color"]) for product in products] == [(["1", "2"], ["red", "blue"])]
+    assert "- dropped 1: its id is that of an earlier row (first: p.csv:4: 1)" in report(tmp_path)
+
+
 PRICES = ("€1.299,00", "1,299.00", "US$ 12", "12 USD", "$12 USD", "12")
 
 
