@@ -6,7 +6,7 @@ VENV ?= .venv
 
 BIN := $(VENV)/bin
 S3 := $(VENV)/s3
-S3_TESTS := tests/test_object_stores.py
+S3_TESTS := tests/test_object_stores.py tests/runs/test_run_store.py tests/cli/test_evaluation_stores.py
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 

@@ -40,9 +40,9 @@ Multipliers = Annotated[
 class DataConfig:
     """The catalog and the data loader."""
 
-    catalog: str = ""  # folder or .zip in the catalog format; "" uses the packaged catalog
+    catalog: str = ""  # folder, .zip, or s3:// or gs:// URL of one; "" uses the packaged catalog
     queries: Literal["clicks", "derived", "both"] = "clicks"  # training pairs; derived: from titles and attributes
-    cache: str = ""  # folder of built ArrayRecord shards; "" uses $XDG_CACHE_HOME/make_jax or ~/.cache/make_jax
+    cache: str = ""  # folder or URL of built catalogs; "" uses $XDG_CACHE_HOME/make_jax or ~/.cache/make_jax
     workers: AtLeast0 = 0  # Grain worker processes; 0 reads with threads in the training process
     threads: AtLeast0 = 0  # that make batches where workers is 0; 0: one per available core, at most 8
     prefetch: AtLeast1 = 2  # batches prefetched per process
@@ -237,7 +237,7 @@ class Config:
         strict=True, extra="forbid", allow_inf_nan=False, revalidate_instances="always"
     )
 
-    run: str = "runs/make"  # output folder: checkpoints, logs, plots, reports
+    run: str = "runs/make"  # output folder or s3:// or gs:// URL: checkpoints, logs, plots, reports
     data: DataConfig = field(default_factory=DataConfig)
     inputs: InputsConfig = field(default_factory=InputsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

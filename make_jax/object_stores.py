@@ -43,9 +43,10 @@ class Layout:
 
     markers: tuple[tuple[str, str], ...] = ()  # (pattern of a subfolder, its marker); "" is the folder itself
     include: str = ".*"  # pattern of the stored names
+    first: str = r"(?!)"  # pattern of files that others refer to, and that are uploaded before them
 
     def marker(self, name: str) -> str | None:
-        """The marker of the subfolder that a file is in; None for a file that stands for itself."""
+        """The marker of the subfolder that a file is in; None for a file in none."""
         for pattern, marker in self.markers:
             if match := re.match(pattern, name):
                 return match[0] + marker
@@ -56,12 +57,16 @@ class Layout:
         return re.fullmatch(self.include, name) is not None and not any(p.startswith(".") for p in name.split("/"))
 
 
-FILES = Layout()  # catalogs and embeddings: every file is complete by itself
+FILES = Layout()  # of catalogs: any file may be read without the others
 BUILDS = Layout(
     ((r"[^/]+-[0-9a-f]{16}/", "manifest.json"),), r"[^/]+-[0-9a-f]{16}/(manifest\.json|(columns|products)/.*)"
 )
-REPORT = Layout((("", "report.json"),))
-RUN = Layout(((r"checkpoints/[^/]+/[^/]+/", "manifest.json"), (r"eval/[^/]+/", "report.json")))
+EMBEDDINGS = Layout(first=r"(.*/)?vectors\.json")
+REPORT = Layout(
+    (("", "report.json"),),
+    r"report\.(json|md)|per_query\.jsonl|qrels\.txt|runs/[^/]+\.run\.gz|weights\.png|gallery\.png",
+)
+RUN = Layout(((r"checkpoints/(last|best)/\d{6,}(\.\d+)?/", "manifest.json"), (r"eval/[^/]+/", "report.json")))
 
 
 class Stored(NamedTuple):
@@ -155,7 +160,9 @@ class Mirror:
             gone = [n for n in stored if n not in local and chosen(n) and self._is_obsolete(n, markers, index, delete)]
             self._write_index(index | {name: local[name] for name in changed})
             self._delete(replaced)
-            self._upload([name for name in changed if name not in markers])
+            first = [name for name in changed if re.fullmatch(self.layout.first, name)]
+            self._upload(first)
+            self._upload([name for name in changed if name not in markers and name not in first])
             self._check_sizes([n for n in changed if n not in markers and self.layout.marker(n)], local)
             self._delete([name for name in gone if self.layout.marker(name) in markers])
             self._upload(markers)
@@ -168,11 +175,11 @@ class Mirror:
                     index[name] = local[name]._replace(etag=after[name].etag)
             self._write_index({name: known for name, known in index.items() if name not in gone})
 
-    def delete_incomplete(self) -> None:
+    def delete_incomplete(self, chosen: Callable[[str], bool] = lambda _: True) -> None:
         """Deletes what killed uploads left in subfolders without marker; for the only process that writes there."""
         with self._locked(), self._errors("write"):
             stored = self._list()
-            self._delete([name for name in stored if name and not self._is_complete(name, stored)])
+            self._delete([n for n in stored if n and chosen(n) and not self._is_complete(n, stored)])
 
     def read(self, name: str) -> bytes:
         """The content of a small file, from the store."""
@@ -185,6 +192,12 @@ class Mirror:
         with self._errors("read"):
             stored = self._list()
             return {name: each for name, each in stored.items() if self._is_complete(name, stored)}
+
+    def foreign(self) -> str | None:
+        """The name of a file in the store that the layout does not include; None without one."""
+        with self._errors("read"):
+            names = [key.removeprefix(self.root).lstrip("/") for key in self._find()]
+        return next((name for name in names if not self.layout.includes(name)), None)
 
     # --- the store ---
 
@@ -199,17 +212,21 @@ class Mirror:
     def _key(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
-    def _list(self) -> dict[str, Stored]:
-        """All files in the store, complete or not. Raises FileNotFoundError for a missing bucket."""
+    def _find(self) -> dict[str, Any]:
+        """Key -> what fsspec knows of it. Raises FileNotFoundError for a missing bucket."""
         try:
-            found = self._store.find(self.root, detail=True)
+            found: dict[str, Any] = self._store.find(self.root, detail=True)
         except FileNotFoundError:
             found = {}
         bucket = self.root.partition("/")[0]
         if not found and not self._store.exists(bucket):
             raise FileNotFoundError(f"no bucket {bucket}")
+        return found
+
+    def _list(self) -> dict[str, Stored]:
+        """All files in the store, complete or not."""
         stored = {}
-        for key, info in found.items():
+        for key, info in self._find().items():
             name = key.removeprefix(self.root).lstrip("/")
             if info["type"] == "file" and (not name or self.layout.includes(name)):
                 stored[name] = Stored(int(info["size"]), str(info.get("ETag") or info.get("etag") or ""))

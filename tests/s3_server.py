@@ -24,8 +24,8 @@ _SECONDS_TO_START = 60.0
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """An fsspec file system of the server, which the environment of this process and its children points to."""
     s3fs = pytest.importorskip("s3fs", reason="the extra [s3] is not installed")
-    beside = Path(sys.executable).with_name("moto_server")
-    program = str(beside) if beside.exists() else shutil.which("moto_server")
+    neighbor = Path(sys.executable).with_name("moto_server")
+    program = str(neighbor) if neighbor.exists() else shutil.which("moto_server")
     if program is None:
         pytest.skip("moto_server is not installed")
     with socket.socket() as probe:

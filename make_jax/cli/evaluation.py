@@ -10,6 +10,7 @@ from typing import Any, Literal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID
 
 from make_jax.catalog.reader import Catalog
+from make_jax.cli.evaluation_stores import evaluation_stores, pull_report
 from make_jax.cli.options import CompareOptions, EvalOptions
 from make_jax.console import LiteralConsole, text_column
 from make_jax.errors import InputError
@@ -18,6 +19,7 @@ from make_jax.evaluation.evaluate import embed_all, evaluate
 from make_jax.evaluation.models import BM25, OpenedModel, open_model
 from make_jax.evaluation.render import print_report
 from make_jax.evaluation.report import report_folder, write_report
+from make_jax.object_stores import is_url
 from make_jax.ray_cluster import check_paths, connected
 from make_jax.retrieval.embed import EmbeddingModel
 from make_jax.retrieval.ray_devices import RayDevices
@@ -32,8 +34,8 @@ def evaluate_model(options: EvalOptions) -> Path | None:
 
     With `only_embed` it stores the product embeddings, writes no report and returns None.
     """
-    with _ray_devices(options) as devices:
-        return _evaluate_model(options, devices)
+    with evaluation_stores(options) as local, _ray_devices(local) as devices:
+        return _evaluate_model(local, devices)
 
 
 @contextlib.contextmanager
@@ -110,9 +112,14 @@ def _provenance(options: EvalOptions, opened: OpenedModel, catalog: Catalog) -> 
 
 def compare_reports(options: CompareOptions) -> None:
     """Prints the per-metric differences of two reports with their significance; writes them to `out` if it is set."""
+    if is_url(options.out):
+        raise InputError(f"--out {options.out}: a URL, expected a new local folder for the comparison")
     if options.out and Path(options.out).exists():
         raise InputError(f"{options.out}: exists, expected a new folder for the comparison")
-    a, b = read_report(options.a, options.system_a), read_report(options.b, options.system_b)
+    a, b = (
+        read_report(pull_report(path), system)
+        for path, system in ((options.a, options.system_a), (options.b, options.system_b))
+    )
     compared = compare(a, b, seed=options.seed)
     console = LiteralConsole()
     print_comparison(compared, console)

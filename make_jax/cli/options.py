@@ -15,7 +15,7 @@ from make_jax.interop.formats import ExportFormat
 class EvalData:
     """The catalog of an evaluation."""
 
-    catalog: str = ""  # folder or .zip in the catalog format; "": the run's catalog, or else the packaged one
+    catalog: str = ""  # folder or .zip in the catalog format, or URL; "": the run's catalog, or else the packaged one
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class EvalOptions:
     data: EvalData = field(default_factory=EvalData)
     split: Literal["train", "val", "test"] = "test"  # the queries
     pool: Literal["catalog", "split", "all", "judged"] = "catalog"  # products to search; catalog: as in catalog.json
-    out: str = ""  # folder of the report; "": RUN/eval/<catalog>-<split>, or runs/eval/<model>/...
+    out: str = ""  # folder or URL of the report; "": RUN/eval/<catalog>-<split>, or runs/eval/<model>/...
     checkpoint: Literal["best", "last"] = "best"  # of a run; best: highest validation metric; last: newest
-    embeddings: str = ""  # folder that stores the product embeddings, for those larger than memory; "" stores none
+    embeddings: str = ""  # folder or URL that stores the product embeddings, for more than memory; "": none
     # HOST:PORT of the head node of a Ray cluster whose devices embed, or auto; "": this process. Needs --embeddings.
     ray: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = ""
     only_embed: bool = False  # stop when all embeddings are stored: for processes that assist the evaluating one

@@ -2,6 +2,9 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+from make_jax.object_stores import is_url
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,8 +26,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from make_jax.training.loop import train
 
-    folder = train(config)
+    folder: str | Path = train(config)
     if jax.process_index() == 0:
+        folder = config.run if is_url(config.run) else folder
         print(
             f"done: {folder} (curves.png, metrics.jsonl, checkpoints/); now: {evaluation} {folder}, "
             f"or make_jax.Retriever.load({str(folder)!r}) to search"

@@ -23,7 +23,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -62,12 +62,14 @@ class Checkpoints:
     """Saves and loads the checkpoints in `folder`, usually RUN/checkpoints: the newest of `last`, and one `best`.
 
     `max_to_keep` is the number of `last` checkpoints kept. A checkpoint known to be damaged is not counted and is
-    deleted after the next save. In a run of several processes, all must call `save`, `restore`, `latest_intact` and
+    deleted after the next save. A save ends when `on_saved`, which is called in the background with its step, returns;
+    what that raises fails the save. In a run of several processes, all must call `save`, `restore`, `latest_intact` and
     `load_params` in the same order, and share the file system.
     """
 
-    def __init__(self, folder: str | Path, max_to_keep: int = 1):
+    def __init__(self, folder: str | Path, max_to_keep: int = 1, on_saved: Callable[[int], None] = lambda _: None):
         self.folder = Path(folder).absolute()  # Orbax requires absolute paths
+        self._on_saved = on_saved
         self._max_to_keep = {"last": max_to_keep, "best": 1}
         self._damaged: set[Path] = set()  # as verified by this process
         self._writer: orbax_arrays.AsyncWriter | None = None
@@ -210,6 +212,7 @@ class Checkpoints:
             # Renamed first: a half-deleted folder must not have a complete one's name.
             with contextlib.suppress(OSError):
                 shutil.rmtree(path.rename(path.with_name(f"{PARTIAL}old-{path.name}")))
+        self._on_saved(step)
 
     def _to_delete(self, kind: Kind) -> list[Path]:
         """The checkpoints to delete once one more is complete."""

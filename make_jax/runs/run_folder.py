@@ -16,6 +16,7 @@ from make_jax.config import Config, from_json
 from make_jax.errors import InputError
 from make_jax.inputs.tokenizer import Tokenizer
 from make_jax.runs.checkpoints import CheckpointInfo, Checkpoints, digest
+from make_jax.runs.run_store import pull_run
 from make_jax.runs.state import Params
 from make_jax.runs.training_data import TrainingData
 
@@ -39,10 +40,11 @@ class TrainedModel:
 
 
 def load_trained_model(run: str | Path, checkpoint: Literal["best", "last"] = "best") -> TrainedModel:
-    """Loads and verifies the newest intact checkpoint of a run; executes nothing from the run.
+    """Loads and verifies the newest intact checkpoint of a run; executes nothing from the run. `run` may be a URL.
 
     Raises InputError when the folder is not a run or none of its checkpoints is intact.
     """
+    run = pull_run(run)
     checkpoints = open_checkpoints(run)
     info = checkpoints.latest_intact(checkpoint)
     params = checkpoints.load_params(info)

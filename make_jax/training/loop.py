@@ -31,12 +31,14 @@ from make_jax.inputs.train_pipeline import train_batches
 from make_jax.model.attention import check_attention
 from make_jax.model.make import Make
 from make_jax.model.modal_adaptation import modality_weights
+from make_jax.object_stores import local_path
 from make_jax.objectives.total import check_objectives
 from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.mesh import check_batch_config, make_mesh, shard_batch
 from make_jax.runs.processes import Processes, init_distributed
 from make_jax.runs.provenance import commit
 from make_jax.runs.run_folder import CHECKPOINTS, CONFIG, KEYWORDS, TOKENIZER
+from make_jax.runs.run_store import RunStore
 from make_jax.runs.state import Params, TrainState, parameter_count
 from make_jax.runs.training_data import write_record
 from make_jax.training.checkpointing import CheckpointSaver, Progress
@@ -73,21 +75,27 @@ def train(config: Config) -> Path:
     modality_weights(config.model.adaptation.weights)  # raises InputError for an unknown name
     check_objectives(config.objectives)
     check_writers(config.train.writers)
-    checkpoints = Checkpoints(Path(config.run) / CHECKPOINTS, config.train.max_to_keep)
+    store = RunStore(config.run)
+    checkpoints = Checkpoints(store.folder / CHECKPOINTS, config.train.max_to_keep, store.upload_checkpoint)
     with (
-        init_distributed(config.distributed, checkpoints.newest, Path(config.run)) as processes,
+        init_distributed(config.distributed, checkpoints.newest, store.folder) as processes,
         closing(checkpoints),
         stop_on_signals(processes.forward_sigterm) as stop,
         ExitStack() as input_workers,
     ):
+        store.start(processes)
         with ExitStack() as logs:
             trainer, state, start_step = set_up(config, checkpoints, processes, stop, logs, input_workers)
+            if processes.is_coordinator:
+                store.upload()  # fail now rather than at the first checkpoint, hours later
             stopped_at = trainer.run(state, start_step)
             checkpoints.wait()
             processes.finish()
+        if processes.is_coordinator:
+            store.upload()  # the end of the logs
         if stopped_at is not None:
             stop.end(stopped_at)  # does not wait for the input workers
-    return Path(config.run)
+    return store.folder
 
 
 def set_up(
@@ -115,8 +123,8 @@ def set_up(
 
     # --- Run folder and logs, written by process 0 only
     if processes.is_coordinator:
-        write_atomically(Path(config.run) / CONFIG, to_json(config))
-        write_record(Path(config.run), catalog, init.provenance, resumed=init.own is not None, built=built.folder)
+        write_atomically(local_path(config.run) / CONFIG, to_json(config))
+        write_record(local_path(config.run), catalog, init.provenance, resumed=init.own is not None, built=built.folder)
         checkpoints.check_free_space(state)  # fail now rather than at the first save, hours later
     logger, profiler = _open_logs(config, init.step, processes, logs)
     for message in [*messages, *_start_messages(config, catalog, built, state, init, mesh)]:
@@ -232,7 +240,7 @@ class Trainer:
 
     def _draw_curves(self) -> None:
         """Draws what metrics.jsonl holds so far."""
-        metrics = Path(self.config.run) / METRICS
+        metrics = local_path(self.config.run) / METRICS
         if self.processes.is_coordinator and metrics.exists():
             draw_curves(metrics, metrics.with_name(CURVES))
 
@@ -273,7 +281,7 @@ def _open_logs(config: Config, step: int, processes: Processes, logs: ExitStack)
     if not processes.is_coordinator:
         return MetricLogger(), StepProfiler("", Path())
     logger = logs.enter_context(open_logger(config, step))
-    profiler = StepProfiler(config.train.profile, Path(config.run) / PROFILE)
+    profiler = StepProfiler(config.train.profile, local_path(config.run) / PROFILE)
     logs.callback(profiler.close)
     return logger, profiler
 

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from make_jax.config import Config
 from make_jax.errors import InputError
+from make_jax.object_stores import local_path
 from make_jax.training.metric_writers.jsonl import JsonlWriter
 from make_jax.training.metric_writers.tensorboard import TensorBoardWriter
 from make_jax.training.metric_writers.wandb import WandbWriter
@@ -55,6 +56,6 @@ def check_writers(names: Sequence[str]) -> None:
 def open_writers(config: Config, start_step: int) -> list[MetricWriter]:
     """Returns the writers that `train.writers` names. Raises InputError as `check_writers` does."""
     check_writers(config.train.writers)
-    folder = Path(config.run)
+    folder = local_path(config.run)
     folder.mkdir(parents=True, exist_ok=True)
     return [WRITERS[name](folder, start_step, config) for name in config.train.writers]
