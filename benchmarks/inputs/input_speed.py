@@ -47,17 +47,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32, help="images per batch")
     parser.add_argument("--out", type=Path, default=RESULTS / "input-speed.json")
     options = parser.parse_args()
-    probe = "import torch, torchvision; print(torch.__version__, torchvision.__version__)"
+    probe = "import torch, torchvision as v; print(torch.__version__, v.__version__, v.io.image._has_image_ops())"
     version = subprocess.run([options.torch_python, "-c", probe], capture_output=True, text=True)
     if version.returncode:
         raise InputError(f"--torch-python {options.torch_python}: cannot import torch and torchvision; install them")
-    torch, torchvision = version.stdout.split()
+    torch, torchvision, has_decoder = version.stdout.split()
     about = metadata(
         Catalog.load(""),
         seed=0,
         command="python benchmarks/inputs/input_speed.py --folder WORK --torch-python PYTHON",
         torch=torch,
         torchvision=torchvision,
+        tensor_decoder="torchvision.io" if has_decoder == "True" else "simplejpeg",
         cores=os.cpu_count(),
         load_at_start=round(os.getloadavg()[0], 2),
     )

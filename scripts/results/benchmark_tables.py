@@ -25,6 +25,7 @@ def benchmark_tables() -> dict[str, str]:
         "catalog-size": _catalog_size,
         "pretrained": _pretrained,
         "without-clicks": _without_clicks,
+        "input-speed": _input_speed,
     }
     files = {name: RESULTS / f"{name}.json" for name in makers}
     return {name: makers[name](json.loads(file.read_text("utf-8"))) for name, file in files.items() if file.is_file()}
@@ -267,6 +268,26 @@ def _without_clicks(result: dict[str, Any]) -> str:
     which = "one seed" if seeds == 1 else f"medians of {seeds} seeds, lowest to highest"
     setting = f"{result['metric']} on the test split; {which}. {_machine(result)}"
     return f"{setting}\n\n{markdown_table(header, rows)}"
+
+
+def _input_speed(result: dict[str, Any]) -> str:
+    """One row per kind of picture, number of cores and system; rates with quartiles."""
+    header, rows = ["pictures", "cores", "system", "images/s", "images per CPU second", "make_jax by CPU time"], []
+    ours = {}
+    for row in result["results"]:
+        setting, rate = (row["pictures"], row["cores"]), row["images_per_processor_second"]
+        ours |= {setting: rate} if row["system"] == "make_jax" else {}
+        rates = []
+        for name in ("images_per_second", "images_per_processor_second"):
+            low, _, high = row[f"{name}_quartiles"]
+            rates.append(f"{row[name]:.0f} ({low:.0f} to {high:.0f})")
+        pictures = f"{row['pictures']}, {row['kb']} kB"
+        rows.append([pictures, str(row["cores"]), row["system"], *rates, f"{ours[setting] / rate:.2f} x"])
+    about = result["about"]
+    peer = f"torch {about['torch']}, torchvision {about['torchvision']}, tensors decoded by {about['tensor_decoder']}"
+    work = f"JPEGs of {result['side']} x {result['side']} pixels to {result['size']} x {result['size']}"
+    caption = f"{work}, {result['rounds']} rounds, alternating; medians, quartiles in brackets. {peer}."
+    return f"{caption} {_machine(result)}\n\n{markdown_table(header, rows)}"
 
 
 def _median_and_range(values: list[float]) -> str:
