@@ -33,7 +33,7 @@ test: lint $(S3)/.installed
 	@echo "==> tests"
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 	@echo "==> tests of object stores, against a local S3 server"
-	@$(S3)/bin/python -m pytest -n 0 $(S3_TESTS)
+	@$(S3)/bin/python -m pytest -n 2 --dist loadfile $(S3_TESTS)
 
 lint: $(INSTALLED)
 	@echo "==> ruff"
