@@ -11,6 +11,8 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from tests.s3_server import bucket, s3  # noqa: F401 - fixtures
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # A shell starts background commands with Ctrl-C ignored, which child processes would inherit.

@@ -1,7 +1,7 @@
-"""A local S3 server, moto's, as a fixture: `from tests.s3_server import bucket, s3`. `make test` runs these tests.
+"""A local S3 server, moto's, as the fixtures `s3` and `bucket`, which conftest.py imports, so that there is one server.
 
-They need s3fs and moto_server next to this Python, as in the environment VENV/s3 of the Makefile (s3fs pins an older
-python-dateutil than requirements.txt), and are skipped without them.
+`make test` runs the tests that use them. They need s3fs and moto_server next to this Python, as in the environment
+VENV/s3 of the Makefile (s3fs pins an older python-dateutil than requirements.txt), and are skipped without them.
 """
 
 import os
@@ -44,7 +44,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         for name, value in environment.items():
             patch.setenv(name, value)
         _wait_for(port, server)
-        yield s3fs.S3FileSystem(use_listings_cache=False)
+        yield s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
     server.kill()
     server.wait()
     log.close()

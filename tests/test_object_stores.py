@@ -16,7 +16,7 @@ from make_jax.errors import InputError
 from make_jax.files import folder_digest
 from make_jax.object_stores import RUN, Mirror, local_path
 from tests.conftest import ROOT
-from tests.s3_server import bucket, s3, use_machine  # noqa: F401 - fixtures
+from tests.s3_server import use_machine
 from tests.tiny_catalog import write_catalog
 
 
@@ -26,7 +26,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(text)
 
 
-def stored(s3, url: str) -> dict[str, str]:  # noqa: F811
+def stored(s3, url: str) -> dict[str, str]:
     """Name -> content of all objects below a URL."""
     root = url.removeprefix("s3://")
     return {key.removeprefix(root + "/"): s3.cat_file(key).decode() for key in s3.find(root)}
@@ -71,7 +71,7 @@ def test_a_missing_extra_is_named_with_its_command(monkeypatch):
 # --- push and pull ---
 
 
-def test_a_push_uploads_what_changed_and_deletes_what_was_deleted(s3, bucket):  # noqa: F811
+def test_a_push_uploads_what_changed_and_deletes_what_was_deleted(s3, bucket):
     mirror = Mirror(f"{bucket}/run", RUN)
     write(mirror.path, {"config.json": "1", **checkpoint(1), ".partial-x/a": "no", "eval/t/report.json": "r"})
     mirror.push()
@@ -84,7 +84,7 @@ def test_a_push_uploads_what_changed_and_deletes_what_was_deleted(s3, bucket):  
     assert s3.info(f"{mirror.root}/config.json")["LastModified"] == before
 
 
-def test_another_machine_gets_complete_folders_only(s3, bucket, tmp_path, monkeypatch):  # noqa: F811
+def test_another_machine_gets_complete_folders_only(s3, bucket, tmp_path, monkeypatch):
     for name, text in {"config.json": "1", **checkpoint(1), **checkpoint(2, marker=False)}.items():
         s3.pipe_file(f"{bucket}/run/{name}", text.encode())
     mirror = Mirror(f"{bucket}/run", RUN)
@@ -107,7 +107,7 @@ def test_another_machine_gets_complete_folders_only(s3, bucket, tmp_path, monkey
     assert (mirror.path / "notes.txt").read_text() == "mine"
 
 
-def test_a_local_change_that_was_not_uploaded_is_kept_and_uploaded_later(s3, bucket):  # noqa: F811
+def test_a_local_change_that_was_not_uploaded_is_kept_and_uploaded_later(s3, bucket):
     mirror = Mirror(f"{bucket}/run", RUN)
     write(mirror.path, {"metrics.jsonl": "1"})
     mirror.push()
@@ -118,7 +118,7 @@ def test_a_local_change_that_was_not_uploaded_is_kept_and_uploaded_later(s3, buc
     assert stored(s3, mirror.url) == {"metrics.jsonl": "1, 2"}
 
 
-def test_the_marker_of_a_replaced_folder_is_deleted_first_and_uploaded_last(s3, bucket, monkeypatch):  # noqa: F811
+def test_the_marker_of_a_replaced_folder_is_deleted_first_and_uploaded_last(s3, bucket, monkeypatch):
     mirror = Mirror(f"{bucket}/run", RUN)
     write(mirror.path, {"eval/t/report.json": "old", "eval/t/a": "old", "eval/t/b": "old"})
     mirror.push()
@@ -149,7 +149,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     return calls
 
 
-def test_an_older_checkpoint_is_deleted_after_the_newer_one_is_complete(s3, bucket, monkeypatch):  # noqa: F811
+def test_an_older_checkpoint_is_deleted_after_the_newer_one_is_complete(s3, bucket, monkeypatch):
     mirror = Mirror(f"{bucket}/run", RUN)
     write(mirror.path, checkpoint(1))
     mirror.push()
@@ -168,7 +168,7 @@ def test_an_older_checkpoint_is_deleted_after_the_newer_one_is_complete(s3, buck
     assert stored(s3, mirror.url) == checkpoint(2)
 
 
-def test_a_complete_upload_that_was_not_noted_is_not_replaced(s3, bucket, monkeypatch):  # noqa: F811
+def test_a_complete_upload_that_was_not_noted_is_not_replaced(s3, bucket, monkeypatch):
     mirror = Mirror(f"{bucket}/run", RUN)
     write(mirror.path, checkpoint(1))
     with monkeypatch.context() as patch:
@@ -211,7 +211,7 @@ for step in range(done + 1, done + 1000):
 """
 
 
-def test_after_a_kill_at_any_instant_the_store_has_a_complete_checkpoint(s3, bucket, tmp_path, monkeypatch):  # noqa: F811
+def test_after_a_kill_at_any_instant_the_store_has_a_complete_checkpoint(s3, bucket, tmp_path, monkeypatch):
     newest = 0
     for kill, machine in enumerate(("first", "first", "second", "first")):
         use_machine(monkeypatch, tmp_path / machine)
@@ -243,7 +243,7 @@ def test_after_a_kill_at_any_instant_the_store_has_a_complete_checkpoint(s3, buc
 # --- errors ---
 
 
-def test_missing_buckets_and_files_in_place_of_folders_are_one_line(s3, bucket):  # noqa: F811
+def test_missing_buckets_and_files_in_place_of_folders_are_one_line(s3, bucket):
     with pytest.raises(InputError, match=r"^s3://no-such-bucket/run: cannot read it \(no bucket no-such-bucket\)"):
         Mirror("s3://no-such-bucket/run").pull()
     missing = Mirror("s3://no-such-bucket/run")
@@ -264,7 +264,7 @@ def test_missing_buckets_and_files_in_place_of_folders_are_one_line(s3, bucket):
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "1"}, "credentials"),
     ],
 )
-def test_without_endpoint_or_credentials_a_program_ends_with_one_line_and_code_2(bucket, changed, expected):  # noqa: F811
+def test_without_endpoint_or_credentials_a_program_ends_with_one_line_and_code_2(bucket, changed, expected):
     command = [sys.executable, "-m", "make_jax.catalog", "build", f"{bucket}/catalog"]
     done = subprocess.run(command, env=os.environ | changed, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
@@ -275,13 +275,13 @@ def test_without_endpoint_or_credentials_a_program_ends_with_one_line_and_code_2
 # --- catalogs and builds ---
 
 
-def put(s3, folder: Path, url: str) -> None:  # noqa: F811
+def put(s3, folder: Path, url: str) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             s3.put_file(str(path), f"{url}/{path.relative_to(folder).as_posix()}")
 
 
-def test_a_catalog_and_its_build_are_as_local_ones(s3, bucket, tmp_path, monkeypatch):  # noqa: F811
+def test_a_catalog_and_its_build_are_as_local_ones(s3, bucket, tmp_path, monkeypatch):
     put(s3, write_catalog(tmp_path / "tiny"), f"{bucket}/tiny")
     local = build(tmp_path / "tiny", str(tmp_path / "cache"), workers=1)
     built = build(f"{bucket}/tiny", f"{bucket}/cache", workers=1)
@@ -298,7 +298,7 @@ def test_a_catalog_and_its_build_are_as_local_ones(s3, bucket, tmp_path, monkeyp
     assert fresh.products("train")[0] == local.products("train")[0]
 
 
-def test_a_changed_catalog_is_downloaded_again_and_an_unchanged_one_is_not(s3, bucket, tmp_path):  # noqa: F811
+def test_a_changed_catalog_is_downloaded_again_and_an_unchanged_one_is_not(s3, bucket, tmp_path):
     put(s3, write_catalog(tmp_path / "tiny"), f"{bucket}/tiny")
     first = Catalog.load(f"{bucket}/tiny")
     times = {path: path.stat().st_ctime_ns for path in first.path.rglob("*") if path.is_file()}
@@ -313,6 +313,6 @@ def test_a_changed_catalog_is_downloaded_again_and_an_unchanged_one_is_not(s3, b
     assert Catalog.load(f"{bucket}/tiny").products[0].title.endswith("number 00")
 
 
-def test_a_zip_is_read_by_its_url(s3, bucket, tmp_path):  # noqa: F811
+def test_a_zip_is_read_by_its_url(s3, bucket, tmp_path):
     s3.put_file(str(write_catalog(tmp_path / "tiny", zipped=True)), f"{bucket}/tiny.zip")
     assert Catalog.load(f"{bucket}/tiny.zip").digest == Catalog.load(tmp_path / "tiny").digest

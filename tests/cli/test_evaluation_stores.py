@@ -9,10 +9,10 @@ from make_jax.cli.evaluation_stores import evaluation_stores, pull_report
 from make_jax.cli.options import EvalOptions, parse_evaluation
 from make_jax.errors import InputError
 from make_jax.object_stores import EMBEDDINGS, Mirror
-from tests.s3_server import bucket, s3, use_machine  # noqa: F401 - fixtures
+from tests.s3_server import use_machine
 
 
-def options_of(bucket: str, *more: str) -> EvalOptions:  # noqa: F811
+def options_of(bucket: str, *more: str) -> EvalOptions:
     return parse_evaluation(["bm25", "--embeddings", f"{bucket}/vectors", "--out", f"{bucket}/report", *more])
 
 
@@ -23,7 +23,7 @@ def write_files(options: EvalOptions, text: str) -> None:
         path.write_text(text)
 
 
-def test_embeddings_and_reports_are_uploaded_and_found_by_another_machine(s3, bucket, tmp_path, monkeypatch):  # noqa: F811
+def test_embeddings_and_reports_are_uploaded_and_found_by_another_machine(s3, bucket, tmp_path, monkeypatch):
     with evaluation_stores(options_of(bucket)) as local:
         write_files(local, "one")
     use_machine(monkeypatch, tmp_path / "other")
@@ -35,7 +35,7 @@ def test_embeddings_and_reports_are_uploaded_and_found_by_another_machine(s3, bu
     assert s3.cat_file(f"{bucket}/vectors/test-both/vectors.json") == b"two"
 
 
-def test_a_failed_evaluation_uploads_no_report(s3, bucket):  # noqa: F811
+def test_a_failed_evaluation_uploads_no_report(s3, bucket):
     with suppress(InputError), evaluation_stores(options_of(bucket)) as local:
         write_files(local, "one")
         raise InputError("stopped")
@@ -44,7 +44,7 @@ def test_a_failed_evaluation_uploads_no_report(s3, bucket):  # noqa: F811
         pull_report(f"{bucket}/report")
 
 
-def test_a_report_never_replaces_other_files(s3, bucket):  # noqa: F811
+def test_a_report_never_replaces_other_files(s3, bucket):
     s3.pipe_file(f"{bucket}/report/thesis.tex", b"years of work")
     expected = "report: contains thesis.tex, which is no part of a report"
     with pytest.raises(InputError, match=expected), evaluation_stores(options_of(bucket)):
@@ -52,7 +52,7 @@ def test_a_report_never_replaces_other_files(s3, bucket):  # noqa: F811
     assert s3.cat_file(f"{bucket}/report/thesis.tex") == b"years of work"
 
 
-def test_vectors_json_is_uploaded_before_the_shards(s3, bucket, monkeypatch):  # noqa: F811
+def test_vectors_json_is_uploaded_before_the_shards(s3, bucket, monkeypatch):
     mirror = Mirror(f"{bucket}/vectors", EMBEDDINGS)
     for name in ("a.parquet", "vectors.json"):
         (mirror.path / "test-both").mkdir(parents=True, exist_ok=True)

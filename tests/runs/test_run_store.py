@@ -16,7 +16,7 @@ from make_jax.runs.processes import Processes
 from make_jax.runs.run_store import RunStore, pull_run
 from tests.conftest import ROOT
 from tests.runs.small_state import make_state
-from tests.s3_server import bucket, s3, use_machine  # noqa: F401 - fixtures
+from tests.s3_server import use_machine
 
 _SAVES = """
 import sys
@@ -34,7 +34,7 @@ for step in range((checkpoints.newest() or 0) + 1, 1000):
 """
 
 
-def test_after_kills_the_run_goes_on_from_a_complete_checkpoint_on_any_machine(s3, bucket, tmp_path, monkeypatch):  # noqa: F811
+def test_after_kills_the_run_goes_on_from_a_complete_checkpoint_on_any_machine(s3, bucket, tmp_path, monkeypatch):
     newest = 0
     for kill, machine in enumerate(("first", "second")):
         use_machine(monkeypatch, tmp_path / machine)
@@ -60,7 +60,7 @@ def test_after_kills_the_run_goes_on_from_a_complete_checkpoint_on_any_machine(s
             np.testing.assert_array_equal(found, expected)
 
 
-def test_a_failed_upload_names_the_url_and_the_step_and_the_next_start_repeats_it(s3, bucket):  # noqa: F811
+def test_a_failed_upload_names_the_url_and_the_step_and_the_next_start_repeats_it(s3, bucket):
     store = RunStore(f"{bucket}/run")
     folder = store.folder / "checkpoints/last/000002"
     folder.mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_a_failed_upload_names_the_url_and_the_step_and_the_next_start_repeats_i
     assert s3.exists(f"{bucket}/run/checkpoints/last/000002/manifest.json")
 
 
-def test_reports_of_a_run_are_not_those_of_training(s3, bucket, tmp_path, monkeypatch):  # noqa: F811
+def test_reports_of_a_run_are_not_those_of_training(s3, bucket, tmp_path, monkeypatch):
     """eval.py on another machine writes them while training goes on."""
     store = RunStore(f"{bucket}/run")
     store.folder.mkdir(parents=True)
@@ -85,7 +85,7 @@ def test_reports_of_a_run_are_not_those_of_training(s3, bucket, tmp_path, monkey
     assert s3.exists(f"{bucket}/run/eval/t/report.md")
 
 
-def test_a_run_that_is_not_in_the_store_is_an_input_error(bucket):  # noqa: F811
+def test_a_run_that_is_not_in_the_store_is_an_input_error(bucket):
     with pytest.raises(InputError, match="not found, expected a run or another model's folder"):
         pull_run(f"{bucket}/none")
     assert str(pull_run("runs/local")) == "runs/local"
