@@ -41,9 +41,10 @@ from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import folder_atomically, write_atomically
 from make_jax.runs.provenance import metadata
+from scripts.results.benchmark_tables import CATALOG_SIZE_BYTES, CATALOG_SIZE_SECONDS
 
 WORDS = 20_000
-COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey")
+COLORS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey")
 TITLE_WORDS = 7
 CLICKS = 4  # of a training product
 JUDGED = 1_000
@@ -216,22 +217,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     rows = result["rows"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for name, step, what in (
-        ("check", "check", "seconds"),
-        ("build, two processes", "build", "seconds"),
-        ("first start to first step", "first_start", "first_step_seconds"),
-        ("next start to first step", "next_start", "first_step_seconds"),
-        ("validation", "next_start", "validation_seconds"),
-    ):
+    for name, step, what in CATALOG_SIZE_SECONDS:
         measured = {row["products"]: row[step][what] for row in rows if step in row}
         left.plot(*zip(*measured.items(), strict=True), "o-", label=name)
-    for name, step, what in (
-        ("check, peak", "check", "peak_anonymous_bytes"),
-        ("build, peak", "build", "peak_anonymous_bytes"),
-        ("first start, peak", "first_start", "peak_anonymous_bytes"),
-        ("next start, at the first step", "next_start", "first_step_anonymous_bytes"),
-        ("next start, after validation", "next_start", "validation_anonymous_bytes"),
-    ):
+    for name, step, what in CATALOG_SIZE_BYTES:
         measured = {row["products"]: row[step][what] / 2**20 for row in rows if step in row}
         right.plot(*zip(*measured.items(), strict=True), "o-", label=name)
     for axes, label in ((left, "seconds"), (right, "MiB that are not of mapped files")):
@@ -276,7 +265,7 @@ def _write_catalog(folder: Path, count: int) -> None:
                     (folder / f"images/p{i}.jpg").write_bytes(pictures[i // 50 % len(pictures)])
                 products.write(
                     f'{{"id": "p{i}", "title": "{" ".join(title)}", "split": "{split}", '
-                    f'"colour": "{COLOURS[i % len(COLOURS)]}", "price": {i % 97}{image}}}\n'
+                    f'"colour": "{COLORS[i % len(COLORS)]}", "price": {i % 97}{image}}}\n'
                 )
                 if split == "train":
                     clicks.writelines(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from make_jax.catalog.path_options import add_path
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.signals import exit_on_signals, ignore_signals
 
@@ -136,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--all", action="store_true", help="list problems of one kind without a limit of 3")
         if name == "describe":
             text = "PNG file of a contact sheet: images with titles (default: none is drawn)"
-            command.add_argument("--out", type=Path, metavar="SHEET.png", help=text)
+            add_path(command, "--out", metavar="SHEET.png", help=text)
         if name == "build":
             command.add_argument("--cache", default="", help="folder of built catalogs (~/.cache/make_jax)")
             how = command.add_mutually_exclusive_group()
@@ -156,7 +157,8 @@ def _add_keyword_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--attributes", action=argparse.BooleanOptionalAction, default=True, help="use attributes")
     command.add_argument("--least", type=int, default=5, help="minimum training products of a keyword (%(default)s)")
     command.add_argument("--largest", type=int, default=4096, help="maximum number of keywords (%(default)s)")
-    command.add_argument("--out", type=Path, default=Path("keywords.json"), help="JSON file (%(default)s)")
+    file, text = Path("keywords.json"), "JSON file (%(default)s)"
+    add_path(command, "--out", metavar="KEYWORDS.json", default=file, help=text)
     command.add_argument("--show", type=int, default=20, help="validation queries to print (%(default)s)")
 
 

@@ -169,7 +169,7 @@ def _build_in(
         }
         write_atomically(partial / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         publish_folder(partial, folder)
-    except Exception:
+    except Exception:  # not KeyboardInterrupt, after which the next build goes on with the folder
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return BuiltCatalog(folder)

@@ -8,6 +8,22 @@ from typing import Any
 from make_jax.report_tables import format_difference, format_interval, markdown_table
 from scripts import RESULTS
 
+# Rows of the tables of catalog-size.json, and lines of its plot: name, step, measure.
+CATALOG_SIZE_SECONDS = (
+    ("check", "check", "seconds"),
+    ("build, two processes", "build", "seconds"),
+    ("first start to first step", "first_start", "first_step_seconds"),
+    ("next start to first step", "next_start", "first_step_seconds"),
+    ("validation", "next_start", "validation_seconds"),
+)
+CATALOG_SIZE_BYTES = (
+    ("check, peak", "check", "peak_anonymous_bytes"),
+    ("build, peak of all processes", "build", "peak_anonymous_bytes"),
+    ("first start, peak of all processes", "first_start", "peak_anonymous_bytes"),
+    ("next start, at the first step", "next_start", "first_step_anonymous_bytes"),
+    ("next start, after validation", "next_start", "validation_anonymous_bytes"),
+)
+
 
 def benchmark_tables() -> dict[str, str]:
     """Returns marker name -> table; benchmarks without a result file are left out."""
@@ -180,26 +196,13 @@ def _catalog_size(result: dict[str, Any]) -> str:
     """Two tables, time and memory, with one row per step and one column per number of products."""
     rows = result["rows"]
     header = [f"{row['products']:,} products" for row in rows]
-    times = [
-        ("`check`", "check", "seconds"),
-        ("`build`, two processes", "build", "seconds"),
-        ("first start to first step", "first_start", "first_step_seconds"),
-        ("next start to first step", "next_start", "first_step_seconds"),
-        ("validation", "next_start", "validation_seconds"),
-    ]
-    memory = [
-        ("`check`, peak", "check", "peak_anonymous_bytes"),
-        ("`build`, peak of all processes", "build", "peak_anonymous_bytes"),
-        ("first start, peak of all processes", "first_start", "peak_anonymous_bytes"),
-        ("next start, at the first step", "next_start", "first_step_anonymous_bytes"),
-        ("next start, after validation", "next_start", "validation_anonymous_bytes"),
-    ]
     seconds = [
-        [name, *(f"{row[step][what]:,.0f}" if step in row else "" for row in rows)] for name, step, what in times
+        [name, *(f"{row[step][what]:,.0f}" if step in row else "" for row in rows)]
+        for name, step, what in CATALOG_SIZE_SECONDS
     ]
     mib = [
         [name, *(f"{row[step][what] / 2**20:,.0f}" if step in row else "" for row in rows)]
-        for name, step, what in memory
+        for name, step, what in CATALOG_SIZE_BYTES
     ]
     loads = [step["load"] for row in rows for step in row.values() if isinstance(step, dict)]
     setting = f"{_machine(result)} Load of the machine at the end of the steps: {min(loads)} to {max(loads)}."

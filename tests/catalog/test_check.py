@@ -185,6 +185,16 @@ def test_a_catalog_without_images_has_no_contact_sheet(tmp_path: Path, capsys: p
     assert not (tmp_path / "sheet.png").exists()
 
 
+@pytest.mark.parametrize("command", ["describe", "keywords"])
+def test_a_url_as_output_is_rejected_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^s3://shop/file is a URL, expected a path \(.*\); copy the file there$"):
+        main([command, "--out", "s3://shop/file"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_describe_writes_nothing_unless_a_sheet_is_requested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,7 +37,7 @@ from make_jax.catalog.importers.import_state import (
     state_folder,
     was_completed,
 )
-from make_jax.catalog.importers.path_options import add_path
+from make_jax.catalog.path_options import add_path
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.signals import set_handler

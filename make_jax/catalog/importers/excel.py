@@ -8,7 +8,6 @@ MAX_TEXT, of which the parser would hold several copies [ours].
 import contextlib
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from defusedxml import DefusedXmlException
 from make_jax.catalog.importers.cells import plain_value
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.tables import existing_file
+from make_jax.catalog.source import READ_ERRORS
 from make_jax.errors import InputError
 
 MAX_XML = 1 << 30  # bytes of one unpacked part; openpyxl holds the table of shared texts in memory
@@ -128,7 +128,7 @@ def _check_zip(path: Path) -> None:
             for entry in entries:
                 if entry.filename.endswith((".xml", ".rels")):
                     _check_texts(path, archive, entry.filename)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except READ_ERRORS as error:
         raise InputError(f"{path}: cannot be read ({error}), expected an Excel workbook (.xlsx)") from None
 
 

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from make_jax.catalog.importers import cells
 from make_jax.catalog.importers.import_state import ImportState
-from make_jax.catalog.importers.path_options import add_path
 from make_jax.catalog.importers.rows import Row
 from make_jax.catalog.importers.staging import Item
 from make_jax.catalog.importers.table_files import OpenTable
+from make_jax.catalog.path_options import add_path
 from make_jax.catalog.text import shortened, strip_text
 from make_jax.errors import InputError
 

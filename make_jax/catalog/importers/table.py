@@ -16,13 +16,13 @@ from make_jax.catalog.importers.benchmark_info import BenchmarkInfo
 from make_jax.catalog.importers.columns import ROLES, Column, guess, parse_choices
 from make_jax.catalog.importers.import_state import ImportState
 from make_jax.catalog.importers.local_images import LocalImages
-from make_jax.catalog.importers.path_options import add_path
 from make_jax.catalog.importers.rows import BadRow, Row
 from make_jax.catalog.importers.shop_fields import add_price
 from make_jax.catalog.importers.shop_products import add_products, add_row, clean_id, download_steps
 from make_jax.catalog.importers.staging import Item
 from make_jax.catalog.importers.table_files import open_table
 from make_jax.catalog.importers.tables import Table
+from make_jax.catalog.path_options import add_path
 from make_jax.catalog.text import strip_text
 from make_jax.report_tables import markdown_table
 

@@ -1,14 +1,12 @@
-"""Paths on the command line of an import, which must be local."""
+"""Paths on the command line that must be local."""
 
 import argparse
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from make_jax.errors import InputError
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+from make_jax.object_stores import is_url
 
 
 def add_path(command: argparse.ArgumentParser, name: str, **settings: Any) -> None:
@@ -17,9 +15,13 @@ def add_path(command: argparse.ArgumentParser, name: str, **settings: Any) -> No
 
 
 def _local_path(name: str, text: str) -> Path:
-    if _URL.match(text):
+    if is_url(text):
         raise InputError(f"{text} is a URL, expected a path ({name}); {_ADVICE.get(name, 'download it first')}")
     return Path(text)
 
 
-_ADVICE = {"OUT": "copy the folder there after the import"}
+_ADVICE = {
+    "OUT": "copy the folder there after the import",
+    "SHEET.png": "copy the file there",
+    "KEYWORDS.json": "copy the file there",
+}
