@@ -1,6 +1,6 @@
 """Time and memory of check, build, start of training and validation as a catalog grows.
 
-    python benchmarks/scaling/catalog_size.py [--products 100000 1000000 10000000] [--workers-products 300000]
+    python benchmarks/scaling/catalog_size.py [--products 100000 1000000 10000000] [--workers-products 1000000]
                                               [--work FOLDER] [--out docs/results/catalog-size.json]
 
 Catalogs of random titles over 20,000 words, 2 % of the products with a picture of 64 x 48, four clicks a training
@@ -59,7 +59,7 @@ def main() -> None:
     """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--products", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
-    parser.add_argument("--workers-products", type=int, default=300_000)
+    parser.add_argument("--workers-products", type=int, default=1_000_000)
     parser.add_argument("--work", type=Path, default=Path("catalog-size"))
     parser.add_argument("--out", type=Path, default=RESULTS / "catalog-size.json")
     parser.add_argument("--stored", action="store_true", help="write the results that FOLDER has, and measure nothing")

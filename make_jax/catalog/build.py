@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from make_jax.catalog.columns import Records
     from make_jax.catalog.shards import ProductSource
 
-FORMAT = 6  # of the built folder; folders of another format are rebuilt
+FORMAT = 7  # of the built folder; folders of another format are rebuilt
 MANIFEST = "manifest.json"
 
 

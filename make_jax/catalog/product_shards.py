@@ -83,13 +83,13 @@ def write_products(catalog: Catalog, folder: Path, executor: Executor) -> dict[S
 
 
 def _plan(catalog: Catalog) -> list[_Shard]:
-    """The shards of all splits, of about SHARD_BYTES."""
+    """The shards of all splits, of about SHARD_BYTES, and of at most SHARD_PRODUCTS."""
     from make_jax.catalog import shards
 
     sizes = catalog.source.sizes
     size = sum(sizes[image] for image in catalog.products.column("image").drop_null().to_pylist())
     size += _text_bytes(catalog) + 100 * len(catalog.products)
-    per_shard = max(1, shards.SHARD_BYTES * len(catalog.products) // size)
+    per_shard = max(1, min(shards.SHARD_BYTES * len(catalog.products) // size, shards.SHARD_PRODUCTS))
     return [
         _Shard(split, number, start, min(start + per_shard, count))
         for split in SPLITS
@@ -135,21 +135,23 @@ def _records(catalog: Catalog, shard: _Shard, pool: ThreadPoolExecutor) -> Itera
     faults: list[_Fault] = []
     products = catalog.split_products(shard.split)[shard.start : shard.stop]
 
-    def checked(product: Product) -> tuple["ProductRecord", str]:
-        """The record, and why its image cannot be read ("" if it can)."""
-        record: ProductRecord = {"id": product.id, "title": product.title, "image": b""}
-        if product.image is not None:
-            try:
-                record["image"] = catalog.image_bytes(product) or b""
-                images.decode(record["image"], product.image)
-            except InputError as error:
-                return record, str(error)
-        return record, ""
+    def checked_image(product: Product) -> tuple[bytes, str]:
+        """The image, and why it cannot be read ("" if it can)."""
+        assert product.image is not None
+        try:
+            image = catalog.image_bytes(product) or b""
+            images.decode(image, product.image)
+            return image, ""
+        except InputError as error:
+            return b"", str(error)
 
     for start in range(0, len(products), _CHUNK):
-        for position, (record, reason) in enumerate(pool.map(checked, products[start : start + _CHUNK]), start):
+        chunk = list(products[start : start + _CHUNK])
+        checked = pool.map(checked_image, [product for product in chunk if product.image is not None])
+        for position, product in enumerate(chunk, start):
+            image, reason = (b"", "") if product.image is None else next(checked)
             if reason:
-                faults.append(_Fault(int(products.rows[position]), record["id"], reason))  # type: ignore[index]
-            yield record
+                faults.append(_Fault(int(products.rows[position]), product.id, reason))  # type: ignore[index]
+            yield {"id": product.id, "title": product.title, "image": image}
     if faults:
         raise _FaultsFoundError(faults)

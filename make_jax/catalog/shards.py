@@ -15,6 +15,7 @@ from make_jax.catalog.schema import Split
 from make_jax.files import PARTIAL
 
 SHARD_BYTES = 128 << 20  # approximate size of one shard
+SHARD_PRODUCTS = 50_000  # at most in one shard: products without pictures are small, but take as long to write
 _NAME = "products"  # of the dataset
 
 

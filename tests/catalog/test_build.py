@@ -113,8 +113,11 @@ def test_ignored_clicks_are_not_built_and_the_others_keep_their_products(
     assert built.manifest["clicks"] == len(built.clicks) == len(expected)
 
 
-def test_a_large_catalog_has_several_shards(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_BYTES", 3000)
+@pytest.mark.parametrize(("limit", "value"), [("SHARD_BYTES", 3000), ("SHARD_PRODUCTS", 15)])
+def test_a_large_catalog_has_several_shards(
+    limit: str, value: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, limit, value)
     path = write_catalog(tmp_path / "tiny", products=60)
     built = build(path, str(cache))
     assert len(list((built.folder / "products").glob("*train*array_record*"))) > 2
