@@ -68,7 +68,7 @@ $(S3)/.installed: $(INSTALLED)
 
 lock: $(INSTALLED)
 	@$(PIP) install --quiet uv
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra serve --universal --python-version 3.11 --upgrade --quiet \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links > $(VENV)/lock.txt
 	@{ sed -n '/^#/p' requirements.txt; \
 	   sed -e "/== 'win32'/d" -e "/== 'emscripten'/d" -e '/python_full_version/!s/ ;.*//' $(VENV)/lock.txt; \
