@@ -78,7 +78,7 @@ class FacetStats(NamedTuple):
 
 @dataclass(frozen=True)
 class SearchResponse:
-    """The results of one search. Totals and facets cover all pages: every product that `filter` and `min_score` keep."""
+    """The results of one search. Totals and facets cover all pages: all products that `filter` and `min_score` keep."""
 
     hits: list[SearchHit]
     total: int
