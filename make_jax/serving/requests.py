@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from make_jax.catalog.schema import AttributeValue
+from make_jax.catalog.attributes import AttributeValue
 from make_jax.serving.filters import Filter
 
 MAX_LIMIT = 1000  # of results a page

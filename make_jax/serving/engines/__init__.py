@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from make_jax.catalog.schema import AttributeValue
+from make_jax.catalog.attributes import AttributeValue
 from make_jax.serving.filters import Filter
 from make_jax.serving.requests import FacetStats, Sort
 
