@@ -33,6 +33,8 @@ from make_jax.runs.run_folder import TrainedModel, load_trained_model
 from make_jax.runs.state import Params
 from make_jax.runs.training_data import TrainingData
 
+MIN_TRIMMED_LENGTH = 16  # tokens of a query; the largest max_query_tokens of the recipes for one machine is 12
+
 
 class Hit(NamedTuple):
     """One search result."""
@@ -141,13 +143,18 @@ class Retriever:
             sha.update(array.view(np.uint8).reshape(-1).data)
         return sha.hexdigest()
 
-    def encode_queries(self, texts: Sequence[str]) -> Float32[np.ndarray, "n E"]:
-        """Unit query vectors, one per text."""
+    def encode_queries(self, texts: Sequence[str], *, trim: bool = False) -> Float32[np.ndarray, "n E"]:
+        """Unit query vectors, one per text.
+
+        `trim` computes no more token positions than the least of 16, 32, 64, ... that holds the texts: faster for a
+        model with a larger inputs.max_query_tokens, and equal up to float32 rounding; equal bits for others.
+        """
         check_lists(texts=texts)
         size = self._batch_rows(len(texts))
         rows = [np.zeros((0, self.model.search_dim), np.float32)]
         for batch in query_batches(texts, self.tokenizer, self.keywords, self.model.inputs, batch_size=size):
-            placed = self._shard({name: batch[name] for name in ("query_tokens", "query_mask", "query_keywords")})
+            arrays = {name: batch[name] for name in ("query_tokens", "query_mask", "query_keywords")}
+            placed = self._shard(_trim(arrays) if trim else arrays)
             rows.append(to_host(_query_embedding(self.model, self._params, **placed), self._mesh))
         return np.concatenate(rows)[: len(texts)]
 
@@ -312,6 +319,13 @@ class Retriever:
 
     def _shard(self, batch: Batch) -> dict[str, jax.Array]:
         return shard_rows(batch, self._mesh)
+
+
+def _trim(arrays: Batch) -> Batch:
+    """The arrays of queries with the columns of padding cut to the least of few lengths."""
+    longest = int(arrays["query_mask"].sum(axis=1).max(initial=0))
+    length = max(MIN_TRIMMED_LENGTH, 1 << max(longest - 1, 0).bit_length())
+    return {name: array if name == "query_keywords" else array[:, :length] for name, array in arrays.items()}
 
 
 @partial(jax.jit, static_argnums=0)
