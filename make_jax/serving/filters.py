@@ -6,7 +6,7 @@ An attribute with a list as its value meets a condition if one of the list's ele
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Value: TypeAlias = str | float | bool
+Value: TypeAlias = str | int | float | bool
 Operator: TypeAlias = Literal["=", ">", ">=", "<", "<="]
 
 

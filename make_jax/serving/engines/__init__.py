@@ -23,7 +23,11 @@ EngineName = Literal["flat", "edge", "cluster"]
 
 @dataclass(frozen=True)
 class EngineQuery:
-    """One ranking. Without vector and text all kept products have score 0."""
+    """One ranking. Without vector and text all kept products have score 0; with a text alone the score is BM25's share.
+
+    With a vector alone, products with a zero vector are not found; with a text too, their cosine is 0. With a text
+    alone, only titles with a term of it are found.
+    """
 
     vector: Float32[np.ndarray, " D"] | None
     text: str = ""  # for BM25; "": cosine alone
@@ -41,7 +45,11 @@ class EngineQuery:
 
 @dataclass(frozen=True)
 class EngineResult:
-    """A page of a ranking, by descending score, ties by row; totals and facets cover all pages."""
+    """A page of a ranking, by descending score, ties by row; totals and facets cover all pages.
+
+    Facets count all products that `filter`, `exclude` and `min_score` keep, before `distinct`; `total` is that of the
+    pages, after it.
+    """
 
     rows: Int64[np.ndarray, " n"]
     scores: Float32[np.ndarray, " n"]
@@ -71,6 +79,10 @@ class Engine(Protocol):
 
     def matching(self, filter: Filter | None) -> Bool[np.ndarray, " rows"]:
         """Which rows exist and meet the filter."""
+        ...
+
+    def attributes(self) -> dict[str, int]:
+        """How many products have each attribute."""
         ...
 
     def update(self, replaced: Rows, deleted: Int64[np.ndarray, " n"]) -> None:
