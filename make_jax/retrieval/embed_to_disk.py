@@ -21,6 +21,7 @@ from make_jax.retrieval.vectors.shards import (
     VECTORS_PER_SHARD,
     Header,
     VectorFolder,
+    VectorType,
     claim_shard,
     missing_shards,
     prepare_folder,
@@ -41,6 +42,7 @@ def embed_to_disk(
     *,
     per_shard: int = VECTORS_PER_SHARD,
     devices: RayDevices | None = None,
+    dtype: VectorType = "float16",
 ) -> DiskEmbeddings:
     """The vectors of `products` in `folder`; missing shards are embedded first, see `embed_products`.
 
@@ -57,6 +59,7 @@ def embed_to_disk(
         progress: called for rows that any process has embedded, and during later searches.
         per_shard: vectors of a shard.
         devices: of a Ray cluster, which embed the missing shards; None: this process does.
+        dtype: of the stored numbers; float32 keeps those of the encoder.
 
     Raises:
         InputError: the folder holds something else or is damaged, every product is absent, or a node of the cluster
@@ -70,7 +73,8 @@ def embed_to_disk(
         )
     if not products:
         raise no_input_error(encoder, catalog, 0, modality)
-    header = Header(digest, catalog.digest, f"{part} by {modality}", len(products), _vector_width(encoder), per_shard)
+    part = f"{part} by {modality}"
+    header = Header(digest, catalog.digest, part, len(products), _vector_width(encoder), per_shard, dtype)
     missing = prepare_folder(folder, header)
     if missing and devices is not None:
         shards = devices.embed(catalog, products, folder, header, modality, missing)

@@ -19,6 +19,7 @@ from make_jax.retrieval.vectors.shards import (
     claim_shard,
     missing_shards,
     prepare_folder,
+    read_header,
     write_shard,
 )
 from tests.retrieval.other_processes import claims
@@ -224,3 +225,24 @@ def test_partial_files_of_killed_processes_are_deleted_or_replaced(tmp_path: Pat
     written(tmp_path)
     assert not header.exists() and not half.exists()
     VectorFolder(tmp_path)
+
+
+def test_float32_vectors_are_stored_without_rounding(tmp_path: Path) -> None:
+    head = dataclasses.replace(HEAD, count=3, per_shard=3, dtype="float32")
+    vectors = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    prepare_folder(tmp_path, head)
+    write_shard(tmp_path, head, 0, ["a", "b", "c"], vectors)
+    folder = VectorFolder(tmp_path)
+    assert (read_header(tmp_path), folder.vector_bytes) == (head, 16)
+    np.testing.assert_array_equal(next(folder.blocks()).vectors, vectors)
+
+
+def test_the_header_of_float16_vectors_is_as_before_there_was_another_type() -> None:
+    assert "dtype" not in json.loads(HEAD.to_json())
+
+
+def test_an_unknown_type_of_numbers_is_an_input_error(tmp_path: Path) -> None:
+    text = dataclasses.replace(HEAD, dtype="float32").to_json().replace("float32", "int8")
+    (tmp_path / "vectors.json").write_text(text)
+    with pytest.raises(InputError, match="dtype 'int8', expected float16 or float32"):
+        read_header(tmp_path)

@@ -1,4 +1,4 @@
-"""A folder of vectors: float16 rows with ids in Parquet shards, and vectors.json, the header.
+"""A folder of vectors: float16 or float32 rows with ids in Parquet shards, and vectors.json, the header.
 
 docs/embeddings.md describes the layout, so that other programs can write and read such folders. A shard is written
 under a temporary name and renamed, so an existing shard is complete; several processes may fill a folder in any order.
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float16, Float32
@@ -27,6 +27,7 @@ HEADER = "vectors.json"
 SUFFIX = ".parquet"
 FORMAT = 1
 VECTORS_PER_SHARD = 1 << 16
+VectorType = Literal["float16", "float32"]
 _WEIGHTS = ("title_weight", "image_weight")
 _METADATA_KEY = b"make_jax.vectors"  # of a shard: the header it was written under
 _ADVICE = "delete it and run the embedding command again, which writes it anew"
@@ -42,6 +43,7 @@ class Header:
     count: int  # vectors
     width: int  # dimensions of a vector
     per_shard: int = VECTORS_PER_SHARD  # vectors of every shard but the last
+    dtype: VectorType = "float16"  # of the numbers that we write; vectors.json names it where it is float32
 
     @property
     def shards(self) -> int:
@@ -58,7 +60,10 @@ class Header:
 
     def to_json(self) -> str:
         """The text of vectors.json; the same header gives the same bytes."""
-        return json.dumps({"format": FORMAT, "shards": self.shards} | dataclasses.asdict(self), indent=1) + "\n"
+        values = dataclasses.asdict(self)
+        if self.dtype == "float16":
+            del values["dtype"]  # as in the folders that were written before there was another
+        return json.dumps({"format": FORMAT, "shards": self.shards} | values, indent=1) + "\n"
 
 
 # --- reading ---
@@ -94,8 +99,8 @@ class VectorFolder:
 
     @property
     def vector_bytes(self) -> int:
-        """Bytes of a vector, in the float16 that we write."""
-        return 2 * self.header.width
+        """Bytes of a vector, in the type that we write."""
+        return np.dtype(self.header.dtype).itemsize * self.header.width
 
     def ids(self) -> list[str]:
         """The id of each vector. Raises InputError for a duplicate."""
@@ -158,10 +163,13 @@ def read_header(folder: Path) -> Header:
         values = json.loads(path.read_bytes())
         if values["format"] != FORMAT:
             raise InputError(f"{path}: format {values['format']!r}, expected {FORMAT}")
+        values = {"dtype": "float16"} | values
         header = Header(**{field.name: values[field.name] for field in dataclasses.fields(Header)})
         texts, numbers = (header.model, header.catalog, header.part), (header.count, header.width, header.per_shard)
         if not all(isinstance(text, str) for text in texts) or not all(type(n) is int and n > 0 for n in numbers):
             raise TypeError
+        if header.dtype not in get_args(VectorType):
+            raise InputError(f"{path}: dtype {header.dtype!r}, expected {' or '.join(get_args(VectorType))}")
         if values["shards"] != header.shards:
             raise InputError(
                 f"{path}: {values['shards']!r} shards, expected {header.shards} of {header.per_shard} each"
@@ -267,7 +275,8 @@ def write_shard(
 ) -> None:
     """Writes one shard atomically; the same rows give the same bytes. One process per shard: see `claim_shard`.
 
-    Raises InputError for numbers beyond float16, ValueError for another number or width of rows than the header's.
+    Raises InputError for numbers beyond the header's `dtype`, ValueError for another number or width of rows than the
+    header's.
     """
     import pyarrow
     from pyarrow import parquet
@@ -275,15 +284,16 @@ def write_shard(
     if len(ids) != len(header.rows(shard)) or vectors.shape != (len(ids), header.width):
         raise ValueError(f"shard {shard}: {len(ids)} ids, vectors {vectors.shape}, header {header}")
     with np.errstate(over="ignore"):  # checked below
-        half = np.ascontiguousarray(vectors, np.float16)
-    if not np.isfinite(half).all():
-        raise InputError(f"{header.path(folder, shard)}: numbers that float16 does not hold, expected unit vectors")
-    number = pyarrow.field("element", pyarrow.float16(), nullable=False)
+        stored = np.ascontiguousarray(vectors, header.dtype)
+    if not np.isfinite(stored).all():
+        path = header.path(folder, shard)
+        raise InputError(f"{path}: numbers that {header.dtype} does not hold, expected unit vectors")
+    number = pyarrow.field("element", pyarrow.from_numpy_dtype(header.dtype), nullable=False)
     kind = pyarrow.list_(number, header.width)
     fields = [pyarrow.field("id", pyarrow.string(), False), pyarrow.field("vector", kind, False)]
     columns = [
         pyarrow.array(ids, pyarrow.string()),
-        pyarrow.FixedSizeListArray.from_arrays(half.reshape(-1), type=kind),
+        pyarrow.FixedSizeListArray.from_arrays(stored.reshape(-1), type=kind),
     ]
     for name, column in zip(_WEIGHTS, [] if weights is None else weights.T, strict=False):
         fields.append(pyarrow.field(name, pyarrow.float32(), False))

@@ -1,0 +1,191 @@
+"""Reads an index: `open_index(path)`."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+from jaxtyping import Bool, Float32, Int64
+
+from make_jax.catalog import jsonl
+from make_jax.catalog.columns import PRODUCT_SCHEMA, Records, product_records
+from make_jax.catalog.id_index import IdIndex
+from make_jax.catalog.line_chunks import open_file
+from make_jax.catalog.schema import Product
+from make_jax.errors import InputError
+from make_jax.retrieval.vectors.shards import VectorFolder
+from make_jax.serving.engines import Rows
+from make_jax.serving.index.manifest import Manifest, UpdateEntry, check_sizes, read_manifest
+from make_jax.serving.index.thumbnails import open_thumbnails
+from make_jax.serving.index.versions import current_version, version_folder
+
+VECTORS = "vectors"  # folder of vectors, of a version or of an update
+UPDATES = "updates"
+ROWS = "rows.npy"  # of an update: the row of each of its products
+EMBEDDED = "embedded.npy"  # the row of each of its vectors: products of which only attributes changed have none
+DELETED = "deleted.npy"  # rows
+_ATTEMPTS = 3  # to open a version, which a switch may replace and remove meanwhile
+
+
+class Changes(NamedTuple):
+    """The rows that differ between two states of a version."""
+
+    replaced: Int64[np.ndarray, " n"]  # ascending; added ones too
+    deleted: Int64[np.ndarray, " m"]  # ascending
+
+
+class OpenIndex:
+    """One version of an index, with the updates that it had when it was opened. Immutable and thread-safe.
+
+    A row is the position of a product. Updates append rows and replace their content; rows of deleted products stay,
+    and a product that is added again has its old row. Files of a version that is removed stay readable.
+    """
+
+    def __init__(self, path: Path, version: str, manifest: Manifest) -> None:
+        """Use `open_index`."""
+        self.path = path  # of the index
+        self.version = version
+        self.manifest = manifest
+        self.folder = version_folder(path, version)
+        folders = [self.folder, *(update_folder(self.folder, update) for update in manifest.updates)]
+        tables = [open_file(folder, jsonl.PRODUCTS, PRODUCT_SCHEMA) for folder in folders]
+        changes = [np.arange(manifest.base_rows), *(np.load(folder / ROWS) for folder in folders[1:])]
+        positions = np.zeros(manifest.rows, np.int64)  # in all tables together
+        deleted = np.zeros(manifest.rows, bool)
+        first = 0
+        for folder, table, rows in zip(folders, tables, changes, strict=True):
+            positions[rows] = first + np.arange(len(rows))
+            deleted[rows] = False
+            if folder != self.folder:
+                deleted[np.load(folder / DELETED)] = True
+            first += len(table)
+        table = pa.concat_tables(tables)
+        self._positions = positions
+        self._thumbnails = pa.concat_tables([open_thumbnails(folder) for folder in folders])
+        self.deleted: Bool[np.ndarray, " rows"] = deleted
+        records = product_records(table)
+        self.products: Records[Product] = records.select(positions) if manifest.updates else records
+
+    @property
+    def updates(self) -> tuple[UpdateEntry, ...]:
+        """The updates of the version, oldest first."""
+        return self.manifest.updates
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, those of deleted products too."""
+        return self.manifest.rows
+
+    @functools.cached_property
+    def vectors(self) -> Float32[np.ndarray, "rows D"]:
+        """The vector of each row, in memory; zeros for a product that the model cannot encode. Read-only."""
+        out = np.zeros((self.rows, self.manifest.width), np.float32)
+        for rows, folder in self._vector_folders():
+            for first, block in folder.blocks(dtype=np.float32):
+                out[rows[first : first + len(block)]] = block
+        out.flags.writeable = False
+        return out
+
+    @functools.cached_property
+    def weights(self) -> Float32[np.ndarray, "rows 2"]:
+        """w_title and w_image of each row; both 0 where its vector is zero. Read-only."""
+        out = np.zeros((self.rows, 2), np.float32)
+        for rows, folder in self._vector_folders():
+            weights = folder.weights()
+            if weights is None:
+                raise InputError(f"{folder.folder}: no columns title_weight and image_weight, expected both")
+            out[rows] = weights
+        out.flags.writeable = False
+        return out
+
+    @functools.cached_property
+    def _ids(self) -> IdIndex:
+        return IdIndex(self.products.column("id"), self.products.column("hash").to_numpy())
+
+    def row(self, id: str) -> int | None:
+        """The row of a product; None for an unknown or deleted one."""
+        row = self._ids.get(id)
+        return None if row is None or self.deleted[row] else row
+
+    def rows_of_ids(self, ids: Sequence[str]) -> Int64[np.ndarray, " n"]:
+        """The row of each id, of deleted products too; -1 for an unknown one."""
+        return self._ids.positions(ids)
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """The picture of a product as a WebP file; None without one."""
+        picture: bytes | None = self._thumbnails.column("thumbnail")[int(self._positions[row])].as_py()
+        return picture
+
+    def image_checksum(self, row: int) -> str | None:
+        """Size and CRC-32 of the product's original image; None without one."""
+        checksum: str | None = self._thumbnails.column("checksum")[int(self._positions[row])].as_py()
+        return checksum
+
+    def engine_rows(self, size: int) -> Iterator[Rows]:
+        """All products that are not deleted, by ascending row, at most `size` at a time."""
+        live = np.flatnonzero(~self.deleted)
+        for start in range(0, len(live), size):
+            yield self.rows_at(live[start : start + size])
+
+    def rows_at(self, rows: Int64[np.ndarray, " n"]) -> Rows:
+        """What an engine needs of some rows."""
+        products = list(self.products.select(rows))
+        titles, attributes = [product.title for product in products], [product.attributes for product in products]
+        return Rows(rows, self.vectors[rows], titles, attributes)
+
+    def changes(self, since: int) -> Changes:
+        """What the updates after number `since` changed in all: `engine.update(index.rows_at(replaced), deleted)`."""
+        touched: list[np.ndarray] = [np.zeros(0, np.int64)]
+        for update in self.updates[since:]:
+            folder = update_folder(self.folder, update)
+            touched += [np.load(folder / ROWS), np.load(folder / DELETED)]
+        rows = np.unique(np.concatenate(touched))
+        return Changes(rows[~self.deleted[rows]], rows[self.deleted[rows]])
+
+    def _vector_folders(self) -> Iterator[tuple[Int64[np.ndarray, " n"], VectorFolder]]:
+        """The folders of vectors, oldest first, and the row of each vector."""
+        yield np.arange(self.manifest.base_rows), VectorFolder(self.folder / VECTORS)
+        for update in self.updates:
+            folder = update_folder(self.folder, update)
+            rows = np.load(folder / EMBEDDED)
+            if len(rows):
+                yield rows, VectorFolder(folder / VECTORS)
+
+
+class State(NamedTuple):
+    """What readers compare to see whether an index has changed."""
+
+    version: str
+    updates: int
+
+
+def open_index(path: str | Path, version: str = "") -> OpenIndex:
+    """The current version of an index, or another one. Verifies the sizes of all files and reads no vector.
+
+    Raises InputError if there is none, and for a file that is missing or of another size.
+    """
+    path = Path(path)
+    for attempt in range(_ATTEMPTS):
+        name = version or current_version(path)
+        folder = version_folder(path, name)
+        try:
+            manifest = read_manifest(folder)
+            check_sizes(folder, manifest.files)
+            return OpenIndex(path, name, manifest)
+        except (InputError, FileNotFoundError):
+            if version or attempt == _ATTEMPTS - 1 or current_version(path) == name:
+                raise
+    raise AssertionError
+
+
+def index_state(path: str | Path) -> State:
+    """The current version of an index and the number of its updates; reads two small files."""
+    version = current_version(Path(path))
+    return State(version, len(read_manifest(version_folder(Path(path), version)).updates))
+
+
+def update_folder(version: Path, update: UpdateEntry) -> Path:
+    """The folder of an update of a version."""
+    return version / UPDATES / str(update.number)
