@@ -164,12 +164,12 @@ def read_header(folder: Path) -> Header:
         if values["format"] != FORMAT:
             raise InputError(f"{path}: format {values['format']!r}, expected {FORMAT}")
         values = {"dtype": "float16"} | values
+        if values["dtype"] not in get_args(VectorType):
+            raise InputError(f"{path}: dtype {values['dtype']!r}, expected {' or '.join(get_args(VectorType))}")
         header = Header(**{field.name: values[field.name] for field in dataclasses.fields(Header)})
         texts, numbers = (header.model, header.catalog, header.part), (header.count, header.width, header.per_shard)
         if not all(isinstance(text, str) for text in texts) or not all(type(n) is int and n > 0 for n in numbers):
             raise TypeError
-        if header.dtype not in get_args(VectorType):
-            raise InputError(f"{path}: dtype {header.dtype!r}, expected {' or '.join(get_args(VectorType))}")
         if values["shards"] != header.shards:
             raise InputError(
                 f"{path}: {values['shards']!r} shards, expected {header.shards} of {header.per_shard} each"
