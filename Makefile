@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 
 BIN := $(VENV)/bin
-S3 := $(VENV)/s3
-S3_TESTS := tests/test_object_stores.py tests/runs/test_run_store.py tests/cli/test_evaluation_stores.py
+STORES := $(VENV)/stores
+STORE_TESTS := tests/test_object_stores.py tests/runs/test_run_store.py tests/cli/test_evaluation_stores.py tests/test_output_urls.py
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -29,11 +29,11 @@ demo: $(INSTALLED)
 	@echo "==> evaluating: runs/demo"
 	@$(BIN)/python eval.py runs/demo
 
-test: lint $(S3)/.installed
+test: lint $(STORES)/.installed
 	@echo "==> tests"
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
-	@echo "==> tests of object stores, against a local S3 server"
-	@$(S3)/bin/python -m pytest -n 2 --dist loadfile $(S3_TESTS)
+	@echo "==> tests of object stores, against local servers"
+	@$(STORES)/bin/python -m pytest -n 2 --dist loadfile $(STORE_TESTS)
 
 lint: $(INSTALLED)
 	@echo "==> ruff"
@@ -58,12 +58,13 @@ $(INSTALLED): requirements.txt pyproject.toml setup.py
 	@touch $@
 
 # An environment of its own, on top of $(VENV): s3fs needs an older python-dateutil than requirements.txt has.
-$(S3)/.installed: $(INSTALLED)
-	@echo "==> installing s3fs and moto's S3 server into $(S3)"
-	@$(BIN)/python -m venv $(S3)
+$(STORES)/.installed: $(INSTALLED)
+	@echo "==> installing s3fs, gcsfs and local servers of both kinds into $(STORES)"
+	@$(BIN)/python -m venv $(STORES)
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
-	  $$($(S3)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
-	@$(S3)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile s3fs 'moto[s3]' flask flask-cors
+	  $$($(STORES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
+	@$(STORES)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile s3fs 'moto[s3]' flask flask-cors \
+	  gcsfs gcp-storage-emulator
 	@touch $@
 
 lock: $(INSTALLED)

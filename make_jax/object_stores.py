@@ -14,6 +14,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import logging
 import posixpath
 import re
 import shutil
@@ -207,7 +208,8 @@ class Mirror:
         module = import_optional(self._module, self._extra, self.url)
         if self._module == "s3fs":
             return module.S3FileSystem(config_kwargs=_TIMEOUTS, use_listings_cache=False)
-        return module.GCSFileSystem(use_listings_cache=False)
+        logging.getLogger(self._module).setLevel(logging.CRITICAL)  # it logs tracebacks of errors, which it raises too
+        return module.core.GCSFileSystem(use_listings_cache=False)  # not the subclass that requests buckets' types
 
     def _key(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root

@@ -21,7 +21,6 @@ def _local_path(name: str, text: str) -> Path:
 
 
 _ADVICE = {
-    "OUT": "copy the folder there after the import",
     "SHEET.png": "copy the file there",
     "KEYWORDS.json": "copy the file there",
 }

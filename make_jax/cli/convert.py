@@ -4,8 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from make_jax.cli.options import ExportOptions, parse_conversion
-from make_jax.errors import InputError
-from make_jax.object_stores import is_url
+from make_jax.output_urls import output_folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,9 +15,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from make_jax.runs.convert import export_run  # after parsing: help and a wrong option answer at once
         from make_jax.runs.run_store import pull_run
 
-        if is_url(options.out):
-            raise InputError(f"OUT: {options.out} is a URL, expected a new local folder")
-        export_run(str(pull_run(options.run)), options.out, options.to, print, checkpoint=options.checkpoint)
+        with output_folder(options.out, last="README.md") as out:
+            export_run(str(pull_run(options.run)), str(out), options.to, print, checkpoint=options.checkpoint)
     elif options.from_ == "torch":
         from make_jax.runs.convert import import_torch
 

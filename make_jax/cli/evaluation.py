@@ -20,6 +20,7 @@ from make_jax.evaluation.models import BM25, OpenedModel, open_model
 from make_jax.evaluation.render import print_report
 from make_jax.evaluation.report import report_folder, write_report
 from make_jax.object_stores import is_url
+from make_jax.output_urls import output_folder
 from make_jax.ray_cluster import check_paths, connected
 from make_jax.retrieval.embed import EmbeddingModel
 from make_jax.retrieval.ray_devices import RayDevices
@@ -112,9 +113,7 @@ def _provenance(options: EvalOptions, opened: OpenedModel, catalog: Catalog) -> 
 
 def compare_reports(options: CompareOptions) -> None:
     """Prints the per-metric differences of two reports with their significance; writes them to `out` if it is set."""
-    if is_url(options.out):
-        raise InputError(f"--out {options.out}: a URL, expected a new local folder for the comparison")
-    if options.out and Path(options.out).exists():
+    if options.out and not is_url(options.out) and Path(options.out).exists():
         raise InputError(f"{options.out}: exists, expected a new folder for the comparison")
     a, b = (
         read_report(pull_report(path), system)
@@ -124,7 +123,8 @@ def compare_reports(options: CompareOptions) -> None:
     console = LiteralConsole()
     print_comparison(compared, console)
     if options.out:
-        write_comparison(compared, Path(options.out))
+        with output_folder(options.out, last="comparison.json") as folder:
+            write_comparison(compared, folder)
         console.print(f"comparison: {options.out}/comparison.md, comparison.json")
 
 

@@ -8,7 +8,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,6 +26,7 @@ from make_jax.interop.position_resampling import resample_positions
 from make_jax.runs import checkpoints as run_checkpoints
 from make_jax.runs.checkpoints import CheckpointInfo, Checkpoints
 from make_jax.runs.run_folder import CHECKPOINTS, open_checkpoints, read_config, read_keywords, read_tokenizer
+from make_jax.runs.run_store import pull_run
 from make_jax.runs.state import Params, TrainState
 from make_jax.training.resume_check import check_resumable, config_differences
 from make_jax.training.vocabularies import make_keywords, make_tokenizer
@@ -168,8 +168,11 @@ def find_initialization(config: Config, catalog: Catalog, checkpoints: Checkpoin
 
 
 def find_init_from(path: str) -> CheckpointInfo:
-    """Returns the checkpoint that `train.init_from` names: a run folder's best one, or the checkpoint folder itself."""
-    folder = Path(path)
+    """Returns the checkpoint that `train.init_from` names: a run folder's best one, or the checkpoint folder itself.
+
+    The path may be a URL, of which the files are downloaded to its mirror.
+    """
+    folder = pull_run(path)
     if (folder / CHECKPOINTS).is_dir():
         return open_checkpoints(folder).latest_intact("best")
     if (folder / run_checkpoints.STATE).is_dir():

@@ -1,4 +1,4 @@
-"""Embeddings and reports in an object store, against a real S3 API served locally."""
+"""Embeddings and reports in an object store, against local servers with the API of S3 and of Google Cloud Storage."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +9,7 @@ from make_jax.cli.evaluation_stores import evaluation_stores, pull_report
 from make_jax.cli.options import EvalOptions, parse_evaluation
 from make_jax.errors import InputError
 from make_jax.object_stores import EMBEDDINGS, Mirror
-from tests.s3_server import use_machine
+from tests.object_store_servers import use_machine
 
 
 def options_of(bucket: str, *more: str) -> EvalOptions:
@@ -23,7 +23,7 @@ def write_files(options: EvalOptions, text: str) -> None:
         path.write_text(text)
 
 
-def test_embeddings_and_reports_are_uploaded_and_found_by_another_machine(s3, bucket, tmp_path, monkeypatch):
+def test_embeddings_and_reports_are_uploaded_and_found_by_another_machine(store, bucket, tmp_path, monkeypatch):
     with evaluation_stores(options_of(bucket)) as local:
         write_files(local, "one")
     use_machine(monkeypatch, tmp_path / "other")
@@ -32,27 +32,27 @@ def test_embeddings_and_reports_are_uploaded_and_found_by_another_machine(s3, bu
         assert not Path(local.out).exists()  # it is replaced
         write_files(local, "two")
     assert (Path(pull_report(f"{bucket}/report")) / "report.json").read_text() == "two"
-    assert s3.cat_file(f"{bucket}/vectors/test-both/vectors.json") == b"two"
+    assert store.cat_file(f"{bucket}/vectors/test-both/vectors.json") == b"two"
 
 
-def test_a_failed_evaluation_uploads_no_report(s3, bucket):
+def test_a_failed_evaluation_uploads_no_report(store, bucket):
     with suppress(InputError), evaluation_stores(options_of(bucket)) as local:
         write_files(local, "one")
         raise InputError("stopped")
-    assert not s3.exists(f"{bucket}/report/report.json")
+    assert not store.exists(f"{bucket}/report/report.json")
     with pytest.raises(InputError, match="no complete report there"):
         pull_report(f"{bucket}/report")
 
 
-def test_a_report_never_replaces_other_files(s3, bucket):
-    s3.pipe_file(f"{bucket}/report/thesis.tex", b"years of work")
+def test_a_report_never_replaces_other_files(store, bucket):
+    store.pipe_file(f"{bucket}/report/thesis.tex", b"years of work")
     expected = "report: contains thesis.tex, which is no part of a report"
     with pytest.raises(InputError, match=expected), evaluation_stores(options_of(bucket)):
         pass
-    assert s3.cat_file(f"{bucket}/report/thesis.tex") == b"years of work"
+    assert store.cat_file(f"{bucket}/report/thesis.tex") == b"years of work"
 
 
-def test_vectors_json_is_uploaded_before_the_shards(s3, bucket, monkeypatch):
+def test_vectors_json_is_uploaded_before_the_shards(store, bucket, monkeypatch):
     mirror = Mirror(f"{bucket}/vectors", EMBEDDINGS)
     for name in ("a.parquet", "vectors.json"):
         (mirror.path / "test-both").mkdir(parents=True, exist_ok=True)

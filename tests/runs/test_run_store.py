@@ -1,4 +1,4 @@
-"""A run in an object store, against a real S3 API served locally: killed, resumed elsewhere, failing uploads."""
+"""A run in an object store, on a local server of each kind: killed, resumed elsewhere, failing uploads."""
 
 import signal
 import subprocess
@@ -15,8 +15,8 @@ from make_jax.runs.checkpoints import Checkpoints
 from make_jax.runs.processes import Processes
 from make_jax.runs.run_store import RunStore, pull_run
 from tests.conftest import ROOT
+from tests.object_store_servers import use_machine
 from tests.runs.small_state import make_state
-from tests.s3_server import use_machine
 
 _SAVES = """
 import sys
@@ -34,7 +34,7 @@ for step in range((checkpoints.newest() or 0) + 1, 1000):
 """
 
 
-def test_after_kills_the_run_goes_on_from_a_complete_checkpoint_on_any_machine(s3, bucket, tmp_path, monkeypatch):
+def test_after_kills_the_run_goes_on_from_a_complete_checkpoint_on_any_machine(store, bucket, tmp_path, monkeypatch):
     newest = 0
     for kill, machine in enumerate(("first", "second")):
         use_machine(monkeypatch, tmp_path / machine)
@@ -48,9 +48,9 @@ def test_after_kills_the_run_goes_on_from_a_complete_checkpoint_on_any_machine(s
         process.stdout.close()
         assert start >= newest
         use_machine(monkeypatch, tmp_path / f"reader-{kill}")
-        store = RunStore(f"{bucket}/run")
-        store.start(Processes())
-        checkpoints = Checkpoints(store.folder / "checkpoints")
+        run_store = RunStore(f"{bucket}/run")
+        run_store.start(Processes())
+        checkpoints = Checkpoints(run_store.folder / "checkpoints")
         newest = checkpoints.newest() or 0
         assert newest >= saved[-1] - 1  # `save` waited for the upload of the previous one
         state, meta = checkpoints.restore(make_state(0))
@@ -60,29 +60,29 @@ def test_after_kills_the_run_goes_on_from_a_complete_checkpoint_on_any_machine(s
             np.testing.assert_array_equal(found, expected)
 
 
-def test_a_failed_upload_names_the_url_and_the_step_and_the_next_start_repeats_it(s3, bucket):
-    store = RunStore(f"{bucket}/run")
-    folder = store.folder / "checkpoints/last/000002"
+def test_a_failed_upload_names_the_url_and_the_step_and_the_next_start_repeats_it(store, bucket):
+    run_store = RunStore(f"{bucket}/run")
+    folder = run_store.folder / "checkpoints/last/000002"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
-    s3.rmdir(bucket.removeprefix("s3://"))
-    with pytest.raises(InputError, match=r"^s3://.*/run: cannot write it .*the checkpoint of step 2 is in /"):
-        store.upload_checkpoint(2)
-    s3.mkdir(bucket.removeprefix("s3://"))
+    store.rmdir(bucket.partition("://")[2])
+    with pytest.raises(InputError, match=r"^(s3|gs)://.*/run: cannot write it .*the checkpoint of step 2 is in /"):
+        run_store.upload_checkpoint(2)
+    store.mkdir(bucket.partition("://")[2])
     RunStore(f"{bucket}/run").upload()
-    assert s3.exists(f"{bucket}/run/checkpoints/last/000002/manifest.json")
+    assert store.exists(f"{bucket}/run/checkpoints/last/000002/manifest.json")
 
 
-def test_reports_of_a_run_are_not_those_of_training(s3, bucket, tmp_path, monkeypatch):
+def test_reports_of_a_run_are_not_those_of_training(store, bucket, tmp_path, monkeypatch):
     """eval.py on another machine writes them while training goes on."""
-    store = RunStore(f"{bucket}/run")
-    store.folder.mkdir(parents=True)
-    (store.folder / "config.json").write_text("{}")
-    store.upload()
-    s3.pipe_file(f"{bucket}/run/eval/t/report.md", b"being uploaded by another machine")
+    run_store = RunStore(f"{bucket}/run")
+    run_store.folder.mkdir(parents=True)
+    (run_store.folder / "config.json").write_text("{}")
+    run_store.upload()
+    store.pipe_file(f"{bucket}/run/eval/t/report.md", b"being uploaded by another machine")
     Mirror(f"{bucket}/run", RUN).delete_incomplete(lambda name: not name.startswith("eval/"))
-    store.upload()
-    assert s3.exists(f"{bucket}/run/eval/t/report.md")
+    run_store.upload()
+    assert store.exists(f"{bucket}/run/eval/t/report.md")
 
 
 def test_a_run_that_is_not_in_the_store_is_an_input_error(bucket):

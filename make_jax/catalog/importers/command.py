@@ -37,9 +37,11 @@ from make_jax.catalog.importers.import_state import (
     state_folder,
     was_completed,
 )
+from make_jax.catalog.jsonl import PRODUCTS
 from make_jax.catalog.path_options import add_path
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
+from make_jax.output_urls import output_folder
 from make_jax.signals import set_handler
 
 READERS: dict[str, Callable[[ImportState, argparse.Namespace], BenchmarkInfo]] = {
@@ -88,7 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         command = names.add_parser(name, help=what, description=f"Imports {what}.")
         source = "folder with the published files" if add is None else "file or folder to import"
         add_path(command, "source", metavar="SOURCE", help=source)
-        add_path(command, "out", metavar="OUT", help="folder of the new catalog; must not exist")
+        command.add_argument("out", metavar="OUT", help="folder of the new catalog, or its URL; must not exist")
         command.add_argument("--bad-rows", type=int, default=0, help="unreadable rows that may be skipped (0)")
         if add is None:
             _add_benchmark_options(name, command)
@@ -116,6 +118,15 @@ def run(options: argparse.Namespace) -> str:
 
     Raises InputError for a file that is not as published, with its row, and if `out` already exists.
     """
+    url: str = options.out
+    with output_folder(url, last=PRODUCTS) as folder:
+        options.out = folder
+        text = _run(options)
+    return text.replace(str(folder), url)  # next steps name the URL, not its mirror
+
+
+def _run(options: argparse.Namespace) -> str:
+    """Runs or resumes an import into the local folder `out`."""
     chosen = {key: value for key, value in sorted(vars(options).items()) if key not in _NOT_IN_KEY}
     paths = [str(path.resolve()) for path in _paths(options)]
     key = json.dumps([FORMAT, __version__, chosen, paths])

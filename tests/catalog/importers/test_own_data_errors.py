@@ -174,7 +174,7 @@ def test_a_huge_cell_is_rejected_before_it_is_in_memory(
         ("shopify", ["{url}", "out"], r"https://shop\.example/t\.csv is a URL, .* \(SOURCE\)"),
         ("table", ["t.csv", "out", "--images", "{url}"], r"https://shop\.example/t\.csv is a URL, .* \(--images\)"),
         ("google-merchant", ["t.tsv", "out", "--images", "{url}"], r"https://shop\.example/t\.csv is a URL"),
-        ("table", ["t.csv", "{url}"], r"https://shop\.example/t\.csv is a URL, .* \(OUT\); copy the folder there"),
+        ("table", ["t.csv", "{url}"], r"https://shop\.example/t\.csv: unknown scheme https://"),
         ("esci", ["folder", "out", "--images", "{url}"], r"https://shop\.example/t\.csv is a URL"),
     ],
 )

@@ -1,0 +1,111 @@
+"""Local servers of the S3 API and the Google Cloud Storage API, as the fixtures `store` and `bucket`.
+
+conftest.py imports them, so that there is one server of each kind. `make test` runs the tests that use them, with each
+kind. They need s3fs and moto_server, or gcsfs and gcp-storage-emulator, next to this Python, as in the environment
+VENV/stores of the Makefile (s3fs pins an older python-dateutil than requirements.txt), and are skipped without them.
+"""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+_SECONDS_TO_START = 60.0
+_ADDRESS = "http://127.0.0.1:{port}"
+
+
+class _Kind(NamedTuple):
+    """A kind of object store."""
+
+    library: str
+    system: str  # the class of its file system
+    program: str  # the server
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+
+
+_KINDS = {
+    "s3": _Kind(
+        "s3fs",
+        "S3FileSystem",
+        "moto_server",
+        ("-p", "{port}"),
+        {
+            "AWS_ENDPOINT_URL": _ADDRESS,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        },
+    ),
+    "gs": _Kind(
+        "gcsfs",
+        "GCSFileSystem",
+        "gcp-storage-emulator",
+        ("start", "--host", "127.0.0.1", "--port", "{port}", "--in-memory"),
+        {"STORAGE_EMULATOR_HOST": _ADDRESS, "GOOGLE_CLOUD_PROJECT": "test"},
+    ),
+}
+
+
+@pytest.fixture(scope="session", params=_KINDS)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An fsspec file system of a server, which the environment of this process and its children points to."""
+    kind = _KINDS[request.param]
+    library = pytest.importorskip(kind.library, reason=f"{kind.library} is not installed")
+    neighbor = Path(sys.executable).with_name(kind.program)
+    program = str(neighbor) if neighbor.exists() else shutil.which(kind.program)
+    if program is None:
+        pytest.skip(f"{kind.program} is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp(kind.program)
+    with (folder / "log").open("wb") as log:
+        command = [program, *(argument.format(port=port) for argument in kind.arguments)]
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in kind.environment.items():
+                patch.setenv(name, value.format(port=port))
+            patch.setenv("NO_PROXY", "127.0.0.1")
+            _wait_for(port, server, folder / "log")
+            yield getattr(library, kind.system)(use_listings_cache=False, skip_instance_cache=True)
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def bucket(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a new bucket; mirrors are in `tmp_path`/machine."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    store.mkdir(name)
+    use_machine(monkeypatch, tmp_path / "machine")
+    return f"{scheme(store)}://{name}"
+
+
+def scheme(store: Any) -> str:
+    """The scheme of a store's URLs."""
+    protocols: tuple[str, ...] = (store.protocol,) if isinstance(store.protocol, str) else tuple(store.protocol)
+    return next(name for name in _KINDS if name in protocols)
+
+
+def use_machine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """From now on mirrors are in `folder`; a new one is as another machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+
+
+def _wait_for(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    end = time.monotonic() + _SECONDS_TO_START
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"the server did not start: {log.read_text()}")
