@@ -131,7 +131,35 @@ ODD = ("'x y'", "\\", "\x00", "\u202e", "😀", "_geoRadius")
         st.text(max_size=60),
         st.lists(
             st.sampled_from(
-                [*"a = != > < 10 \" ' ( ) [ ] , AND or NOT IN TO EXISTS IS NULL EMPTY . NaN".split(), *ODD]
+                [
+                    *[
+                        "a",
+                        "=",
+                        "!=",
+                        ">",
+                        "<",
+                        "10",
+                        '"',
+                        "'",
+                        "(",
+                        ")",
+                        "[",
+                        "]",
+                        ",",
+                        "AND",
+                        "or",
+                        "NOT",
+                        "IN",
+                        "TO",
+                        "EXISTS",
+                        "IS",
+                        "NULL",
+                        "EMPTY",
+                        ".",
+                        "NaN",
+                    ],
+                    *ODD,
+                ]
             ),
             max_size=14,
         ).map(" ".join),
