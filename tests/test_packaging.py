@@ -36,6 +36,8 @@ def test_the_wheel_contains_all_modules_recipes_and_the_packaged_catalog(wheel: 
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"make_jax/{path.relative_to(ROOT / 'make_jax')}" for path in (ROOT / "make_jax").rglob("*.py")}
     expected |= {f"make_jax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
+    page = (ROOT / "make_jax" / "serving" / "page").iterdir()
+    expected |= {f"make_jax/serving/page/{path.name}" for path in page if path.suffix != ".py"}
     expected |= {"make_jax/py.typed", "make_jax/catalog/openclipart.zip", "make_jax/catalog/openclipart.PROVENANCE.md"}
     assert expected <= names
     extra = {name for name in names - expected if ".dist-info/" not in name}

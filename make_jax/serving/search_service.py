@@ -1,7 +1,7 @@
 """What the HTTP API and the command line need of a search service: `service.py` implements it, tests too."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from make_jax.errors import InputError
 from make_jax.serving.requests import SearchHit, SearchRequest, SearchResponse
@@ -27,6 +27,7 @@ class ServiceInfo:
     accepts_images: bool  # whether the model encodes the picture of a query
 
 
+@runtime_checkable
 class SearchService(Protocol):
     """Searches one version of an index. All methods block and are safe to call from several threads."""
 

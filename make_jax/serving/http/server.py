@@ -1,0 +1,86 @@
+"""Runs the HTTP API on uvicorn until a signal; requests that run then are answered first."""
+
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from make_jax.errors import InputError, Terminated
+from make_jax.serving.http.header_timeout import HeaderTimeoutProtocol
+from make_jax.signals import set_handler
+
+GRACE_SECONDS = 10  # for requests that run when a signal comes
+MAX_CONNECTIONS = 2000
+_log = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, stopped through make_jax.signals where a program uses that."""
+
+    stopped_by: signal.Signals | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Makes the first signal stop the server; a second one ends the process at once."""
+        if not set_handler(self._stop):
+            with super().capture_signals():
+                yield
+            return
+        yield
+
+    def _stop(self, number: signal.Signals) -> str | None:
+        if self.stopped_by is not None:
+            return "; requests were cut off"
+        self.stopped_by, self.should_exit = number, True
+        return None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens on the address; port 0 is a free one. InputError if the address is in use."""
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise InputError(f"--host {host}: {error.strerror}; expected an address of this machine") from None
+    family, kind, _, _, address = infos[0]
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise InputError(f"{host} port {port}: {error.strerror}; set another one with --port") from None
+    return listener
+
+
+def run(app: FastAPI, listener: socket.socket, on_stop: Callable[[], None]) -> None:
+    """Answers requests until Ctrl-C or SIGTERM, then calls `on_stop`.
+
+    Raises KeyboardInterrupt or Terminated, with a line for the terminal.
+    """
+    config = uvicorn.Config(
+        app,
+        http=HeaderTimeoutProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # a client could choose its address, and with it its rate limit
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        h11_max_incomplete_event_size=32 << 10,  # of request line and headers
+    )
+    server = _Server(config)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        on_stop()
+    line = f"answered {server.server_state.total_requests:,} requests"
+    if server.stopped_by == signal.SIGINT:
+        raise KeyboardInterrupt(f"interrupted; {line}")
+    raise Terminated(f"stopped; {line}")
