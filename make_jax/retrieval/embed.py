@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from make_jax.catalog.reader import Catalog
-from make_jax.catalog.schema import Product, Query
+from make_jax.catalog.schema import CatalogInfo, Product, Query
 from make_jax.catalog.text import strip_text
 from make_jax.errors import InputError
 from make_jax.retrieval.top_k import Progress, no_progress
@@ -58,6 +58,20 @@ class PrecomputedVectors(Protocol):
 
 
 EmbeddingModel = Encoder | PrecomputedVectors
+
+
+@runtime_checkable
+class ProductImages(Protocol):
+    """The images of products: a `Catalog`, or an index of one."""
+
+    @property
+    def info(self) -> CatalogInfo:
+        """Whether titles are hidden."""
+        ...
+
+    def image_bytes(self, product: Product) -> bytes | None:
+        """The encoded image of a product, None without one."""
+        ...
 
 
 def embed_products(
@@ -111,7 +125,7 @@ def no_input_error(model: EmbeddingModel, catalog: Catalog, count: int, modality
 
 
 def read_products(
-    catalog: Catalog, products: Sequence[Product], modality: Modality
+    catalog: ProductImages, products: Sequence[Product], modality: Modality
 ) -> tuple[list[str], list[bytes | None]]:
     """The titles ("" where missing or hidden) and image files (None where missing) that an encoder reads."""
     take_titles = modality != "image" and not catalog.info.hide_title

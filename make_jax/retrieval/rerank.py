@@ -15,10 +15,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
-from make_jax.retrieval.embed import Modality, read_products
+from make_jax.retrieval.embed import Modality, ProductImages, read_products
 from make_jax.retrieval.top_k import Progress, TopK, no_progress
 
 DEFAULT_WEIGHT = 1.0  # of the matching logit, where none was tuned
@@ -101,7 +100,7 @@ class Candidates(NamedTuple):
 
 def match_candidates(
     matcher: Matcher,
-    catalog: Catalog,
+    catalog: ProductImages,
     products: Sequence[Product],
     texts: Sequence[str],
     ranking: TopK,

@@ -5,6 +5,7 @@ that a server compiles all programs before its first request. Vectors of texts t
 of each alone up to float32 rounding.
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from jaxtyping import Float32
 
 from make_jax.errors import InputError
 from make_jax.evaluation.models import onnx_run
-from make_jax.retrieval.embed import EmbeddingModel, Encoder, check_finite
+from make_jax.retrieval.embed import Encoder, check_finite
 from make_jax.retrieval.retriever import MIN_TRIMMED_LENGTH, Retriever
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
@@ -31,37 +32,26 @@ Encode = Callable[[Sequence[str]], Float32[np.ndarray, "n D"]]
 class QueryEncoder:
     """Encodes texts with a model. Safe to call from several threads."""
 
-    def __init__(
-        self, model: EmbeddingModel | None, onnx: str | Path = "", log: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, model: Encoder, onnx: str | Path = "", log: Callable[[str], None] = lambda _: None) -> None:
         """`onnx` is a folder of `convert.py export --to onnx` of the model, used if it is faster; `log` gets a line.
 
         Raises InputError when the export has other vectors than the model, or onnxruntime is missing.
         """
         self._model = model
-        self._encode: Encode | None = None
+        self._encode: Encode = model.encode_queries
         if isinstance(model, Retriever):
-            self._encode = lambda texts: model.encode_queries(texts, trim=True)
-        elif isinstance(model, Encoder):
-            self._encode = model.encode_queries
+            self._encode = functools.partial(model.encode_queries, trim=True)
         if onnx:
             self._encode = self._faster(Path(onnx), log)
 
-    @property
-    def can_encode(self) -> bool:
-        """Whether the model encodes texts: neither BM25 alone nor precomputed vectors."""
-        return self._encode is not None
-
     def warm_up(self) -> None:
         """Compiles the program of each shape that `encode` uses."""
-        for size in BATCH_SIZES if self._encode is not None else ():
+        for size in BATCH_SIZES:
             for length in self._lengths():
                 self.encode(["a " * length] * size)
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        """One query vector per text. Raises InputError for a model that encodes none."""
-        if self._encode is None:
-            raise InputError("the model of this index does not encode texts: search by BM25 or by similar products")
+        """One query vector per text. Raises InputError for vectors that are not finite."""
         rows = []
         for start in range(0, len(texts), MAX_BATCH):
             chunk = texts[start : start + MAX_BATCH]
@@ -82,8 +72,6 @@ class QueryEncoder:
 
     def _faster(self, folder: Path, log: Callable[[str], None]) -> Encode:
         """The model's encoder or that of its ONNX export, by the time of one text; logs both times."""
-        if self._encode is None:
-            raise InputError(f"{folder}: the model of this index does not encode texts, so no export of it can")
         exported = onnx_run.load(folder).encode_queries
         ours, theirs = self._encode(_PROBES), exported(_PROBES)
         difference = np.abs(ours - theirs).max() if ours.shape == theirs.shape else np.inf

@@ -9,7 +9,7 @@ An engine knows rows (positions in the index), not ids; `update` changes rows an
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -70,6 +70,7 @@ class Rows(NamedTuple):
     attributes: Sequence[dict[str, AttributeValue]]
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Ranks products. Safe to call from several threads."""
 

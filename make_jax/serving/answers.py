@@ -1,0 +1,164 @@
+"""From search requests to responses: vectors, the engine's query, re-ranking, and what each hit shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float32
+
+from make_jax.catalog.text import strip_text
+from make_jax.errors import InputError
+from make_jax.serving.engines import EngineQuery, EngineResult
+from make_jax.serving.opened import ModelParts, Opened
+from make_jax.serving.query_vectors import combine, encode_image
+from make_jax.serving.request_checks import check_request, example_rows
+from make_jax.serving.requests import Scores, SearchHit, SearchRequest, SearchResponse
+from make_jax.serving.reranking import rerank
+from make_jax.serving.search_service import RequestError
+
+# A sort by an attribute orders this many best products of the search, so that cheap ones that have nothing to do with
+# the query are not first; `min_score` sets another limit.
+SORTED_PRODUCTS = 200
+
+
+@dataclass(eq=False)
+class Search:
+    """A request on its way to a response."""
+
+    request: SearchRequest
+    text: str
+    text_vector: Float32[np.ndarray, " D"] | None = None
+    image_vector: Float32[np.ndarray, " D"] | None = None
+    query: EngineQuery | None = None
+    response: SearchResponse | InputError | None = None  # an error: the request cannot be answered
+
+
+def prepare(parts: ModelParts, requests: Sequence[SearchRequest]) -> list[Search]:
+    """The requests with their texts encoded together, and each image alone."""
+    searches = [Search(request, strip_text(request.q)) for request in requests]
+    with_text = [search for search in searches if search.text]
+    if with_text:
+        vectors = parts.encoder.encode([search.text for search in with_text])
+        for search, vector in zip(with_text, vectors, strict=True):
+            search.text_vector = vector
+    for search in searches:
+        if search.request.image is not None:
+            try:
+                search.image_vector = encode_image(parts.model, search.request.image)
+            except InputError as error:
+                search.response = error
+    return searches
+
+
+def answer(opened: Opened, searches: Sequence[Search]) -> list[SearchResponse | InputError]:
+    """The response to each request, or the error of one that cannot be answered."""
+    for search in searches:
+        if search.response is None:
+            try:
+                search.query = _engine_query(opened, search)
+            except InputError as error:
+                search.response = error
+    asked = [search for search in searches if search.query is not None]
+    queries = _limit_sorted(opened, [search.query for search in asked if search.query is not None])
+    for search, result in zip(asked, opened.engine.search(queries), strict=True):
+        try:
+            search.response = _response(opened, search, result)
+        except InputError as error:
+            search.response = error
+    return [search.response for search in searches if search.response is not None]
+
+
+def _engine_query(opened: Opened, search: Search) -> EngineQuery:
+    """What the engine is asked. Raises RequestError for a request that is wrong."""
+    request, index = search.request, opened.index
+    check_request(request, opened.attributes)
+    liked, unliked = example_rows(request, index)
+    examples = index.vectors[liked], index.vectors[unliked]
+    for name, vectors in zip(("like", "unlike"), examples, strict=True):
+        if not vectors.any(axis=1).all():
+            raise RequestError(name, f"{name}: a product without vector, because the model reads nothing of it")
+    vector = combine(search.text_vector, search.image_vector, request.image_weight, *examples)
+    weight = index.manifest.lexical_weight if request.lexical_weight is None else request.lexical_weight
+    first, end = request.offset, request.offset + request.limit
+    if request.rerank:
+        first, end = 0, max(request.rerank, end)
+    return EngineQuery(
+        vector,
+        search.text if weight > 0 or vector is None else "",
+        weight,
+        filter=request.filter,
+        min_score=request.min_score,
+        sort=request.sort,
+        distinct=request.distinct,
+        max_per_value=request.max_per_value,
+        facets=request.facets,
+        exclude=(*liked, *unliked),
+        limit=end - first,
+        offset=first,
+    )
+
+
+def _limit_sorted(opened: Opened, queries: list[EngineQuery]) -> list[EngineQuery]:
+    """The queries, sorted ones with the score of their SORTED_PRODUCTS-th product as the least."""
+    asked = [
+        i
+        for i, query in enumerate(queries)
+        if query.sort and query.min_score is None and (query.vector is not None or query.text)
+    ]
+    last = [replace(queries[i], sort=(), distinct="", facets=(), limit=1, offset=SORTED_PRODUCTS - 1) for i in asked]
+    for i, result in zip(asked, opened.engine.search(last) if last else [], strict=True):
+        if len(result.scores):
+            queries[i] = replace(queries[i], min_score=float(result.scores[0]))
+    return queries
+
+
+def _response(opened: Opened, search: Search, result: EngineResult) -> SearchResponse:
+    """What the user gets of the engine's result. Raises RequestError for a model that cannot re-rank."""
+    request, parts = search.request, opened.parts
+    logits = None
+    if request.rerank:
+        result, logits = rerank(parts.model, opened.index, search.text, result, request.rerank)
+        page = slice(request.offset, request.offset + request.limit)
+        logits = logits[page]
+        result = replace(
+            result,
+            rows=result.rows[page],
+            scores=result.scores[page],
+            dense=result.dense[page],
+            lexical=result.lexical[page],
+        )
+    assert search.query is not None
+    return SearchResponse(
+        _hits(opened, search, result, logits),
+        result.total,
+        result.total_is_exact,
+        result.facets,
+        result.facet_stats,
+        parts.explainer.predicted(search.text) if request.explain else (),
+        version=opened.index.version,
+        vector=search.query.vector if request.retrieve_vectors else None,
+    )
+
+
+def _hits(
+    opened: Opened, search: Search, result: EngineResult, logits: Float32[np.ndarray, " n"] | None
+) -> list[SearchHit]:
+    request, index, explainer = search.request, opened.index, opened.parts.explainer
+    hits = []
+    for i, product in enumerate(index.products.select(result.rows)):
+        row = int(result.rows[i])
+        hit = SearchHit(
+            product.id, product.title, product.attributes, product.image is not None, float(result.scores[i])
+        )
+        if request.explain:
+            title_weight, image_weight = index.weights[row].tolist()
+            parts = (result.dense[i], result.lexical[i], np.nan if logits is None else logits[i])
+            hit = replace(
+                hit,
+                scores=Scores(*(None if np.isnan(part) else float(part) for part in parts)),
+                title_weight=title_weight,
+                image_weight=image_weight,
+                matched_keywords=explainer.matched(search.text, product.title, product.attributes),
+            )
+        hits.append(replace(hit, vector=index.vectors[row]) if request.retrieve_vectors else hit)
+    return hits

@@ -1,0 +1,92 @@
+"""What a search needs of an index: the model that encodes queries, and the engine over the products."""
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from make_jax.catalog.attributes import value_kind
+from make_jax.errors import InputError
+from make_jax.evaluation.baselines import BM25Parameters
+from make_jax.retrieval.embed import Encoder
+from make_jax.serving.engines import Engine, EngineName
+from make_jax.serving.engines.flat import FlatEngine
+from make_jax.serving.explanation import Explainer
+from make_jax.serving.index.model import model_of_index
+from make_jax.serving.index.reader import OpenIndex
+from make_jax.serving.query_encoder import QueryEncoder
+from make_jax.serving.suggestions import Suggestions, sample
+
+Log = Callable[[str], None]
+_SAMPLED_PRODUCTS = 5000  # whose attributes tell the kinds of values
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How an index is opened; the defaults are what it names itself."""
+
+    engine: EngineName | None = None
+    model: str = ""  # where the model is, if it was moved
+    onnx: str = ""  # a folder of `convert.py export --to onnx` of the model, used if it encodes queries faster
+    warm_up: bool = True  # compile all programs before the first request; without it the first ones wait
+
+
+DEFAULTS = OpenOptions()
+
+
+@dataclass(frozen=True, eq=False)
+class ModelParts:
+    """The model of an index, ready to encode queries."""
+
+    digest: str
+    model: Encoder
+    encoder: QueryEncoder
+    explainer: Explainer
+
+    def warm_up(self) -> None:
+        """Compiles what queries run."""
+        self.encoder.warm_up()
+        self.explainer.warm_up()
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """One state of an index with its model and engine. Immutable but for the engine, which updates change."""
+
+    index: OpenIndex
+    engine: Engine
+    parts: ModelParts
+    attributes: dict[str, str]  # name -> kind of its values
+
+    @functools.cached_property
+    def suggestions(self) -> Suggestions:
+        """Made on first use."""
+        return Suggestions(sample(self.index.products, np.flatnonzero(~self.index.deleted).astype(np.int32)))
+
+
+def open_parts(index: OpenIndex, options: OpenOptions, log: Log) -> ModelParts:
+    """The model of an index. Raises InputError as `model_of_index` and `QueryEncoder`."""
+    model = model_of_index(index.manifest, options.model)
+    encoder = QueryEncoder(model, options.onnx, log)
+    return ModelParts(index.manifest.model.digest, model, encoder, Explainer(model))
+
+
+def open_engine(index: OpenIndex, name: EngineName | None = None) -> Engine:
+    """The engine over the products of an index; None: the one that the index names."""
+    bm25 = index.manifest.bm25
+    name = name or index.manifest.engine.name
+    if name != "flat":
+        raise InputError(f"engine {name!r} is not available, expected flat")
+    return FlatEngine(index.engine_rows(max(index.rows, 1)), BM25Parameters(bm25.k1, bm25.b))
+
+
+def attribute_kinds(index: OpenIndex) -> dict[str, str]:
+    """The attributes of the products and the most frequent kind of their values, of a sample of products."""
+    live = np.flatnonzero(~index.deleted)
+    kinds: dict[str, Counter[str]] = {name: Counter() for name in index.manifest.catalog.attributes}
+    for product in index.products.select(live[:: max(1, len(live) // _SAMPLED_PRODUCTS)]):
+        for name, value in product.attributes.items():
+            kinds.setdefault(name, Counter())[value_kind(value)] += 1
+    return {name: counts.most_common(1)[0][0] if counts else "text" for name, counts in kinds.items()}
