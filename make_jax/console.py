@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 
@@ -37,3 +37,25 @@ def file_bar(text: str, files: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console, disable=hidden, transient=True) as progress:
         task = progress.add_task(text, total=files)
         yield lambda: progress.advance(task)
+
+
+class StageBars:
+    """Progress bars, one for each stage that a program reports to `show`; none without a terminal."""
+
+    def __init__(self, console: LiteralConsole) -> None:
+        columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "StageBars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Sets the progress of a stage. A `retrieval.top_k.Progress`."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=min(done, total))

@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID
-
 from make_jax.catalog.reader import Catalog
 from make_jax.cli.evaluation_stores import evaluation_stores, pull_report
 from make_jax.cli.options import CompareOptions, EvalOptions
-from make_jax.console import LiteralConsole, text_column
+from make_jax.console import LiteralConsole, StageBars
 from make_jax.errors import InputError
 from make_jax.evaluation.compare import compare, print_comparison, read_report, write_comparison
 from make_jax.evaluation.evaluate import embed_all, evaluate
@@ -72,14 +70,14 @@ def _evaluate_model(options: EvalOptions, devices: RayDevices | None) -> Path | 
     if options.only_embed and stored is not None:
         if opened.model is None:
             raise InputError(f"{options.model} has no embeddings; omit --only-embed")
-        with _Bars(console) as bars:
+        with StageBars(console) as bars:
             embed_all(opened.model, catalog, options.split, stored, pool=pool, devices=devices, progress=bars.show)
         console.print(f"all embeddings are in {stored}")
         return None
     rerank = options.rerank
     if rerank is None:
         rerank = DEFAULT_DEPTH if can_match(opened.model) else 0
-    with _Bars(console) as bars:
+    with StageBars(console) as bars:
         evaluation = evaluate(
             opened.model,
             catalog,
@@ -126,24 +124,3 @@ def compare_reports(options: CompareOptions) -> None:
         with output_folder(options.out, last="comparison.json") as folder:
             write_comparison(compared, folder)
         console.print(f"comparison: {options.out}/comparison.md, comparison.json")
-
-
-class _Bars:
-    """Progress bars, one for each stage that evaluation reports."""
-
-    def __init__(self, console: LiteralConsole) -> None:
-        columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn())
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> "_Bars":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=min(done, total))

@@ -11,6 +11,7 @@ from make_jax.signals import exit_on_signals, ignore_signals
 COMMANDS = {
     "train": ("train a model on a catalog's clicks", "make_jax.cli.train"),
     "eval": ("evaluate a model on judged queries, or compare two reports", "make_jax.cli.evaluate"),
+    "search": ("index a catalog and search it", "make_jax.cli.search"),
     "convert": ("import pretrained encoders; export a run to PyTorch, ONNX or StableHLO", "make_jax.cli.convert"),
     "catalog": ("check, describe, build and import catalogs; mine keywords", "make_jax.catalog.__main__"),
 }

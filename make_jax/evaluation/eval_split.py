@@ -86,6 +86,11 @@ class EvalSplit:
             self._indexes[modality] = self._embed(self.model, modality), time.monotonic() - start
         return self._indexes[modality][0]
 
+    def set_index(self, index: VectorIndex) -> None:
+        """Sets the product vectors by the modality of the main system, which are embedded otherwise."""
+        assert self.main is not None
+        self._indexes[self.main] = index, 0.0
+
     def _fuse(self, title_weight: float) -> VectorIndex:
         """The late fusion of titles and images."""
         title, image = self.index("title"), self.index("image")

@@ -43,6 +43,7 @@ def embed_to_disk(
     per_shard: int = VECTORS_PER_SHARD,
     devices: RayDevices | None = None,
     dtype: VectorType = "float16",
+    may_lack_all: bool = False,
 ) -> DiskEmbeddings:
     """The vectors of `products` in `folder`; missing shards are embedded first, see `embed_products`.
 
@@ -60,10 +61,11 @@ def embed_to_disk(
         per_shard: vectors of a shard.
         devices: of a Ray cluster, which embed the missing shards; None: this process does.
         dtype: of the stored numbers; float32 keeps those of the encoder.
+        may_lack_all: whether every product may be absent.
 
     Raises:
-        InputError: the folder holds something else or is damaged, every product is absent, or a node of the cluster
-            cannot embed.
+        InputError: the folder holds something else or is damaged, every product is absent (unless `may_lack_all`), or a
+            node of the cluster cannot embed.
     """
     digest = getattr(encoder, "digest", None)
     if not isinstance(digest, str):
@@ -91,7 +93,7 @@ def embed_to_disk(
     if weights is None:
         raise InputError(f"{folder}: no columns title_weight and image_weight, expected both")
     index = DiskEmbeddings(vectors, weights, progress)
-    if index.absent.all():
+    if index.absent.all() and not may_lack_all:
         raise no_input_error(encoder, catalog, len(products), modality)
     return index
 

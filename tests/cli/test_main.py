@@ -23,7 +23,9 @@ def test_version(capsys):
 
 
 def test_an_unknown_command_is_an_error_that_lists_the_commands():
-    with pytest.raises(InputError, match=r"unknown command 'trian', expected one of train, eval, convert, catalog"):
+    with pytest.raises(
+        InputError, match=r"unknown command 'trian', expected one of train, eval, search, convert, catalog"
+    ):
         main(["trian"])
 
 

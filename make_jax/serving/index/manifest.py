@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -30,7 +30,7 @@ class ModelEntry:
     path: str  # as it was named, absolute
     name: str
     kind: str  # a key of `evaluation.models.ADAPTERS`
-    checkpoint: str  # of a run: best or last
+    checkpoint: Literal["best", "last"]  # of a run
     digest: str  # changes when its vectors do
     modality: Modality  # what it reads of a product
     title_weight: float | None = None  # of a late fusion; None: the model has no such weight

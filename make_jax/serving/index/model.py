@@ -1,4 +1,4 @@
-"""The model of an index: opened to build it, and again to encode queries."""
+"""The model of an index: opened to build it, and again for updates and queries."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from make_jax.errors import InputError
 from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.evaluation.models import BM25, open_model
+from make_jax.ray_cluster import check_paths
 from make_jax.retrieval.embed import Encoder, PrecomputedVectors
 from make_jax.serving.index.manifest import Manifest, ModelEntry
 
@@ -58,14 +59,26 @@ def model_of_index(manifest: Manifest, path: str | Path = "") -> Encoder:
     Raises InputError if there is none any more, or another one.
     """
     entry = manifest.model
-    where = path or entry.path
-    if not path and not Path(where).exists():
-        raise InputError(f"{where}: not found, expected the model that the index was built with; name it with --model")
-    model = open_index_model(where, "last" if entry.checkpoint == "last" else "best")
+    if not path and not Path(entry.path).exists():
+        raise InputError(
+            f"{entry.path}: not found, expected the model that the index was built with; name it with --model"
+        )
+    model = open_index_model(path or entry.path, entry.checkpoint)
     check_digest(model, manifest)
-    if isinstance(model.encoder, LateFusion) and entry.title_weight is not None:
-        model.encoder.title_weight = entry.title_weight
-    return model.encoder
+    return set_title_weight(model.encoder, entry.title_weight)
+
+
+def load_encoder(path: Path, checkpoint: Literal["best", "last"], title_weight: float | None) -> Encoder:
+    """The model on a node of a Ray cluster, with the weight of titles in its late fusion. Picklable by `partial`."""
+    check_paths([path])
+    return set_title_weight(open_index_model(path, checkpoint).encoder, title_weight)
+
+
+def set_title_weight(model: Encoder, title_weight: float | None) -> Encoder:
+    """The model, in which titles have this weight if it fuses late."""
+    if isinstance(model, LateFusion) and title_weight is not None:
+        model.title_weight = title_weight
+    return model
 
 
 def check_digest(model: IndexModel, manifest: Manifest) -> None:
@@ -73,5 +86,5 @@ def check_digest(model: IndexModel, manifest: Manifest) -> None:
     if model.entry.digest != manifest.model.digest:
         raise InputError(
             f"{model.entry.path}: its digest is {model.entry.digest[:12]}, expected {manifest.model.digest[:12]}, that "
-            "of the index's vectors: the model has changed since; build a new version with search.py index"
+            "of the index's vectors; build a new version for this model with search.py index"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from make_jax.errors import InputError
 from make_jax.files import PARTIAL, exit_waits
-from make_jax.serving.index.manifest import MANIFEST, read_sealed, write_sealed
+from make_jax.serving.index.manifest import check_sizes, read_manifest, read_sealed, write_sealed
 
 CURRENT = "current"
 BUILDING = "building-"  # prefix of incomplete versions
@@ -56,13 +56,32 @@ def set_current(index: Path, version: str) -> None:
     write_sealed(index / CURRENT, {"version": version})
 
 
+def switch_version(index: Path, version: str) -> str | None:
+    """As `set_current`, for a version whose files are all there; returns the version before, None if it had none.
+
+    Raises InputError for an unknown version, for one that lacks a file, and while another process writes.
+    """
+    previous = None
+    with writing(index, create=False):
+        if version in version_names(index):
+            folder = version_folder(index, version)
+            check_sizes(folder, read_manifest(folder).files)
+        with contextlib.suppress(InputError):
+            previous = current_version(index)
+        set_current(index, version)
+    return previous
+
+
 @contextlib.contextmanager
-def writing(index: Path) -> Iterator[None]:
+def writing(index: Path, create: bool = True) -> Iterator[None]:
     """Locks the index for the process that writes, and removes what killed ones left. Readers need no lock.
 
-    Raises InputError while another process writes.
+    Raises InputError while another process writes, and without `create` for a folder that is no index.
     """
-    (index / _VERSIONS).mkdir(parents=True, exist_ok=True)
+    if create:
+        (index / _VERSIONS).mkdir(parents=True, exist_ok=True)
+    elif not (index / _VERSIONS).is_dir():
+        raise InputError(f"{index}: not an index, expected a folder that `search.py index` wrote")
     with (index / _LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,11 +114,6 @@ def remove_partial(folder: Path) -> None:
     """Removes temporary files and folders of processes that were killed."""
     for path in folder.glob(f"{PARTIAL}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a folder has the file that is written last."""
-    return (folder / MANIFEST).is_file()
 
 
 def _number(name: str) -> int:

@@ -4,12 +4,13 @@ import dataclasses
 import errno
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from make_jax.catalog import jsonl
 from make_jax.catalog.columns import Records
@@ -17,16 +18,15 @@ from make_jax.catalog.line_chunks import chunk_paths, write_batch
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Split
 from make_jax.errors import InputError
-from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.files import publish_folder
 from make_jax.retrieval.embed_to_disk import embed_to_disk
 from make_jax.retrieval.ray_devices import RayDevices
 from make_jax.retrieval.top_k import Progress, no_progress
+from make_jax.retrieval.vector_index import DiskEmbeddings
 from make_jax.serving.engines import EngineName
 from make_jax.serving.index.manifest import (
     FORMAT,
     MANIFEST,
-    BM25Entry,
     CatalogEntry,
     EngineEntry,
     FileEntry,
@@ -35,9 +35,10 @@ from make_jax.serving.index.manifest import (
     read_manifest,
     write_manifest,
 )
-from make_jax.serving.index.model import IndexModel
+from make_jax.serving.index.model import IndexModel, load_encoder, set_title_weight
 from make_jax.serving.index.reader import VECTORS
 from make_jax.serving.index.thumbnails import write_thumbnails
+from make_jax.serving.index.tuning import Tuned, tune_index, vectors_of_pool
 from make_jax.serving.index.versions import (
     BUILDING,
     CURRENT,
@@ -56,6 +57,10 @@ _FLAT_NUMBERS = 1 << 26  # of all vectors, that exact search reads in about 10 m
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Log = Callable[[str], None]
+
+
+def no_log(line: str) -> None:
+    """A `Log` that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -83,27 +88,37 @@ def build_index(
     catalog: Catalog,
     settings: IndexSettings = IndexSettings(),
     *,
-    devices: RayDevices | None = None,
+    ray: Any = None,
     progress: Progress = no_progress,
-    log: Log = lambda _: None,
+    log: Log = no_log,
 ) -> Built:
     """Builds a version of the index at `index`, which is created, and makes it the current one.
 
     A call that was interrupted, also by SIGKILL, is continued by the same call; until the version is complete, readers
     open the one before. A version of the same model, catalog and settings is not built again.
 
-    Raises InputError if `index` is another folder or another process writes to it, for products that the model cannot
-    encode, and for a full disk.
+    Args:
+        index: a new folder, or an index.
+        model: of the vectors; the weight of titles in a late fusion is tuned and set.
+        catalog: of the products and of the validation queries.
+        settings: what else determines the version, and whether it becomes the current one.
+        ray: the module of a connected Ray cluster whose devices embed (`ray_cluster.connected`); None: this process.
+        progress: of each stage.
+        log: receives what was decided, a line each.
+
+    Raises:
+        InputError: `index` is another folder, another process writes to it, the model cannot encode the products, or
+            the disk is full.
     """
     _check_folder(index, model)
     with writing(index), full_disk_is_input_error(index):
         key = _key(model, catalog, settings)
-        version = _find(index, key)
+        version = _find(index, key, model, catalog)
         if new := version is None:
             version = next_version(index)
-            building = index / f"{BUILDING}{key[:16]}"
-            _build(building, key, model, catalog, settings, devices, progress, log)
-            publish_folder(building, version_folder(index, version))
+            build = _Build(index / f"{BUILDING}{key[:16]}", model, catalog, settings, ray, progress, log)
+            build.run(key)
+            publish_folder(build.folder, version_folder(index, version))
         assert version is not None
         removed: list[str] = []
         if settings.switch:
@@ -143,74 +158,127 @@ def _key(model: IndexModel, catalog: Catalog, settings: IndexSettings) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _find(index: Path, key: str) -> str | None:
-    """The newest version of this key without updates."""
+def _find(index: Path, key: str, model: IndexModel, catalog: Catalog) -> str | None:
+    """The newest version of this key without updates; notes there where model and catalog are now."""
     for name in reversed(version_names(index)):
-        manifest = read_manifest(version_folder(index, name))
-        if manifest.key == key and not manifest.updates:
-            return name
+        folder = version_folder(index, name)
+        try:
+            manifest = read_manifest(folder)
+        except InputError:  # damaged: to be replaced
+            continue
+        if manifest.key != key or manifest.updates:
+            continue
+        found = dataclasses.replace(
+            manifest,
+            model=dataclasses.replace(manifest.model, path=model.entry.path, name=model.entry.name),
+            catalog=catalog_entry(catalog),
+        )
+        if found != manifest:
+            write_manifest(folder, found)
+        return name
     return None
 
 
-def _build(
-    folder: Path,
-    key: str,
+@dataclass(frozen=True)
+class _Build:
+    """One version that is being built in `folder`."""
+
+    folder: Path
+    model: IndexModel
+    catalog: Catalog
+    settings: IndexSettings
+    ray: Any
+    progress: Progress
+    log: Log
+
+    def run(self, key: str) -> None:
+        """Fills the folder; existing files of it are kept."""
+        self.folder.mkdir(exist_ok=True)
+        products, split = self.catalog.products, self.settings.split
+        if split is not None:
+            products = self.catalog.split_products(split)
+        if not len(products):
+            raise InputError(f"{self.catalog.path}: no product of split {split!r}, expected some to index")
+        write_products(products, self.folder)
+        tuned, embedded = self._embed(products)
+        for problem in write_thumbnails(self.catalog, products, self.folder, self.progress):
+            self.log(f"warning: {problem}; it has no picture in the index")
+        remove_partial(self.folder)
+        remove_partial(self.folder / VECTORS)
+        lexical = self.settings.lexical_weight
+        manifest = Manifest(
+            created=now(),
+            key=key,
+            model=dataclasses.replace(self.model.entry, title_weight=tuned.title_weight),
+            catalog=catalog_entry(self.catalog),
+            split=split,
+            base_rows=len(products),
+            rows=len(products),
+            count=len(products),
+            width=embedded.width,
+            engine=choose_engine(self.settings.engine, len(products), embedded.width),
+            bm25=tuned.bm25,
+            lexical_weight=tuned.lexical_weight if lexical is None else lexical,
+            lexical_weight_reason=tuned.lexical_weight_reason if lexical is None else "set by --lexical-weight",
+            files=file_entries(self.folder),
+        )
+        if tuned.title_weight is not None:
+            self.log(f"title weight of the late fusion: {tuned.title_weight:g}")
+        self.log(f"BM25 weight {manifest.lexical_weight:g}: {manifest.lexical_weight_reason}")
+        self.log(f"engine {manifest.engine.name}: {manifest.engine.reason}")
+        write_manifest(self.folder, manifest)
+
+    def _embed(self, products: Records[Product]) -> tuple[Tuned, DiskEmbeddings]:
+        """Tunes, and embeds the products: first, where the tuned weight of titles is in the vectors."""
+        entry, split = self.model.entry, self.settings.split
+        if entry.title_weight is None:
+            embedded = self._vectors(products, None)
+            pool_vectors = partial(vectors_of_pool, embedded, self.catalog, products, split)
+            return tune_index(self.folder, self.model.encoder, self.catalog, pool_vectors, self.progress), embedded
+        tuned = tune_index(self.folder, self.model.encoder, self.catalog, lambda _: None, self.progress)
+        if tuned.title_weight is None:
+            tuned = tuned._replace(title_weight=entry.title_weight)
+        return tuned, self._vectors(products, tuned.title_weight)
+
+    def _vectors(self, products: Records[Product], title_weight: float | None) -> DiskEmbeddings:
+        part = vectors_part(self.settings.split or "all", title_weight)
+        return embed(self.model, self.catalog, products, self.folder, part, title_weight, self.ray, self.progress)
+
+
+def embed(
     model: IndexModel,
     catalog: Catalog,
-    settings: IndexSettings,
-    devices: RayDevices | None,
+    products: Records[Product],
+    folder: Path,
+    part: str,
+    title_weight: float | None,
+    ray: Any,
     progress: Progress,
-    log: Log,
-) -> None:
-    """Fills the folder of a version; existing files of it are kept."""
-    folder.mkdir(exist_ok=True)
-    products = catalog.products if settings.split is None else catalog.split_products(settings.split)
-    if not len(products):
-        raise InputError(f"{catalog.path}: no product of split {settings.split!r}, expected some to index")
-    write_products(products, folder)
-    title_weight = model.entry.title_weight
-    if isinstance(model.encoder, LateFusion) and title_weight is not None:
-        model.encoder.title_weight = title_weight
-    part = vectors_part(settings.split or "all", title_weight)
-    embedded = embed_to_disk(
+    *,
+    may_lack_all: bool = False,
+) -> DiskEmbeddings:
+    """The vectors of products in `folder`/vectors, in float32; missing shards are embedded."""
+    entry = model.entry
+    set_title_weight(model.encoder, title_weight)
+    devices = None
+    if ray is not None:
+        devices = RayDevices(ray, partial(load_encoder, Path(entry.path), entry.checkpoint, title_weight))
+    return embed_to_disk(
         model.encoder,
         catalog,
         products,
         folder / VECTORS,
         part,
-        model.entry.modality,
+        entry.modality,
         progress,
         devices=devices,
         dtype="float32",
+        may_lack_all=may_lack_all,
     )
-    for problem in write_thumbnails(catalog, products, folder, progress):
-        log(f"warning: {problem}; the product has no picture")
-    remove_partial(folder)
-    remove_partial(folder / VECTORS)
-    lexical = settings.lexical_weight
-    manifest = Manifest(
-        created=now(),
-        key=key,
-        model=dataclasses.replace(model.entry, title_weight=title_weight),
-        catalog=catalog_entry(catalog),
-        split=settings.split,
-        base_rows=len(products),
-        rows=len(products),
-        count=len(products),
-        width=embedded.width,
-        engine=choose_engine(settings.engine, len(products), embedded.width),
-        bm25=BM25Entry(1.2, 0.75),
-        lexical_weight=lexical or 0.0,
-        lexical_weight_reason="" if lexical is None else "set by --lexical-weight",
-        files=file_entries(folder, [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]),
-    )
-    log(f"engine {manifest.engine.name}: {manifest.engine.reason}")
-    write_manifest(folder, manifest)
 
 
-def write_products(products: Sequence[Product], folder: Path) -> None:
+def write_products(products: Records[Product], folder: Path) -> None:
     """Writes the columns of products, in files of 65,536; existing files are kept."""
-    assert isinstance(products, Records)
     existing = {path.name for path in chunk_paths(folder, jsonl.PRODUCTS)}
     for number, start in enumerate(range(0, len(products), _ROWS_PER_FILE)):
         name = f"products-{number:05d}.arrow"
@@ -222,14 +290,14 @@ def write_products(products: Sequence[Product], folder: Path) -> None:
 
 def vectors_part(part: str, title_weight: float | None) -> str:
     """What the header of a folder of vectors names its products."""
-    return part if title_weight is None else f"{part}, title weight {title_weight:g},"
+    return part if title_weight is None else f"{part} with title weight {title_weight:g}"
 
 
 def choose_engine(name: EngineName | None, count: int, width: int) -> EngineEntry:
     """The engine that was set, or else exact search where it is fast enough, and why."""
     if name is not None:
         return EngineEntry(name, "set by --engine")
-    size = f"{count:,} vectors of {width} numbers, {4e-6 * count * width:,.0f} MB that exact search reads for a query"
+    size = f"{count:,} vectors of {width} numbers, {4e-6 * count * width:,.1f} MB that exact search reads for a query"
     return EngineEntry("flat" if count * width <= _FLAT_NUMBERS else "edge", size)
 
 
@@ -239,9 +307,11 @@ def catalog_entry(catalog: Catalog) -> CatalogEntry:
     return CatalogEntry(info.name, str(catalog.path.resolve()), catalog.digest, info.attributes, info.hide_title)
 
 
-def file_entries(folder: Path, paths: Sequence[Path]) -> dict[str, FileEntry]:
-    """Size and checksum of files, by their path in the folder."""
-    return {path.relative_to(folder).as_posix(): file_entry(path) for path in sorted(paths)}
+def file_entries(folder: Path, below: str = ".") -> dict[str, FileEntry]:
+    """Size and checksum of all files of a version but its manifest, or of those `below` a folder in it."""
+    paths = sorted(path for path in (folder / below).rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: file_entry(path) for name, path in names.items() if name != MANIFEST}
 
 
 def now() -> str:

@@ -1,6 +1,7 @@
 """An index holds a catalog's products with the vectors of the encoder, bit for bit."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +15,10 @@ from make_jax.serving.index.reader import index_state, open_index
 from make_jax.serving.index.writer import IndexSettings, build_index
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.serving.index.tiny_index import fake_model
-from tests.tiny_catalog import write_catalog
 
 
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return Catalog.load(write_catalog(tmp_path_factory.mktemp("catalog") / "tiny", products=60, queries=16))
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Path:
-    out = tmp_path_factory.mktemp("index") / "index"
-    assert build_index(out, fake_model(), catalog) == ("v1", True, [])
-    return out
-
-
-def test_rows_are_the_products_of_all_splits_with_float32_vectors_of_the_encoder(path: Path, catalog: Catalog) -> None:
-    index, expected = open_index(path), embed_products(FakeEncoder(), catalog, catalog.products)
+def test_rows_are_the_products_of_all_splits_with_float32_vectors_of_the_encoder(built: Path, catalog: Catalog) -> None:
+    index, expected = open_index(built), embed_products(FakeEncoder(), catalog, catalog.products)
     assert list(index.products) == list(catalog.products)
     assert index.vectors.dtype == np.float32
     np.testing.assert_array_equal(index.vectors, expected.vectors)
@@ -40,11 +28,11 @@ def test_rows_are_the_products_of_all_splits_with_float32_vectors_of_the_encoder
     assert (index.manifest.count, index.manifest.width) == (60, 8)
     assert index.manifest.model.digest == "fake" and index.manifest.catalog.digest == catalog.digest
     assert index.manifest.catalog.attributes == ("colour", "category")
-    assert index_state(path) == ("v1", 0)
+    assert index_state(built) == ("v1", 0)
 
 
-def test_engine_rows_are_all_products_in_parts(path: Path) -> None:
-    index = open_index(path)
+def test_engine_rows_are_all_products_in_parts(built: Path) -> None:
+    index = open_index(built)
     parts = list(index.engine_rows(25))
     assert [len(part.rows) for part in parts] == [25, 25, 10]
     np.testing.assert_array_equal(np.concatenate([part.rows for part in parts]), np.arange(60))
@@ -58,16 +46,16 @@ def test_one_split_can_be_indexed(tmp_path: Path, catalog: Catalog) -> None:
     assert list(open_index(tmp_path / "index").products) == list(catalog.split_products("test"))
 
 
-def test_thumbnails_are_webp_and_missing_without_an_image(path: Path) -> None:
-    index = open_index(path)
+def test_thumbnails_are_webp_and_missing_without_an_image(built: Path) -> None:
+    index = open_index(built)
     picture = index.thumbnail(0)
     assert picture is not None and index.thumbnail(6) is None
     with Image.open(io.BytesIO(picture)) as image:
         assert (image.format, image.size) == ("WEBP", (24, 32))
 
 
-def test_a_file_of_another_size_or_a_missing_one_is_named_at_open(tmp_path: Path, catalog: Catalog) -> None:
-    build_index(tmp_path / "index", fake_model(), catalog)
+def test_a_file_of_another_size_or_a_missing_one_is_named_at_open(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built, tmp_path / "index")
     file = next((tmp_path / "index" / "versions" / "v1" / "vectors").glob("*.parquet"))
     data = file.read_bytes()
     file.write_bytes(data[:-1])
@@ -76,5 +64,11 @@ def test_a_file_of_another_size_or_a_missing_one_is_named_at_open(tmp_path: Path
     file.unlink()
     with pytest.raises(InputError, match=rf"{file.name}: missing"):
         open_index(tmp_path / "index")
+
+
+def test_a_folder_that_is_no_index_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not an index, expected a folder that `search.py index` wrote"):
         open_index(tmp_path)
+    (tmp_path / "other.txt").touch()
+    with pytest.raises(InputError, match=r"holds other\.txt and is no index, expected a new folder or an index"):
+        build_index(tmp_path, fake_model(), Catalog.load())
