@@ -9,6 +9,7 @@ from make_jax.errors import InputError
 # Command -> (help, module, function). The function takes the words after the command and the program's name.
 COMMANDS = {
     "index": ("embed the products of a catalog and build an index", "search_index", "index"),
+    "update": ("add, replace and delete products of an index", "search_index", "update"),
     "switch": ("make another version of an index the current one", "search_index", "switch"),
     "check": ("verify the checksums of an index", "search_index", "check"),
 }

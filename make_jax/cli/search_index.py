@@ -35,6 +35,19 @@ class IndexOptions:
 
 
 @dataclass(frozen=True)
+class UpdateOptions:
+    """Options of `search update`."""
+
+    index: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="INDEX")]  # folder of an index
+    # new and changed products, and others that the index has: folder or .zip in the catalog format, or URL; "": none
+    catalog: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CATALOG")] = ""
+    delete: tuple[str, ...] = ()  # ids of products to delete
+    model: str = ""  # where the index's model is now; "": where it was when the index was built
+    # HOST:PORT of the head node of a Ray cluster whose devices embed, or auto; "": this process
+    ray: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = ""
+
+
+@dataclass(frozen=True)
 class SwitchOptions:
     """Options of `search switch`."""
 
@@ -80,6 +93,37 @@ def index(argv: Sequence[str], program: str) -> None:
     line(f"{out}: {built.version}{found} {state}")
     if built.removed:
         line(f"removed: {', '.join(built.removed)} (--keep {options.keep})")
+
+
+def update(argv: Sequence[str], program: str) -> None:
+    """Adds, replaces and deletes products of the current version. InputError as `update_index`."""
+    text = "Adds, replaces and deletes products of an index, all at once. Products that it has already are skipped."
+    options = parse_options(UpdateOptions, argv, program=program, description=text)
+    path = _local(options.index)
+    if not options.catalog and not options.delete:
+        raise InputError("nothing to do: name a CATALOG with new and changed products, or ids with --delete")
+
+    from make_jax.catalog.reader import Catalog
+    from make_jax.console import LiteralConsole, StageBars
+    from make_jax.runs.run_store import pull_run
+    from make_jax.serving.index.model import find_model
+    from make_jax.serving.index.update import update_index
+    from make_jax.serving.index.versions import current_version
+
+    console = LiteralConsole()
+    line = partial(console.print, soft_wrap=True)
+    current = current_version(path)
+    catalog = Catalog.load(options.catalog) if options.catalog else None
+    model = pull_run(options.model) if is_url(options.model) else options.model
+    with StageBars(console) as bars, _ray(options.ray) as ray:
+        done = update_index(
+            path, partial(find_model, path=model), catalog, options.delete, ray=ray, progress=bars.show, log=line
+        )
+    if done is None:
+        line(f"{path}: {current} has all of it already, nothing was changed")
+        return
+    counts = f"{done.added:,} added, {done.replaced:,} replaced, {done.deleted:,} deleted, {done.unchanged:,} unchanged"
+    line(f"{path}: {current}, update {done.number}: {counts}")
 
 
 def switch(argv: Sequence[str], program: str) -> None:

@@ -25,9 +25,13 @@ def test_an_index_is_built_checked_and_switched(tmp_path: Path, capsys: pytest.C
     assert open_index(index).version == "v1"
     assert main(["switch", index, "v2"]) is None
     assert open_index(index).manifest.lexical_weight == 0.5
+    assert main(["update", index, catalog, "--model", MODEL]) is None
+    assert "v2 has all of it already, nothing was changed" in capsys.readouterr().out
+    assert main(["update", index, "--delete", "p1", "p2"]) is None
+    assert "v2, update 1: 0 added, 0 replaced, 2 deleted, 0 unchanged" in capsys.readouterr().out
     assert main(["check", index]) == 0
     said = capsys.readouterr().out
-    assert "v2 (current): 60 products of tiny" in said and f"{index}: no problems" in said
+    assert "v2 (current): 58 products of tiny" in said and f"{index}: no problems" in said
     products = tmp_path / "index" / "versions" / "v1" / "products-00000.arrow"
     products.write_bytes(products.read_bytes()[:-1])
     assert main(["check", index]) == 2
@@ -37,11 +41,13 @@ def test_an_index_is_built_checked_and_switched(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["find"], "unknown command 'find', expected one of index, switch, check"),
+        (["find"], "unknown command 'find', expected one of index, update, switch, check"),
         (["index", MODEL, "", "s3://bucket/index"], "s3://bucket/index: a URL, expected a local folder"),
         (["index", MODEL, "", "x", "--lexical-weight", "-1"], "--lexical-weight is -1.0, expected 0 to 100"),
         (["index", MODEL, "", "x", "--keep", "0"], "--keep is 0, expected at least 1 version"),
         (["index", MODEL, "", "x", "--splits", "test"], "unknown option --splits; did you mean --split"),
+        (["update", "nowhere"], "nothing to do: name a CATALOG with new and changed products, or ids with --delete"),
+        (["update", "nowhere", "", "--delete", "p1"], "nowhere: not an index"),
         (["switch", "nowhere", "v1"], "nowhere: not an index, expected a folder that `search.py index` wrote"),
     ],
 )

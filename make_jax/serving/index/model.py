@@ -54,6 +54,11 @@ def open_index_model(path: str | Path, checkpoint: Literal["best", "last"] = "be
 
 
 def model_of_index(manifest: Manifest, path: str | Path = "") -> Encoder:
+    """The model that made the vectors of an index; errors as `find_model`."""
+    return set_title_weight(find_model(manifest, path).encoder, manifest.model.title_weight)
+
+
+def find_model(manifest: Manifest, path: str | Path = "") -> IndexModel:
     """The model that made the vectors of an index, from where it was then or from `path`.
 
     Raises InputError if there is none any more, or another one.
@@ -65,7 +70,7 @@ def model_of_index(manifest: Manifest, path: str | Path = "") -> Encoder:
         )
     model = open_index_model(path or entry.path, entry.checkpoint)
     check_digest(model, manifest)
-    return set_title_weight(model.encoder, entry.title_weight)
+    return model
 
 
 def load_encoder(path: Path, checkpoint: Literal["best", "last"], title_weight: float | None) -> Encoder:
