@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from make_jax.catalog.reader import Catalog
-from make_jax.cli.search_query import query
+from make_jax.cli.search import main
 from make_jax.errors import InputError
 from make_jax.retrieval.retriever import Retriever
 from make_jax.serving.index.model import open_index_model
@@ -42,7 +42,7 @@ def search(index: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*words: str) -> str:
-        query([str(index), *words], "search.py query")
+        main(["query", str(index), *words])
         return capsys.readouterr().out
 
     return call
@@ -107,7 +107,7 @@ def test_a_picture_finds_its_product(search, catalog):
 )
 def test_wrong_input_is_one_line(index, words, message):
     with pytest.raises(InputError) as raised:
-        query([str(index), *words], "search.py query")
+        main(["query", str(index), *words])
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -117,6 +117,6 @@ def test_a_model_that_was_moved_is_named_with_model(catalog, tmp_path, capsys):
     build_index(tmp_path / "index", open_index_model(file), catalog)
     moved = file.rename(tmp_path / "moved.py")
     with pytest.raises(InputError, match="expected the model that the index was built with; name it with --model"):
-        query([str(tmp_path / "index"), "red"], "search.py query")
-    query([str(tmp_path / "index"), "red", "-k", "1", "--model", str(moved)], "search.py query")
+        main(["query", str(tmp_path / "index"), "red"])
+    main(["query", str(tmp_path / "index"), "red", "-k", "1", "--model", str(moved)])
     assert "1 to 1 of 60 products" in capsys.readouterr().out
