@@ -19,7 +19,7 @@ from make_jax.catalog.columns import Records
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
-from make_jax.files import publish_folder, write_durably
+from make_jax.files import publish_folder, sync_folder, write_durably
 from make_jax.retrieval.top_k import Progress, no_progress
 from make_jax.serving.index.manifest import Manifest, UpdateEntry, write_manifest
 from make_jax.serving.index.model import IndexModel, check_digest
@@ -176,6 +176,7 @@ class _Update:
             _write_array(self.building / name, rows)
         remove_partial(self.building)
         remove_partial(self.building / VECTORS)
+        sync_folder(self.building)
         entry = self._entry()
         folder = update_folder(version, entry)
         if folder.exists():  # the process was killed before it wrote the manifest
