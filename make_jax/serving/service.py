@@ -183,8 +183,9 @@ class IndexService:
         if index.version == old.index.version and name != "flat":
             changes = index.changes(len(old.index.updates))
             rows = index.rows_at(changes.replaced)
+            deleted = changes.deleted[changes.deleted < old.index.rows]  # others were added and deleted since
             with self._lock:  # the engine changes in place: no search may see it with the old index
-                old.engine.update(rows, changes.deleted)
+                old.engine.update(rows, deleted)
                 self._opened = Opened(index, old.engine, parts, attributes)
             return
         engine = open_engine(index, self._options.engine)  # searches go on with the old one

@@ -10,8 +10,10 @@ import pytest
 from make_jax.catalog.reader import Catalog
 from make_jax.errors import InputError
 from make_jax.serving.index.model import open_index_model
+from make_jax.serving.index.update import update_index
 from make_jax.serving.index.versions import set_current
 from make_jax.serving.index.writer import IndexSettings, build_index
+from make_jax.serving.opened import OpenOptions, open_engine
 from make_jax.serving.requests import SearchRequest
 from make_jax.serving.service import IndexService
 from tests.serving.tiny_service import COLD
@@ -117,6 +119,26 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_one_in_use(index, model,
         assert service.info.version == "v1" and service.search(SearchRequest()).total == 30
         manifest.write_bytes(content)
         assert service.reload() and service.info.version == "v2"
+
+
+@pytest.mark.parametrize("engine", [None, "edge"])
+def test_updates_are_searched_after_reload(index, model, tmp_path, monkeypatch, engine):
+    """By a new flat engine, and by an engine that is changed in place, whichever it is."""
+    monkeypatch.setattr("make_jax.serving.service.open_engine", lambda index, name: open_engine(index, "flat"))
+    more = Catalog.load(write_catalog(tmp_path / "more", products=35, queries=4))
+    options = OpenOptions(engine, warm_up=False)
+    with IndexService.open(index, options) as service, searching(service) as seen:
+        first = service._opened.engine
+        update_index(index, lambda manifest: open_index_model(model), more)
+        update_index(index, lambda manifest: open_index_model(model), None, ["p0", "p34"])
+        assert service.reload() and not service.reload()
+        assert (service._opened.engine is first) == (engine == "edge")
+        assert service.info.products == 33 and service.search(SearchRequest()).total == 33
+        assert service.product("p33") is not None and service.product("p0") is None
+        listed = {hit.id for hit in service.search(SearchRequest("red circle", limit=50)).hits}
+        assert listed == {f"p{i}" for i in range(1, 34)}
+        assert service.suggest("green sq", 1) == ["green square"]
+    assert seen <= {("v1", 30, 30), ("v1", 33, 33)} and ("v1", 33, 33) in seen
 
 
 def test_watch_reloads_logs_what_cannot_be_opened_once_and_ends_with_the_service(index, model, catalogs, caplog):
