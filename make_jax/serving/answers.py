@@ -58,9 +58,9 @@ def answer(opened: Opened, searches: Sequence[Search]) -> list[SearchResponse | 
                 search.query = _engine_query(opened, search)
             except InputError as error:
                 search.response = error
-    asked = [search for search in searches if search.query is not None]
-    queries = _limit_sorted(opened, [search.query for search in asked if search.query is not None])
-    for search, result in zip(asked, opened.engine.search(queries), strict=True):
+    valid = [search for search in searches if search.query is not None]
+    queries = _limit_sorted(opened, [search.query for search in valid if search.query is not None])
+    for search, result in zip(valid, opened.engine.search(queries), strict=True):
         try:
             search.response = _response(opened, search, result)
         except InputError as error:
@@ -69,7 +69,7 @@ def answer(opened: Opened, searches: Sequence[Search]) -> list[SearchResponse | 
 
 
 def _engine_query(opened: Opened, search: Search) -> EngineQuery:
-    """What the engine is asked. Raises RequestError for a request that is wrong."""
+    """The query to the engine. Raises RequestError for a request that is wrong."""
     request, index = search.request, opened.index
     check_request(request, opened.attributes)
     liked, unliked = example_rows(request, index)
@@ -100,13 +100,13 @@ def _engine_query(opened: Opened, search: Search) -> EngineQuery:
 
 def _limit_sorted(opened: Opened, queries: list[EngineQuery]) -> list[EngineQuery]:
     """The queries, sorted ones with the score of their SORTED_PRODUCTS-th product as the least."""
-    asked = [
+    found = [
         i
         for i, query in enumerate(queries)
         if query.sort and query.min_score is None and (query.vector is not None or query.text)
     ]
-    last = [replace(queries[i], sort=(), distinct="", facets=(), limit=1, offset=SORTED_PRODUCTS - 1) for i in asked]
-    for i, result in zip(asked, opened.engine.search(last) if last else [], strict=True):
+    last = [replace(queries[i], sort=(), distinct="", facets=(), limit=1, offset=SORTED_PRODUCTS - 1) for i in found]
+    for i, result in zip(found, opened.engine.search(last) if last else [], strict=True):
         if len(result.scores):
             queries[i] = replace(queries[i], min_score=float(result.scores[0]))
     return queries

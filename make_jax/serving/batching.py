@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs a function of a list on the items that several threads submit, in a thread of its own.
+    """Runs a function of a list on the items that several threads submit, in its own thread.
 
     No item waits for others to arrive: an idle batcher starts at once with a batch of one. Items are processed in the
     order of their submission. For asyncio: `await asyncio.wrap_future(batcher.submit(item))`.

@@ -1,4 +1,4 @@
-"""What a search is asked and what it returns: the same types for the command line, HTTP and Python.
+"""Request and response of a search: the same types for the command line, HTTP and Python.
 
 Names follow Meilisearch's where it has one.
 """

@@ -204,7 +204,7 @@ class IndexService:
                 if self.reload():
                     opened = self._opened.index
                     self._write(f"now searching version {opened.version} with {len(opened.updates)} updates")
-            except (InputError, OSError) as error:  # the old state goes on serving, whatever is wrong with the new one
+            except (InputError, OSError) as error:  # the old state stays in use
                 if str(error) != self._failed:
                     self._failed = str(error)
                     _log.error("the index has changed and cannot be opened; the old state is used: %s", error)
