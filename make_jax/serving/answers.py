@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from make_jax.catalog.text import strip_text
 from make_jax.errors import InputError
 from make_jax.serving.engines import EngineQuery, EngineResult
-from make_jax.serving.opened import ModelParts, Opened
+from make_jax.serving.opened import Opened
 from make_jax.serving.query_vectors import combine, encode_image
 from make_jax.serving.request_checks import check_request, example_rows
 from make_jax.serving.requests import Scores, SearchHit, SearchRequest, SearchResponse
@@ -26,27 +26,31 @@ class Search:
     """A request on its way to a response."""
 
     request: SearchRequest
-    text: str
+    text: str = ""
     text_vector: Float32[np.ndarray, " D"] | None = None
     image_vector: Float32[np.ndarray, " D"] | None = None
     query: EngineQuery | None = None
     response: SearchResponse | InputError | None = None  # an error: the request cannot be answered
 
 
-def prepare(parts: ModelParts, requests: Sequence[SearchRequest]) -> list[Search]:
-    """The requests with their texts encoded together, and each image alone."""
-    searches = [Search(request, strip_text(request.q)) for request in requests]
-    with_text = [search for search in searches if search.text]
+def prepare(opened: Opened, requests: Sequence[SearchRequest]) -> list[Search]:
+    """The requests, checked, with their texts encoded together, and each image alone."""
+    searches = []
+    for request in requests:
+        search = Search(request)
+        try:
+            check_request(request, opened.attributes)
+            search.text = strip_text(request.q)
+            if request.image is not None:
+                search.image_vector = encode_image(opened.parts.model, request.image)
+        except InputError as error:
+            search.response = error
+        searches.append(search)
+    with_text = [search for search in searches if search.text and search.response is None]
     if with_text:
-        vectors = parts.encoder.encode([search.text for search in with_text])
+        vectors = opened.parts.encoder.encode([search.text for search in with_text])
         for search, vector in zip(with_text, vectors, strict=True):
             search.text_vector = vector
-    for search in searches:
-        if search.request.image is not None:
-            try:
-                search.image_vector = encode_image(parts.model, search.request.image)
-            except InputError as error:
-                search.response = error
     return searches
 
 
@@ -69,9 +73,8 @@ def answer(opened: Opened, searches: Sequence[Search]) -> list[SearchResponse | 
 
 
 def _engine_query(opened: Opened, search: Search) -> EngineQuery:
-    """The query to the engine. Raises RequestError for a request that is wrong."""
+    """The query to the engine. Raises RequestError for an example that is unknown or has no vector."""
     request, index = search.request, opened.index
-    check_request(request, opened.attributes)
     liked, unliked = example_rows(request, index)
     examples = index.vectors[liked], index.vectors[unliked]
     for name, vectors in zip(("like", "unlike"), examples, strict=True):

@@ -26,6 +26,8 @@ def check_request(request: SearchRequest, attributes: Collection[str]) -> None:
         raise RequestError("min_score", f"min_score is {request.min_score}, expected a finite number")
     if len(request.q) > MAX_QUERY:
         raise RequestError("q", f"q has {len(request.q):,} characters, expected at most {MAX_QUERY:,}")
+    if not is_unicode(request.q):
+        raise RequestError("q", "q has half of a surrogate pair, expected valid Unicode")
     for name, examples in (("like", request.like), ("unlike", request.unlike)):
         if len(examples) > MAX_EXAMPLES:
             raise RequestError(name, f"{name} has {len(examples)} products, expected at most {MAX_EXAMPLES}")
@@ -43,12 +45,21 @@ def example_rows(request: SearchRequest, index: OpenIndex) -> tuple[list[int], l
     for name, ids in (("like", request.like), ("unlike", request.unlike)):
         rows = []
         for id in ids:
-            row = index.row(id)
+            row = index.row(id) if is_unicode(id) else None
             if row is None:
                 raise RequestError(name, f"{name}: no product has the id {id[:100]!r}")
             rows.append(row)
         found.append(rows)
     return found[0], found[1]
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair, which JSON can escape and no encoder reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_range(name: str, value: int | float, least: int, most: int) -> None:

@@ -34,6 +34,7 @@ from make_jax.serving.opened import (
 )
 from make_jax.serving.query_encoder import BATCH_SIZES, MAX_BATCH
 from make_jax.serving.query_vectors import accepts_images
+from make_jax.serving.request_checks import is_unicode
 from make_jax.serving.requests import SearchHit, SearchRequest, SearchResponse
 from make_jax.serving.search_service import ServiceInfo
 
@@ -109,7 +110,7 @@ class IndexService:
     def product(self, product_id: str) -> SearchHit | None:
         """A product with score 0 and its weights; None if the index has no such id."""
         index = self._opened.index
-        row = index.row(product_id)
+        row = index.row(product_id) if is_unicode(product_id) else None
         if row is None:
             return None
         product = index.products[row]
@@ -120,7 +121,7 @@ class IndexService:
     def thumbnail(self, product_id: str) -> bytes | None:
         """A small WebP picture of a product; None if the index has none."""
         index = self._opened.index
-        row = index.row(product_id)
+        row = index.row(product_id) if is_unicode(product_id) else None
         return None if row is None else index.thumbnail(row)
 
     def suggest(self, text: str, limit: int) -> list[str]:
@@ -170,10 +171,10 @@ class IndexService:
     def _answer(self, requests: list[SearchRequest]) -> list[SearchResponse | Exception]:
         """The results of a batch. Where the model is replaced between encoding and search, both are repeated."""
         while True:
-            parts = self._opened.parts
-            searches = prepare(parts, requests)
+            opened = self._opened
+            searches = prepare(opened, requests)
             with self._lock:
-                if parts is self._opened.parts:
+                if opened.parts is self._opened.parts:
                     return [*answer(self._opened, searches)]
 
     def _switch(self, old: Opened, index: OpenIndex, parts: ModelParts) -> None:

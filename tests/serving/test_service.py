@@ -4,6 +4,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from make_jax.serving.answers import SORTED_PRODUCTS
 from make_jax.serving.filters import Compare
 from make_jax.serving.index.model import open_index_model
 from make_jax.serving.index.writer import IndexSettings, build_index
-from make_jax.serving.requests import SearchRequest, Sort
+from make_jax.serving.requests import SearchRequest, SearchResponse, Sort
 from make_jax.serving.search_service import RequestError
 from make_jax.serving.service import IndexService
 from tests.interop.exports import random_run
@@ -244,6 +246,22 @@ def test_a_request_that_cannot_be_answered_names_its_parameter_and_spoils_no_oth
     assert isinstance(results[1], RequestError) and results[1].parameter == parameter
     with pytest.raises(RequestError, match=message):
         fake.search(request_)
+
+
+@hypothesis.settings(max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(text=st.text(st.characters(), max_size=30), id=st.text(st.characters(), max_size=5))
+def test_any_text_is_answered_or_an_error_of_its_parameter(service, text, id):
+    requests = [SearchRequest(text, explain=True), SearchRequest("red", like=(id,)), SearchRequest("red")]
+    answers = service._answer(requests)
+    assert all(isinstance(answer, SearchResponse | RequestError) for answer in answers)
+    assert isinstance(answers[2], SearchResponse) and isinstance(service.suggest(text, 3), list)
+    assert (service.product(id) is None) == isinstance(answers[1], RequestError)
+    assert (service.thumbnail(id) is None) or service.product(id).has_image
+
+
+def test_half_of_a_surrogate_pair_is_an_error_of_the_text_alone(service):
+    wrong, right = service._answer([SearchRequest("red \ud800"), SearchRequest("red")])
+    assert isinstance(wrong, RequestError) and wrong.parameter == "q" and len(right.hits) == 20
 
 
 def test_products_pictures_suggestions_and_facts_of_the_index(service, catalog):
