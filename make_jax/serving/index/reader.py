@@ -133,7 +133,9 @@ class OpenIndex:
         """What an engine needs of some rows."""
         products = list(self.products.select(rows))
         titles, attributes = [product.title for product in products], [product.attributes for product in products]
-        return Rows(rows, self.vectors[rows], titles, attributes)
+        consecutive = len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all())
+        vectors = self.vectors[rows[0] : rows[-1] + 1] if consecutive else self.vectors[rows]  # a view if possible
+        return Rows(rows, vectors, titles, attributes)
 
     def changes(self, since: int) -> Changes:
         """What the updates after number `since` changed in all: `engine.update(index.rows_at(replaced), deleted)`."""

@@ -53,6 +53,7 @@ from make_jax.serving.index.versions import (
 )
 
 _ROWS_PER_FILE = 1 << 16  # products
+_VECTORS_PER_SHARD = 1 << 12  # what SIGKILL loses at most: minutes, also of a slow model
 _FLAT_NUMBERS = 1 << 26  # of all vectors, that exact search reads in about 10 ms
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -271,6 +272,7 @@ def embed(
         part,
         entry.modality,
         progress,
+        per_shard=_VECTORS_PER_SHARD,
         devices=devices,
         dtype="float32",
         may_lack_all=may_lack_all,

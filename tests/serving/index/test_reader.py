@@ -37,6 +37,7 @@ def test_engine_rows_are_all_products_in_parts(built: Path) -> None:
     assert [len(part.rows) for part in parts] == [25, 25, 10]
     np.testing.assert_array_equal(np.concatenate([part.rows for part in parts]), np.arange(60))
     np.testing.assert_array_equal(np.concatenate([part.vectors for part in parts]), index.vectors)
+    assert all(np.shares_memory(part.vectors, index.vectors) for part in parts)  # no second copy of a large index
     assert parts[1].titles[0] == index.products[25].title
     assert parts[1].attributes[0] == {"colour": "green", "category": "triangle"}
 
