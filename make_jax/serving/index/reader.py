@@ -15,6 +15,7 @@ from make_jax.catalog.id_index import IdIndex
 from make_jax.catalog.line_chunks import open_file
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
+from make_jax.retrieval.vector_index import ProductEmbeddings
 from make_jax.retrieval.vectors.shards import VectorFolder
 from make_jax.serving.engines import Rows
 from make_jax.serving.index.manifest import Manifest, UpdateEntry, check_sizes, read_manifest
@@ -40,7 +41,8 @@ class OpenIndex:
     """One version of an index, with the updates that it had when it was opened. Immutable and thread-safe.
 
     A row is the position of a product. Updates append rows and replace their content; rows of deleted products stay,
-    and a product that is added again has its old row. Files of a version that is removed stay readable.
+    and a product that is added again has its old row. After the version is removed, products and pictures stay
+    readable; so do vectors and weights, which are read on first use, if they were used before.
     """
 
     def __init__(self, path: Path, version: str, manifest: Manifest) -> None:
@@ -78,27 +80,28 @@ class OpenIndex:
         """Number of rows, those of deleted products too."""
         return self.manifest.rows
 
-    @functools.cached_property
+    @property
     def vectors(self) -> Float32[np.ndarray, "rows D"]:
         """The vector of each row, in memory; zeros for a product that the model cannot encode. Read-only."""
-        out = np.zeros((self.rows, self.manifest.width), np.float32)
-        for rows, folder in self._vector_folders():
-            for first, block in folder.blocks(dtype=np.float32):
-                out[rows[first : first + len(block)]] = block
-        out.flags.writeable = False
-        return out
+        return self._embeddings.vectors
 
-    @functools.cached_property
+    @property
     def weights(self) -> Float32[np.ndarray, "rows 2"]:
         """w_title and w_image of each row; both 0 where its vector is zero. Read-only."""
-        out = np.zeros((self.rows, 2), np.float32)
+        return self._embeddings.weights
+
+    @functools.cached_property
+    def _embeddings(self) -> ProductEmbeddings:
+        vectors = np.zeros((self.rows, self.manifest.width), np.float32)
+        weights = np.zeros((self.rows, 2), np.float32)
         for rows, folder in self._vector_folders():
-            weights = folder.weights()
-            if weights is None:
+            for first, block in folder.blocks(dtype=np.float32):
+                vectors[rows[first : first + len(block)]] = block
+            stored = folder.weights()
+            if stored is None:
                 raise InputError(f"{folder.folder}: no columns title_weight and image_weight, expected both")
-            out[rows] = weights
-        out.flags.writeable = False
-        return out
+            weights[rows] = stored
+        return ProductEmbeddings(vectors, weights)
 
     @functools.cached_property
     def _ids(self) -> IdIndex:

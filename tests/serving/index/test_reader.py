@@ -73,3 +73,13 @@ def test_a_folder_that_is_no_index_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "other.txt").touch()
     with pytest.raises(InputError, match=r"holds other\.txt and is no index, expected a new folder or an index"):
         build_index(tmp_path, fake_model(), Catalog.load())
+
+
+def test_a_version_that_is_removed_stays_readable_for_those_that_use_it(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built, tmp_path / "index")
+    index, kept = open_index(tmp_path / "index"), open_index(built)
+    np.testing.assert_array_equal(index.vectors, kept.vectors)
+    shutil.rmtree(tmp_path / "index")
+    assert list(index.products) == list(kept.products)
+    assert [index.thumbnail(row) for row in range(60)] == [kept.thumbnail(row) for row in range(60)]
+    np.testing.assert_array_equal(index.weights, kept.weights)
