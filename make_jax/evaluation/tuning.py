@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from make_jax.evaluation.baselines import BM25Parameters, tune_bm25, tune_fusion_weight
+from make_jax.evaluation.baselines import tune_bm25, tune_fusion_weight
+from make_jax.evaluation.bm25_terms import BM25Parameters
 from make_jax.evaluation.eval_split import EvalSplit
 from make_jax.evaluation.late_fusion import DEFAULT_WEIGHT as DEFAULT_TITLE_WEIGHT
 from make_jax.evaluation.late_fusion import WEIGHTS as TITLE_WEIGHTS

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from make_jax.catalog.attributes import AttributeValue, attribute_texts
 from make_jax.catalog.keywords import KeywordVocabulary
-from make_jax.evaluation.baselines import tokenize
+from make_jax.evaluation.bm25_terms import tokenize
 from make_jax.evaluation.models.exported import Exported
 from make_jax.retrieval.embed import Encoder
 from make_jax.retrieval.retriever import Retriever

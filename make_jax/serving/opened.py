@@ -9,7 +9,7 @@ import numpy as np
 
 from make_jax.catalog.attributes import value_kind
 from make_jax.errors import InputError
-from make_jax.evaluation.baselines import BM25Parameters
+from make_jax.evaluation.bm25_terms import BM25Parameters
 from make_jax.retrieval.embed import Encoder
 from make_jax.serving.engines import Engine, EngineName
 from make_jax.serving.engines.flat import FlatEngine

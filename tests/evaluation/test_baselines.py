@@ -7,14 +7,13 @@ from make_jax.evaluation.baselines import (
     FUSION_WEIGHTS,
     K1_GRID,
     BM25Fusion,
-    BM25Parameters,
     TitleBM25,
     fuse_scores,
     random_ranking,
-    tokenize,
     tune_bm25,
     tune_fusion_weight,
 )
+from make_jax.evaluation.bm25_terms import BM25Parameters, tokenize
 from make_jax.evaluation.metrics import judge
 from make_jax.retrieval import top_k
 from make_jax.retrieval.vector_index import ProductEmbeddings

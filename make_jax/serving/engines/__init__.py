@@ -86,8 +86,11 @@ class Engine(Protocol):
         """How many products have each attribute."""
         ...
 
-    def update(self, replaced: Rows, deleted: Int64[np.ndarray, " n"]) -> None:
-        """Replaces and appends rows, then deletes rows. Repeating an update changes nothing."""
+    def update(self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "") -> None:
+        """Replaces and appends rows, then deletes rows. Repeating an update changes nothing.
+
+        `state` names all products after the update, for engines that keep them on disk and open them by that name.
+        """
         ...
 
     def close(self) -> None:

@@ -8,15 +8,15 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from make_jax.errors import InputError
-from make_jax.evaluation.baselines import BM25Parameters, TitleBM25, fuse_scores
+from make_jax.evaluation.baselines import TitleBM25, fuse_scores
+from make_jax.evaluation.bm25_terms import DEFAULT_BM25, BM25Parameters
 from make_jax.retrieval.device_vectors import DeviceVectors, pad_rows
 from make_jax.retrieval.top_k import inner_products, query_chunk_size
 from make_jax.serving.engines import EngineQuery, EngineResult, Rows
+from make_jax.serving.engines.checks import check_vector, count_after
 from make_jax.serving.engines.columns import Columns
 from make_jax.serving.engines.pages import facets_of, page_of
 from make_jax.serving.filters import Filter
-
-DEFAULT_BM25 = BM25Parameters()
 
 
 class FlatEngine:
@@ -40,7 +40,7 @@ class FlatEngine:
         """The result of each query. Raises InputError for a query vector of another width or with infinite values."""
         state = self._state
         for query in queries:
-            _check_vector(query, state.vectors.shape[1])
+            check_vector(query, state.vectors.shape[1])
         size = query_chunk_size(len(state.exists))
         chunks = (queries[start : start + size] for start in range(0, len(queries), size))
         return [result for chunk in chunks for result in _search_chunk(state, chunk)]
@@ -53,8 +53,8 @@ class FlatEngine:
         """How many products have each attribute."""
         return self._state.columns.row_counts()
 
-    def update(self, replaced: Rows, deleted: Int64[np.ndarray, " n"]) -> None:
-        """Replaces and appends rows, then deletes rows. A search meanwhile sees the old state or the new one."""
+    def update(self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "") -> None:
+        """Replaces and appends rows, then deletes rows. A search meanwhile sees the old products or the new ones."""
         with self._lock:
             self._state = _updated(self._state, replaced, deleted, self._bm25)
 
@@ -113,9 +113,7 @@ def _load(parts: list[Rows], bm25: BM25Parameters) -> _State:
 
 
 def _updated(state: _State, replaced: Rows, deleted: np.ndarray, bm25: BM25Parameters) -> _State:
-    count = max(len(state.exists), 1 + int(replaced.rows.max(initial=-1)))
-    if deleted.max(initial=-1) >= count or min(deleted.min(initial=0), replaced.rows.min(initial=0)) < 0:
-        raise InputError(f"an update names a row that is not among the {count:,} of the index")
+    count = count_after(len(state.exists), replaced, deleted)
     vectors, exists = pad_rows(state.vectors, count), pad_rows(state.exists, count, False)
     vectors, exists = np.array(vectors), np.array(exists)  # those of `state` are in use
     titles = [*state.titles, *[""] * (count - len(state.titles))]
@@ -127,15 +125,6 @@ def _updated(state: _State, replaced: Rows, deleted: np.ndarray, bm25: BM25Param
         titles[row] = ""
     columns = state.columns.replace(replaced.rows, replaced.attributes).replace(deleted, [{}] * len(deleted))
     return _State.of(vectors, exists, titles, columns, bm25)
-
-
-def _check_vector(query: EngineQuery, width: int) -> None:
-    if query.vector is None:
-        return
-    if query.vector.shape != (width,):
-        raise InputError(f"the query's vector has shape {query.vector.shape}, expected ({width},) as in the index")
-    if not np.isfinite(query.vector).all():
-        raise InputError("the query's vector has values that are not finite numbers")
 
 
 def _search_chunk(state: _State, queries: Sequence[EngineQuery]) -> list[EngineResult]:

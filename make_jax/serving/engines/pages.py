@@ -40,6 +40,12 @@ def page_of(
     return Page(positions[order[query.offset : end]], len(order))
 
 
+def distinct_total(query: EngineQuery, kept: Bool[np.ndarray, " rows"], columns: Columns) -> int:
+    """The total of `page_of` with `distinct`, which does not depend on the scores."""
+    groups = columns.groups(query.distinct)[kept]
+    return int(np.minimum(np.bincount(groups[groups >= 0]), query.max_per_value).sum() + (groups < 0).sum())
+
+
 def _best(scores: Float32[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " count"]:
     """The positions of the greatest scores, descending, ties by position."""
     if count >= len(scores):

@@ -1,29 +1,55 @@
 """All engines return the same results: those of `Reference`, a plain loop over the products."""
 
+import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from qdrant_client import QdrantClient
 
 from make_jax.serving.engines import Engine, EngineQuery, Rows
+from make_jax.serving.engines.cluster import open_cluster
+from make_jax.serving.engines.edge import EdgeEngine
 from make_jax.serving.engines.flat import FlatEngine
+from make_jax.serving.engines.qdrant import QdrantSettings
 from make_jax.serving.filters import And, Compare, Exists, Filter, In, Not, Or, Value
 from make_jax.serving.requests import Sort
 from tests.serving.engines.reference import Reference
 from tests.serving.engines.small_index import COUNT, WIDTH, assert_same, queries, small_rows
 
-ENGINES = ("flat",)
+SERVER = os.environ.get("MAKE_JAX_QDRANT_URL")
+ENGINES = ("flat", "edge", "cluster", *(["server"] if SERVER else []))
 NONE = np.zeros(0, np.int64)
 ALL = 4 * COUNT  # more than there are
 
 
-def make_engine(name: str, rows: Rows) -> Engine:
-    assert name == "flat"
-    return FlatEngine([rows])
+def make_engine(name: str, rows: Rows, folder: Path) -> Iterator[Engine]:
+    """Yields an engine and closes it. "cluster" is the client's own implementation in memory."""
+    settings = QdrantSettings(WIDTH, exact=True)
+    collection = f"make-jax-test-{uuid.uuid4()}"
+    engine: Engine
+    if name == "flat":
+        engine = FlatEngine([rows])
+    elif name == "edge":
+        engine = EdgeEngine(folder, settings, lambda: [rows])
+    else:
+        client = QdrantClient(SERVER) if name == "server" else QdrantClient(":memory:")
+        engine = open_cluster(client, collection, settings, lambda: [rows])
+    yield engine
+    engine.close()
+    if name == "server":
+        client.delete_collection(collection)
+
+
+@pytest.mark.skipif(SERVER is not None, reason="all tests of this file run on it")
+def test_a_real_server_is_tested_where_there_is_one() -> None:
+    pytest.skip("no Qdrant server: set MAKE_JAX_QDRANT_URL to the URL of one, and all tests of this file run on it")
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +63,15 @@ def reference(rows: Rows) -> Reference:
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def engine(request: pytest.FixtureRequest, rows: Rows) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest, rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Tests must not change it."""
-    engine = make_engine(request.param, rows)
-    yield engine
-    engine.close()
+    yield from make_engine(request.param, rows, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(params=ENGINES)
-def own_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def own_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """One that a test may change."""
-    engine = make_engine(request.param, small_rows(40))
-    yield engine
-    engine.close()
+    yield from make_engine(request.param, small_rows(40), tmp_path)
 
 
 def check(engine: Engine, reference: Reference, *wanted: EngineQuery) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from make_jax.errors import InputError
-from make_jax.evaluation.baselines import BM25Fusion, BM25Parameters, TitleBM25
+from make_jax.evaluation.baselines import BM25Fusion, TitleBM25
+from make_jax.evaluation.bm25_terms import BM25Parameters
 from make_jax.retrieval import top_k as top_k_module
 from make_jax.retrieval.top_k import TopK, top_k
 from make_jax.retrieval.vector_index import ProductEmbeddings

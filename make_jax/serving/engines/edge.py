@@ -1,0 +1,125 @@
+"""Search by Qdrant Edge in a process of its own: `EdgeEngine`."""
+
+import dataclasses
+import multiprocessing
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from make_jax.serving.engines import EngineQuery, EngineResult, Rows
+from make_jax.serving.engines.edge_process import serve
+from make_jax.serving.engines.qdrant import Parts, QdrantSettings
+from make_jax.serving.filters import Filter
+from make_jax.worker_processes import start_resource_tracker
+
+_SECONDS_TO_CLOSE = 30.0
+
+
+class EdgeEngine:
+    """An `Engine` whose vectors, BM25 and filters are in a folder on disk that Qdrant Edge searches.
+
+    The folder is a copy: it is built from `parts` if it is missing, damaged or holds the products of another state, and
+    may be deleted while no process has it open. A process that ends by itself is started again, and the call repeated.
+    """
+
+    def __init__(self, folder: Path, settings: QdrantSettings, parts: Parts) -> None:
+        """Opens or builds the folder. Raises InputError if another process has it open."""
+        self._folder = folder
+        self._settings = settings
+        self._parts = parts
+        self._updates: list[tuple[Rows, np.ndarray]] = []  # since `parts`, for a folder that must be built again
+        self._lock = threading.Lock()  # of the connection: one call at a time
+        self._process, self._connection = self._start()
+
+    def search(self, queries: Sequence[EngineQuery]) -> list[EngineResult]:
+        """The result of each query; all of them are one request."""
+        results: list[EngineResult] = self._call("search", list(queries))
+        return results
+
+    def matching(self, filter: Filter | None) -> Bool[np.ndarray, " rows"]:
+        """Which rows exist and meet the filter."""
+        return self._call("matching", filter)
+
+    def attributes(self) -> dict[str, int]:
+        """How many products have each attribute."""
+        counts: dict[str, int] = self._call("attributes")
+        return counts
+
+    def update(self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "") -> None:
+        """Replaces and appends rows, then deletes rows; the folder then holds the products of `state`."""
+        self._call("update", replaced, deleted, state)
+        self._updates.append((replaced, deleted))
+        self._settings = dataclasses.replace(self._settings, state=state)
+
+    def close(self) -> None:
+        """Closes the folder and ends the process."""
+        with self._lock:
+            if self._process.is_alive():
+                try:
+                    self._connection.send(("close", ()))
+                    self._connection.recv()
+                except (EOFError, OSError):  # it has ended meanwhile
+                    pass
+            self._connection.close()
+            self._process.join(_SECONDS_TO_CLOSE)
+            self._kill()
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        with self._lock:
+            try:
+                return self._exchange(name, arguments)
+            except (EOFError, ConnectionError):  # the process has ended
+                self._kill()
+                self._process, self._connection = self._start()
+                return self._exchange(name, arguments)
+
+    def _exchange(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        self._connection.send((name, arguments))
+        kind, value = self._connection.recv()
+        if kind == "error":
+            raise value
+        return value
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        """Starts the process and sends it the products, if it asks for them."""
+        start_resource_tracker()
+        context = multiprocessing.get_context("spawn")
+        connection, other_end = context.Pipe()
+        process = context.Process(
+            target=serve, args=(other_end, self._folder, self._settings), name="qdrant-edge", daemon=True
+        )
+        process.start()
+        other_end.close()  # so that the end of the process is the end of the connection
+        Finalize(self, _end, (process,), exitpriority=10)  # before the exit of Python waits for it
+        while True:
+            kind, value = connection.recv()
+            if kind == "error":
+                process.join()
+                raise value
+            if kind == "ready":
+                break
+            for part in self._parts():
+                connection.send(part)
+            connection.send(None)
+        if value:
+            for replaced, deleted in self._updates:
+                connection.send(("update", (replaced, deleted, self._settings.state)))
+                connection.recv()
+        return process, connection
+
+    def _kill(self) -> None:
+        _end(self._process)
+
+
+def _end(process: BaseProcess) -> None:
+    """Kills a process; what it has written is complete (write-ahead log)."""
+    if process.is_alive():
+        process.kill()
+        process.join()
