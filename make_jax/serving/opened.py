@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from make_jax.catalog.attributes import value_kind
-from make_jax.errors import InputError
 from make_jax.evaluation.bm25_terms import BM25Parameters
 from make_jax.retrieval.embed import Encoder
 from make_jax.serving.engines import Engine, EngineName
 from make_jax.serving.engines.flat import FlatEngine
+from make_jax.serving.engines.qdrant import QdrantSettings
 from make_jax.serving.explanation import Explainer
 from make_jax.serving.index.model import model_of_index
 from make_jax.serving.index.reader import OpenIndex
@@ -20,6 +20,7 @@ from make_jax.serving.query_encoder import QueryEncoder
 from make_jax.serving.suggestions import Suggestions, sample
 
 Log = Callable[[str], None]
+_ENGINE_ROWS = 4096  # products that an engine is sent at a time
 _SAMPLED_PRODUCTS = 5000  # whose attributes tell the kinds of values
 
 
@@ -74,12 +75,31 @@ def open_parts(index: OpenIndex, options: OpenOptions, log: Log) -> ModelParts:
 
 
 def open_engine(index: OpenIndex, name: EngineName | None = None) -> Engine:
-    """The engine over the products of an index; None: the one that the index names."""
-    bm25 = index.manifest.bm25
-    name = name or index.manifest.engine.name
-    if name != "flat":
-        raise InputError(f"engine {name!r} is not available, expected flat")
-    return FlatEngine(index.engine_rows(max(index.rows, 1)), BM25Parameters(bm25.k1, bm25.b))
+    """The engine over the products of an index; None: the one that the index names.
+
+    `edge` has its folder in that of the version, `cluster` a collection for each version on the server that
+    MAKE_JAX_QDRANT_URL names; both are written from the index if they hold other products. Raises InputError for a
+    folder that another process has open, or a server that does not answer.
+    """
+    manifest = index.manifest
+    bm25 = BM25Parameters(manifest.bm25.k1, manifest.bm25.b)
+    name = name or manifest.engine.name
+    if name == "flat":
+        return FlatEngine(index.engine_rows(max(index.rows, 1)), bm25)
+    settings = QdrantSettings(manifest.width, bm25, state=engine_state(index))
+    parts = functools.partial(index.engine_rows, _ENGINE_ROWS)
+    if name == "edge":
+        from make_jax.serving.engines.edge import EdgeEngine  # Qdrant Edge takes 35 MB, which flat does not need
+
+        return EdgeEngine(index.folder / "edge", settings, parts)
+    from make_jax.serving.engines.cluster import connect_cluster
+
+    return connect_cluster(index.path.resolve().name, index.version, settings, parts)
+
+
+def engine_state(index: OpenIndex) -> str:
+    """Names the products of an index, for engines that keep them."""
+    return f"{index.manifest.key}, {len(index.updates)} updates"
 
 
 def attribute_kinds(index: OpenIndex) -> dict[str, str]:

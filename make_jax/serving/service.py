@@ -29,6 +29,7 @@ from make_jax.serving.opened import (
     Opened,
     OpenOptions,
     attribute_kinds,
+    engine_state,
     open_engine,
     open_parts,
 )
@@ -186,7 +187,7 @@ class IndexService:
             rows = index.rows_at(changes.replaced)
             deleted = changes.deleted[changes.deleted < old.index.rows]  # others were added and deleted since
             with self._lock:  # the engine changes in place: no search may see it with the old index
-                old.engine.update(rows, deleted)
+                old.engine.update(rows, deleted, engine_state(index))
                 self._opened = Opened(index, old.engine, parts, attributes)
             return
         engine = open_engine(index, self._options.engine)  # searches go on with the old one

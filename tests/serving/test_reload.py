@@ -13,7 +13,7 @@ from make_jax.serving.index.model import open_index_model
 from make_jax.serving.index.update import update_index
 from make_jax.serving.index.versions import set_current
 from make_jax.serving.index.writer import IndexSettings, build_index
-from make_jax.serving.opened import OpenOptions, open_engine
+from make_jax.serving.opened import OpenOptions
 from make_jax.serving.requests import SearchRequest
 from make_jax.serving.service import IndexService
 from tests.serving.tiny_service import COLD
@@ -122,9 +122,8 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_one_in_use(index, model,
 
 
 @pytest.mark.parametrize("engine", [None, "edge"])
-def test_updates_are_searched_after_reload(index, model, tmp_path, monkeypatch, engine):
-    """By a new flat engine, and by an engine that is changed in place, whichever it is."""
-    monkeypatch.setattr("make_jax.serving.service.open_engine", lambda index, name: open_engine(index, "flat"))
+def test_updates_are_searched_after_reload(index, model, tmp_path, engine):
+    """By a new flat engine, and by an engine that is changed in place, which is opened later without being built."""
     more = Catalog.load(write_catalog(tmp_path / "more", products=35, queries=4))
     options = OpenOptions(engine, warm_up=False)
     with IndexService.open(index, options) as service, searching(service) as seen:
@@ -139,6 +138,11 @@ def test_updates_are_searched_after_reload(index, model, tmp_path, monkeypatch, 
         assert listed == {f"p{i}" for i in range(1, 34)}
         assert service.suggest("green sq", 1) == ["green square"]
     assert seen <= {("v1", 30, 30), ("v1", 33, 33)} and ("v1", 33, 33) in seen
+    if engine == "edge":
+        shard = index / "versions" / "v1" / "edge" / "shard"
+        built = shard.stat().st_ino
+        with IndexService.open(index, options) as service:
+            assert service.search(SearchRequest()).total == 33 and shard.stat().st_ino == built
 
 
 def test_watch_reloads_logs_what_cannot_be_opened_once_and_ends_with_the_service(index, model, catalogs, caplog):

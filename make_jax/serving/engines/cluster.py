@@ -6,12 +6,14 @@ switch_alias(client, "shop", "shop-v2")                       atomic; back with 
 """
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from make_jax.errors import InputError
@@ -26,8 +28,9 @@ _SECONDS = 600  # that one request may take: deleting a collection, or writing p
 class ClusterStore:
     """Points of a collection."""
 
-    def __init__(self, client: QdrantClient, collection: str, width: int) -> None:
-        """Opens a collection, or creates it."""
+    def __init__(self, client: QdrantClient, collection: str, width: int, owns_client: bool = False) -> None:
+        """Opens a collection, or creates it. `owns_client`: closing the store closes the client."""
+        self._owns_client = owns_client
         self._client = client
         self._name = collection
         self._local = isinstance(client._client, QdrantLocal)  # in this process: not safe to call from several threads
@@ -126,16 +129,40 @@ class ClusterStore:
         """Does nothing: a server writes each request to disk before it answers, and builds graphs by itself."""
 
     def close(self) -> None:
-        """Does nothing: the caller closes the client."""
+        """Closes the client, if it is the store's."""
+        if self._owns_client:
+            self._client.close()
 
 
-def open_cluster(client: QdrantClient, collection: str, settings: QdrantSettings, parts: Parts) -> QdrantEngine:
+def connect_cluster(index: str, version: str, settings: QdrantSettings, parts: Parts) -> QdrantEngine:
+    """The engine over the collection of a version, on the server that MAKE_JAX_QDRANT_URL names.
+
+    The index's name becomes an alias for the collection. MAKE_JAX_QDRANT_API_KEY is sent if it is set. Raises
+    InputError if the server is not set or does not answer.
+    """
+    url = os.environ.get("MAKE_JAX_QDRANT_URL")
+    if not url:
+        raise InputError("engine cluster needs a Qdrant server; set MAKE_JAX_QDRANT_URL, such as http://localhost:6333")
+    collection = f"{index}-{version}"
+    try:
+        key = os.environ.get("MAKE_JAX_QDRANT_API_KEY")
+        client = QdrantClient(url, api_key=key, timeout=_SECONDS, check_compatibility=False)  # that is a thread
+        engine = open_cluster(client, collection, settings, parts, owns_client=True)
+        switch_alias(client, index, collection)
+    except (ApiException, ValueError) as error:
+        raise InputError(f"MAKE_JAX_QDRANT_URL: {url}: {' '.join(str(error).split())}; is a server there?") from None
+    return engine
+
+
+def open_cluster(
+    client: QdrantClient, collection: str, settings: QdrantSettings, parts: Parts, owns_client: bool = False
+) -> QdrantEngine:
     """The engine over a collection, which is written anew if it is missing, incomplete or holds another state."""
-    store = ClusterStore(client, collection, settings.width)
+    store = ClusterStore(client, collection, settings.width, owns_client)
     if QdrantEngine.is_complete(store, settings):
         return QdrantEngine(store, settings)
     client.delete_collection(collection, timeout=_SECONDS)
-    return QdrantEngine.load(ClusterStore(client, collection, settings.width), settings, parts)
+    return QdrantEngine.load(ClusterStore(client, collection, settings.width, owns_client), settings, parts)
 
 
 def switch_alias(client: QdrantClient, alias: str, collection: str) -> str | None:

@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int64
 from make_jax.catalog.columns import Records
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.schema import Product, Split
-from make_jax.evaluation.baselines import BM25Parameters
+from make_jax.evaluation.bm25_terms import BM25Parameters
 from make_jax.evaluation.eval_split import EvalSplit
 from make_jax.evaluation.metrics import PRIMARY_METRIC
 from make_jax.evaluation.search_pool import SearchPool

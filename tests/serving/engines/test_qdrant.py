@@ -12,7 +12,7 @@ from make_jax.errors import InputError
 from make_jax.evaluation.baselines import TitleBM25
 from make_jax.evaluation.bm25_terms import BM25Parameters
 from make_jax.serving.engines import EngineQuery, Rows, edge_store
-from make_jax.serving.engines.cluster import aliased, open_cluster, switch_alias
+from make_jax.serving.engines.cluster import aliased, connect_cluster, open_cluster, switch_alias
 from make_jax.serving.engines.edge_store import EdgeStore
 from make_jax.serving.engines.flat import FlatEngine
 from make_jax.serving.engines.qdrant import QdrantEngine, QdrantSettings
@@ -238,6 +238,33 @@ def test_a_collection_is_opened_again_without_writing_it(tmp_path: Path) -> None
     other = open_cluster(client, "shop", QdrantSettings(WIDTH, state="v2"), lambda: [small_rows(5)])
     assert client.count("shop").count == 5 and other.attributes() == Reference(small_rows(5)).attributes()
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "engine cluster needs a Qdrant server; set MAKE_JAX_QDRANT_URL"),
+        ("http://127.0.0.1:9", "MAKE_JAX_QDRANT_URL: http://127.0.0.1:9: .*Connection refused"),
+        ("http:// x", "MAKE_JAX_QDRANT_URL: http:// x: "),
+    ],
+)
+def test_a_server_that_does_not_answer_is_an_input_error(
+    monkeypatch: pytest.MonkeyPatch, url: str, message: str
+) -> None:
+    monkeypatch.setenv("MAKE_JAX_QDRANT_URL", url)
+    with pytest.raises(InputError, match=message):
+        connect_cluster("shop", "v1", QdrantSettings(WIDTH), list)
+
+
+def test_an_index_names_its_collections_and_its_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = QdrantClient(":memory:")
+    monkeypatch.setenv("MAKE_JAX_QDRANT_URL", "http://qdrant")
+    monkeypatch.setattr("make_jax.serving.engines.cluster.QdrantClient", lambda *_, **__: client)
+    for version, count in (("v1", 20), ("v2", 30)):
+        engine = connect_cluster("shop", version, QdrantSettings(WIDTH), lambda count=count: [small_rows(count)])
+        assert engine.matching(None).sum() == client.count("shop").count == count
+    assert aliased(client, "shop") == "shop-v2" and client.count("shop-v1").count == 20
+    engine.close()
 
 
 def test_sparse_vectors_of_titles_without_words_are_empty() -> None:
