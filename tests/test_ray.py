@@ -21,8 +21,6 @@ from make_jax.retrieval import ray_devices
 from make_jax.retrieval.embed_to_disk import embed_to_disk
 from make_jax.retrieval.ray_devices import RayDevices
 from make_jax.retrieval.vector_index import ProductEmbeddings
-from make_jax.serving.index.model import open_index_model
-from make_jax.serving.index.writer import build_index
 from tests.conftest import ROOT
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.retrieval.killed_embeddings import contents
@@ -211,13 +209,3 @@ def test_a_wrong_address_is_one_line(
     monkeypatch.setattr(ray_cluster, "import_optional", lambda *_: Ray)
     with pytest.raises(InputError, match=f"^--ray {address}: {reason}$"):
         build(cache=str(tmp_path), ray=address)
-
-
-def test_a_cluster_indexes_the_bytes_of_one_process(tmp_path: Path, address: str) -> None:
-    catalog = Catalog.load(write_catalog(tmp_path / "tiny", products=60, queries=4))
-    model = open_index_model(ROOT / "tests" / "serving" / "index" / "encoder_file.py")
-    with ray_cluster.connected(address) as ray:
-        build_index(tmp_path / "two", model, catalog, ray=ray)
-    build_index(tmp_path / "one", model, catalog)
-    one, two = (folder_digest(tmp_path / name / "versions" / "v1" / "vectors") for name in ("one", "two"))
-    assert one == two

@@ -11,6 +11,7 @@ COMMANDS = {
     "index": ("embed the products of a catalog and build an index", "search_index", "index"),
     "update": ("add, replace and delete products of an index", "search_index", "update"),
     "query": ("search an index: a table or JSON", "search_query", "query"),
+    "serve": ("answer searches over HTTP and show the page", "search_serve", "serve"),
     "switch": ("make another version of an index the current one", "search_index", "switch"),
     "check": ("verify the checksums of an index", "search_index", "check"),
 }

@@ -1,6 +1,5 @@
 """Why a product was found: keywords that query and product share, and those that the model predicts for the query."""
 
-import functools
 from collections.abc import Iterable, Mapping
 
 from make_jax.catalog.attributes import AttributeValue, attribute_texts
@@ -9,7 +8,6 @@ from make_jax.evaluation.bm25_terms import tokenize
 from make_jax.evaluation.models.exported import Exported
 from make_jax.retrieval.embed import Encoder
 from make_jax.retrieval.retriever import Retriever
-from make_jax.serving.query_encoder import KEPT_TEXTS
 
 MAX_PREDICTED = 10  # keywords of a query
 
@@ -19,7 +17,6 @@ class Explainer:
 
     def __init__(self, model: Encoder) -> None:
         self._retriever = model if isinstance(model, Retriever) and model.model.has_enrichment else None
-        self._kept = functools.lru_cache(KEPT_TEXTS)(self._predict)
         self._vocabulary: KeywordVocabulary | None = None
         if isinstance(model, Retriever):
             self._vocabulary = model.keywords
@@ -37,16 +34,14 @@ class Explainer:
 
     def predicted(self, query: str) -> tuple[tuple[str, float], ...]:
         """Name and probability of the keywords that Keyword Enhancement predicts, descending; () without it."""
-        return self._kept(query) if self._retriever is not None and query else ()
+        if self._retriever is None or not query:
+            return ()
+        keywords = self._retriever.expand_query(query).keywords[:MAX_PREDICTED]
+        return tuple((keyword.name, probability) for keyword, probability in keywords)
 
     def warm_up(self) -> None:
         """Compiles what `predicted` runs."""
         self.predicted("red")
-
-    def _predict(self, query: str) -> tuple[tuple[str, float], ...]:
-        assert self._retriever is not None
-        keywords = self._retriever.expand_query(query).keywords[:MAX_PREDICTED]
-        return tuple((keyword.name, probability) for keyword, probability in keywords)
 
 
 def _shared_words(query: str, texts: Iterable[str]) -> tuple[str, ...]:

@@ -5,10 +5,8 @@ that a server compiles all programs before its first request. Vectors of texts t
 of each alone up to float32 rounding.
 """
 
-import collections
 import functools
 import statistics
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +22,6 @@ from make_jax.retrieval.retriever import MIN_TRIMMED_LENGTH, Retriever
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 MAX_BATCH = BATCH_SIZES[-1]
-KEPT_TEXTS = 1024  # the latest ones whose vectors are kept: the next page of results, another filter, a facet
 _PROBES = ("red", "red running shoes for men", "红色 T恤")  # what is measured and compared
 _REPEATS = 15  # of each measurement
 _MAX_DIFFERENCE = 1e-4  # of a unit vector's numbers, between the model and its ONNX export
@@ -41,8 +38,6 @@ class QueryEncoder:
         Raises InputError when the export has other vectors than the model, or onnxruntime is missing.
         """
         self._model = model
-        self._kept: collections.OrderedDict[str, Float32[np.ndarray, " D"]] = collections.OrderedDict()
-        self._lock = threading.Lock()  # of `_kept`
         self._encode: Encode = model.encode_queries
         if isinstance(model, Retriever):
             self._encode = functools.partial(model.encode_queries, trim=True)
@@ -53,28 +48,18 @@ class QueryEncoder:
         """Compiles the program of each shape that `encode` uses."""
         for size in BATCH_SIZES:
             for length in self._lengths():
-                self._encode(["a " * length] * size)
+                self.encode(["a " * length] * size)
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        """One query vector per text; those of the latest texts are kept. InputError for vectors that are not finite."""
-        if not texts:
-            return self._encode([])
-        with self._lock:
-            found = {text: self._kept[text] for text in texts if text in self._kept}
-        new = [text for text in dict.fromkeys(texts) if text not in found]
-        for start in range(0, len(new), MAX_BATCH):
-            chunk = new[start : start + MAX_BATCH]
+        """One query vector per text. Raises InputError for vectors that are not finite."""
+        rows = []
+        for start in range(0, len(texts), MAX_BATCH):
+            chunk = texts[start : start + MAX_BATCH]
             size = next(size for size in BATCH_SIZES if size >= len(chunk))
-            vectors = self._encode([*chunk, *[""] * (size - len(chunk))])[: len(chunk)]
-            check_finite(vectors, "query")
-            found |= {text: vector.copy() for text, vector in zip(chunk, vectors, strict=True)}  # not the batch
-        with self._lock:
-            for text in texts:
-                self._kept[text] = found[text]
-                self._kept.move_to_end(text)
-            while len(self._kept) > KEPT_TEXTS:
-                self._kept.popitem(last=False)
-        return np.stack([found[text] for text in texts])
+            rows.append(self._encode([*chunk, *[""] * (size - len(chunk))])[: len(chunk)])
+        vectors = np.concatenate(rows) if rows else self._encode([])
+        check_finite(vectors, "query")
+        return vectors
 
     def _lengths(self) -> list[int]:
         """The token counts that `Retriever.encode_queries` trims to, as words that make a text that long."""

@@ -12,7 +12,7 @@ from make_jax.interop.bundle import ModelBundle
 from make_jax.model.make import Make
 from make_jax.retrieval.retriever import Retriever
 from make_jax.runs.convert import export_run
-from make_jax.serving.query_encoder import KEPT_TEXTS, MAX_BATCH, QueryEncoder
+from make_jax.serving.query_encoder import MAX_BATCH, QueryEncoder
 from tests.interop.exports import MODELS, TEXTS, random_params, random_run, tiny_bundle
 from tests.retrieval.fake_encoder import FakeEncoder
 
@@ -64,36 +64,12 @@ def test_after_warm_up_no_request_compiles(caplog):
     encoder = QueryEncoder(retriever)
     encoder.warm_up()
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        many = [f"red shirt {i}" for i in range(2 * MAX_BATCH + 1)]
-        for texts in ([*TEXTS], ["red"], [f"{'red ' * 18}{i}" for i in range(5)], many):
+        for texts in ([*TEXTS], ["red"], ["red " * 18] * 5, ["red shirt"] * (2 * MAX_BATCH + 1)):
             encoder.encode(texts)
     assert not [record for record in caplog.records if "Compiling" in record.message]
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         retriever.encode_queries(["red"] * 64)  # the check above can fail
     assert [record for record in caplog.records if "Compiling" in record.message]
-
-
-def test_vectors_of_the_latest_texts_are_kept():
-    class Counting(FakeEncoder):
-        encoded: tuple[str, ...] = ()
-
-        def encode_queries(self, texts):
-            self.encoded += tuple(text for text in texts if text)
-            return super().encode_queries(texts)
-
-    model = Counting()
-    encoder = QueryEncoder(model)
-    first = encoder.encode(["red", "blue", "red"])
-    assert np.array_equal(first, FakeEncoder().encode_queries(["red", "blue", "red"]))
-    assert np.array_equal(encoder.encode(["blue", "green"]), FakeEncoder().encode_queries(["blue", "green"]))
-    assert model.encoded == ("red", "blue", "green")
-    encoder.encode(["red"])
-    encoder.encode([f"text {i}" for i in range(KEPT_TEXTS - 1)])
-    before = model.encoded
-    encoder.encode(["red"])
-    assert model.encoded == before
-    encoder.encode(["blue"])
-    assert model.encoded == (*before, "blue")
 
 
 def test_other_models_encode():

@@ -149,7 +149,7 @@ def _attribute(value: AttributeValue) -> Any:
 
 
 def _number(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else round(float(value), 6)
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def _vector(vector: np.ndarray) -> list[float]:

@@ -5,8 +5,10 @@ import asyncio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from make_jax.serving.http.errors import ApiError, error_response
+from make_jax.serving.http.errors import ApiError
 from make_jax.serving.http.settings import HttpSettings
+
+_CLOSE = {"Connection": "close"}  # the rest of the body is not read: the connection cannot carry another request
 
 
 class ClientTooSlowError(Exception):
@@ -14,7 +16,7 @@ class ClientTooSlowError(Exception):
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body above its limit, 408 for one that takes too long; ends slow responses.
+    """ASGI middleware that raises ApiError for a body above its limit or too slow, and ends slow responses.
 
     The limit is checked with the Content-Length, before anything is read, and again while the body arrives.
     """
@@ -27,24 +29,14 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
 
         async def bounded_send(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
             try:
                 await asyncio.wait_for(send(message), self._settings.send_seconds)
             except TimeoutError:
                 raise ClientTooSlowError from None
 
-        try:
-            await self._app(scope, self._bounded(scope, receive), bounded_send)
-        except ApiError as error:
-            if started:
-                raise
-            # The rest of the body is not read: the connection cannot carry another request.
-            error.headers = {**(error.headers or {}), "Connection": "close"}
-            await error_response(error)(scope, receive, bounded_send)
+        await self._app(scope, self._bounded(scope, receive), bounded_send)
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         headers, settings = Headers(scope=scope), self._settings
@@ -64,9 +56,8 @@ class BodyLimit:
             try:
                 message = await asyncio.wait_for(receive(), deadline - loop.time())
             except TimeoutError:
-                raise ApiError(
-                    "request_timeout", f"the body did not arrive within {settings.receive_seconds:g} s"
-                ) from None
+                text = f"the body did not arrive within {settings.receive_seconds:g} s"
+                raise ApiError("request_timeout", text, _CLOSE) from None
             received += len(message.get("body", b""))
             if received > limit:
                 raise _too_large(limit)
@@ -77,4 +68,4 @@ class BodyLimit:
 
 
 def _too_large(limit: int) -> ApiError:
-    return ApiError("payload_too_large", f"the body is larger than {limit:,} bytes")
+    return ApiError("payload_too_large", f"the body is larger than {limit:,} bytes", _CLOSE)

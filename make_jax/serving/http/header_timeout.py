@@ -18,7 +18,7 @@ class HeaderTimeoutProtocol(H11Protocol):
         super().__init__(*arguments, **options)
         self._deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:  # uvloop's is no asyncio.Transport
         """Starts the time of the first request."""
         super().connection_made(transport)
         self._expect_headers()

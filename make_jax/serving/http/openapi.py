@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from make_jax.serving.filter_parser import MAX_LENGTH
 from make_jax.serving.http.answers import ErrorAnswer, SearchAnswer
 from make_jax.serving.http.errors import CODES
 from make_jax.serving.http.parameters import SearchParameters
@@ -57,7 +58,7 @@ def _search_parameters() -> list[dict[str, Any]]:
     properties = SearchParameters.model_json_schema()["properties"]
     parameters = []
     for alias, schema in properties.items():
-        given = {"type": "string", "maxLength": 10_000} if alias == "filter" else _without_null(schema)
+        given = {"type": "string", "maxLength": MAX_LENGTH} if alias == "filter" else _without_null(schema)
         parameter = _query_parameter(alias, given) | {"description": schema.get("description", "")}
         if schema.get("examples"):
             parameter["example"] = schema["examples"][0]

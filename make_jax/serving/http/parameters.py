@@ -4,7 +4,6 @@ Names follow Meilisearch's; ours are explain, image, imageWeight, lexicalWeight,
 """
 
 import difflib
-import importlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
@@ -14,7 +13,8 @@ from pydantic.alias_generators import to_camel
 
 from make_jax.catalog.text import shortened
 from make_jax.errors import InputError
-from make_jax.serving.filters import And, Filter, Or
+from make_jax.serving.filter_parser import MAX_LENGTH, parse_filter
+from make_jax.serving.filters import Filter
 from make_jax.serving.http.errors import CODES, ApiError
 from make_jax.serving.requests import MAX_LIMIT, SearchRequest, Sort
 
@@ -22,7 +22,7 @@ MAX_QUERY = 1000  # characters
 MAX_OFFSET = 1_000_000
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 _Id = Annotated[str, Field(min_length=1, max_length=1000)]
-_FilterText = Annotated[str, Field(max_length=10_000)]
+_FilterText = Annotated[str, Field(max_length=MAX_LENGTH)]
 _LISTS = ("facets", "sort")  # separated by commas in a query string and a form
 _ID_LISTS = ("like", "unlike")  # ids may contain commas: these repeat
 
@@ -125,23 +125,8 @@ def code_of_parameter(name: str) -> str:
 
 
 def _filter(value: str | list[str | list[str]] | None) -> Filter | None:
-    if value is None or isinstance(value, str):
-        return _parsed(value) if value and value.strip() else None
-    every: list[Filter] = []
-    for item in value:
-        any_of = [_parsed(text) for text in ([item] if isinstance(item, str) else item) if text.strip()]
-        if any_of:
-            every.append(any_of[0] if len(any_of) == 1 else Or(tuple(any_of)))
-    if not every:
-        return None
-    return every[0] if len(every) == 1 else And(tuple(every))
-
-
-def _parsed(text: str) -> Filter:
-    parse_filter = importlib.import_module("make_jax.serving.engines.filter_parser").parse_filter
-
     try:
-        return parse_filter(text)
+        return parse_filter(value or "")
     except InputError as error:
         raise ApiError("invalid_search_filter", str(error)) from None
 

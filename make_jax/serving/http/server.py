@@ -5,13 +5,14 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from make_jax.errors import InputError, Terminated
 from make_jax.serving.http.header_timeout import HeaderTimeoutProtocol
-from make_jax.signals import set_handler
+from make_jax.signals import end, set_handler
 
 GRACE_SECONDS = 10  # for requests that run when a signal comes
 MAX_CONNECTIONS = 2000
@@ -25,18 +26,23 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Makes the first signal stop the server; a second one ends the process at once."""
-        if not set_handler(self._stop):
+        """Makes the first signal stop the server; a second one ends the process at once.
+
+        Python's handlers are needed: uvloop replaces the pipe that make_jax.signals reads.
+        """
+        if not set_handler(lambda number: None):
             with super().capture_signals():
                 yield
             return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._stop)
         yield
 
-    def _stop(self, number: signal.Signals) -> str | None:
+    def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.stopped_by is not None:
-            return "; requests were cut off"
-        self.stopped_by, self.should_exit = number, True
-        return None
+            end(signal.Signals(number), "; requests were cut off")
+        self.stopped_by, self.should_exit = signal.Signals(number), True
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 from make_jax.serving.http.api_keys import ApiKeys
 
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
 
 @dataclass(frozen=True)
 class HttpSettings:
     """Limits and switches; the defaults are those of a server on loopback."""
 
     keys: ApiKeys = field(default_factory=ApiKeys)  # none: every client may search
-    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")  # of the Host header; (): any
+    allowed_hosts: tuple[str, ...] = LOOPBACK_HOSTS  # of the Host header; (): any
     allowed_origins: tuple[str, ...] = ()  # other sites whose pages may call the API; (): none
     rate_limit: float = 0.0  # requests a second of each key, or address without keys; 0: no limit
     max_upload_bytes: int = 10 << 20  # of a multipart form

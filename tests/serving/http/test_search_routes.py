@@ -320,3 +320,45 @@ def test_the_event_loop_answers_while_searches_wait_and_too_many_are_refused(cli
         service.gate.set()
         assert [each.result().status_code for each in waiting] == [200, 200, 200]
     assert context.waiting == 0
+
+
+def found(client, expression) -> list[str]:
+    response = client.post("/v1/search", json={"filter": expression})
+    assert response.status_code == 200, response.text
+    return [hit["id"] for hit in response.json()["hits"]]
+
+
+def test_filters_are_texts_and_lists_as_in_meilisearch(client):
+    assert found(client, "brand = Nike AND price < 20") == ["a/b?c#d"]
+    assert found(client, ["brand = Nike", "price < 20"]) == ["a/b?c#d"]
+    assert found(client, [["brand = Nike", "brand = Puma"], "price > 20"]) == ["1", "2"]
+    assert found(client, "  ") == found(client, []) == found(client, None) == ["1", "2", "a/b?c#d", "4"]
+    response = client.get("/v1/search", params={"filter": 'brand = "李宁"'})
+    assert [hit["id"] for hit in response.json()["hits"]] == ["4"]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "brand",
+        "brand = ",
+        "brand = 'x",
+        "a = 1 OR",
+        "(" * 3000,
+        "NOT " * 3000 + "a = 1",
+        "a = 1 OR " * 2000 + "a = 1",
+        "'; DROP TABLE products; --",
+        "${jndi:ldap://x}",
+        "\x00",
+        "x" * 20_001,
+    ],
+)
+def test_a_wrong_filter_is_an_error_with_one_line(client, service, expression):
+    for send in (
+        lambda: client.get("/v1/search", params={"filter": expression}),
+        lambda: client.post("/v1/search", json={"filter": expression}),
+        lambda: client.post("/v1/search", json={"filter": [[expression]]}),
+    ):
+        code, message = error_of(send())
+        assert code == "invalid_search_filter" and len(message) < 400
+    assert not service.requests

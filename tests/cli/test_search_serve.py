@@ -1,0 +1,61 @@
+"""`search serve`: options, keys, and addresses that others reach."""
+
+import re
+
+import pytest
+
+from make_jax.cli.search import main
+from make_jax.cli.search_serve import ServeOptions, is_loopback, settings_of
+from make_jax.errors import InputError
+from make_jax.serving.http.api_keys import VARIABLE, add_key, read_keys
+from make_jax.serving.http.settings import LOOPBACK_HOSTS
+
+
+@pytest.fixture(autouse=True)
+def no_keys_in_the_environment(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--port", "70000"], "--port is 70000, expected 0 to 65535"),
+        (["--rate-limit", "-1"], "--rate-limit is -1, expected 0 to 1,000,000"),
+        (["--max-upload-mb", "0"], "--max-upload-mb is 0, expected 0.1 to 1,000,000"),
+        (["--reload-seconds", "nan"], "--reload-seconds is nan, expected 0.05 to 1,000,000"),
+        (["--prot", "1"], "unknown option --prot; did you mean --port?"),
+        (["--new-key", "shop"], "--new-key needs --api-keys, the file that the key's hash is added to"),
+        (["--host", "0.0.0.0"], "--host is 0.0.0.0, which other machines reach, and there are no API keys; add one: "),
+        (["--host", "::"], "--host is ::, which other machines reach, and there are no API keys; "),
+        (["--port", "0"], "nowhere: not an index, expected a folder that `search.py index` wrote"),
+    ],
+)
+def test_wrong_options_are_one_error(words, message):
+    with pytest.raises(InputError) as error:
+        main(["serve", "nowhere", *words])
+    assert str(error.value).startswith(message)
+
+
+def test_a_new_key_is_printed_once_and_stored_as_a_hash(tmp_path, capsys):
+    path = str(tmp_path / "keys")
+    assert main(["serve", "nowhere", "--new-key", "shop", "--api-keys", path]) is None
+    key = capsys.readouterr().out.strip()
+    assert re.fullmatch(r"[\w-]{43}", key) and read_keys(path).name(key) == "shop"
+
+
+def test_only_loopback_needs_no_keys():
+    for host in ("127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"):
+        assert is_loopback(host)
+    for host in ("0.0.0.0", "::", "10.0.0.1", "shop.example", ""):
+        assert not is_loopback(host)
+
+
+def test_hosts_and_rate_limit_follow_from_the_keys(tmp_path):
+    alone = settings_of(ServeOptions("index"))
+    assert (alone.allowed_hosts, alone.rate_limit, len(alone.keys)) == (LOOPBACK_HOSTS, 0.0, 0)
+    more = settings_of(ServeOptions("index", allowed_host=("a.example",)))
+    assert more.allowed_hosts == (*LOOPBACK_HOSTS, "a.example")
+    add_key(tmp_path / "keys", "shop")
+    public = settings_of(ServeOptions("index", host="0.0.0.0", api_keys=str(tmp_path / "keys"), max_upload_mb=2.0))
+    assert (public.allowed_hosts, public.rate_limit, len(public.keys)) == ((), 100.0, 1)
+    assert public.max_upload_bytes == 2_000_000
