@@ -143,6 +143,19 @@ def _write_some_titles(worker: "_Worker", folder: Path, rows: slice) -> UnknownT
 
 
 def _write_queries(folder: Path, worker: "_Worker", length: int, executor: Executor) -> UnknownTexts:
+    """Writes the arrays of clicks and queries. Tables of all texts are in the memory of worker processes only."""
+    shared = executor.share(worker)
+    count = executor.submit(_write_clicks, shared, folder)()
+    _create(folder / "query_keywords.npy", np.uint32, (count, worker.vocabulary.packed_words))
+    _create_tokens(folder, "query", worker.tokenizer, (count, length))
+    parts = [slice(*bounds) for bounds in _parts(count)]
+    unknown = UnknownTexts.sum(executor.map(_write_some_queries, ((shared, folder, rows) for rows in parts)))
+    executor.submit(_write_query_ids, [_normalized(folder, rows) for rows in parts], folder)()
+    return unknown
+
+
+def _write_clicks(worker: "_Worker", folder: Path) -> int:
+    """Writes the rows of clicks and the distinct queries; returns the number of these."""
     import pyarrow as pa  # type: ignore[import-untyped]
 
     from make_jax.catalog.line_chunks import write_batch
@@ -156,31 +169,40 @@ def _write_queries(folder: Path, worker: "_Worker", length: int, executor: Execu
         start += len(chunk)
     np.save(folder / "product_row.npy", worker.built.clicked())
     write_batch(pa.record_batch({"text": queries}), folder / _QUERIES)
-
-    _create(folder / "query_keywords.npy", np.uint32, (len(queries), worker.vocabulary.packed_words))
-    _create_tokens(folder, "query", worker.tokenizer, (len(queries), length))
-    shared, unknown, normalized = executor.share(worker), [], []
-    jobs = ((shared, folder, slice(*bounds)) for bounds in _parts(len(queries)))
-    for counts, texts in executor.map(_write_some_queries, jobs):
-        unknown.append(counts)
-        normalized.append(texts)
-    ids = pa.chunked_array(normalized, pa.string()).combine_chunks().dictionary_encode().indices
-    np.save(folder / "query_id.npy", ids.to_numpy().astype(np.int32))
-    return UnknownTexts.sum(unknown)
+    return len(queries)
 
 
-def _write_some_queries(worker: "_Worker", folder: Path, rows: slice) -> tuple[UnknownTexts, Any]:
-    """Fills some rows of the arrays of queries; returns their normalized texts too. Runs in worker processes."""
+def _write_some_queries(worker: "_Worker", folder: Path, rows: slice) -> UnknownTexts:
+    """Fills some rows of the arrays of queries, and writes their normalized texts for `_write_query_ids`."""
     import pyarrow as pa
 
-    from make_jax.catalog.line_chunks import open_batch
+    from make_jax.catalog.line_chunks import open_batch, write_batch
 
     texts = open_batch(folder / _QUERIES).column("text")[rows].to_pylist()
     tokens, lengths, keywords = (_open(folder / f"{name}.npy") for name in (*_CLICKED, "query_keywords"))
     unknown, vocabulary = UnknownTexts(), worker.vocabulary
     _encode(worker.tokenizer, texts, tokens[rows], lengths[rows], unknown)
     keywords[rows] = vocabulary.pack([vocabulary.tag(text) for text in texts])
-    return unknown, pa.array([normalize_query(text) for text in texts], pa.string())
+    normalized = pa.array([normalize_query(text) for text in texts], pa.string())
+    write_batch(pa.record_batch({"text": normalized}), _normalized(folder, rows))
+    return unknown
+
+
+def _write_query_ids(paths: Sequence[Path], folder: Path) -> None:
+    """Numbers the normalized texts in files by first occurrence, and removes the files."""
+    import pyarrow as pa
+
+    from make_jax.catalog.line_chunks import open_batch
+
+    texts = pa.chunked_array([open_batch(path).column("text") for path in paths], pa.string())
+    np.save(folder / "query_id.npy", texts.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int32))
+    for path in paths:
+        path.unlink()
+
+
+def _normalized(folder: Path, rows: slice) -> Path:
+    """The file of the normalized texts of some queries, which exists while the queries are written."""
+    return folder / f"normalized-{rows.start}.arrow"
 
 
 @dataclass(frozen=True)
