@@ -42,6 +42,7 @@ class UpdateOptions:
     # new and changed products, and others that the index has: folder or .zip in the catalog format, or URL; "": none
     catalog: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CATALOG")] = ""
     delete: tuple[str, ...] = ()  # ids of products to delete
+    delete_missing: bool = False  # delete the products that CATALOG lacks
     model: str = ""  # where the index's model is now; "": where it was when the index was built
     # HOST:PORT of the head node of a Ray cluster whose devices embed, or auto; "": this process
     ray: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = ""
@@ -103,6 +104,9 @@ def update(argv: Sequence[str], program: str) -> None:
     if not options.catalog and not options.delete:
         raise InputError("nothing to do: name a CATALOG with new and changed products, or ids with --delete")
 
+    if options.delete_missing and not options.catalog:
+        raise InputError("--delete-missing without a CATALOG would delete all products; name the catalog to keep")
+
     from make_jax.catalog.reader import Catalog
     from make_jax.console import LiteralConsole, StageBars
     from make_jax.runs.run_store import pull_run
@@ -117,7 +121,14 @@ def update(argv: Sequence[str], program: str) -> None:
     model = pull_run(options.model) if is_url(options.model) else options.model
     with StageBars(console) as bars, _ray(options.ray) as ray:
         done = update_index(
-            path, partial(find_model, path=model), catalog, options.delete, ray=ray, progress=bars.show, log=line
+            path,
+            partial(find_model, path=model),
+            catalog,
+            options.delete,
+            delete_missing=options.delete_missing,
+            ray=ray,
+            progress=bars.show,
+            log=line,
         )
     if done is None:
         line(f"{path}: {current} has all of it already, nothing was changed")

@@ -47,6 +47,10 @@ def test_an_index_is_built_checked_and_switched(tmp_path: Path, capsys: pytest.C
         (["index", MODEL, "", "x", "--keep", "0"], "--keep is 0, expected at least 1 version"),
         (["index", MODEL, "", "x", "--splits", "test"], "unknown option --splits; did you mean --split"),
         (["update", "nowhere"], "nothing to do: name a CATALOG with new and changed products, or ids with --delete"),
+        (
+            ["update", "nowhere", "--delete-missing", "--delete", "p1"],
+            "--delete-missing without a CATALOG would delete",
+        ),
         (["update", "nowhere", "", "--delete", "p1"], "nowhere: not an index"),
         (["switch", "nowhere", "v1"], "nowhere: not an index, expected a folder that `search.py index` wrote"),
     ],

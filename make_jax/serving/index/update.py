@@ -66,6 +66,7 @@ def update_index(
     catalog: Catalog | None,
     delete: Sequence[str] = (),
     *,
+    delete_missing: bool = False,
     ray: Any = None,
     progress: Progress = no_progress,
     log: Log = no_log,
@@ -80,6 +81,7 @@ def update_index(
         open_model: returns the model of the version; called if a title or an image differs.
         catalog: new and changed products, and others that the index has; None: only deletes.
         delete: ids. Those of products that were deleted before have no effect.
+        delete_missing: also deletes the products that the catalog lacks.
         ray, progress, log: as for `build_index`.
 
     Raises:
@@ -89,7 +91,7 @@ def update_index(
     with writing(index, create=False), full_disk_is_input_error(index):
         opened = open_index(index)
         products = None if catalog is None else _products(catalog, opened.manifest)
-        found = _compare(opened, catalog, products, delete, progress)
+        found = _compare(opened, catalog, products, delete, delete_missing, progress)
         if not len(found.rows) and not len(found.deleted):
             return None
         return _Update(opened, catalog, products, found, open_model, ray, progress, log).run()
@@ -105,6 +107,7 @@ def _compare(
     catalog: Catalog | None,
     products: Records[Product] | None,
     delete: Sequence[str],
+    delete_missing: bool,
     progress: Progress,
 ) -> _Differences:
     deleted = index.rows_of_ids(list(dict.fromkeys(delete)))
@@ -112,14 +115,17 @@ def _compare(
         unknown = [id for id, row in zip(dict.fromkeys(delete), deleted.tolist(), strict=True) if row < 0]
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise InputError(f"--delete {unknown[0]!r}{more}: no product of this index, expected ids of products in it")
-    deleted = np.sort(deleted[~index.deleted[deleted]])
+    is_deleted = np.zeros(index.rows, bool)
+    is_deleted[deleted] = True
     changed: list[tuple[int, int, bool]] = []
     added = 0
+    in_catalog = np.zeros(index.rows, bool)
     if catalog is not None and products is not None:
         _check_not_deleted(catalog, products, delete)
         for start in range(0, len(products), _COMPARED_AT_ONCE):
             chunk = list(products[start : start + _COMPARED_AT_ONCE])
             rows = index.rows_of_ids([product.id for product in chunk])
+            in_catalog[rows[rows >= 0]] = True
             old = dict(zip(rows[rows >= 0].tolist(), index.products.select(rows[rows >= 0]), strict=True))
             for position, (product, row) in enumerate(zip(chunk, rows.tolist(), strict=True), start):
                 if row < 0:
@@ -132,6 +138,9 @@ def _compare(
                     changed.append((position, row, new_input))
                     added += bool(index.deleted[row])
             progress("comparing products", start + len(chunk), len(products))
+    if delete_missing:
+        is_deleted |= ~in_catalog
+    deleted = np.flatnonzero(is_deleted & ~index.deleted)
     columns = np.array(changed, np.int64).reshape(-1, 3).T
     unchanged = (0 if products is None else len(products)) - len(changed)
     return _Differences(columns[0], columns[1], columns[2].astype(bool), added, unchanged, deleted)

@@ -1,11 +1,11 @@
 """Builds a version of an index, in a folder that becomes a version by one rename when it is complete."""
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +23,7 @@ from make_jax.retrieval.embed_to_disk import embed_to_disk
 from make_jax.retrieval.ray_devices import RayDevices
 from make_jax.retrieval.top_k import Progress, no_progress
 from make_jax.retrieval.vector_index import DiskEmbeddings
+from make_jax.retrieval.vectors.shards import HEADER
 from make_jax.serving.engines import EngineName
 from make_jax.serving.index.manifest import (
     FORMAT,
@@ -31,12 +32,13 @@ from make_jax.serving.index.manifest import (
     EngineEntry,
     FileEntry,
     Manifest,
+    check_sizes,
     file_entry,
     read_manifest,
     write_manifest,
 )
 from make_jax.serving.index.model import IndexModel, load_encoder, set_title_weight
-from make_jax.serving.index.reader import VECTORS
+from make_jax.serving.index.reader import UPDATES, VECTORS
 from make_jax.serving.index.thumbnails import write_thumbnails
 from make_jax.serving.index.tuning import Tuned, tune_index, vectors_of_pool
 from make_jax.serving.index.versions import (
@@ -118,6 +120,7 @@ def build_index(
         if new := version is None:
             version = next_version(index)
             build = _Build(index / f"{BUILDING}{key[:16]}", model, catalog, settings, ray, progress, log)
+            build.link_from(index)
             build.run(key)
             publish_folder(build.folder, version_folder(index, version))
         assert version is not None
@@ -140,7 +143,7 @@ def _check_folder(index: Path, model: IndexModel) -> None:
         raise InputError(f"{index}: inside the model's folder, whose files identify the model; name another folder")
 
 
-@contextmanager
+@contextlib.contextmanager
 def full_disk_is_input_error(index: Path) -> Iterator[None]:
     """Says what is left when the disk is full."""
     try:
@@ -192,9 +195,23 @@ class _Build:
     progress: Progress
     log: Log
 
+    def link_from(self, index: Path) -> None:
+        """Makes the folder, with the files of a version of this model and catalog that differs in its settings."""
+        if self.folder.exists():
+            return
+        self.folder.mkdir()
+        digests = self.model.entry.digest, self.catalog.digest, self.settings.split
+        for name in reversed(version_names(index)):
+            version = version_folder(index, name)
+            with contextlib.suppress(InputError, OSError):  # damaged, or a file system without hard links
+                manifest = read_manifest(version)
+                if (manifest.model.digest, manifest.catalog.digest, manifest.split) == digests:
+                    check_sizes(version, manifest.files)
+                    _link(version, self.folder, manifest)
+                    return
+
     def run(self, key: str) -> None:
         """Fills the folder; existing files of it are kept."""
-        self.folder.mkdir(exist_ok=True)
         products, split = self.catalog.products, self.settings.split
         if split is not None:
             products = self.catalog.split_products(split)
@@ -244,6 +261,14 @@ class _Build:
     def _vectors(self, products: Records[Product], title_weight: float | None) -> DiskEmbeddings:
         part = vectors_part(self.settings.split or "all", title_weight)
         return embed(self.model, self.catalog, products, self.folder, part, title_weight, self.ray, self.progress)
+
+
+def _link(version: Path, folder: Path, manifest: Manifest) -> None:
+    """Links the files of a version without its updates into a folder; files never change, they are replaced."""
+    names = [name for name in manifest.files if not name.startswith(f"{UPDATES}/")]
+    (folder / VECTORS).mkdir()
+    for name in sorted(names, key=lambda name: not name.endswith(HEADER)):  # without it, shards are another folder's
+        (folder / name).hardlink_to(version / name)
 
 
 def embed(

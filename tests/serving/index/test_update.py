@@ -97,6 +97,17 @@ def test_an_update_replaces_adds_and_deletes_and_leaves_the_rest(index: Path, ca
     assert before.row("p20") == 20 and not before.deleted.any()  # a reader keeps the state that it opened
 
 
+def test_products_that_the_catalog_lacks_are_deleted_on_request(index: Path, tmp_path: Path) -> None:
+    changed = changed_catalog(tmp_path / "changed")
+    assert _numbers(update_index(index, _Opened(), changed, delete_missing=True)) == (3, 3, 50)
+    after = open_index(index)
+    check_rows(after, changed)
+    assert {product.id for rows in after.engine_rows(99) for product in after.products.select(rows.rows)} == {
+        product.id for product in changed.products
+    }
+    assert update_index(index, _Opened(), changed, delete_missing=True) is None
+
+
 def test_an_update_of_what_the_index_has_changes_nothing_and_opens_no_model(index: Path, catalog: Catalog) -> None:
     opened = _Opened()
     before = {path: path.read_bytes() for path in index.rglob("*") if path.is_file()}

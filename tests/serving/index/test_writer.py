@@ -12,6 +12,7 @@ from make_jax.errors import InputError
 from make_jax.evaluation.evaluate import evaluate
 from make_jax.evaluation.late_fusion import LateFusion
 from make_jax.retrieval.embed import embed_products
+from make_jax.serving.index.check import check_index
 from make_jax.serving.index.manifest import ModelEntry
 from make_jax.serving.index.model import IndexModel, open_index_model
 from make_jax.serving.index.reader import open_index
@@ -110,6 +111,17 @@ def test_what_was_embedded_before_an_error_is_not_embedded_again(
     assert build_index(tmp_path / "index", again, catalog, IndexSettings(lexical_weight=0.0))[:2] == ("v2", True)
     assert isinstance(again.encoder, FakeEncoder) and not again.encoder.seen
     assert not list((tmp_path / "index").glob("building-*"))
+
+
+def test_another_setting_takes_vectors_and_pictures_of_the_version_before(tmp_path: Path, catalog: Catalog) -> None:
+    index, again = tmp_path / "index", fake_model()
+    build_index(index, fake_model(), catalog)
+    assert build_index(index, again, catalog, IndexSettings(lexical_weight=0.7, keep=1)) == ("v2", True, ["v1"])
+    assert isinstance(again.encoder, FakeEncoder) and not again.encoder.seen
+    opened = open_index(index)
+    assert opened.manifest.lexical_weight == 0.7
+    np.testing.assert_array_equal(opened.vectors, embed_products(FakeEncoder(), catalog, catalog.products).vectors)
+    assert check_index(index).problems == []
 
 
 def test_one_process_writes_at_a_time(built: Path, catalog: Catalog) -> None:
