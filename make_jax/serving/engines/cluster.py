@@ -85,7 +85,7 @@ class ClusterStore:
                 filter=_filter(ask.condition),
                 score_threshold=ask.min_score,
                 limit=ask.limit,
-                params=None if self._local else models.SearchParams(exact=ask.exact),
+                params=None if self._local else _parameters(ask),
             )
             for ask in asks
         ]
@@ -191,6 +191,10 @@ def _payloads(records: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
 def _vectors(terms: Sparse, dense: list[float] | None = None) -> dict[str, Any]:
     sparse = {LEXICAL: models.SparseVector(indices=terms.indices, values=terms.values)}
     return sparse if dense is None else sparse | {DENSE: dense}
+
+
+def _parameters(ask: Ask) -> models.SearchParams:
+    return models.SearchParams(hnsw_ef=ask.candidates, exact=ask.candidates is None)
 
 
 def _filter(condition: Condition) -> models.Filter | None:

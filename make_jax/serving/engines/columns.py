@@ -61,6 +61,14 @@ class Column:
         codes = [positions.setdefault(value_text(value), len(positions)) for value in self.values]
         return list(positions), np.array(codes, np.int32)
 
+    @functools.cached_property
+    def text_order(self) -> Int64[np.ndarray, " texts"]:
+        """The place of each text in alphabetical order."""
+        texts = self.texts[0]
+        places = np.empty(len(texts), np.int64)
+        places[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
+        return places
+
     @property
     def first(self) -> Bool[np.ndarray, " pairs"]:
         """Which pairs are the first of their row."""
@@ -129,10 +137,11 @@ class Columns:
             rows, codes = np.unique(np.stack([rows, codes]), axis=1)
         counts = np.bincount(codes, minlength=len(texts))
         found = np.flatnonzero(counts)
+        order = column.text_order[found] - counts[found] * len(texts)  # by count, then by text
         if len(found) > MAX_FACET_VALUES:
-            least = np.partition(counts[found], -MAX_FACET_VALUES)[-MAX_FACET_VALUES]
-            found = found[counts[found] >= least]
-        return ordered_facet({texts[code]: int(counts[code]) for code in found})
+            best = np.argpartition(order, MAX_FACET_VALUES)[:MAX_FACET_VALUES]
+            found, order = found[best], order[best]
+        return {texts[code]: int(counts[code]) for code in found[np.argsort(order)].tolist()}
 
     def facet_stats(self, attribute: str, kept: Bool[np.ndarray, " rows"]) -> FacetStats | None:
         """The least and greatest number of the kept rows; None without one."""
@@ -167,11 +176,6 @@ class Columns:
     def row_counts(self) -> dict[str, int]:
         """How many rows have each attribute."""
         return {name: int(column.first.sum()) for name, column in sorted(self.columns.items())}
-
-
-def ordered_facet(counts: dict[str, int]) -> dict[str, int]:
-    """The MAX_FACET_VALUES most frequent values, descending, ties by text."""
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_FACET_VALUES])
 
 
 def _met_values(condition: Compare | In | Exists, column: Column) -> Bool[np.ndarray, " values"]:

@@ -61,7 +61,7 @@ class EdgeStore:
                 query=edge.Query.Nearest(_query_vector(ask.vector), LEXICAL if _is_sparse(ask) else DENSE),
                 filter=_filter(ask.condition) if ask.condition else None,
                 score_threshold=ask.min_score,
-                params=edge.SearchParams(exact=ask.exact),
+                params=edge.SearchParams(hnsw_ef=ask.candidates, exact=ask.candidates is None),
             )
             for ask in asks
         ]

@@ -38,7 +38,7 @@ class QdrantSettings:
 
     width: int  # of vectors
     bm25: BM25Parameters = DEFAULT_BM25
-    exact: bool = False  # True: every vector is compared; False: by HNSW where Qdrant has a graph
+    candidates: int | None = 128  # that HNSW looks at for a query: more find more, and take longer; None: all vectors
     state: str = ""  # identifies the products; a store that holds others is not opened
 
 
@@ -85,7 +85,7 @@ class QdrantEngine:
         collection = self._collection
         for query in queries:
             check_vector(query, self._settings.width)
-        return _in_rounds([ranking(collection, query, self._settings.exact) for query in queries], self._store)
+        return _in_rounds([ranking(collection, query, self._settings.candidates) for query in queries], self._store)
 
     def matching(self, filter: Filter | None) -> Bool[np.ndarray, " rows"]:
         """Which rows exist and meet the filter."""

@@ -20,6 +20,7 @@ from make_jax.serving.filters import Filter
 
 _SLACK = 64  # points beyond a page that are read at first
 _APPROXIMATE_DEPTH = 1024  # at which a page by HNSW, which is not certain anyway, is taken as it is
+_COMPLETE_DEPTH = 2048  # at first, of a list down to a least score
 _ROUNDING = 1e-5  # of scores
 
 Asking = Generator[list[Ask], list[Scored], EngineResult]
@@ -50,11 +51,11 @@ class Collection:
         return Collection(exists, absent, columns, terms)
 
 
-def ranking(collection: Collection, query: EngineQuery, exact: bool) -> Asking:
+def ranking(collection: Collection, query: EngineQuery, candidates: int | None) -> Asking:
     """Yields questions, is sent their answers, and returns the result of a query."""
     kept = collection.allowed(query.filter)
     kept[[row for row in query.exclude if 0 <= row < len(kept)]] = False
-    run = _Ranking(collection, query, kept, exact)
+    run = _Ranking(collection, query, kept, candidates)
     if query.vector is None:
         return (yield from run.by_text() if query.text else run.by_row())
     if query.sort or query.min_score is not None:
@@ -65,10 +66,12 @@ def ranking(collection: Collection, query: EngineQuery, exact: bool) -> Asking:
 class _Ranking:
     """Scores of the rows, as far as they are known."""
 
-    def __init__(self, collection: Collection, query: EngineQuery, kept: Bool[np.ndarray, " rows"], exact: bool):
+    def __init__(
+        self, collection: Collection, query: EngineQuery, kept: Bool[np.ndarray, " rows"], candidates: int | None
+    ):
         self._query = query
         self._columns = collection.columns
-        self._exact = exact
+        self._candidates = candidates
         self._condition = condition_of(query.filter, query.exclude)
         self._terms = collection.terms.query_vector(query.text) if query.text else None
         self._vector = None if query.vector is None else query.vector.tolist()
@@ -82,9 +85,9 @@ class _Ranking:
 
     # --- questions ---
 
-    def _ask_dense(self, limit: int, min_score: float | None = None, exact: bool = True) -> Ask:
+    def _ask_dense(self, limit: int, min_score: float | None = None, candidates: int | None = None) -> Ask:
         assert self._vector is not None
-        return Ask(self._vector, self._condition, max(limit, 1), min_score, exact)
+        return Ask(self._vector, self._condition, max(limit, 1), min_score, candidates)
 
     def _ask_lexical(self, terms: Sparse, limit: int) -> Ask:
         return Ask(terms, self._condition, max(limit, 1))
@@ -112,14 +115,16 @@ class _Ranking:
         least = self._query.min_score
         if least is not None:
             least -= _ROUNDING + (max(self._query.lexical_weight, 0.0) if self._terms is not None else 0.0)
-        asks = [self._ask_dense(self._total, least)]
-        if self._terms is not None:
-            asks.append(self._ask_lexical(self._terms, self._total))
-        if self._total:
-            found, *lexical = yield asks
-            self._dense[found.rows] = found.scores
+        asks = [] if self._terms is None else [self._ask_lexical(self._terms, self._total)]
+        depth = self._total if least is None else min(_COMPLETE_DEPTH, self._total)  # more costs time per point
+        while depth:
+            *lexical, found = yield [*asks, self._ask_dense(depth, least)]
             for scored in lexical:
                 self._add_lexical(scored)
+            if len(found.rows) < depth or depth == self._total:
+                self._dense[found.rows] = found.scores
+                break
+            asks, depth = [], min(8 * depth, self._total)
         scores = self._fused()
         return self._all(scores, self._kept & ~np.isnan(scores))
 
@@ -134,7 +139,7 @@ class _Ranking:
             scores = self._fused()
             known = self._kept & ~np.isnan(scores)
             certain = known & (np.nan_to_num(scores, nan=-np.inf) > bound)
-            if not self._exact and depth >= _APPROXIMATE_DEPTH:
+            if self._candidates is not None and depth >= _APPROXIMATE_DEPTH:
                 certain = known
             page = page_of(query, scores, certain, self._columns)
             if len(page.positions) >= needed or depth >= self._total:
@@ -145,11 +150,11 @@ class _Ranking:
         """Reads both lists to a depth, and all scores of their rows; returns the greatest score of other rows."""
         vectors = int((self._kept & ~self._absent).sum())
         weight = np.float32(max(self._query.lexical_weight, 0.0))
-        asks = [self._ask_dense(depth, exact=self._exact)]
+        asks = [self._ask_dense(depth, candidates=self._candidates)]
         if self._terms is not None:
             asks.append(self._ask_lexical(self._terms, depth))
         dense, *lexical = yield asks
-        if not self._exact and len(dense.rows) < min(depth, vectors):  # a graph in which the filter left few paths
+        if self._candidates is not None and len(dense.rows) < min(depth, vectors):  # the filter left few paths
             (dense,) = yield [self._ask_dense(depth)]
         self._dense[dense.rows] = dense.scores
         for scored in lexical:

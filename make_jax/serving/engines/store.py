@@ -54,7 +54,7 @@ class Ask(NamedTuple):
     condition: Condition
     limit: int  # at least 1
     min_score: float | None = None
-    exact: bool = True  # False: by HNSW, where there is a graph
+    candidates: int | None = None  # that HNSW looks at, where there is a graph; None: every vector is compared
 
 
 class Scored(NamedTuple):

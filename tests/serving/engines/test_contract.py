@@ -31,7 +31,7 @@ ALL = 4 * COUNT  # more than there are
 
 def make_engine(name: str, rows: Rows, folder: Path) -> Iterator[Engine]:
     """Yields an engine and closes it. "cluster" is the client's own implementation in memory."""
-    settings = QdrantSettings(WIDTH, exact=True)
+    settings = QdrantSettings(WIDTH, candidates=None)
     collection = f"make-jax-test-{uuid.uuid4()}"
     engine: Engine
     if name == "flat":

@@ -21,7 +21,7 @@ from make_jax.serving.engines.qdrant import QdrantSettings
 from tests.serving.engines.reference import Reference
 from tests.serving.engines.small_index import WIDTH, assert_same, queries, small_rows
 
-SETTINGS = QdrantSettings(WIDTH, exact=True, state="v1")
+SETTINGS = QdrantSettings(WIDTH, candidates=None, state="v1")
 QUERY = EngineQuery(queries(1)[0], "red shoes", 0.5, limit=60, facets=("*",))
 UPDATE = small_rows(30, 5, first=30), np.array([3, 31, 50])
 
@@ -95,7 +95,7 @@ def test_updates_survive_the_process_at_any_instant(tmp_path: Path, open_engine:
         thread.join()
         check(engine, updated=True)
     engine.close()
-    check(open_engine(tmp_path / "edge", QdrantSettings(WIDTH, exact=True, state="v1, update 2"), no_parts), True)
+    check(open_engine(tmp_path / "edge", QdrantSettings(WIDTH, candidates=None, state="v1, update 2"), no_parts), True)
 
 
 def test_a_lost_folder_is_built_again_with_all_updates(tmp_path: Path, open_engine: Callable[..., EdgeEngine]) -> None:
@@ -119,7 +119,7 @@ def test_a_folder_that_is_not_complete_is_built_again(
         shutil.rmtree(tmp_path / "shard")
         (tmp_path / "shard").mkdir()
     state = "v2" if change == "another state" else SETTINGS.state
-    check(open_engine(tmp_path, QdrantSettings(WIDTH, exact=True, state=state), parts))
+    check(open_engine(tmp_path, QdrantSettings(WIDTH, candidates=None, state=state), parts))
 
 
 def test_errors_of_the_process_are_raised_and_it_goes_on(folder: Path, open_engine: Callable[..., EdgeEngine]) -> None:
@@ -158,7 +158,7 @@ from make_jax.serving.engines.qdrant import QdrantSettings
 from tests.serving.engines.small_index import WIDTH
 
 if __name__ == "__main__":
-    engine = EdgeEngine(Path(sys.argv[1]), QdrantSettings(WIDTH, exact=True, state="v1"), list)
+    engine = EdgeEngine(Path(sys.argv[1]), QdrantSettings(WIDTH, candidates=None, state="v1"), list)
     print(engine._process.pid, "jax" in sys.modules, flush=True)
 """
 

@@ -189,7 +189,7 @@ def test_an_interrupted_update_leaves_a_store_without_a_state(tmp_path: Path, mo
     assert before == Reference(small_rows(20)).search(EngineQuery(queries(1)[0])).total
     store = EdgeStore(tmp_path, WIDTH)
     assert not any(QdrantEngine.is_complete(store, QdrantSettings(WIDTH, state=state)) for state in ("v1", "v2"))
-    engine = QdrantEngine(store, QdrantSettings(WIDTH, exact=True, state="v1"))  # as after the end of the process
+    engine = QdrantEngine(store, QdrantSettings(WIDTH, candidates=None, state="v1"))  # as after the end of the process
     engine.update(small_rows(9, 1), np.array([15]), "v2")
     reference = Reference(small_rows(20))
     reference.update(small_rows(9, 1), np.array([15]))
@@ -203,7 +203,7 @@ def test_an_interrupted_update_leaves_a_store_without_a_state(tmp_path: Path, mo
 
 def test_versions_are_collections_and_an_alias_switches_between_them() -> None:
     client = QdrantClient(":memory:")
-    settings = QdrantSettings(WIDTH, exact=True, state="x")
+    settings = QdrantSettings(WIDTH, candidates=None, state="x")
     first = open_cluster(client, "shop-v1", settings, lambda: [small_rows(20)])
     second = open_cluster(client, "shop-v2", settings, lambda: [small_rows(30, 2)])
     assert aliased(client, "shop") is None
@@ -223,7 +223,7 @@ def test_versions_are_collections_and_an_alias_switches_between_them() -> None:
 
 
 def test_a_collection_is_opened_again_without_writing_it(tmp_path: Path) -> None:
-    settings = QdrantSettings(WIDTH, exact=True, state="v1")
+    settings = QdrantSettings(WIDTH, candidates=None, state="v1")
     client = QdrantClient(path=str(tmp_path))
     engine = open_cluster(client, "shop", settings, lambda: [small_rows(20)])
     query = EngineQuery(queries(1)[0], "red shoes", 0.5, facets=("*",))
