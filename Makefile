@@ -1,4 +1,4 @@
-# make demo: train on the packaged catalog and print the metrics.
+# make demo: train on the packaged catalog and print the metrics. make search: index it and open the page.
 # make test: format, lint, types, layers, tests. Both make .venv first, and can be run again.
 
 PYTHON ?= python3
@@ -10,11 +10,12 @@ STORE_TESTS := tests/test_object_stores.py tests/runs/test_run_store.py tests/cl
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test lint lock clean
+.PHONY: help install demo search test lint lock clean
 
 help:
 	@echo "make install install into $(VENV)"
 	@echo "make demo    install into $(VENV), train on the packaged catalog, evaluate (runs/demo)"
+	@echo "make search  train the demo if there is no run, index its catalog, serve the search page"
 	@echo "make test    install into $(VENV), lint, check types and layers, run the tests"
 	@echo "make lint    the checks of make test without the tests"
 	@echo "make lock    regenerate requirements.txt from pyproject.toml"
@@ -28,6 +29,13 @@ demo: $(INSTALLED)
 	@$(BIN)/python train.py --config configs/demo.py
 	@echo "==> evaluating: runs/demo"
 	@$(BIN)/python eval.py runs/demo
+
+search: $(INSTALLED)
+	@test -d runs/demo/checkpoints/best || { \
+	  echo "==> training: runs/demo"; $(BIN)/python train.py --config configs/demo.py; }
+	@echo "==> indexing: runs/demo/index"
+	@$(BIN)/python search.py index runs/demo "" runs/demo/index
+	@$(BIN)/python search.py serve runs/demo/index
 
 test: lint $(STORES)/.installed
 	@echo "==> tests"
