@@ -4,6 +4,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from make_jax.serving.suggestions import Suggestions, sample
 
 Log = Callable[[str], None]
 _ENGINE_ROWS = 4096  # products that an engine is sent at a time
+_MAX_CHANGED = 0.05  # share of products that updates may change before suggestions are made again
 _SAMPLED_PRODUCTS = 5000  # whose attributes tell the kinds of values
 
 
@@ -60,11 +62,35 @@ class Opened:
     engine: Engine
     parts: ModelParts
     attributes: dict[str, str]  # name -> kind of its values
+    kept: "KeptSuggestions | None" = None  # of an earlier state with nearly the same products
 
     @functools.cached_property
-    def suggestions(self) -> Suggestions:
-        """Made on first use."""
-        return Suggestions(sample(self.index.products, np.flatnonzero(~self.index.deleted).astype(np.int32)))
+    def suggestions(self) -> "KeptSuggestions":
+        """Made on first use, which takes seconds for a large index."""
+        return self.kept or KeptSuggestions(
+            Suggestions(sample(self.index.products, np.flatnonzero(~self.index.deleted).astype(np.int32))),
+            len(self.index.updates),
+        )
+
+    @property
+    def has_suggestions(self) -> bool:
+        """Whether they have been made."""
+        return "suggestions" in vars(self)
+
+    def suggestions_for(self, index: OpenIndex) -> "KeptSuggestions | None":
+        """The suggestions for a later state of the index with few other products; None: they must be made again."""
+        if not self.has_suggestions or index.version != self.index.version:
+            return None
+        changes = index.changes(self.suggestions.updates)
+        changed = len(changes.replaced) + len(changes.deleted)
+        return self.suggestions if changed <= _MAX_CHANGED * index.rows else None
+
+
+class KeptSuggestions(NamedTuple):
+    """Suggestions, and after how many updates of the version they were made."""
+
+    suggestions: Suggestions
+    updates: int
 
 
 def open_parts(index: OpenIndex, options: OpenOptions, log: Log) -> ModelParts:

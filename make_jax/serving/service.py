@@ -53,7 +53,7 @@ class IndexService:
         self._reload_lock = threading.Lock()
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
-        self._failed: object = None  # a state that cannot be opened, which is logged once
+        self._failed = ""  # a state that cannot be opened, which is logged once
         self._batcher = Batcher(self._answer, MAX_BATCH, "search")
 
     @classmethod
@@ -127,7 +127,7 @@ class IndexService:
 
     def suggest(self, text: str, limit: int) -> list[str]:
         """Queries that begin like `text` or continue it, best first."""
-        return self._opened.suggestions.suggest(text, limit)
+        return self._opened.suggestions.suggestions.suggest(text, limit)
 
     def reload(self) -> bool:
         """Moves on to the current version of the index and its updates; whether there was a change.
@@ -180,23 +180,26 @@ class IndexService:
 
     def _switch(self, old: Opened, index: OpenIndex, parts: ModelParts) -> None:
         """Puts another state in the place of `old`."""
-        attributes = attribute_kinds(index)
         name = self._options.engine or index.manifest.engine.name
-        if index.version == old.index.version and name != "flat":
+        in_place = index.version == old.index.version and name != "flat"
+        engine = old.engine if in_place else open_engine(index, self._options.engine)
+        new = Opened(index, engine, parts, attribute_kinds(index), old.suggestions_for(index))
+        if old.has_suggestions:
+            _ = new.suggestions  # made while searches go on with the old state
+        if in_place:
             changes = index.changes(len(old.index.updates))
             rows = index.rows_at(changes.replaced)
             deleted = changes.deleted[changes.deleted < old.index.rows]  # others were added and deleted since
-            with self._lock:  # the engine changes in place: no search may see it with the old index
-                old.engine.update(rows, deleted, engine_state(index))
-                self._opened = Opened(index, old.engine, parts, attributes)
-            return
-        engine = open_engine(index, self._options.engine)  # searches go on with the old one
         with self._lock:
-            self._opened = Opened(index, engine, parts, attributes)
-        old.engine.close()
+            if in_place:  # here, because no search may see the engine's new products with the old index
+                engine.update(rows, deleted, engine_state(index))
+            self._opened = new
+        if not in_place:
+            old.engine.close()
 
     def _warm_up(self) -> None:
         self._opened.parts.warm_up()
+        _ = self._opened.suggestions
         for size in BATCH_SIZES:
             self._answer([SearchRequest("red", limit=1)] * size)
 
@@ -206,7 +209,9 @@ class IndexService:
                 if self.reload():
                     opened = self._opened.index
                     self._write(f"now searching version {opened.version} with {len(opened.updates)} updates")
-            except (InputError, OSError) as error:  # the old state stays in use
+            except Exception as error:  # the old state stays in use, whatever is wrong with the new one
                 if str(error) != self._failed:
                     self._failed = str(error)
-                    _log.error("the index has changed and cannot be opened; the old state is used: %s", error)
+                    known = isinstance(error, InputError | OSError)
+                    message = "the index has changed and cannot be opened; the old state is used: %s"
+                    _log.error(message, error, exc_info=None if known else error)

@@ -128,6 +128,8 @@ def test_updates_are_searched_after_reload(index, model, tmp_path, engine):
     options = OpenOptions(engine, warm_up=False)
     with IndexService.open(index, options) as service, searching(service) as seen:
         first = service._opened.engine
+        assert service.suggest("red", 1) == ["red"]
+        suggestions = service._opened.suggestions
         update_index(index, lambda manifest: open_index_model(model), more)
         update_index(index, lambda manifest: open_index_model(model), None, ["p0", "p34"])
         assert service.reload() and not service.reload()
@@ -136,13 +138,16 @@ def test_updates_are_searched_after_reload(index, model, tmp_path, engine):
         assert service.product("p33") is not None and service.product("p0") is None
         listed = {hit.id for hit in service.search(SearchRequest("red circle", limit=50)).hits}
         assert listed == {f"p{i}" for i in range(1, 34)}
-        assert service.suggest("green sq", 1) == ["green square"]
-    assert seen <= {("v1", 30, 30), ("v1", 33, 33)} and ("v1", 33, 33) in seen
+        assert service._opened.suggestions is not suggestions  # 7 of 35 products changed
+        suggestions = service._opened.suggestions
+        update_index(index, lambda manifest: open_index_model(model), None, ["p1"])
+        assert service.reload() and service._opened.suggestions is suggestions  # 1 of 35
+    assert seen <= {("v1", 30, 30), ("v1", 33, 33), ("v1", 32, 32)} and ("v1", 33, 33) in seen
     if engine == "edge":
         shard = index / "versions" / "v1" / "edge" / "shard"
         built = shard.stat().st_ino
         with IndexService.open(index, options) as service:
-            assert service.search(SearchRequest()).total == 33 and shard.stat().st_ino == built
+            assert service.search(SearchRequest()).total == 32 and shard.stat().st_ino == built
 
 
 def test_watch_reloads_logs_what_cannot_be_opened_once_and_ends_with_the_service(index, model, catalogs, caplog):
