@@ -38,6 +38,7 @@ def benchmark_tables() -> dict[str, str]:
         "cost-model": _cost_model,
         "kill-matrix": _kill_matrix,
         "search-scale": _search_scale,
+        "search-engines": _search_engines,
         "catalog-size": _catalog_size,
         "pretrained": _pretrained,
         "without-clicks": _without_clicks,
@@ -190,6 +191,29 @@ def _search_scale(result: dict[str, Any]) -> str:
     )
     how = f"{result['rounds']} rounds, alternating; medians. {result['about']['cores']} cores. {_machine(result)}"
     return f"{setting}; {how}\n\n{markdown_table(header, rows)}"
+
+
+def _search_engines(result: dict[str, Any]) -> str:
+    """For each size a table of latency and recall by filter, and what the engines take."""
+    parts = []
+    header = ["filter keeps", "query", "flat p50 ms", "flat p99 ms", "edge p50 ms", "edge p99 ms", "edge recall@10"]
+    for size in result["sizes"]:
+        count, memory, rates = size["products"], size["edge_memory_bytes"], size["queries_per_second"]
+        rows = []
+        for row in size["rows"]:
+            times = [f"{row[engine][share]:.1f}" for engine in ("flat", "edge") for share in ("p50", "p99")]
+            rows.append([row["kept"], row["query"], *times, f"{row['recall']:.3f}"])
+        parts.append(
+            f"{count:,} clustered vectors of {size['width']} numbers, {result['queries']} queries a row; "
+            f"{size['about']['cores']} cores, load {size['about']['load_at_end']:.1f} at the end. {_machine(size)}\n\n"
+            f"{markdown_table(header, rows)}\n"
+            f"Batches of 32 hybrid queries: flat {rates['flat']:.0f} queries/s, edge {rates['edge']:.0f}. The folder "
+            f"of edge takes {size['disk_bytes'] / count:,.0f} bytes a product ({size['vector_bytes'] / count:,.0f} are "
+            f"its vector) and was built in {size['build_seconds']:.0f} s; its process has "
+            f"{memory['anonymous'] / count:,.0f} bytes a product in memory, {memory['with_mapped_files'] / count:,.0f} "
+            "with mapped files.\n"
+        )
+    return "\n".join(parts)
 
 
 def _catalog_size(result: dict[str, Any]) -> str:
