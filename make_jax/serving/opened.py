@@ -3,7 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from make_jax.evaluation.bm25_terms import BM25Parameters
 from make_jax.retrieval.embed import Encoder
 from make_jax.serving.engines import Engine, EngineName
 from make_jax.serving.engines.flat import FlatEngine
-from make_jax.serving.engines.qdrant import QdrantSettings
+from make_jax.serving.engines.qdrant import Parts, QdrantSettings
 from make_jax.serving.explanation import Explainer
 from make_jax.serving.index.model import model_of_index
 from make_jax.serving.index.reader import OpenIndex
@@ -115,17 +115,32 @@ def open_engine(index: OpenIndex, name: EngineName | None = None) -> Engine:
     settings = QdrantSettings(manifest.width, bm25, state=engine_state(index))
     parts = functools.partial(index.engine_rows, _ENGINE_ROWS)
     if name == "edge":
-        from make_jax.serving.engines.edge import EdgeEngine  # Qdrant Edge takes 35 MB, which flat does not need
-
-        return EdgeEngine(index.folder / "edge", settings, parts)
+        return _open_edge(index, settings, parts)
     from make_jax.serving.engines.cluster import connect_cluster
 
     return connect_cluster(index.path.resolve().name, index.version, settings, parts)
 
 
-def engine_state(index: OpenIndex) -> str:
-    """Names the products of an index, for engines that keep them."""
-    return f"{index.manifest.key}, {len(index.updates)} updates"
+def _open_edge(index: OpenIndex, settings: QdrantSettings, parts: Parts) -> Engine:
+    """A folder that lacks the latest updates of the index gets these alone."""
+    from make_jax.serving.engines.edge import EdgeEngine, stored_state  # Qdrant Edge takes 35 MB, which flat spares
+
+    folder = index.folder / "edge"
+    earlier = {engine_state(index, updates): updates for updates in range(len(index.updates))}
+    stored = stored_state(folder)
+    if stored not in earlier:
+        return EdgeEngine(folder, settings, parts)
+    engine = EdgeEngine(folder, replace(settings, state=stored), parts)
+    changes = index.changes(earlier[stored])
+    count = max(len(engine.matching(None)), 1 + int(changes.replaced.max(initial=-1)))
+    deleted = changes.deleted[changes.deleted < count]  # others were added and deleted since
+    engine.update(index.rows_at(changes.replaced), deleted, settings.state)
+    return engine
+
+
+def engine_state(index: OpenIndex, updates: int | None = None) -> str:
+    """Names the products of an index, for engines that keep them; `updates`: with so many, None: all."""
+    return f"{index.manifest.key}, {len(index.updates) if updates is None else updates} updates"
 
 
 def attribute_kinds(index: OpenIndex) -> dict[str, str]:

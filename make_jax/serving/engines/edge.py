@@ -1,6 +1,7 @@
 """Search by Qdrant Edge in a process of its own: `EdgeEngine`."""
 
 import dataclasses
+import json
 import multiprocessing
 import threading
 from collections.abc import Sequence
@@ -15,11 +16,21 @@ from jaxtyping import Bool, Int64
 
 from make_jax.serving.engines import EngineQuery, EngineResult, Rows
 from make_jax.serving.engines.edge_process import serve
+from make_jax.serving.engines.edge_store import STATE
 from make_jax.serving.engines.qdrant import Parts, QdrantSettings
 from make_jax.serving.filters import Filter
 from make_jax.worker_processes import start_resource_tracker
 
 _SECONDS_TO_CLOSE = 30.0
+
+
+def stored_state(folder: Path) -> str | None:
+    """The state of the products in a folder; None if it is missing or not complete."""
+    try:
+        state: str | None = json.loads((folder / STATE).read_text("utf-8")).get("state")
+    except (OSError, ValueError):
+        return None
+    return state
 
 
 class EdgeEngine:

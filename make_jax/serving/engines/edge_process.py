@@ -16,7 +16,7 @@ from typing import Any
 
 from make_jax.errors import InputError
 from make_jax.serving.engines import Rows
-from make_jax.serving.engines.edge_store import EdgeStore
+from make_jax.serving.engines.edge_store import STATE, EdgeStore
 from make_jax.serving.engines.qdrant import QdrantEngine, QdrantSettings
 from make_jax.worker_processes import start_worker
 
@@ -76,7 +76,7 @@ def _open(connection: Connection, folder: Path, settings: QdrantSettings) -> tup
         raise
     except BaseException:  # a damaged shard: an exception of some type, or a panic, which is no Exception
         pass
-    (folder / "state.json").unlink(missing_ok=True)  # first, so that what is left is not taken for complete
+    (folder / STATE).unlink(missing_ok=True)  # first, so that what is left is not taken for complete
     shutil.rmtree(folder / "shard", ignore_errors=True)
 
     def parts() -> Iterator[Rows]:

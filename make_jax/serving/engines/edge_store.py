@@ -11,6 +11,7 @@ import qdrant_edge as edge
 from make_jax.files import write_atomically
 from make_jax.serving.engines.store import DENSE, LEXICAL, Ask, Condition, FieldKind, Point, Scored, Sparse
 
+STATE = "state.json"
 _ROWS = 4096  # that one request reads
 _HNSW_M, _HNSW_EF = 16, 200  # edges of a node; candidates while the graph is built
 _EXACT_KILOBYTES = 10_000  # of vectors that a filter keeps or a segment has, below which they are compared one by one
@@ -21,7 +22,7 @@ class EdgeStore:
 
     def __init__(self, folder: Path, width: int) -> None:
         """Opens the shard of a folder, or creates it."""
-        self._state_file = folder / "state.json"
+        self._state_file = folder / STATE
         shard = folder / "shard"
         if shard.exists():
             self._shard = edge.EdgeShard.load(str(shard))
