@@ -62,7 +62,7 @@ class IndexService:
 
         Raises InputError for a damaged index, and for a model that is missing or has changed.
         """
-        index = open_index(path)
+        index = open_index(path, read_vectors=True)
         parts = open_parts(index, options, log)
         opened = Opened(index, open_engine(index, options.engine), parts, attribute_kinds(index))
         service = cls(Path(path), opened, options, log)
@@ -139,7 +139,7 @@ class IndexService:
             state = index_state(self._path)
             if state == (old.index.version, len(old.index.updates)):
                 return False
-            index = open_index(self._path)
+            index = open_index(self._path, read_vectors=True)
             parts = old.parts
             if index.manifest.model.digest != parts.digest:
                 parts = open_parts(index, self._options, self._write)

@@ -1,9 +1,9 @@
 """Reads an index: `open_index(path)`."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -28,6 +28,8 @@ ROWS = "rows.npy"  # of an update: the row of each of its products
 EMBEDDED = "embedded.npy"  # the row of each of its vectors: products of which only attributes changed have none
 DELETED = "deleted.npy"  # rows
 _ATTEMPTS = 3  # to open a version, which a switch may replace and remove meanwhile
+
+_Read = TypeVar("_Read")
 
 
 class Changes(NamedTuple):
@@ -166,29 +168,43 @@ class State(NamedTuple):
     updates: int
 
 
-def open_index(path: str | Path, version: str = "") -> OpenIndex:
-    """The current version of an index, or another one. Verifies the sizes of all files and reads no vector.
+def open_index(path: str | Path, version: str = "", *, read_vectors: bool = False) -> OpenIndex:
+    """The current version of an index, or another one. Verifies the sizes of all files.
 
-    Raises InputError if there is none, and for a file that is missing or of another size.
+    Reads no vector, unless `read_vectors`: then the result also outlives the removal of its version.
+
+    Raises InputError if there is no such version, and for a file that is missing or of another size.
     """
     path = Path(path)
-    for attempt in range(_ATTEMPTS):
-        name = version or current_version(path)
+
+    def read(name: str) -> OpenIndex:
         folder = version_folder(path, name)
-        try:
-            manifest = read_manifest(folder)
-            check_sizes(folder, manifest.files)
-            return OpenIndex(path, name, manifest)
-        except (InputError, FileNotFoundError):
-            if version or attempt == _ATTEMPTS - 1 or current_version(path) == name:
-                raise
-    raise AssertionError
+        manifest = read_manifest(folder)
+        check_sizes(folder, manifest.files)
+        opened = OpenIndex(path, name, manifest)
+        if read_vectors:
+            _ = opened.vectors
+        return opened
+
+    return read(version) if version else _of_current(path, read)
 
 
 def index_state(path: str | Path) -> State:
     """The current version of an index and the number of its updates; reads two small files."""
-    version = current_version(Path(path))
-    return State(version, len(read_manifest(version_folder(Path(path), version)).updates))
+    path = Path(path)
+    return _of_current(path, lambda name: State(name, len(read_manifest(version_folder(path, name)).updates)))
+
+
+def _of_current(index: Path, read: Callable[[str], _Read]) -> _Read:
+    """What `read` returns of the current version; again if another one became current meanwhile."""
+    for _ in range(_ATTEMPTS):
+        name = current_version(index)
+        try:
+            return read(name)
+        except (InputError, FileNotFoundError):
+            if current_version(index) == name:
+                raise
+    return read(current_version(index))
 
 
 def update_folder(version: Path, update: UpdateEntry) -> Path:

@@ -83,3 +83,12 @@ def test_a_version_that_is_removed_stays_readable_for_those_that_use_it(built: P
     assert list(index.products) == list(kept.products)
     assert [index.thumbnail(row) for row in range(60)] == [kept.thumbnail(row) for row in range(60)]
     np.testing.assert_array_equal(index.weights, kept.weights)
+
+
+def test_a_version_that_is_removed_while_it_is_opened_is_followed_by_the_next(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for function in (open_index, index_state):
+        names = iter(["v7", "v1", "v1", "v1"])  # v7 was current when the file was read, and is gone
+        monkeypatch.setattr("make_jax.serving.index.reader.current_version", lambda _, names=names: next(names))
+        assert function(built).version == "v1"
