@@ -240,7 +240,10 @@ def picture_search(walk: Walk, options: argparse.Namespace) -> None:
     data = base64.b64encode(options.image.read_bytes()).decode()
     page.evaluate(_DROP, [data, options.image.name, kinds.get(options.image.suffix, "image/jpeg")])
     page.wait_for_selector("#picture img")
-    page.wait_for_timeout(1500)
+    for _ in range(50):
+        page.wait_for_timeout(200)
+        if walk.titles() != before:
+            break
     walk.check(walk.titles() != before, "the dropped picture changes nothing")
     walk.picture("dropped")
     page.evaluate(_DROP, [base64.b64encode(b"<svg onload=alert(1)>").decode(), "x.jpg", "image/jpeg"])
