@@ -18,7 +18,7 @@ from qdrant_client.local.qdrant_local import QdrantLocal
 
 from make_jax.errors import InputError
 from make_jax.serving.engines.qdrant import Parts, QdrantEngine, QdrantSettings
-from make_jax.serving.engines.store import DENSE, LEXICAL, Ask, Condition, FieldKind, Point, Scored, Sparse
+from make_jax.serving.engines.store import DENSE, LEXICAL, Condition, FieldKind, Point, PointQuery, Scored, Sparse
 
 _ROWS = 4096  # that one request reads
 _HNSW = models.HnswConfigDiff(m=16, ef_construct=200)
@@ -76,24 +76,26 @@ class ClusterStore:
             if not self._local:  # it has no indexes, and warns
                 self._client.create_payload_index(self._name, name, models.PayloadSchemaType(fields[name]), wait=True)
 
-    def ask(self, asks: Sequence[Ask]) -> list[Scored]:
-        """The points of each question, in one request."""
-        requests = [
+    def query(self, queries: Sequence[PointQuery]) -> list[Scored]:
+        """The points of each query, in one request."""
+        made = [
             models.QueryRequest(
-                query=models.SparseVector(**ask.vector._asdict()) if isinstance(ask.vector, Sparse) else ask.vector,
-                using=LEXICAL if isinstance(ask.vector, Sparse) else DENSE,
-                filter=_filter(ask.condition),
-                score_threshold=ask.min_score,
-                limit=ask.limit,
-                params=None if self._local else _parameters(ask),
+                query=models.SparseVector(**query.vector._asdict())
+                if isinstance(query.vector, Sparse)
+                else query.vector,
+                using=LEXICAL if isinstance(query.vector, Sparse) else DENSE,
+                filter=_filter(query.condition),
+                score_threshold=query.min_score,
+                limit=query.limit,
+                params=None if self._local else _parameters(query),
             )
-            for ask in asks
+            for query in queries
         ]
         if not self._local:
-            answers = self._client.query_batch_points(self._name, requests)
+            answers = self._client.query_batch_points(self._name, made)
         else:
             with self._lock:
-                answers = self._client.query_batch_points(self._name, requests)
+                answers = self._client.query_batch_points(self._name, made)
         return [
             Scored(
                 np.array([point.id for point in answer.points], np.int64),
@@ -193,8 +195,8 @@ def _vectors(terms: Sparse, dense: list[float] | None = None) -> dict[str, Any]:
     return sparse if dense is None else sparse | {DENSE: dense}
 
 
-def _parameters(ask: Ask) -> models.SearchParams:
-    return models.SearchParams(hnsw_ef=ask.candidates, exact=ask.candidates is None)
+def _parameters(query: PointQuery) -> models.SearchParams:
+    return models.SearchParams(hnsw_ef=query.candidates, exact=query.candidates is None)
 
 
 def _filter(condition: Condition) -> models.Filter | None:

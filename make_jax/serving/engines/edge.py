@@ -99,7 +99,7 @@ class EdgeEngine:
         return value
 
     def _start(self) -> tuple[BaseProcess, Connection]:
-        """Starts the process and sends it the products, if it asks for them."""
+        """Starts the process and sends it the products, if it needs them."""
         start_resource_tracker()
         context = multiprocessing.get_context("spawn")
         connection, other_end = context.Pipe()

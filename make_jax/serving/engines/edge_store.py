@@ -9,7 +9,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from make_jax.files import write_atomically
-from make_jax.serving.engines.store import DENSE, LEXICAL, Ask, Condition, FieldKind, Point, Scored, Sparse
+from make_jax.serving.engines.store import DENSE, LEXICAL, Condition, FieldKind, Point, PointQuery, Scored, Sparse
 
 STATE = "state.json"
 _ROWS = 4096  # that one request reads
@@ -54,19 +54,19 @@ class EdgeStore:
             self._shard.update(edge.UpdateOperation.create_field_index(name, kinds[fields[name]]))
             self._fields.add(name)
 
-    def ask(self, asks: Sequence[Ask]) -> list[Scored]:
-        """The points of each question, in one request."""
-        requests = [
+    def query(self, queries: Sequence[PointQuery]) -> list[Scored]:
+        """The points of each query, in one request."""
+        made = [
             edge.QueryRequest(
-                limit=ask.limit,
-                query=edge.Query.Nearest(_query_vector(ask.vector), LEXICAL if _is_sparse(ask) else DENSE),
-                filter=_filter(ask.condition) if ask.condition else None,
-                score_threshold=ask.min_score,
-                params=edge.SearchParams(hnsw_ef=ask.candidates, exact=ask.candidates is None),
+                limit=query.limit,
+                query=edge.Query.Nearest(_query_vector(query.vector), LEXICAL if _is_sparse(query) else DENSE),
+                filter=_filter(query.condition) if query.condition else None,
+                score_threshold=query.min_score,
+                params=edge.SearchParams(hnsw_ef=query.candidates, exact=query.candidates is None),
             )
-            for ask in asks
+            for query in queries
         ]
-        found = self._shard.query_batch(edge.QueryBatchRequest(requests))
+        found = self._shard.query_batch(edge.QueryBatchRequest(made))
         return [
             Scored(np.array([p.id for p in points], np.int64), np.array([p.score for p in points], np.float32))
             for points in found
@@ -127,8 +127,8 @@ def _vectors(terms: Sparse, dense: list[float] | None = None) -> dict[str, Any]:
     return sparse if dense is None else sparse | {DENSE: dense}
 
 
-def _is_sparse(ask: Ask) -> bool:
-    return isinstance(ask.vector, Sparse)
+def _is_sparse(query: PointQuery) -> bool:
+    return isinstance(query.vector, Sparse)
 
 
 def _query_vector(vector: list[float] | Sparse) -> Any:

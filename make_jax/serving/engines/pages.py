@@ -20,7 +20,7 @@ class Page(NamedTuple):
 def page_of(
     query: EngineQuery, scores: Float32[np.ndarray, " rows"], kept: Bool[np.ndarray, " rows"], columns: Columns
 ) -> Page:
-    """The positions on the page that a query asks for, by `sort`, then by descending score, then by position.
+    """The positions on the page of a query, by `sort`, then by descending score, then by position.
 
     With `distinct`, a product behind `max_per_value` others of its value is no result; products without a value are.
     """

@@ -2,7 +2,7 @@
 
 Vectors, BM25 and filters are Qdrant's; the attributes are held in memory too (`Columns`, 8 bytes a value), so that
 totals, facets, sorting and at most n products of a value are exact and equal those of `flat`. Dense and lexical scores
-are asked apart and fused here, because Qdrant's fusion gives no scores of the parts and depends on shards [ours].
+are read apart and fused here, because Qdrant's fusion gives no scores of the parts and depends on shards [ours].
 """
 
 import json
@@ -19,12 +19,13 @@ from make_jax.serving.engines import EngineQuery, EngineResult, Rows
 from make_jax.serving.engines.checks import check_vector, count_after
 from make_jax.serving.engines.columns import Columns
 from make_jax.serving.engines.qdrant_ranking import Collection, ranking
-from make_jax.serving.engines.store import Ask, Point, Scored, Store, fields_of, payload_of
+from make_jax.serving.engines.store import Point, PointQuery, Scored, Store, fields_of, payload_of
 from make_jax.serving.engines.term_statistics import TermStatistics
 from make_jax.serving.filters import Filter
 
 FORMAT = 1  # of payloads and of the state
-_POINTS = 512  # that one request writes
+_POINTS = 512  # that one request writes ...
+_NUMBERS = 1 << 19  # ... with at most so many numbers in their vectors: 10 MB of JSON, of 32 that a server accepts
 _MAX_DRIFT = 1e-3  # of the mean title length, after which all sparse vectors are written again
 _OPTIMIZE_SHARE = 0.1  # of all points that are written without an optimization
 
@@ -179,8 +180,9 @@ def _read(store: Store, settings: QdrantSettings) -> Collection:
 def _upsert(store: Store, parts: Iterable[Rows], terms: TermStatistics, mean_length: float) -> None:
     """Writes products whose titles are counted in `terms`."""
     for part in parts:
-        for start in range(0, len(part.rows), _POINTS):
-            rows = range(start, min(start + _POINTS, len(part.rows)))
+        size = max(1, min(_POINTS, _NUMBERS // part.vectors.shape[1]))
+        for start in range(0, len(part.rows), size):
+            rows = range(start, min(start + size, len(part.rows)))
             points = [_point(part, position, terms, mean_length) for position in rows]
             fields = [fields_of(point.payload) for point in points]
             store.index_fields({name: kind for found in fields for name, kind in found.items()})
@@ -195,17 +197,19 @@ def _point(part: Rows, position: int, terms: TermStatistics, mean_length: float)
     return Point(int(part.rows[position]), None if absent else vector.tolist(), sparse, payload | {"absent": absent})
 
 
-def _in_rounds(runs: Sequence[Generator[list[Ask], list[Scored], EngineResult]], store: Store) -> list[EngineResult]:
-    """Runs generators that yield questions and return a result; the questions of a round are one request."""
+def _in_rounds(
+    runs: Sequence[Generator[list[PointQuery], list[Scored], EngineResult]], store: Store
+) -> list[EngineResult]:
+    """Runs generators that yield queries and return a result; the queries of a round are one request."""
     results: dict[int, EngineResult] = {}
     answers: dict[int, list[Scored] | None] = dict.fromkeys(range(len(runs)))
     while answers:
-        asked: dict[int, list[Ask]] = {}
+        queries: dict[int, list[PointQuery]] = {}
         for number, answer in answers.items():
             try:
-                asked[number] = next(runs[number]) if answer is None else runs[number].send(answer)
+                queries[number] = next(runs[number]) if answer is None else runs[number].send(answer)
             except StopIteration as finished:
                 results[number] = finished.value
-        found = iter(store.ask([ask for asks in asked.values() for ask in asks]) if asked else [])
-        answers = {number: [next(found) for _ in asks] for number, asks in asked.items()}
+        found = iter(store.query([query for part in queries.values() for query in part]) if queries else [])
+        answers = {number: [next(found) for _ in part] for number, part in queries.items()}
     return [results[number] for number in range(len(runs))]

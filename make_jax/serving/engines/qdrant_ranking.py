@@ -1,7 +1,7 @@
-"""One ranking in Qdrant: which points are asked for, until the page is certain.
+"""One ranking in Qdrant: which points are read until the page is certain.
 
 A page by score needs the best points only. For the sum of a dense and a lexical score these are found by the threshold
-algorithm [Fagin et al. 2003]: both lists are read to the same depth, the missing scores of their points are asked for,
+algorithm [Fagin et al. 2003]: both lists are read to the same depth, the missing scores of their points are read,
 and the page is certain once its last score exceeds that of any point that is in neither list.
 """
 
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Int64
 from make_jax.serving.engines import EngineQuery, EngineResult, Rows
 from make_jax.serving.engines.columns import Columns
 from make_jax.serving.engines.pages import distinct_total, facets_of, page_of
-from make_jax.serving.engines.store import Ask, Condition, Scored, Sparse, condition_of
+from make_jax.serving.engines.store import Condition, PointQuery, Scored, Sparse, condition_of
 from make_jax.serving.engines.term_statistics import TermStatistics
 from make_jax.serving.filters import Filter
 
@@ -23,7 +23,7 @@ _APPROXIMATE_DEPTH = 1024  # at which a page by HNSW, which is not certain anywa
 _COMPLETE_DEPTH = 2048  # at first, of a list down to a least score
 _ROUNDING = 1e-5  # of scores
 
-Asking = Generator[list[Ask], list[Scored], EngineResult]
+RankingSteps = Generator[list[PointQuery], list[Scored], EngineResult]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +51,8 @@ class Collection:
         return Collection(exists, absent, columns, terms)
 
 
-def ranking(collection: Collection, query: EngineQuery, candidates: int | None) -> Asking:
-    """Yields questions, is sent their answers, and returns the result of a query."""
+def ranking(collection: Collection, query: EngineQuery, candidates: int | None) -> RankingSteps:
+    """Yields queries of points, is sent their results, and returns the result of a query."""
     kept = collection.allowed(query.filter)
     kept[[row for row in query.exclude if 0 <= row < len(kept)]] = False
     run = _Ranking(collection, query, kept, candidates)
@@ -83,14 +83,14 @@ class _Ranking:
         self._lexical: Float32[np.ndarray, " rows"] = np.zeros(len(kept), np.float32)  # BM25
         self._best_lexical = np.float32(0)
 
-    # --- questions ---
+    # --- queries ---
 
-    def _ask_dense(self, limit: int, min_score: float | None = None, candidates: int | None = None) -> Ask:
+    def _dense_query(self, limit: int, min_score: float | None = None, candidates: int | None = None) -> PointQuery:
         assert self._vector is not None
-        return Ask(self._vector, self._condition, max(limit, 1), min_score, candidates)
+        return PointQuery(self._vector, self._condition, max(limit, 1), min_score, candidates)
 
-    def _ask_lexical(self, terms: Sparse, limit: int) -> Ask:
-        return Ask(terms, self._condition, max(limit, 1))
+    def _lexical_query(self, terms: Sparse, limit: int) -> PointQuery:
+        return PointQuery(terms, self._condition, max(limit, 1))
 
     def _add_lexical(self, found: Scored) -> None:
         self._lexical[found.rows] = found.scores
@@ -98,37 +98,37 @@ class _Ranking:
 
     # --- rankings ---
 
-    def by_row(self) -> Asking:
+    def by_row(self) -> RankingSteps:
         """All kept rows with score 0."""
         yield from ()
         return self._all(np.zeros(len(self._kept), np.float32), self._kept)
 
-    def by_text(self) -> Asking:
+    def by_text(self) -> RankingSteps:
         """The rows with a term of the text."""
         if self._terms is not None and self._total:
-            (found,) = yield [self._ask_lexical(self._terms, self._total)]
+            (found,) = yield [self._lexical_query(self._terms, self._total)]
             self._add_lexical(found)
         return self._all(self._shares(), self._kept & (self._lexical > 0))
 
-    def complete(self) -> Asking:
+    def complete(self) -> RankingSteps:
         """All kept rows, or those that reach the least score."""
         least = self._query.min_score
         if least is not None:
             least -= _ROUNDING + (max(self._query.lexical_weight, 0.0) if self._terms is not None else 0.0)
-        asks = [] if self._terms is None else [self._ask_lexical(self._terms, self._total)]
+        wanted = [] if self._terms is None else [self._lexical_query(self._terms, self._total)]
         depth = self._total if least is None else min(_COMPLETE_DEPTH, self._total)  # more costs time per point
         while depth:
-            *lexical, found = yield [*asks, self._ask_dense(depth, least)]
+            *lexical, found = yield [*wanted, self._dense_query(depth, least)]
             for scored in lexical:
                 self._add_lexical(scored)
             if len(found.rows) < depth or depth == self._total:
                 self._dense[found.rows] = found.scores
                 break
-            asks, depth = [], min(8 * depth, self._total)
+            wanted, depth = [], min(8 * depth, self._total)
         scores = self._fused()
         return self._all(scores, self._kept & ~np.isnan(scores))
 
-    def best(self) -> Asking:
+    def best(self) -> RankingSteps:
         """The kept rows with the best scores, as many as the page needs."""
         query = self._query
         total = self._total if not query.distinct else distinct_total(query, self._kept, self._columns)
@@ -146,16 +146,16 @@ class _Ranking:
                 return self._result(scores, certain, counted=self._kept, total=total)
             depth *= 4
 
-    def _read_to(self, depth: int) -> Generator[list[Ask], list[Scored], np.float32]:
+    def _read_to(self, depth: int) -> Generator[list[PointQuery], list[Scored], np.float32]:
         """Reads both lists to a depth, and all scores of their rows; returns the greatest score of other rows."""
         vectors = int((self._kept & ~self._absent).sum())
         weight = np.float32(max(self._query.lexical_weight, 0.0))
-        asks = [self._ask_dense(depth, candidates=self._candidates)]
+        wanted = [self._dense_query(depth, candidates=self._candidates)]
         if self._terms is not None:
-            asks.append(self._ask_lexical(self._terms, depth))
-        dense, *lexical = yield asks
+            wanted.append(self._lexical_query(self._terms, depth))
+        dense, *lexical = yield wanted
         if self._candidates is not None and len(dense.rows) < min(depth, vectors):  # the filter left few paths
-            (dense,) = yield [self._ask_dense(depth)]
+            (dense,) = yield [self._dense_query(depth)]
         self._dense[dense.rows] = dense.scores
         for scored in lexical:
             self._add_lexical(scored)
@@ -170,18 +170,20 @@ class _Ranking:
             least = max(least, np.float32(0))
         return least + weight * scored.scores[-1] / self._best_lexical
 
-    def _complete_scores(self, dense: np.ndarray, lexical: np.ndarray) -> Generator[list[Ask], list[Scored], None]:
-        """Asks for the scores that rows of one list lack because they are not in the other."""
+    def _complete_scores(
+        self, dense: np.ndarray, lexical: np.ndarray
+    ) -> Generator[list[PointQuery], list[Scored], None]:
+        """Reads the scores that rows of one list lack because they are not in the other."""
         assert self._terms is not None and self._vector is not None
         without_dense = lexical[np.isnan(self._dense[lexical])]
         without_lexical = dense[self._lexical[dense] == 0]
-        asks = []
+        wanted = []
         if len(without_dense):
-            asks.append(Ask(self._vector, _points(without_dense), len(without_dense)))
+            wanted.append(PointQuery(self._vector, _points(without_dense), len(without_dense)))
         if len(without_lexical):
-            asks.append(Ask(self._terms, _points(without_lexical), len(without_lexical)))
-        if asks:
-            found = yield asks
+            wanted.append(PointQuery(self._terms, _points(without_lexical), len(without_lexical)))
+        if wanted:
+            found = yield wanted
             if len(without_dense):
                 self._dense[found[0].rows] = found[0].scores
             if len(without_lexical):

@@ -47,7 +47,7 @@ class Point(NamedTuple):
     payload: dict[str, Any]
 
 
-class Ask(NamedTuple):
+class PointQuery(NamedTuple):
     """The points whose inner product with a vector is greatest."""
 
     vector: list[float] | Sparse
@@ -84,8 +84,8 @@ class Store(Protocol):
         """Indexes fields of the payload for filters."""
         ...
 
-    def ask(self, asks: Sequence[Ask]) -> list[Scored]:
-        """The points of each question, in one request."""
+    def query(self, queries: Sequence[PointQuery]) -> list[Scored]:
+        """The points of each query, in one request."""
         ...
 
     def payloads(self, rows: Sequence[int] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:

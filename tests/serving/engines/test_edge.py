@@ -31,7 +31,7 @@ def parts() -> list[Rows]:
 
 
 def no_parts() -> list[Rows]:
-    raise AssertionError("the products were asked for")
+    raise AssertionError("the products were read")
 
 
 @pytest.fixture(scope="module")

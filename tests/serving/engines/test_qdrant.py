@@ -16,7 +16,7 @@ from make_jax.serving.engines.cluster import aliased, connect_cluster, open_clus
 from make_jax.serving.engines.edge_store import EdgeStore
 from make_jax.serving.engines.flat import FlatEngine
 from make_jax.serving.engines.qdrant import QdrantEngine, QdrantSettings
-from make_jax.serving.engines.store import LEXICAL, Ask, Scored, Sparse
+from make_jax.serving.engines.store import LEXICAL, PointQuery, Scored, Sparse
 from make_jax.serving.filters import Compare
 from tests.serving.engines.reference import Reference
 from tests.serving.engines.small_index import COUNT, WIDTH, WORDS, assert_same, queries, small_rows
@@ -25,15 +25,15 @@ NONE = np.zeros(0, np.int64)
 
 
 class CountingStore(EdgeStore):
-    """Remembers how many points were asked for; Edge runs in the process of the test."""
+    """Remembers how many points were requested; Edge runs in the process of the test."""
 
     def __init__(self, folder: Path, width: int) -> None:
         super().__init__(folder, width)
-        self.asked: list[list[int]] = []
+        self.limits: list[list[int]] = []
 
-    def ask(self, asks: Sequence[Ask]) -> list[Scored]:
-        self.asked.append([ask.limit for ask in asks])
-        return super().ask(asks)
+    def query(self, queries: Sequence[PointQuery]) -> list[Scored]:
+        self.limits.append([query.limit for query in queries])
+        return super().query(queries)
 
 
 # --- HNSW ---
@@ -81,16 +81,16 @@ def test_a_filter_that_keeps_one_product_finds_it(hnsw: QdrantEngine) -> None:
 def test_a_page_reads_few_points(hnsw: QdrantEngine, clustered: Rows) -> None:
     store = hnsw._store
     assert isinstance(store, CountingStore)
-    store.asked.clear()
+    store.limits.clear()
     hnsw.search([EngineQuery(queries(1)[0], limit=10, facets=("*",))])
-    assert sum(map(sum, store.asked)) < 100
-    store.asked.clear()
+    assert sum(map(sum, store.limits)) < 100
+    store.limits.clear()
     hnsw.search([EngineQuery(queries(1)[0], limit=0, facets=("*",))])
-    assert store.asked == []
-    store.asked.clear()
+    assert store.limits == []
+    store.limits.clear()
     hnsw.search([EngineQuery(vector, "red shoes", 0.3, limit=10) for vector in queries(20)])
-    assert len(store.asked) <= 6, "rounds of requests"
-    assert sum(map(sum, store.asked)) < 20 * 3000
+    assert len(store.limits) <= 6, "rounds of requests"
+    assert sum(map(sum, store.limits)) < 20 * 3000
 
 
 # --- BM25 ---
@@ -107,7 +107,7 @@ def test_lexical_scores_are_those_of_title_bm25(tmp_path: Path, parameters: BM25
         vector = engine._collection.terms.query_vector(text)
         found = np.zeros(COUNT, np.float32)
         if vector is not None:
-            (scored,) = engine._store.ask([Ask(vector, {}, COUNT)])
+            (scored,) = engine._store.query([PointQuery(vector, {}, COUNT)])
             found[scored.rows] = scored.scores
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
     engine.close()
@@ -231,7 +231,7 @@ def test_a_collection_is_opened_again_without_writing_it(tmp_path: Path) -> None
     client.close()
 
     def none() -> list[Rows]:
-        raise AssertionError("the products were asked for")
+        raise AssertionError("the products were read")
 
     client = QdrantClient(path=str(tmp_path))
     assert_same(open_cluster(client, "shop", settings, none).search([query])[0], expected)
