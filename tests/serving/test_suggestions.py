@@ -59,7 +59,7 @@ def test_words_are_continued_by_products_that_have_them(made):
 
 
 def test_scripts_without_spaces_are_split_into_words(made):
-    assert made.suggest("红", 5)[0] == "红色"
+    assert made.suggest("红", 5)[0] == "红色t恤"
     assert made.suggest("红色t", 5)[0] == "红色t恤" and made.suggest("耐", 5) == ["耐克"]
 
 
