@@ -31,8 +31,17 @@ def version_names(index: Path) -> list[str]:
 
 
 def next_version(index: Path) -> str:
-    """The name of a new version."""
-    return f"v{max(map(_number, version_names(index)), default=0) + 1}"
+    """The name of a new version. No current version had it before, so that readers notice the change."""
+    return f"v{_newest(index) + 1}"
+
+
+def _newest(index: Path) -> int:
+    """The highest number of the versions, and of those that were there when one became current."""
+    highest = 0
+    with contextlib.suppress(InputError):
+        stored = read_sealed(index / CURRENT).get("newest")
+        highest = stored if isinstance(stored, int) else 0
+    return max([highest, *map(_number, version_names(index))])
 
 
 def current_version(index: Path) -> str:
@@ -53,7 +62,7 @@ def set_current(index: Path, version: str) -> None:
     """Makes readers open another version, atomically. Raises InputError if there is no such version."""
     if version not in (names := version_names(index)):
         raise InputError(f"{index}: no version {version!r}, expected one of {', '.join(names) or '(none)'}")
-    write_sealed(index / CURRENT, {"version": version})
+    write_sealed(index / CURRENT, {"version": version, "newest": _newest(index)})
 
 
 def switch_version(index: Path, version: str) -> str | None:

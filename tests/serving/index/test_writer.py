@@ -86,7 +86,11 @@ def test_a_new_model_is_a_new_version_and_old_ones_stay_for_the_way_back(tmp_pat
     assert open_index(index, "v1").manifest.model.digest == "model 0"
     with pytest.raises(InputError, match=r"no version 'v2', expected one of v1, v3"):
         switch_version(index, "v2")
-    assert build_index(index, models[3], catalog, IndexSettings(lexical_weight=0.0, keep=1))[2] == ["v3", "v1"]
+    only = IndexSettings(lexical_weight=0.0, keep=1)
+    assert build_index(index, models[3], catalog, only) == ("v4", True, ["v3", "v1"])
+    assert build_index(index, models[0], catalog, settings) == ("v5", True, [])
+    assert build_index(index, models[3], catalog, only) == ("v4", False, ["v5"])
+    assert build_index(index, models[1], catalog, only) == ("v6", True, ["v4"])  # v5 was another
 
 
 def _named(digest: str) -> IndexModel:
