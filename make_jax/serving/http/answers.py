@@ -8,17 +8,15 @@ from urllib.parse import quote
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 from make_jax.catalog.attributes import AttributeValue
 from make_jax.serving.http.parameters import SearchParameters
 from make_jax.serving.requests import SearchHit, SearchResponse
 
 
-class JsonResponse(Response):
+class JsonResponse(JSONResponse):
     """JSON without NaN and without escapes of characters that UTF-8 has."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """The bytes. ValueError for NaN and infinity, which JSON lacks."""
@@ -53,9 +51,13 @@ class SearchAnswer(_Described):
     hits: list[Hit]
     query: str
     processing_time_ms: int
-    limit: int
-    offset: int
-    estimated_total_hits: int
+    limit: int | None = Field(None, description="With offset.")
+    offset: int | None = None
+    estimated_total_hits: int | None = Field(None, description="Of all pages, with offset and limit.")
+    page: int | None = Field(None, description="With page or hitsPerPage in the request.")
+    hits_per_page: int | None = None
+    total_hits: int | None = Field(None, description="Of all pages, with page.")
+    total_pages: int | None = None
     total_is_exact: bool
     facet_distribution: dict[str, dict[str, int]] | None = None
     facet_stats: dict[str, dict[str, float]] | None = None

@@ -60,12 +60,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Errors of the router: no route, or another method."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        return error_response(
-            ApiError(
-                "method_not_allowed", f"found {request.method[:20]}, expected {allowed}", dict(error.headers or {})
-            )
-        )
+        path = getattr(request.scope.get("route"), "path_format", "")
+        described = request.app.openapi()["paths"].get(path, {"get": {}})  # a route knows its own method only
+        allowed = ", ".join(sorted(method.upper() for method in described))
+        text = f"found {request.method[:20]}, expected {allowed}"
+        return error_response(ApiError("method_not_allowed", text, {"Allow": allowed}))
     if error.status_code == 404:
         return error_response(ApiError("not_found", "there is nothing at this address"))
     return error_response(ApiError("bad_request", str(error.detail)))

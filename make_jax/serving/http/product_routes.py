@@ -46,7 +46,7 @@ async def index(request: Request) -> Response:
     return JsonResponse(content)
 
 
-@router.get("/v1/products/{product_id:path}/thumbnail", **openapi.THUMBNAIL)
+@router.get("/v1/products/{product_id:path}/thumbnail", response_class=Response, **openapi.THUMBNAIL)
 async def thumbnail(request: Request) -> Response:
     """The picture of a product, WebP with sides of at most 320 pixels."""
     product_id = request.path_params["product_id"]

@@ -59,7 +59,7 @@ async def readyz(request: Request) -> Response:
     return JsonResponse({"status": "ready", "version": version})
 
 
-@router.get("/metrics", **openapi.METRICS)
+@router.get("/metrics", response_class=Response, **openapi.METRICS)
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
     context = context_of(request)

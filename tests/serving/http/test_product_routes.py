@@ -180,6 +180,8 @@ def test_unknown_addresses_and_methods_are_errors(client):
     response = client.delete("/v1/products/1")
     assert error_of(response) == ("method_not_allowed", "found DELETE, expected GET")
     assert response.headers["allow"] == "GET"
+    assert client.delete("/v1/search").headers["allow"] == "GET, POST"
+    assert client.post("/").headers["allow"] == client.post("/page/x.js").headers["allow"] == "GET"
     assert error_of(client.get("/docs"))[0] == "not_found"  # FastAPI's loads scripts of another site
 
 
@@ -197,6 +199,17 @@ def test_the_description_has_every_route_parameter_and_error_with_examples(clien
     assert {"q", "filter", "facets", "limit", "offset", "rankingScoreThreshold"} <= names
     example = search["get"]["responses"]["200"]["content"]["application/json"]["example"]
     assert {"hits", "estimatedTotalHits", "facetDistribution", "facetStats", "processingTimeMs"} <= set(example)
+    contents = {
+        path: set(method["responses"].get("200", {}).get("content", {}))
+        for path, methods in description["paths"].items()
+        for method in methods.values()
+    }
+    assert contents["/v1/products/{product_id}/thumbnail"] == {"image/webp"} and contents["/metrics"] == {"text/plain"}
+    answer = search["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer == {"$ref": "#/components/schemas/SearchAnswer"}
+    required = description["components"]["schemas"]["SearchAnswer"]["required"]
+    for path in ("/v1/search", "/v1/search?page=2"):
+        assert set(required) <= set(client.get(path).json())
     text = json.dumps(description)
     assert "HTTPValidationError" not in text  # FastAPI's form of errors, which is not ours
     assert not [code for code, row in CODES.items() if f"`{code}`" not in text and row.status != 405]
