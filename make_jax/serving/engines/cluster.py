@@ -80,9 +80,7 @@ class ClusterStore:
         """The points of each query, in one request."""
         made = [
             models.QueryRequest(
-                query=models.SparseVector(**query.vector._asdict())
-                if isinstance(query.vector, Sparse)
-                else query.vector,
+                query=_query_vector(query.vector),
                 using=LEXICAL if isinstance(query.vector, Sparse) else DENSE,
                 filter=_filter(query.condition),
                 score_threshold=query.min_score,
@@ -193,6 +191,10 @@ def _payloads(records: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
 def _vectors(terms: Sparse, dense: list[float] | None = None) -> dict[str, Any]:
     sparse = {LEXICAL: models.SparseVector(indices=terms.indices, values=terms.values)}
     return sparse if dense is None else sparse | {DENSE: dense}
+
+
+def _query_vector(vector: list[float] | Sparse) -> models.SparseVector | list[float]:
+    return models.SparseVector(**vector._asdict()) if isinstance(vector, Sparse) else vector
 
 
 def _parameters(query: PointQuery) -> models.SearchParams:

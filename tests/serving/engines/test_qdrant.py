@@ -11,7 +11,7 @@ from qdrant_client import QdrantClient
 from make_jax.errors import InputError
 from make_jax.evaluation.baselines import TitleBM25
 from make_jax.evaluation.bm25_terms import BM25Parameters
-from make_jax.serving.engines import EngineQuery, Rows, edge_store
+from make_jax.serving.engines import EngineQuery, Rows, edge_store, qdrant_ranking
 from make_jax.serving.engines.cluster import aliased, connect_cluster, open_cluster, switch_alias
 from make_jax.serving.engines.edge_store import EdgeStore
 from make_jax.serving.engines.flat import FlatEngine
@@ -91,6 +91,40 @@ def test_a_page_reads_few_points(hnsw: QdrantEngine, clustered: Rows) -> None:
     hnsw.search([EngineQuery(vector, "red shoes", 0.3, limit=10) for vector in queries(20)])
     assert len(store.limits) <= 6, "rounds of requests"
     assert sum(map(sum, store.limits)) < 20 * 3000
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1, 0.5, 3.0])
+def test_the_threshold_algorithm_reads_deep_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: float
+) -> None:
+    """Without the points that are read beyond a page, and with products that only their text can find."""
+    monkeypatch.setattr(qdrant_ranking, "_SLACK", 0)
+    rows = small_rows()
+    store = CountingStore(tmp_path, WIDTH)
+    engine = QdrantEngine.load(store, QdrantSettings(WIDTH, candidates=None), lambda: [rows])
+    reference = Reference(rows)
+    texts = [("red", ""), ("running 红色", "brand"), ("watch 2024", "sizes"), ("women's", "")]
+    wanted = [
+        EngineQuery(vector, text, weight, limit=limit, offset=offset, distinct=distinct)
+        for vector, (text, distinct) in zip(queries(24), 6 * texts, strict=True)
+        for limit, offset in ((1, 0), (5, 3))
+    ]
+    for query, result in zip(wanted, engine.search(wanted), strict=True):
+        assert_same(result, reference.search(query))
+    assert min(map(min, store.limits)) < 10
+    engine.close()
+
+
+def test_a_product_without_a_vector_is_found_above_low_cosines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cosine counts as 0, which the list of vectors does not show."""
+    monkeypatch.setattr(qdrant_ranking, "_SLACK", 0)
+    cosines = [0.0, 0.05, *[-0.9] * 12]
+    vectors = np.array([[cosine, np.sqrt(1 - cosine**2) * (cosine != 0)] for cosine in cosines], np.float32)
+    rows = Rows(np.arange(14), vectors, ["red blue", "", *["red"] * 12], [{}] * 14)
+    engine = QdrantEngine.load(EdgeStore(tmp_path, 2), QdrantSettings(2, candidates=None), lambda: [rows])
+    query = EngineQuery(np.array([1, 0], np.float32), "red", 0.4, limit=1)
+    assert engine.search([query])[0].rows.tolist() == Reference(rows).search(query).rows.tolist() == [0]
+    engine.close()
 
 
 # --- BM25 ---
