@@ -85,8 +85,8 @@ def update_index(
         ray, progress, log: as for `build_index`.
 
     Raises:
-        InputError: an id to delete was never in the index or is a product of the catalog, another process writes, the
-            model is another one than that of the version, or the disk is full.
+        InputError: an id to delete was never in the index or is a product of the catalog, no product would stay,
+            another process writes, the model is another one than that of the version, or the disk is full.
     """
     with writing(index, create=False), full_disk_is_input_error(index):
         opened = open_index(index)
@@ -94,12 +94,21 @@ def update_index(
         found = _compare(opened, catalog, products, delete, delete_missing, progress)
         if not len(found.rows) and not len(found.deleted):
             return None
+        if opened.manifest.count + found.added == len(found.deleted):
+            raise InputError(
+                f"{index}: the update would delete all {opened.manifest.count:,} products, expected some to stay"
+            )
         return _Update(opened, catalog, products, found, open_model, ray, progress, log).run()
 
 
 def _products(catalog: Catalog, manifest: Manifest) -> Records[Product]:
-    """The products of the catalog in the split that is indexed."""
-    return catalog.products if manifest.split is None else catalog.split_products(manifest.split)
+    """The products of the catalog in the split that is indexed. Raises InputError if there is none."""
+    if manifest.split is None:
+        return catalog.products
+    products = catalog.split_products(manifest.split)
+    if not len(products):
+        raise InputError(f"{catalog.path}: no product of split {manifest.split!r}, which the index is of")
+    return products
 
 
 def _compare(

@@ -17,6 +17,7 @@ from make_jax.serving.index.manifest import Manifest, UpdateEntry
 from make_jax.serving.index.model import IndexModel
 from make_jax.serving.index.reader import OpenIndex, index_state, open_index
 from make_jax.serving.index.update import update_index
+from make_jax.serving.index.writer import IndexSettings, build_index
 from tests.retrieval.fake_encoder import FakeEncoder
 from tests.serving.index.tiny_index import fake_model
 from tests.tiny_catalog import write_catalog, write_lines
@@ -161,6 +162,8 @@ def test_wrong_ids_and_another_model_are_refused_and_nothing_is_written(
     encoder.digest = "another"
     with pytest.raises(InputError, match=r"fake\.py: its digest is another, expected fake, that of the index's vect"):
         update_index(index, lambda _: fake_model(encoder), changed)
+    with pytest.raises(InputError, match=r"the update would delete all 60 products, expected some to stay"):
+        update_index(index, _Opened(), None, [f"p{i}" for i in range(60)])
     assert open_index(index).updates == () and check_index(index).problems == []
 
 
@@ -177,3 +180,11 @@ def test_a_product_without_what_the_model_reads_is_added_with_a_zero_vector(tmp_
     after = open_index(index)
     assert not after.vectors[60:].any() and not after.weights[60:].any()
     assert after.products[60].title
+
+
+def test_an_index_of_one_split_takes_products_of_that_split_alone(tmp_path: Path, catalog: Catalog) -> None:
+    build_index(tmp_path / "index", fake_model(), catalog, IndexSettings(split="test"))
+    assert update_index(tmp_path / "index", _Opened(), catalog, delete_missing=True) is None
+    path = write_catalog(tmp_path / "train", products=3, queries=0)  # all of split train
+    with pytest.raises(InputError, match=r"train: no product of split 'test', which the index is of"):
+        update_index(tmp_path / "index", _Opened(), Catalog.load(path), delete_missing=True)
