@@ -122,11 +122,11 @@ def lexical_shares(
     An `untitled` product has no words to match, and 0 would bury it below every product that has some. Its share is
     model score / best model score, at least 0: the place that the model gives it among the others.
     """
-    best = bm25.max(axis=1, keepdims=True)
+    best = bm25.max(axis=1, keepdims=True, initial=np.float32(0))
     shares = np.divide(bm25, best, out=np.zeros_like(bm25), where=best > 0)
     if untitled is None or not untitled.any():
         return shares
-    top = model.max(axis=1, keepdims=True)
+    top = model.max(axis=1, keepdims=True, initial=np.float32(0))
     alike = np.divide(model, top, out=np.zeros_like(model), where=(best > 0) & (top > 0))
     return np.where(untitled, np.maximum(alike, np.float32(0)), shares)
 

@@ -129,9 +129,9 @@ class OpenIndex:
         return checksum
 
     def engine_rows(self, size: int) -> Iterator[Rows]:
-        """All products that are not deleted, by ascending row, at most `size` at a time."""
+        """All products that are not deleted, by ascending row, at most `size` at a time; one part at least."""
         live = np.flatnonzero(~self.deleted)
-        for start in range(0, len(live), size):
+        for start in range(0, max(len(live), 1), size):
             yield self.rows_at(live[start : start + size])
 
     def rows_at(self, rows: Int64[np.ndarray, " n"]) -> Rows:

@@ -277,6 +277,15 @@ def test_deleted_rows_can_return(own_engine: Engine) -> None:
     check_everything(own_engine, reference, 40)
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_index_without_products_finds_nothing_and_can_grow(name: str, tmp_path: Path) -> None:
+    engines = make_engine(name, small_rows(0), tmp_path)
+    for engine in engines:
+        assert engine_is_empty(engine) and engine.attributes() == {}
+        engine.update(small_rows(20), NONE)
+        check_everything(engine, Reference(small_rows(20)), 20)
+
+
 def engine_is_empty(engine: Engine) -> bool:
     results = engine.search(list(QUERIES.values()))
     return all(result.total == len(result.rows) == 0 for result in results) and not engine.matching(None).any()

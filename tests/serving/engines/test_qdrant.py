@@ -120,7 +120,7 @@ def test_a_product_without_a_vector_is_found_above_low_cosines(tmp_path: Path, m
     monkeypatch.setattr(qdrant_ranking, "_SLACK", 0)
     cosines = [0.0, 0.05, *[-0.9] * 12]
     vectors = np.array([[cosine, np.sqrt(1 - cosine**2) * (cosine != 0)] for cosine in cosines], np.float32)
-    rows = Rows(np.arange(14), vectors, ["red blue", "", *["red"] * 12], [{}] * 14)
+    rows = Rows(np.arange(14), vectors, ["red blue", "green", *["red"] * 12], [{}] * 14)
     engine = QdrantEngine.load(EdgeStore(tmp_path, 2), QdrantSettings(2, candidates=None), lambda: [rows])
     query = EngineQuery(np.array([1, 0], np.float32), "red", 0.4, limit=1)
     assert engine.search([query])[0].rows.tolist() == Reference(rows).search(query).rows.tolist() == [0]
