@@ -130,7 +130,7 @@ def _open_edge(index: OpenIndex, settings: QdrantSettings, parts: Parts) -> Engi
     stored = stored_state(folder)
     if stored not in earlier:
         return EdgeEngine(folder, settings, parts)
-    engine = EdgeEngine(folder, replace(settings, state=stored), parts)
+    engine = EdgeEngine(folder, replace(settings, state=stored, repeats_update=True), parts)
     changes = index.changes(earlier[stored])
     count = max(len(engine.matching(None)), 1 + int(changes.replaced.max(initial=-1)))
     deleted = changes.deleted[changes.deleted < count]  # others were added and deleted since

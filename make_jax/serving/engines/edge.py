@@ -67,7 +67,7 @@ class EdgeEngine:
         """Replaces and appends rows, then deletes rows; the folder then holds the products of `state`."""
         self._call("update", replaced, deleted, state)
         self._updates.append((replaced, deleted))
-        self._settings = dataclasses.replace(self._settings, state=state)
+        self._settings = dataclasses.replace(self._settings, state=state, repeats_update=False)
 
     def close(self) -> None:
         """Closes the folder and ends the process."""
@@ -88,7 +88,7 @@ class EdgeEngine:
                 return self._exchange(name, arguments)
             except (EOFError, ConnectionError):  # the process has ended
                 self._kill()
-                self._process, self._connection = self._start()
+                self._process, self._connection = self._start(repeats_update=name == "update")
                 return self._exchange(name, arguments)
 
     def _exchange(self, name: str, arguments: tuple[Any, ...]) -> Any:
@@ -98,13 +98,16 @@ class EdgeEngine:
             raise value
         return value
 
-    def _start(self) -> tuple[BaseProcess, Connection]:
+    def _start(self, repeats_update: bool = False) -> tuple[BaseProcess, Connection]:
         """Starts the process and sends it the products, if it needs them."""
+        settings = self._settings
+        if repeats_update:
+            settings = dataclasses.replace(settings, repeats_update=True)
         start_resource_tracker()
         context = multiprocessing.get_context("spawn")
         connection, other_end = context.Pipe()
         process = context.Process(
-            target=serve, args=(other_end, self._folder, self._settings), name="qdrant-edge", daemon=True
+            target=serve, args=(other_end, self._folder, settings), name="qdrant-edge", daemon=True
         )
         process.start()
         other_end.close()  # so that the end of the process is the end of the connection

@@ -41,6 +41,7 @@ class QdrantSettings:
     bm25: BM25Parameters = DEFAULT_BM25
     candidates: int | None = 128  # that HNSW looks at for a query: more find more, and take longer; None: all vectors
     state: str = ""  # identifies the products; a store that holds others is not opened
+    repeats_update: bool = False  # True: an update of these products that was interrupted is made again after opening
 
 
 class QdrantEngine:
@@ -56,18 +57,20 @@ class QdrantEngine:
         self._settings = settings
         self._lock = threading.RLock()  # of updates; searches read `_collection` once
         self._unoptimized = 0
-        state = store.read_state()
-        self._mean_length: float = state["mean_length"]
+        stored = store.read_state()
+        self._mean_length: float = stored["mean_length"]
+        self._state = settings.state
         self._collection = _read(store, settings)
-        if state["updating"]:  # the process ended meanwhile
+        if stored["updating"]:  # some titles may have been written for another mean length
             self._write_terms(self._collection.terms)
-            self._finish(settings.state, optimize=False)
 
     @staticmethod
     def is_complete(store: Store, settings: QdrantSettings) -> bool:
         """Whether a store holds all products of `settings.state`, written by this version of the code."""
         state = store.read_state()
-        return bool(state) and all(state[name] == value for name, value in _identity(settings).items())
+        if not state or (state["updating"] and not settings.repeats_update):
+            return False
+        return all(state[name] == value for name, value in _identity(settings).items())
 
     @classmethod
     def load(cls, store: Store, settings: QdrantSettings, parts: Parts) -> "QdrantEngine":
@@ -99,7 +102,8 @@ class QdrantEngine:
     def update(self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "") -> None:
         """Replaces and appends rows, then deletes rows; the store then holds the products of `state`.
 
-        If the process ends meanwhile, the store has no state: of each product it has the old content or the new one.
+        If the process ends meanwhile, the store is not complete until the same update or a later one is made: of each
+        product it has the old content or the new one.
         """
         with self._lock:
             old = self._collection
@@ -113,7 +117,7 @@ class QdrantEngine:
             for title in written.titles:
                 terms.add(title)
             drifts = abs(terms.mean_length - self._mean_length) > _MAX_DRIFT * self._mean_length
-            self._write_state("", updating=True)
+            self._write_state(updating=True)
             _upsert(self._store, [written], terms, self._mean_length or terms.mean_length)
             self._store.delete(deleted.tolist())
             if drifts:
@@ -136,10 +140,11 @@ class QdrantEngine:
         self._store.flush(optimize)
         if optimize:
             self._unoptimized = 0
-        self._write_state(state, updating=False)
+        self._state = state
+        self._write_state(updating=False)
 
-    def _write_state(self, state: str, updating: bool) -> None:
-        identity = _identity(self._settings) | {"state": state}
+    def _write_state(self, updating: bool) -> None:
+        identity = _identity(self._settings) | {"state": self._state}
         self._store.write_state(identity | {"mean_length": self._mean_length, "updating": updating})
 
     def close(self) -> None:

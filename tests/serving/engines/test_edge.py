@@ -85,6 +85,7 @@ def test_a_process_that_was_killed_is_started_again(folder: Path, open_engine: C
 
 def test_updates_survive_the_process_at_any_instant(tmp_path: Path, open_engine: Callable[..., EdgeEngine]) -> None:
     engine = open_engine(tmp_path / "edge", SETTINGS, parts)
+    engine._parts = no_parts  # the folder is never built again
     engine.update(*UPDATE, "v1, update 1")
     kill(engine)
     check(engine, updated=True)

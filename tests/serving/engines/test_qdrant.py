@@ -208,7 +208,9 @@ def test_an_engine_is_opened_only_with_the_products_it_was_written_with(tmp_path
     engine.close()
 
 
-def test_an_interrupted_update_leaves_a_store_without_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_not_complete_until_an_interrupted_update_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = QdrantEngine.load(EdgeStore(tmp_path, WIDTH), QdrantSettings(WIDTH, state="v1"), lambda: [small_rows(20)])
 
     def fail(*_: object) -> None:
@@ -223,8 +225,12 @@ def test_an_interrupted_update_leaves_a_store_without_a_state(tmp_path: Path, mo
     assert before == Reference(small_rows(20)).search(EngineQuery(queries(1)[0])).total
     store = EdgeStore(tmp_path, WIDTH)
     assert not any(QdrantEngine.is_complete(store, QdrantSettings(WIDTH, state=state)) for state in ("v1", "v2"))
-    engine = QdrantEngine(store, QdrantSettings(WIDTH, candidates=None, state="v1"))  # as after the end of the process
+    repeating = QdrantSettings(WIDTH, candidates=None, state="v1", repeats_update=True)
+    assert QdrantEngine.is_complete(store, repeating)
+    engine = QdrantEngine(store, repeating)  # as after the end of the process
+    assert not QdrantEngine.is_complete(store, QdrantSettings(WIDTH, state="v1"))
     engine.update(small_rows(9, 1), np.array([15]), "v2")
+    assert QdrantEngine.is_complete(store, QdrantSettings(WIDTH, state="v2"))
     reference = Reference(small_rows(20))
     reference.update(small_rows(9, 1), np.array([15]))
     for query in (EngineQuery(queries(1)[0], "red shoes", 0.5, limit=20), EngineQuery(None, "blue", facets=("*",))):
