@@ -32,6 +32,7 @@ class QueryOptions:
     min_score: float | None = None  # least score of results; None: no limit
     lexical_weight: float | None = None  # of BM25 over titles; None: the index's
     rerank: int = 0  # first products that the matching encoder orders
+    correct: bool = True  # replace misspelled words; no-correct searches for the text as it is
     explain: bool = False  # add parts of the scores and predicted keywords, and to JSON weights and matched keywords
     json: bool = False  # print JSON instead of a table
     model: str = ""  # folder of the model if it was moved since the index was built
@@ -78,6 +79,7 @@ def search_request(options: QueryOptions) -> SearchRequest:
         rerank=options.rerank,
         limit=options.k,
         offset=options.offset,
+        correct=options.correct,
         explain=options.explain or not options.json,  # the table has weights and keywords
     )
 

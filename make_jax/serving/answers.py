@@ -26,7 +26,8 @@ class Search:
     """A request on its way to a response."""
 
     request: SearchRequest
-    text: str = ""
+    text: str = ""  # what is searched for
+    corrected: bool = False  # whether the text was
     text_vector: Float32[np.ndarray, " D"] | None = None
     image_vector: Float32[np.ndarray, " D"] | None = None
     query: EngineQuery | None = None
@@ -41,6 +42,8 @@ def prepare(opened: Opened, requests: Sequence[SearchRequest]) -> list[Search]:
         try:
             check_request(request, opened.attributes)
             search.text = strip_text(request.q)
+            if request.correct and (corrected := opened.spelling.correct(search.text)):
+                search.text, search.corrected = corrected, True
             if request.image is not None:
                 search.image_vector = encode_image(opened.parts.model, request.image)
         except InputError as error:
@@ -138,6 +141,7 @@ def _response(opened: Opened, search: Search, result: EngineResult) -> SearchRes
         result.facets,
         result.facet_stats,
         parts.explainer.predicted(search.text) if request.explain else (),
+        corrected_query=search.text if search.corrected else "",
         version=opened.index.version,
         vector=search.query.vector if request.retrieve_vectors else None,
     )

@@ -18,6 +18,7 @@ from make_jax.serving.explanation import Explainer
 from make_jax.serving.index.model import model_of_index
 from make_jax.serving.index.reader import OpenIndex
 from make_jax.serving.query_encoder import QueryEncoder
+from make_jax.serving.spelling import Spelling
 from make_jax.serving.suggestions import Suggestions, sample
 
 Log = Callable[[str], None]
@@ -71,6 +72,11 @@ class Opened:
             Suggestions(sample(self.index.products, np.flatnonzero(~self.index.deleted).astype(np.int32))),
             len(self.index.updates),
         )
+
+    @functools.cached_property
+    def spelling(self) -> Spelling:
+        """Corrects queries. The suggestions are made when a query has an unknown word."""
+        return Spelling(self.parts.model, lambda: self.suggestions.suggestions.products_with())
 
     @property
     def has_suggestions(self) -> bool:

@@ -41,6 +41,7 @@ class SearchRequest:
     rerank: int = 0  # first products that the matching encoder orders
     limit: int = 20  # at most MAX_LIMIT
     offset: int = 0
+    correct: bool = True  # whether misspelled words are replaced
     explain: bool = False  # whether hits have `scores`, weights and keywords
     retrieve_vectors: bool = False
 

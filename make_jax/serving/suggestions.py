@@ -53,6 +53,14 @@ class Suggestions:
         self._rows = {key: np.array(found, np.int32) for key, found in rows.items()}
         self._counts = np.array([len(rows[key]) for key in self._keys], np.int64)
 
+    def products_with(self) -> dict[str, int]:
+        """How many products have each word of titles, attribute values and categories, at least."""
+        counts: dict[str, int] = {}
+        for key, rows in self._rows.items():
+            for word in key.split(" "):
+                counts[word] = max(counts.get(word, 0), len(rows))
+        return counts
+
     def suggest(self, text: str, limit: int) -> list[str]:
         """At most `limit` queries, those of most products first; [] for a text without a letter or digit."""
         key = normalize_text(text[:MAX_LENGTH])

@@ -213,6 +213,18 @@ def test_explained_hits_have_the_parts_of_their_score_weights_and_keywords(servi
     assert plain.scores is None and plain.title_weight is None and plain.matched_keywords == ()
 
 
+def test_a_misspelled_query_is_corrected_unless_the_request_forbids_it(service, retriever):
+    (expected,) = retriever.search(["red circle"], k=5)
+    response = service.search(SearchRequest("red cirlce", lexical_weight=0.0, limit=5))
+    assert response.corrected_query == "red circle"
+    assert [(hit.id, hit.score) for hit in response.hits] == [(hit.product.id, hit.score) for hit in expected]
+    literal = service.search(SearchRequest("red cirlce", lexical_weight=0.0, limit=5, correct=False))
+    (expected,) = retriever.search(["red cirlce"], k=5)
+    assert literal.corrected_query == ""
+    assert [(hit.id, hit.score) for hit in literal.hits] == [(hit.product.id, hit.score) for hit in expected]
+    assert service.search(SearchRequest("red circle", limit=5)).corrected_query == ""
+
+
 def test_a_model_without_vocabulary_explains_by_words(fake):
     response = fake.search(SearchRequest("Red circles 恤", limit=60, explain=True))
     hit = next(hit for hit in response.hits if hit.id == "p0")

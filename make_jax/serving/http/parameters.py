@@ -54,6 +54,7 @@ class SearchParameters(BaseModel):
     like: list[_Id] = Field([], max_length=20, description="Ids of products that results should be like.")
     unlike: list[_Id] = Field([], max_length=20, description="Ids of products that results should be unlike.")
     rerank: int = Field(0, ge=0, le=200, description="First results that the matching encoder orders.")
+    correct: bool = Field(True, description="Whether misspelled words are replaced; see correctedQuery.")
     explain: bool = Field(False, description="Adds parts of scores, modal weights and keywords.")
     retrieve_vectors: bool = Field(False, description="Adds the vectors of query and results.")
 
@@ -113,6 +114,7 @@ def search_request(
         rerank=parameters.rerank,
         limit=limit,
         offset=offset,
+        correct=parameters.correct,
         explain=parameters.explain,
         retrieve_vectors=parameters.retrieve_vectors,
     )
