@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 from make_jax.errors import check_lists
 from make_jax.evaluation.bm25_terms import BM25Parameters, tokenize
@@ -35,7 +35,6 @@ class TitleBM25:
         check_lists(titles=titles)
         self.count = len(titles)
         self._titles = [tokenize(title) for title in titles]
-        self.untitled: Bool[np.ndarray, " N"] = np.array([not terms for terms in self._titles], bool)  # without a word
         self._index: Any = None
         self.set_parameters(BM25Parameters())
 
@@ -112,33 +111,13 @@ def random_ranking(queries: int, products: int, k: int, seed: int, allowed: Cand
     return concat_top_k(parts, min(k, products))
 
 
-def lexical_shares(
-    model: Float32[np.ndarray, "q N"],
-    bm25: Float32[np.ndarray, "q N"],
-    untitled: Bool[np.ndarray, " N"] | None = None,
-) -> Float32[np.ndarray, "q N"]:
-    """Returns BM25 score / best BM25 score of each query, 0 when no title matches [ours].
-
-    An `untitled` product has no words to match, and 0 would bury it below every product that has some. Its share is
-    model score / best model score, at least 0: the place that the model gives it among the others.
-    """
-    best = bm25.max(axis=1, keepdims=True, initial=np.float32(0))
-    shares = np.divide(bm25, best, out=np.zeros_like(bm25), where=best > 0)
-    if untitled is None or not untitled.any():
-        return shares
-    top = model.max(axis=1, keepdims=True, initial=np.float32(0))
-    alike = np.divide(model, top, out=np.zeros_like(model), where=(best > 0) & (top > 0))
-    return np.where(untitled, np.maximum(alike, np.float32(0)), shares)
-
-
 def fuse_scores(
-    model: Float32[np.ndarray, "q N"],
-    bm25: Float32[np.ndarray, "q N"],
-    weight: float,
-    untitled: Bool[np.ndarray, " N"] | None = None,
+    model: Float32[np.ndarray, "q N"], bm25: Float32[np.ndarray, "q N"], weight: float
 ) -> Float32[np.ndarray, "q N"]:
-    """Returns model score + weight * `lexical_shares`."""
-    return model + np.float32(weight) * lexical_shares(model, bm25, untitled)
+    """Returns model score + weight * BM25 score / best BM25 score of the query (0 when no title matches) [ours]."""
+    best = bm25.max(axis=1, keepdims=True, initial=np.float32(0))
+    normalized = np.divide(bm25, best, out=np.zeros_like(bm25), where=best > 0)
+    return model + np.float32(weight) * normalized
 
 
 class BM25Fusion(NamedTuple):
@@ -160,11 +139,10 @@ class BM25Fusion(NamedTuple):
             mask = self.allowed(rows)
             model = np.where(absent, np.float32(0), self.products.scores(self.queries[rows]))
             lexical = self.bm25.scores(self.texts[rows])
-            if mask is not None:  # normalize by the best scores in the pool
-                model, lexical = (np.where(mask, scores, np.float32(0)) for scores in (model, lexical))
+            if mask is not None:
+                lexical = np.where(mask, lexical, np.float32(0))  # normalize by the best score in the pool
             for weight, part in zip(weights, parts, strict=True):
-                fused = fuse_scores(model, lexical, weight, self.bm25.untitled)
-                part.append(top_k_of_scores(mask_scores(fused, mask), k))
+                part.append(top_k_of_scores(mask_scores(fuse_scores(model, lexical, weight), mask), k))
             progress("fusion with BM25", rows.stop, len(self.texts))
         return [concat_top_k(part, min(k, len(absent))) for part in parts]
 

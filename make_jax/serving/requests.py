@@ -50,7 +50,7 @@ class Scores(NamedTuple):
     """The parts of a score; None where a source was not used."""
 
     dense: float | None  # cosine of query and product
-    lexical: float | None  # BM25 divided by the best of the query, 0 to 1; without a title, the same of the cosine
+    lexical: float | None  # BM25 divided by the best of the query, 0 to 1
     matching: float | None = None  # logit of the matching encoder
 
 

@@ -9,7 +9,6 @@ from make_jax.evaluation.baselines import (
     BM25Fusion,
     TitleBM25,
     fuse_scores,
-    lexical_shares,
     random_ranking,
     tune_bm25,
     tune_fusion_weight,
@@ -93,34 +92,6 @@ def test_fused_adds_a_share_of_the_best_bm25_score() -> None:
     model = np.array([[0.5, 0.1], [0.3, 0.2]], np.float32)
     bm25 = np.array([[2.0, 8.0], [0.0, 0.0]], np.float32)
     np.testing.assert_allclose(fuse_scores(model, bm25, 0.2), [[0.55, 0.3], [0.3, 0.2]])
-
-
-def test_a_product_without_title_has_the_share_of_the_best_model_score() -> None:
-    untitled = np.array([False, True, True, False])
-    model = np.array([[0.6, 0.3, -0.1, 0.4], [0.6, 0.3, -0.1, 0.4], [-0.6, -0.3, -0.1, -0.4]], np.float32)
-    bm25 = np.array([[2.0, 0.0, 0.0, 8.0], [0.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, 8.0]], np.float32)
-    shares = [[0.25, 0.5, 0, 1], [0, 0, 0, 0], [0.25, 0, 0, 1]]  # no title matches the second query
-    np.testing.assert_allclose(lexical_shares(model, bm25, untitled), shares)
-    np.testing.assert_allclose(fuse_scores(model, bm25, 0.2, untitled), model + 0.2 * np.array(shares), rtol=1e-6)
-    np.testing.assert_array_equal(lexical_shares(model, bm25, ~untitled & untitled), lexical_shares(model, bm25))
-
-
-def test_bm25_does_not_bury_a_product_that_is_known_by_its_picture_alone() -> None:
-    titles = ["red shoes", "red hat", "", "red"]
-    pictures = np.array([[0.5, 0], [0.1, 0], [0.8, 0], [0, 0]], np.float32)
-    weights = np.array([[0.5, 0.5], [0.5, 0.5], [0, 1], [0, 0]], np.float32)
-    queries = np.array([[1, 0]], np.float32)
-    both = BM25Fusion(["red"], queries, ProductEmbeddings(pictures, weights), TitleBM25(titles))
-    (ranking,) = both.rankings([1.0], 4)
-    assert ranking.indices[0, 0] == 2
-    found = BM25Fusion(
-        ["red"],
-        queries,
-        ProductEmbeddings(pictures, weights),
-        TitleBM25(titles),
-        lambda rows: np.array([[1, 1, 0, 1]], bool),
-    )
-    assert 2 not in found.rankings([1.0], 3)[0].indices  # not in the pool, so its score is not the best of it either
 
 
 def fusion(products: np.ndarray, absent: list[bool]) -> BM25Fusion:

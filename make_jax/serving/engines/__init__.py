@@ -31,7 +31,7 @@ class EngineQuery:
 
     vector: Float32[np.ndarray, " D"] | None
     text: str = ""  # for BM25; "": cosine alone
-    lexical_weight: float = 0.0  # score = cosine + lexical_weight * BM25 / best BM25 (`baselines.lexical_shares`)
+    lexical_weight: float = 0.0  # score = cosine + lexical_weight * BM25 / best BM25 of the query
     filter: Filter | None = None
     min_score: float | None = None  # least score
     sort: tuple[Sort, ...] = ()
@@ -54,7 +54,7 @@ class EngineResult:
     rows: Int64[np.ndarray, " n"]
     scores: Float32[np.ndarray, " n"]
     dense: Float32[np.ndarray, " n"]  # NaN where the query has no vector
-    lexical: Float32[np.ndarray, " n"]  # BM25 / best BM25, `lexical_shares`; NaN where the query has no text
+    lexical: Float32[np.ndarray, " n"]  # BM25 / best BM25 of the query; NaN where the query has no text
     total: int
     total_is_exact: bool = True
     facets: dict[str, dict[str, int]] = field(default_factory=dict)

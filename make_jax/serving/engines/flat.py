@@ -1,6 +1,5 @@
 """Exact search in memory, with the scores and ranks of eval.py's "joint" and "joint + BM25" [ours]."""
 
-import functools
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from make_jax.errors import InputError
-from make_jax.evaluation.baselines import TitleBM25, lexical_shares
+from make_jax.evaluation.baselines import TitleBM25, fuse_scores
 from make_jax.evaluation.bm25_terms import DEFAULT_BM25, BM25Parameters
 from make_jax.retrieval.device_vectors import DeviceVectors, pad_rows
 from make_jax.retrieval.top_k import inner_products, query_chunk_size
@@ -90,13 +89,6 @@ class _State:
     def allowed(self, filter: Filter | None) -> Bool[np.ndarray, " rows"]:
         return self.exists.copy() if filter is None else self.exists & self.columns.matching(filter)
 
-    @functools.cached_property
-    def untitled(self) -> Bool[np.ndarray, " rows"]:
-        """The existing rows without a word in their title."""
-        untitled = np.zeros(len(self.exists), bool)
-        untitled[self.exists] = self.bm25.untitled
-        return untitled
-
     def bm25_scores(self, texts: Sequence[str]) -> Float32[np.ndarray, "q rows"]:
         scores = self.bm25.scores(texts)
         if len(self.exists) == self.bm25.count:
@@ -166,21 +158,19 @@ def _result(
 ) -> EngineResult:
     kept = allowed.copy()
     kept[[row for row in query.exclude if 0 <= row < len(kept)]] = False
-    shares = None
-    if cosine is not None and query.text:
+    best = np.float32(0)
+    if bm25 is not None:
+        bm25 = np.where(kept, bm25, np.float32(0))  # normalized by the best among the kept, as in BM25Fusion
+        best = bm25.max(initial=np.float32(0))
+    if cosine is not None and bm25 is not None:
         cosine = np.where(state.absent, np.float32(0), cosine)
-    if bm25 is not None:  # normalized by the best among the kept, as in BM25Fusion
-        bm25 = np.where(kept, bm25, np.float32(0))
-        among = np.where(kept, np.float32(0) if cosine is None else cosine, np.float32(0))
-        shares = lexical_shares(among[None], bm25[None], state.untitled)[0]
-    if cosine is not None and shares is not None:
-        scores = cosine + np.float32(query.lexical_weight) * shares
+        scores = fuse_scores(cosine[None], bm25[None], query.lexical_weight)[0]
     elif cosine is not None:
         scores = cosine
         kept &= ~state.absent
-    elif bm25 is not None and shares is not None:
+    elif bm25 is not None:
         kept &= bm25 > 0
-        scores = shares
+        scores = np.divide(bm25, best, out=np.zeros_like(bm25), where=best > 0)
     else:
         scores = np.zeros(len(kept), np.float32)
     scores = scores + np.float32(0)  # -0.0 becomes 0.0: they are a tie, as in `top_k`
@@ -190,5 +180,6 @@ def _result(
     facets, stats = facets_of(query, kept, state.columns)
     rows = page.positions
     unknown = np.full(len(rows), np.nan, np.float32)
-    dense, lexical = (unknown if parts is None else parts[rows] for parts in (cosine, shares))
-    return EngineResult(rows, scores[rows], dense, lexical, page.total, facets=facets, facet_stats=stats)
+    shares = unknown if bm25 is None else np.divide(bm25[rows], best, out=np.zeros_like(unknown), where=best > 0)
+    found = unknown if cosine is None else cosine[rows]
+    return EngineResult(rows, scores[rows], found, shares, page.total, facets=facets, facet_stats=stats)

@@ -164,7 +164,7 @@ def _taken(values: Any, kept: np.ndarray) -> Any:
 def _read(store: Store, settings: QdrantSettings) -> Collection:
     """What searches need in memory, from the payloads of a store."""
     terms = TermStatistics(settings.bm25)
-    rows, attributes, absent, untitled = [], [], [], []
+    rows, attributes, absent = [], [], []
     for row, payload in store.payloads():
         terms.add(payload["title"], payload["terms"])
         rows.append(row)
@@ -175,12 +175,11 @@ def _read(store: Store, settings: QdrantSettings) -> Collection:
             }
         )
         absent.append(payload["absent"])
-        untitled.append(not payload["terms"])
     count = max(rows, default=-1) + 1
-    flags = np.zeros((3, count), bool)
-    flags[:, rows] = [True] * len(rows), absent, untitled
+    exists, missing = np.zeros(count, bool), np.zeros(count, bool)
+    exists[rows], missing[rows] = True, absent
     columns = Columns(count, {}).replace(np.array(rows, np.int64), attributes)
-    return Collection(flags[0], flags[1], flags[2], columns, terms)
+    return Collection(exists, missing, columns, terms)
 
 
 def _upsert(store: Store, parts: Iterable[Rows], terms: TermStatistics, mean_length: float) -> None:

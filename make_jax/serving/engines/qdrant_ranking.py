@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from make_jax.evaluation.bm25_terms import tokenize
 from make_jax.serving.engines import EngineQuery, EngineResult, Rows
 from make_jax.serving.engines.columns import Columns
 from make_jax.serving.engines.pages import distinct_total, facets_of, page_of
@@ -33,7 +32,6 @@ class Collection:
 
     exists: Bool[np.ndarray, " rows"]
     absent: Bool[np.ndarray, " rows"]  # without a vector
-    untitled: Bool[np.ndarray, " rows"]  # without a word in the title
     columns: Columns
     terms: TermStatistics
 
@@ -45,16 +43,12 @@ class Collection:
         self, count: int, written: Rows, changed: Int64[np.ndarray, " n"], terms: TermStatistics
     ) -> "Collection":
         """With `count` rows; those of `changed` are replaced if they are written, and otherwise deleted."""
-        new = (True, ~written.vectors.any(axis=1), [not tokenize(title) for title in written.titles])
-        flags = []
-        for old, values in zip((self.exists, self.absent, self.untitled), new, strict=True):
-            flag = np.zeros(count, bool)
-            flag[: len(old)] = old
-            flag[changed] = False
-            flag[written.rows] = values
-            flags.append(flag)
+        exists, absent = np.zeros(count, bool), np.zeros(count, bool)
+        exists[: len(self.exists)], absent[: len(self.absent)] = self.exists, self.absent
+        exists[changed], absent[changed] = False, False
+        exists[written.rows], absent[written.rows] = True, ~written.vectors.any(axis=1)
         columns = self.columns.replace(changed, [{}] * len(changed)).replace(written.rows, written.attributes)
-        return Collection(flags[0], flags[1], flags[2], columns, terms)
+        return Collection(exists, absent, columns, terms)
 
 
 def ranking(collection: Collection, query: EngineQuery, candidates: int | None) -> RankingSteps:
@@ -82,8 +76,6 @@ class _Ranking:
         self._terms = collection.terms.query_vector(query.text) if query.text else None
         self._vector = None if query.vector is None else query.vector.tolist()
         self._absent = collection.absent & kept
-        self._untitled = collection.untitled & kept
-        self._has_untitled = bool(self._untitled.any())
         self._kept = kept & ~collection.absent if self._vector is not None and not query.text else kept
         self._total = int(self._kept.sum())
         self._dense: Float32[np.ndarray, " rows"] = np.full(len(kept), np.nan, np.float32)
@@ -172,12 +164,11 @@ class _Ranking:
             return least
         (scored,) = lexical
         yield from self._complete_scores(dense.rows, scored.rows)
-        if len(scored.rows) < depth or depth >= self._total:  # other rows have no term of the text
-            share = np.float32(0)
-        else:
-            share = scored.scores[-1] / self._best_lexical
-            least = max(least, np.float32(0)) if self._absent.any() else least
-        return least + weight * max(share, self._untitled_share(least))
+        if len(scored.rows) < depth or depth >= self._total:
+            return least  # other rows have no term of the text
+        if self._absent.any():
+            least = max(least, np.float32(0))
+        return least + weight * scored.scores[-1] / self._best_lexical
 
     def _complete_scores(
         self, dense: np.ndarray, lexical: np.ndarray
@@ -201,23 +192,8 @@ class _Ranking:
     # --- results ---
 
     def _shares(self) -> Float32[np.ndarray, " rows"]:
-        """As `lexical_shares`; NaN where they are unknown."""
         best = self._best_lexical
-        shares = np.divide(self._lexical, best, out=np.zeros_like(self._lexical), where=best > 0)
-        if self._has_untitled and best > 0 and (top := self._top()) > 0:
-            shares[self._untitled] = np.maximum(self._dense[self._untitled] / top, np.float32(0))
-        return shares
-
-    def _top(self) -> np.float32:
-        """The greatest dense score of the kept rows; 0 without one. The list of dense scores begins with it."""
-        known = self._dense[self._kept]
-        return known[~np.isnan(known)].max(initial=np.float32(0))
-
-    def _untitled_share(self, least: np.float32) -> np.float32:
-        """The greatest share of untitled rows whose dense score is at most `least`."""
-        if self._has_untitled and self._best_lexical > 0 and (top := self._top()) > 0:
-            return max(least / top, np.float32(0))
-        return np.float32(0)
+        return np.divide(self._lexical, best, out=np.zeros_like(self._lexical), where=best > 0)
 
     def _fused(self) -> Float32[np.ndarray, " rows"]:
         """The scores; NaN where they are unknown."""

@@ -76,16 +76,10 @@ class Reference:
         lexical = dict(zip(rows, map(float, bm25), strict=False))
         kept = [row for row in rows if row not in query.exclude and meets(query.filter, self.products[row][2])]
         best = max([lexical[row] for row in kept], default=0) if query.text else 0
-        cosines = {}
-        if query.vector is not None:
-            cosines = {row: float(self.products[row][0].astype(np.float64) @ query.vector) for row in kept}
-        top = max(cosines.values(), default=0)
         found = []
         for row in kept:
             vector = self.products[row][0].astype(np.float64)
             share = lexical[row] / best if best else 0.0
-            if not self.products[row][1].strip() and best and top > 0:
-                share = max(cosines[row] / top, 0.0)
             if query.vector is None:
                 if not query.text or share > 0:
                     found.append((row, share, np.nan, share if query.text else np.nan))
