@@ -85,6 +85,12 @@ def test_the_table_has_score_attributes_weights_keywords_and_facets(search):
     assert plain == "none of 0 products, index version v1\n"
 
 
+def test_a_corrected_spelling_is_stated_and_can_be_turned_off(search):
+    assert search("red cirlce", "-k", "1").startswith("searched for: red circle\n")
+    assert json.loads(search("red cirlce", "-k", "1", "--json"))["correctedQuery"] == "red circle"
+    assert "correctedQuery" not in json.loads(search("red cirlce", "-k", "1", "--json", "--no-correct"))
+
+
 def test_a_picture_finds_its_product(search, catalog):
     picture = catalog.path / catalog.products[3].image
     hits = json.loads(search("", "--image", str(picture), "--json"))["hits"]
