@@ -72,8 +72,8 @@ def _serve(options: ServeOptions) -> None:
         service.watch(options.reload_seconds)
         log_as_json()
         host, port = listener.getsockname()[:2]
-        _print(f"http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops)")
-        server.run(app, listener, on_stop=service.close)
+        line = f"http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops)"
+        server.run(app, listener, on_start=lambda: _print(line), on_stop=service.close)
 
 
 def settings_of(options: ServeOptions) -> "HttpSettings":

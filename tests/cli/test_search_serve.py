@@ -1,6 +1,11 @@
 """`search serve`: options, keys, and addresses that others reach."""
 
+import http.client
+import json
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -9,6 +14,9 @@ from make_jax.cli.search_serve import ServeOptions, is_loopback, settings_of
 from make_jax.errors import InputError
 from make_jax.serving.http.api_keys import VARIABLE, add_key, read_keys
 from make_jax.serving.http.settings import LOOPBACK_HOSTS
+from tests.cli.test_search_index import MODEL
+from tests.conftest import ROOT
+from tests.tiny_catalog import write_catalog
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +67,29 @@ def test_hosts_and_rate_limit_follow_from_the_keys(tmp_path):
     public = settings_of(ServeOptions("index", host="0.0.0.0", api_keys=str(tmp_path / "keys"), max_upload_mb=2.0))
     assert (public.allowed_hosts, public.rate_limit, len(public.keys)) == ((), 100.0, 1)
     assert public.max_upload_bytes == 2_000_000
+
+
+def test_an_index_is_served_until_sigterm(tmp_path):
+    catalog = str(write_catalog(tmp_path / "tiny", products=20, queries=4))
+    main(["index", MODEL, catalog, str(tmp_path / "index")])
+    command = [sys.executable, str(ROOT / "search.py"), "serve", str(tmp_path / "index"), "--port", "0"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        lines = []
+        while not (
+            found := re.fullmatch(r"http://127\.0\.0\.1:(\d+) \(Ctrl-C stops\)\n", line := process.stderr.readline())
+        ):
+            assert line, "".join(lines)
+            lines.append(line)
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+        connection.request("GET", "/v1/search?q=red&limit=3")
+        content = json.loads(connection.getresponse().read())
+        connection.close()
+        assert len(content["hits"]) == 3 and content["estimatedTotalHits"] == 20
+        process.send_signal(signal.SIGTERM)
+        errors = process.stderr.read()
+        assert process.wait(20) == 0 and errors.splitlines()[-1] == "stopped; answered 1 requests"
+    finally:
+        process.kill()
+        process.communicate()

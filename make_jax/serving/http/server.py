@@ -22,7 +22,15 @@ _log = logging.getLogger(__name__)
 class _Server(uvicorn.Server):
     """uvicorn's server, stopped through make_jax.signals where a program uses that."""
 
-    stopped_by: signal.Signals | None = None
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.stopped_by: signal.Signals | None = None
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen."""
+        await super().startup(sockets)
+        self._on_start()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -62,8 +70,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(app: FastAPI, listener: socket.socket, on_stop: Callable[[], None]) -> None:
-    """Answers requests until Ctrl-C or SIGTERM, then calls `on_stop`.
+def run(app: FastAPI, listener: socket.socket, on_start: Callable[[], None], on_stop: Callable[[], None]) -> None:
+    """Answers requests until Ctrl-C or SIGTERM; calls `on_start` when clients can connect, `on_stop` at the end.
 
     Raises KeyboardInterrupt or Terminated, with a line for the terminal.
     """
@@ -81,7 +89,7 @@ def run(app: FastAPI, listener: socket.socket, on_stop: Callable[[], None]) -> N
         timeout_graceful_shutdown=GRACE_SECONDS,
         h11_max_incomplete_event_size=32 << 10,  # of request line and headers
     )
-    server = _Server(config)
+    server = _Server(config, on_start)
     try:
         server.run(sockets=[listener])
     finally:

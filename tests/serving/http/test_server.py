@@ -1,6 +1,8 @@
 """The server on a socket: slow and hostile clients, dropped connections, a graceful stop."""
 
+import asyncio
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -13,10 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from make_jax.errors import InputError, Terminated
 from make_jax.serving.http import header_timeout, server
 from make_jax.serving.http.app import create_app
+from make_jax.serving.http.body_limit import BodyLimit, ClientTooSlowError
+from make_jax.serving.http.metrics import Metrics
+from make_jax.serving.http.request_log import RequestLog
 from make_jax.serving.http.settings import HttpSettings
 from tests.conftest import ROOT
 from tests.serving.http.memory_service import MemoryService, webp
@@ -28,6 +34,7 @@ LIMITS = HttpSettings(receive_seconds=0.5, send_seconds=0.5, max_upload_bytes=20
 def address() -> Iterator[tuple[str, int]]:
     """A server with short limits, in a thread."""
     running: list[server._Server] = []
+    started = threading.Event()
     patch = pytest.MonkeyPatch()
     patch.setattr(header_timeout.HeaderTimeoutProtocol, "header_seconds", 0.5)
     patch.setattr(server._Server, "capture_signals", lambda self: contextlib.nullcontext(running.append(self)))
@@ -36,25 +43,16 @@ def address() -> Iterator[tuple[str, int]]:
 
     def run() -> None:
         with contextlib.suppress(Terminated):
-            server.run(app, listener, on_stop=lambda: None)
+            server.run(app, listener, started.set, lambda: None)
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_for(listener.getsockname())
+    assert started.wait(20)
     yield listener.getsockname()
     running[0].should_exit = True
     thread.join(20)
     assert not thread.is_alive()
     patch.undo()
-
-
-def wait_for(address) -> None:
-    for _ in range(200):
-        with contextlib.suppress(ConnectionRefusedError):
-            socket.create_connection(address).close()
-            return
-        time.sleep(0.05)
-    pytest.fail("the server does not listen")
 
 
 def request(address, method="GET", path="/v1/search?q=red", body=None, headers=()):
@@ -211,9 +209,9 @@ class Slow(MemoryService):
 
 exit_on_signals()
 listener = server.listen("127.0.0.1", 0)
-print(listener.getsockname()[1], flush=True)
+def started(): print(listener.getsockname()[1], flush=True)
 def stopped(): print("closed", flush=True)
-exit_cleanly(lambda: server.run(create_app(Slow(), HttpSettings()), listener, stopped))
+exit_cleanly(lambda: server.run(create_app(Slow(), HttpSettings()), listener, started, stopped))
 """
 
 
@@ -236,7 +234,6 @@ def test_a_signal_stops_after_the_running_requests_and_a_second_one_at_once(sign
     )
     assert process.stdout is not None
     port = int(process.stdout.readline())
-    wait_for(("127.0.0.1", port))
     results: list[int] = []
 
     def search() -> None:
@@ -260,3 +257,22 @@ def test_a_signal_stops_after_the_running_requests_and_a_second_one_at_once(sign
     thread.join()
     assert (process.returncode, errors) == (code, f"{line}\n")
     assert (results, out) == (([200], "closed\n") if len(signals) == 1 else ([], ""))
+
+
+def test_a_client_that_does_not_read_its_response_ends_the_request():
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(60)  # as uvicorn, while the buffer of the connection is full
+
+    limited = BodyLimit(application, dataclasses.replace(LIMITS, send_seconds=0.05))
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    with pytest.raises(ClientTooSlowError):
+        asyncio.run(limited(scope, receive, send))
+    asyncio.run(RequestLog(limited, Metrics())(scope, receive, send))  # logs it, and no exception leaves
