@@ -65,7 +65,7 @@ def _serve(options: ServeOptions) -> None:
     from make_jax.serving.service import IndexService
 
     settings = settings_of(options)
-    listener = server.listen(options.host, options.port)  # before the model is read: a port in use is told at once
+    listener = server.listen(options.host, options.port)  # before the model is read, which takes longer
     with listener:
         service = IndexService.open(options.index, OpenOptions(options.engine, options.model, options.onnx), log=_print)
         app = create_app(service, settings)

@@ -129,7 +129,7 @@ def search_json(response: SearchResponse, parameters: SearchParameters, millisec
 
 
 def _paging(response: SearchResponse, parameters: SearchParameters) -> dict[str, int]:
-    """Where the page lies, in the members that belong to the request's form of paging."""
+    """Position of the page, in the members that belong to the request's form of paging."""
     if parameters.page is None and parameters.hits_per_page is None:
         return {"limit": parameters.limit, "offset": parameters.offset, "estimatedTotalHits": response.total}
     size = parameters.hits_per_page or parameters.limit

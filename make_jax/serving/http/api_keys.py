@@ -31,7 +31,7 @@ class ApiKeys:
     def name(self, key: str) -> str | None:
         """The name of a key; None for a wrong one.
 
-        The hash is looked up, not compared: the time tells about the hash of the attempt, of which none can be chosen.
+        A lookup of the hash is safe: its time depends on the hash of the attempt, which a client cannot choose.
         """
         return self._names.get(_digest(key))
 

@@ -33,6 +33,7 @@ _PARAMETERS = {
     "like": "Not a list of ids of products of the index.",
     "unlike": "Not a list of ids of products of the index.",
     "rerank": "Not an integer in the range, or the model has no matching encoder.",
+    "correct": "Neither true nor false.",
     "explain": "Neither true nor false.",
     "retrieve_vectors": "Neither true nor false.",
 }

@@ -6,7 +6,7 @@ _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 
 
 
 class Metrics:
-    """Counters and histograms of one application, in a registry of its own."""
+    """Counters and histograms of one application, in a separate registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

@@ -28,7 +28,7 @@ _ID_LISTS = ("like", "unlike")  # ids may contain commas: these repeat
 
 
 class SearchParameters(BaseModel):
-    """The parameters of `/v1/search`. null stands for a default."""
+    """The parameters of `/v1/search`. null means the default."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, allow_inf_nan=False, frozen=True)
 

@@ -9,7 +9,7 @@ BURST_SECONDS = 2.0  # requests of this time may come at once
 
 
 class RateLimiter:
-    """Says how long a client must wait. For one thread, the event loop's."""
+    """Computes how long a client must wait. For one thread, the event loop's."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`rate` is in requests a second; 0 is no limit."""

@@ -54,10 +54,12 @@ def log_as_json() -> None:
     """Makes the server and uvicorn log JSON lines on stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    for name in ("make_jax.serving", "uvicorn"):
+    # python_multipart warns with bytes that a client sent.
+    levels = {"make_jax.serving": logging.INFO, "uvicorn": logging.WARNING, "python_multipart": logging.ERROR}
+    for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.handlers[:], logger.propagate = [handler], False
-        logger.setLevel(logging.INFO if name == "make_jax.serving" else logging.WARNING)
+        logger.setLevel(level)
 
 
 class RequestLog:

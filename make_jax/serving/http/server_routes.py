@@ -91,7 +91,10 @@ def _file(request: Request, name: str) -> Response:
     file = page_files().get(name)
     if file is None:
         raise ApiError("not_found", "there is nothing at this address")
-    headers = {"ETag": file.etag, "Cache-Control": "no-cache"}  # asks each time, so that an upgrade shows at once
+    headers = {
+        "ETag": file.etag,
+        "Cache-Control": "no-cache",
+    }  # revalidated each time, so that an upgrade shows at once
     if file.etag in request.headers.get("if-none-match", ""):
         return Response(None, 304, headers)
     return Response(file.content, media_type=file.media_type, headers=headers)

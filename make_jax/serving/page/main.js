@@ -69,7 +69,7 @@ function show(answer, others) {
   showPredicted(answer.predictedKeywords ?? []);
   fill(byId("grid"), ...answer.hits.map((hit) => card(hit, open, similar)));
   showFacets(state, info.attributes, distribution, stats, change);
-  showChips();
+  showChips(Boolean(answer.correctedQuery));
   showSort();
   showPages(total);
   message(total ? null : emptyMessage());
@@ -120,8 +120,9 @@ function showPredicted(found) {
   line.textContent = text("predicted") + found.slice(0, SHOWN_KEYWORDS).map((each) => `${each.keyword} ${Math.round(100 * each.probability)} %`).join(", ");
 }
 
-function showChips() {
+function showChips(corrected = false) {
   const chips = [];
+  if (corrected) chips.push(element("button", { type: "button", class: "chip", click: () => change((changed) => { changed.exact = true; }) }, text("exact", state.q)));
   const add = (label, alter) => chips.push(element("button", { type: "button", class: "chip", "aria-label": text("remove", label), click: () => { change(alter); byId("results").focus(); } }, `${label} ✕`));
   if (state.like) add(text("like", likeTitle || state.like), (changed) => { changed.like = ""; });
   for (const [name, values] of Object.entries(state.values)) {
@@ -169,7 +170,7 @@ function searchText(value) {
   clearTimeout(typing);
   input.value = value;
   closeSuggestions();
-  change((changed) => { changed.q = value; changed.like = ""; });
+  change((changed) => Object.assign(changed, { exact: changed.exact && value === changed.q, q: value, like: "" }));
 }
 
 /** Takes the state from the address: at the start, and when the reader goes back. */
@@ -193,7 +194,7 @@ input.addEventListener("input", () => {
   clearTimeout(typing);
   typing = setTimeout(() => {
     updateSuggestions(searchText);
-    change((changed) => { changed.q = input.value; changed.like = ""; }, { replace: true });
+    change((changed) => Object.assign(changed, { q: input.value, like: "", exact: false }), { replace: true });
   }, TYPING_MS);
 });
 input.addEventListener("keydown", (event) => { if (suggestionKey(event, searchText)) event.preventDefault(); });

@@ -3,7 +3,7 @@
 export const PAGE_SIZE = 24;
 
 /** A state without query and filters. */
-export const emptyState = () => ({ q: "", like: "", values: {}, ranges: {}, minScore: "", sort: "", page: 1 });
+export const emptyState = () => ({ q: "", like: "", values: {}, ranges: {}, minScore: "", sort: "", exact: false, page: 1 });
 
 /** The state that the address of the page holds. */
 export function readState() {
@@ -13,6 +13,7 @@ export function readState() {
     else if (name === "like") state.like = value;
     else if (name === "sort") state.sort = value;
     else if (name === "score") state.minScore = asNumber(value);
+    else if (name === "exact") state.exact = true;
     else if (name === "page") state.page = Math.min(10000, Math.max(1, Number.parseInt(value, 10) || 1));
     else if (name.startsWith("f.")) (state.values[name.slice(2)] ??= []).push(value);
     else if (name.startsWith("min.")) (state.ranges[name.slice(4)] ??= { min: "", max: "" }).min = asNumber(value);
@@ -33,6 +34,7 @@ export function addressOf(state, language) {
   }
   if (state.minScore !== "") query.set("score", state.minScore);
   if (state.sort) query.set("sort", state.sort);
+  if (state.exact) query.set("exact", "1");
   if (state.page > 1) query.set("page", state.page);
   if (language !== "en" || new URLSearchParams(location.search).has("lang")) query.set("lang", language);
   const text = query.toString();
@@ -56,6 +58,7 @@ export function searchParameters(state, without = null) {
   }
   const parameters = { q: state.q, filter, limit: PAGE_SIZE, offset: (state.page - 1) * PAGE_SIZE, explain: true, facets: ["*"] };
   if (state.like) parameters.like = [state.like];
+  if (state.exact) parameters.correct = false;
   if (state.sort) parameters.sort = [state.sort];
   if (state.minScore !== "") parameters.rankingScoreThreshold = Number(state.minScore);
   return parameters;

@@ -4,7 +4,7 @@ const TEXTS = {
   en: {
     attributes: "Attributes", best: "Relevance", bm25: "BM25 (0 to 1)", choose: "Search by picture",
     clear: "Remove all filters", close: "Close", cosine: "Cosine similarity", corrected: "Searched for “{0}”.", drop: "Drop a picture to search for it",
-    empty: "No product matches.", emptyAdvice: "Try other words, or fewer filters.", error: "The search failed.", filters: "Filters", from: "from",
+    empty: "No product matches.", emptyAdvice: "Try other words, or fewer filters.", error: "The search failed.", exact: "Search for “{0}” instead", filters: "Filters", from: "from",
     highest: "{0}, descending", imageWeight: "Weight of the picture", key: "This server needs an API key", keyWrong: "The API key is wrong",
     less: "Fewer", like: "Similar to: {0}", lowest: "{0}, ascending", matched: "Matches: ", matching: "Matching encoder", minScore: "Least score",
     more: "{0} more", next: "Next", noPicture: "No picture", noTitle: "(no title)", offline: "The server does not answer.", page: "Page {0} of {1}", pages: "Pages",
@@ -17,7 +17,7 @@ const TEXTS = {
   zh: {
     attributes: "属性", best: "相关度", bm25: "BM25（0 到 1）", choose: "以图搜索",
     clear: "清除所有筛选", close: "关闭", cosine: "余弦相似度", corrected: "已搜索“{0}”。", drop: "拖放图片即可搜索",
-    empty: "没有符合条件的商品。", emptyAdvice: "请换个词，或减少筛选条件。", error: "搜索失败。", filters: "筛选", from: "从",
+    empty: "没有符合条件的商品。", emptyAdvice: "请换个词，或减少筛选条件。", error: "搜索失败。", exact: "改为搜索“{0}”", filters: "筛选", from: "从",
     highest: "{0}：从高到低", imageWeight: "图片权重", key: "此服务器需要 API 密钥", keyWrong: "API 密钥错误",
     less: "收起", like: "相似于：{0}", lowest: "{0}：从低到高", matched: "匹配：", matching: "匹配编码器", minScore: "最低得分",
     more: "还有 {0} 项", next: "下一页", noPicture: "无图片", noTitle: "（无标题）", offline: "服务器没有响应。", page: "第 {0} / {1} 页", pages: "分页",

@@ -159,7 +159,7 @@ def test_every_response_has_security_headers_and_a_request_id(client, service, m
 
 @pytest.fixture
 def log(monkeypatch):
-    loggers = [logging.getLogger(name) for name in ("make_jax.serving", "uvicorn")]
+    loggers = [logging.getLogger(name) for name in ("make_jax.serving", "uvicorn", "python_multipart")]
     before = [(each.handlers[:], each.propagate, each.level) for each in loggers]
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -178,6 +178,8 @@ def test_the_log_has_one_json_line_for_each_request_without_what_was_searched(cl
     client.get("/v1/products/secret/thumbnail", headers=bearer(key))
     client.get("/secret", headers=bearer("secret-key"))
     client.request("SECRET", "/v1/search", headers=bearer(key))
+    damaged = {"Content-Type": "multipart/form-data; boundary=b", **bearer(key)}
+    client.post("/v1/search", content=b"--b\r\nsecret\r\n\r\nsecret--b-secret", headers=damaged)
     lines = log()
     assert [(line["method"], line["route"], line["status"], line["key"]) for line in lines] == [
         ("GET", "/v1/search", 200, "shop"),
@@ -185,6 +187,7 @@ def test_the_log_has_one_json_line_for_each_request_without_what_was_searched(cl
         ("GET", "/v1/products/{product_id:path}/thumbnail", 404, "shop"),
         ("GET", "other", 403, None),
         ("other", "/v1/search", 405, "shop"),
+        ("POST", "/v1/search", 400, "shop"),
     ]
     assert lines[0]["request_id"] == "r1" and lines[0]["event"] == "request" and lines[0]["ms"] >= 0
     text = json.dumps(lines)

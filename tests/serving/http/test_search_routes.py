@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from make_jax.serving.http.errors import CODES
+from make_jax.serving.http.parameters import SearchParameters, code_of_parameter
 from make_jax.serving.requests import Sort
 from tests.serving.http.memory_service import webp
 
@@ -160,6 +161,7 @@ def test_an_image_is_searched_with_and_without_text(client, service):
         ("imageWeight=nan", "invalid_search_image_weight", "imageWeight: "),
         ("lexicalWeight=inf", "invalid_search_lexical_weight", "lexicalWeight: "),
         ("rankingScoreThreshold=x", "invalid_search_ranking_score_threshold", "rankingScoreThreshold: "),
+        ("correct=maybe", "invalid_search_correct", "correct: "),
         ("explain=maybe", "invalid_search_explain", "explain: "),
         ("rerank=201", "invalid_search_rerank", "rerank: "),
         ("facets=brnad", "invalid_search_facets", "facets: no attribute 'brnad'"),
@@ -212,6 +214,11 @@ def test_a_wrong_parameter_is_an_error_that_names_it(client, parameters, code, m
 def test_a_wrong_body_is_an_error(client, body, code):
     response = client.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
     assert error_of(response)[0] == code
+
+
+def test_every_parameter_has_an_error_code():
+    for name in SearchParameters.model_fields:
+        assert code_of_parameter(name) == f"invalid_search_{name}"
 
 
 def test_other_types_of_bodies_are_errors(client):
