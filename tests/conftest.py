@@ -11,7 +11,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from tests.object_store_servers import bucket, store  # noqa: F401 - fixtures
+from tests.object_store_servers import bucket, store, store_servers  # noqa: F401 - fixtures
 
 ROOT = Path(__file__).resolve().parent.parent
 

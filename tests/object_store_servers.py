@@ -54,30 +54,61 @@ _KINDS = {
 }
 
 
-@pytest.fixture(scope="session", params=_KINDS)
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """An fsspec file system of a server, which the environment of this process and its children points to."""
-    kind = _KINDS[request.param]
-    library = pytest.importorskip(kind.library, reason=f"{kind.library} is not installed")
-    neighbor = Path(sys.executable).with_name(kind.program)
-    program = str(neighbor) if neighbor.exists() else shutil.which(kind.program)
-    if program is None:
-        pytest.skip(f"{kind.program} is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp(kind.program)
-    with (folder / "log").open("wb") as log:
+class _Servers:
+    """Starts the server of a kind when it is first requested; all run until the end of the session, because fsspec
+    keeps its file systems, and with them the addresses."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self._folder, self._patch = folder, patch
+        self._systems: dict[str, Any] = {}
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def system(self, name: str) -> Any:
+        """The fsspec file system of a kind, to which the environment of this process and its children points."""
+        if name not in self._systems:
+            self._systems[name] = self._start(_KINDS[name])
+        return self._systems[name]
+
+    def _start(self, kind: _Kind) -> Any:
+        library = pytest.importorskip(kind.library, reason=f"{kind.library} is not installed")
+        neighbor = Path(sys.executable).with_name(kind.program)
+        program = str(neighbor) if neighbor.exists() else shutil.which(kind.program)
+        if program is None:
+            pytest.skip(f"{kind.program} is not installed")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        log = self._folder / f"{kind.program}.log"
         command = [program, *(argument.format(port=port) for argument in kind.arguments)]
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in kind.environment.items():
-                patch.setenv(name, value.format(port=port))
-            patch.setenv("NO_PROXY", "127.0.0.1")
-            _wait_for(port, server, folder / "log")
-            yield getattr(library, kind.system)(use_listings_cache=False, skip_instance_cache=True)
-        server.kill()
-        server.wait()
+        with log.open("wb") as output:
+            server = subprocess.Popen(command, stdout=output, stderr=output, cwd=self._folder)
+        self._processes.append(server)
+        for variable, value in kind.environment.items():
+            self._patch.setenv(variable, value.format(port=port))
+        self._patch.setenv("NO_PROXY", "127.0.0.1")
+        _wait_for(port, server, log)
+        return getattr(library, kind.system)(use_listings_cache=False, skip_instance_cache=True)
+
+    def stop(self) -> None:
+        """Ends all servers."""
+        for server in self._processes:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="session")
+def store_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Servers]:
+    """The servers of this session."""
+    with pytest.MonkeyPatch.context() as patch:
+        servers = _Servers(tmp_path_factory.mktemp("object-stores"), patch)
+        yield servers
+        servers.stop()
+
+
+@pytest.fixture(params=_KINDS)
+def store(request: pytest.FixtureRequest, store_servers: _Servers) -> Any:
+    """An fsspec file system of a server of each kind."""
+    return store_servers.system(request.param)
 
 
 @pytest.fixture
