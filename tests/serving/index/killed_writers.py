@@ -112,6 +112,13 @@ def done(do: Callable[[], Any]) -> Any:
     return result
 
 
+def continued(command: Callable[[Path], object], index: Path) -> tuple[str, str]:
+    """The state that a killed command left, and the state after the same command ran to its end."""
+    left = state(index)
+    command(index)
+    return left, state(index)
+
+
 def try_command(command: Callable[[Path], object], base: Path, folder: Path, points: int) -> dict[str, Any]:
     """Kills the command at `points` lines, each time on a copy of the index `base`."""
     before = done(partial(state, base))
@@ -123,13 +130,12 @@ def try_command(command: Callable[[Path], object], base: Path, folder: Path, poi
         shutil.rmtree(copy)
         shutil.copytree(base, copy)
         found["killed"] += os.WTERMSIG(in_child(partial(traced, command, copy, point))[0]) == signal.SIGKILL
-        left = done(partial(state, copy))
+        left, ended = done(partial(continued, command, copy))
         if left in (before, after):
             found["old" if left == before else "new"] += 1
         else:
             found["mixed"].append([point, left])
-        done(partial(traced, command, copy, -1))
-        if (ended := done(partial(state, copy))) != after:
+        if ended != after:
             found["not continued"].append([point, ended])
     shutil.rmtree(copy)
     return found | {"states": [before, after]}
