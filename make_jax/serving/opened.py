@@ -15,6 +15,7 @@ from make_jax.serving.engines import Engine, EngineName
 from make_jax.serving.engines.flat import FlatEngine
 from make_jax.serving.engines.qdrant import Parts, QdrantSettings
 from make_jax.serving.explanation import Explainer
+from make_jax.serving.index.manifest import content_digest
 from make_jax.serving.index.model import model_of_index
 from make_jax.serving.index.reader import OpenIndex
 from make_jax.serving.query_encoder import QueryEncoder
@@ -85,7 +86,7 @@ class Opened:
 
     def suggestions_for(self, index: OpenIndex) -> "KeptSuggestions | None":
         """The suggestions for a later state of the index with few other products; None: they must be made again."""
-        if not self.has_suggestions or index.version != self.index.version:
+        if not self.has_suggestions or not index.continues(self.index):
             return None
         changes = index.changes(self.suggestions.updates)
         changed = len(changes.replaced) + len(changes.deleted)
@@ -146,7 +147,7 @@ def _open_edge(index: OpenIndex, settings: QdrantSettings, parts: Parts) -> Engi
 
 def engine_state(index: OpenIndex, updates: int | None = None) -> str:
     """Names the products of an index, for engines that keep them; `updates`: with so many, None: all."""
-    return f"{index.manifest.key}, {len(index.updates) if updates is None else updates} updates"
+    return content_digest(index.manifest, updates)
 
 
 def attribute_kinds(index: OpenIndex) -> dict[str, str]:

@@ -136,10 +136,9 @@ class IndexService:
         """
         with self._reload_lock:
             old = self._opened
-            state = index_state(self._path)
-            if state == (old.index.version, len(old.index.updates)):
+            if index_state(self._path) == old.index.state:
                 return False
-            index = open_index(self._path, read_vectors=True)
+            index = open_index(self._path, read_vectors=True, known=old.index)
             parts = old.parts
             if index.manifest.model.digest != parts.digest:
                 parts = open_parts(index, self._options, self._write)
@@ -181,7 +180,7 @@ class IndexService:
     def _switch(self, old: Opened, index: OpenIndex, parts: ModelParts) -> None:
         """Puts another state in the place of `old`."""
         name = self._options.engine or index.manifest.engine.name
-        in_place = index.version == old.index.version and name != "flat"
+        in_place = index.continues(old.index) and name != "flat"
         engine = old.engine if in_place else open_engine(index, self._options.engine)
         new = Opened(index, engine, parts, attribute_kinds(index), old.suggestions_for(index))
         if old.has_suggestions:

@@ -1,5 +1,6 @@
 """A service follows its index: new versions, other models and updates take over without a failed request."""
 
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -150,6 +151,41 @@ def test_updates_are_searched_after_reload(index, model, tmp_path, engine):
             with IndexService.open(index, options) as service:
                 assert service.search(SearchRequest()).total == total and shard.stat().st_ino == built
             update_index(index, lambda manifest: open_index_model(model), None, ["p33"])
+
+
+@pytest.mark.parametrize("engine", [None, "edge"])
+def test_an_index_that_was_deleted_and_built_again_is_searched_although_its_version_is_v1_again(
+    index, model, catalogs, engine
+):
+    with IndexService.open(index, OpenOptions(engine, warm_up=False)) as service, searching(service) as seen:
+        update_index(index, lambda manifest: open_index_model(model), None, ["p0"])
+        assert service.reload() and service.suggest("red", 1) == ["red"]
+        suggestions = service._opened.suggestions
+        shutil.rmtree(index)
+        with pytest.raises(InputError, match="not an index"):
+            service.reload()
+        assert service.search(SearchRequest("red circle")).total == 29
+        build_index(index, open_index_model(model), catalogs[1])
+        update_index(index, lambda manifest: open_index_model(model), None, ["p1"])
+        assert service.reload() and not service.reload()
+        assert service._opened.suggestions is not suggestions
+        assert (service.info.version, service.search(SearchRequest("red circle")).total) == ("v1", 39)
+        assert service.product("p0") is not None and service.product("p1") is None
+        update_index(index, lambda manifest: open_index_model(model), None, ["p2"])
+        assert service.reload() and service.search(SearchRequest("red circle")).total == 38
+    assert seen <= {("v1", 30, 30), ("v1", 29, 29), ("v1", 39, 39), ("v1", 38, 38)}
+
+
+def test_the_same_index_built_again_with_another_update_is_not_taken_for_the_old_one(index, model, catalogs):
+    with IndexService.open(index, OpenOptions("edge", warm_up=False)) as service:
+        update_index(index, lambda manifest: open_index_model(model), None, ["p0"])
+        assert service.reload()
+        shutil.rmtree(index)
+        build_index(index, open_index_model(model), catalogs[0])
+        update_index(index, lambda manifest: open_index_model(model), None, ["p1"])
+        assert service.reload() and service.product("p0") is not None and service.product("p1") is None
+        listed = {hit.id for hit in service.search(SearchRequest("red circle", limit=50)).hits}
+        assert "p0" in listed and "p1" not in listed
 
 
 def test_watch_reloads_logs_what_cannot_be_opened_once_and_ends_with_the_service(index, model, catalogs, caplog):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from make_jax.errors import InputError
 from make_jax.serving.engines import EngineQuery, EngineResult, Rows
 from make_jax.serving.engines.edge_process import serve
 from make_jax.serving.engines.edge_store import STATE
@@ -22,6 +23,7 @@ from make_jax.serving.filters import Filter
 from make_jax.worker_processes import start_resource_tracker
 
 _SECONDS_TO_CLOSE = 30.0
+_ATTEMPTS = 3  # of a call whose process ends
 
 
 def stored_state(folder: Path) -> str | None:
@@ -37,7 +39,7 @@ class EdgeEngine:
     """An `Engine` whose vectors, BM25 and filters are in a folder on disk that Qdrant Edge searches.
 
     The folder is a copy: it is built from `parts` if it is missing, damaged or holds the products of another state, and
-    may be deleted while no process has it open. A process that ends by itself is started again, and the call repeated.
+    may be deleted while no process has it open. A process that ends is started again, and the call repeated.
     """
 
     def __init__(self, folder: Path, settings: QdrantSettings, parts: Parts) -> None:
@@ -47,7 +49,10 @@ class EdgeEngine:
         self._parts = parts
         self._updates: list[tuple[Rows, np.ndarray]] = []  # since `parts`, for a folder that must be built again
         self._lock = threading.Lock()  # of the connection: one call at a time
-        self._process, self._connection = self._start()
+        try:
+            self._process, self._connection = self._start()
+        except EOFError:
+            raise self._ended() from None
 
     def search(self, queries: Sequence[EngineQuery]) -> list[EngineResult]:
         """The result of each query; all of them are one request."""
@@ -84,19 +89,30 @@ class EdgeEngine:
 
     def _call(self, name: str, *arguments: Any) -> Any:
         with self._lock:
-            try:
-                return self._exchange(name, arguments)
-            except (EOFError, ConnectionError):  # the process has ended
-                self._kill()
-                self._process, self._connection = self._start(repeats_update=name == "update")
-                return self._exchange(name, arguments)
-
-    def _exchange(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        self._connection.send((name, arguments))
-        kind, value = self._connection.recv()
+            for attempt in range(_ATTEMPTS):
+                try:
+                    if attempt:
+                        self._restart(repeats_update=name == "update")
+                    self._connection.send((name, arguments))
+                    kind, value = self._connection.recv()
+                    break
+                except (EOFError, OSError) as error:  # the process has ended, perhaps in the middle of its answer
+                    if attempt == _ATTEMPTS - 1:
+                        raise self._ended() if isinstance(error, EOFError) else error from None
         if kind == "error":
             raise value
         return value
+
+    def _restart(self, repeats_update: bool) -> None:
+        self._connection.close()
+        self._kill()
+        self._process, self._connection = self._start(repeats_update)
+
+    def _ended(self) -> InputError:
+        return InputError(
+            f"{self._folder}: the process of Qdrant Edge ended while it opened or searched the folder; if it does so "
+            "again, stop the server and delete the folder, which is then made again from the index"
+        )
 
     def _start(self, repeats_update: bool = False) -> tuple[BaseProcess, Connection]:
         """Starts the process and sends it the products, if it needs them."""

@@ -27,6 +27,7 @@ class EdgeStore:
         if shard.exists():
             self._shard = edge.EdgeShard.load(str(shard))
         else:
+            self._state_file.unlink(missing_ok=True)  # of a shard that was deleted
             shard.mkdir(parents=True)
             self._shard = edge.EdgeShard.create(str(shard), _config(width))
         self._fields = set(self._shard.info().payload_schema)

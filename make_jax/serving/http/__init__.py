@@ -14,10 +14,10 @@ Files:
     access.py           host, API key and rate limit of a request
     api_keys.py         hashed API keys
     rate_limit.py       requests a second of each client
-    body_limit.py       size and time of a request's body, time of a response
+    body_limit.py       size and time of a request's body
     request_log.py      request ids, JSON log lines, metrics, security headers
     metrics.py          Prometheus metrics
     clicks.py           clicks in the catalog's format
-    header_timeout.py   closes connections whose request does not arrive in time
+    connections.py      time of headers and of unread responses, number of connections
     server.py           uvicorn with graceful stop
 """

@@ -1,4 +1,4 @@
-"""Bounds the size of a request's body and the time it takes to arrive, and the time a client takes to read."""
+"""Bounds the size of a request's body and the time it takes to arrive."""
 
 import asyncio
 
@@ -8,15 +8,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from make_jax.serving.http.errors import ApiError
 from make_jax.serving.http.settings import HttpSettings
 
-_CLOSE = {"Connection": "close"}  # the rest of the body is not read: the connection cannot carry another request
-
-
-class ClientTooSlowError(Exception):
-    """A client did not read its response in time; the connection is closed."""
+_CLOSE = {"Connection": "close"}
 
 
 class BodyLimit:
-    """ASGI middleware that raises ApiError for a body above its limit or too slow, and ends slow responses.
+    """ASGI middleware that raises ApiError for a body above its limit or too slow.
 
     The limit is checked with the Content-Length, before anything is read, and again while the body arrives.
     """
@@ -25,18 +21,8 @@ class BodyLimit:
         self._app, self._settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Runs the application with bounded `receive` and `send`."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def bounded_send(message: Message) -> None:
-            try:
-                await asyncio.wait_for(send(message), self._settings.send_seconds)
-            except TimeoutError:
-                raise ClientTooSlowError from None
-
-        await self._app(scope, self._bounded(scope, receive), bounded_send)
+        """Runs the application with a bounded `receive`."""
+        await self._app(scope, self._bounded(scope, receive) if scope["type"] == "http" else receive, send)
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         headers, settings = Headers(scope=scope), self._settings
@@ -68,4 +54,5 @@ class BodyLimit:
 
 
 def _too_large(limit: int) -> ApiError:
-    return ApiError("payload_too_large", f"the body is larger than {limit:,} bytes", _CLOSE)
+    """The connection stays open: a client that is still sending could not read an error before a reset."""
+    return ApiError("payload_too_large", f"the body is larger than {limit:,} bytes")

@@ -57,7 +57,7 @@ CODES: dict[str, ErrorCode] = {
     "invalid_content_type": ErrorCode(415, "invalid_request", "The body is neither JSON nor a multipart form."),
     "too_many_requests": ErrorCode(429, "invalid_request", "The client sends more requests a second than allowed."),
     "internal": ErrorCode(500, "internal", "A fault of the server; its log has the request id and the cause."),
-    "too_many_search_requests": ErrorCode(503, "system", "Too many searches wait; try again."),
+    "too_many_search_requests": ErrorCode(503, "system", "Too many searches wait, or too many connections; try again."),
     "not_ready": ErrorCode(503, "system", "The server does not answer searches: it is stopping or faulty."),
 }
 

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from make_jax.serving.http.body_limit import ClientTooSlowError
+from make_jax.errors import InputError
 from make_jax.serving.http.errors import ApiError, error_response
 from make_jax.serving.http.metrics import Metrics
 
@@ -90,10 +90,12 @@ class RequestLog:
         self._metrics.running.inc()
         try:
             await self._app(scope, receive, send_with_headers)
-        except (ClientDisconnect, ClientTooSlowError):
+        except ClientDisconnect:
             status = status or 499  # as nginx: the client closed the connection
         except Exception as error:
-            _log.error("fault", exc_info=error, extra={"fields": {"request_id": request_id}})
+            known = isinstance(error, InputError)  # a damaged file of the index: its line says all
+            event = str(error) if known else "fault"
+            _log.error("%s", event, exc_info=None if known else error, extra={"fields": {"request_id": request_id}})
             if not status:
                 fault = ApiError("internal", f"the server failed; its log has the cause under request id {request_id}")
                 await error_response(fault)(scope, receive, send_with_headers)

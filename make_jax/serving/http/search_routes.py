@@ -9,7 +9,6 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from make_jax.errors import InputError
 from make_jax.serving.http import openapi
 from make_jax.serving.http.answers import JsonResponse, search_json
 from make_jax.serving.http.context import Context, context_of
@@ -119,6 +118,4 @@ def _search(
         response = service.search(request)
     except RequestError as error:
         raise ApiError(code_of_parameter(error.parameter), str(error)) from None
-    except InputError as error:
-        raise ApiError("bad_request", str(error)) from None
     return search_json(response, parameters, (time.perf_counter() - started) * 1000)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -11,11 +12,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from make_jax.errors import InputError, Terminated
-from make_jax.serving.http.header_timeout import HeaderTimeoutProtocol
+from make_jax.serving.http.connections import MAX_CONNECTIONS, LimitedProtocol
 from make_jax.signals import end, set_handler
 
 GRACE_SECONDS = 10  # for requests that run when a signal comes
-MAX_CONNECTIONS = 2000
+_OTHER_FILES = 200  # that the process has open besides connections
 _log = logging.getLogger(__name__)
 
 
@@ -70,6 +71,16 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _connection_limit() -> int:
+    """How many connections there may be: fewer than MAX_CONNECTIONS where the system allows fewer open files."""
+    wanted = MAX_CONNECTIONS + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft - _OTHER_FILES))
+
+
 def run(app: FastAPI, listener: socket.socket, on_start: Callable[[], None], on_stop: Callable[[], None]) -> None:
     """Answers requests until Ctrl-C or SIGTERM; calls `on_start` when clients can connect, `on_stop` at the end.
 
@@ -77,14 +88,13 @@ def run(app: FastAPI, listener: socket.socket, on_start: Callable[[], None], on_
     """
     config = uvicorn.Config(
         app,
-        http=HeaderTimeoutProtocol,
+        http=type("Protocol", (LimitedProtocol,), {"max_connections": _connection_limit()}),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,  # a client could choose its address, and with it its rate limit
         server_header=False,
-        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=GRACE_SECONDS,
         h11_max_incomplete_event_size=32 << 10,  # of request line and headers

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from make_jax.errors import InputError
 from make_jax.serving.http import openapi
 from make_jax.serving.http.answers import JsonResponse
 from make_jax.serving.http.context import context_of
@@ -54,7 +55,7 @@ async def readyz(request: Request) -> Response:
     except ApiError:
         raise
     except Exception as error:
-        _log.error("not ready", exc_info=error)
+        _log.error("not ready: %s", error, exc_info=None if isinstance(error, InputError) else error)
         raise ApiError("not_ready", "a search failed; the server's log has the cause") from None
     return JsonResponse({"status": "ready", "version": version})
 

@@ -19,7 +19,6 @@ class HttpSettings:
     max_upload_bytes: int = 10 << 20  # of a multipart form
     max_body_bytes: int = 64 << 10  # of another body
     receive_seconds: float = 30.0  # until a body must have arrived
-    send_seconds: float = 30.0  # until a client must take the next part of a response
     max_threads: int = 64  # that wait for searches; these share batches
     max_waiting: int = 512  # requests that wait for a thread; further ones are refused
     max_image_searches: int = 2  # at a time: a decoded picture may need 200 MB

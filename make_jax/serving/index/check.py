@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from make_jax.errors import InputError
 from make_jax.retrieval.top_k import Progress, no_progress
-from make_jax.serving.index.manifest import Manifest, file_entry, read_manifest
+from make_jax.serving.index.manifest import Manifest, file_problem, read_manifest
 from make_jax.serving.index.versions import BUILDING, current_version, version_folder, version_names
 
 
@@ -42,7 +42,8 @@ def check_index(path: Path, progress: Progress = no_progress) -> Checked:
             continue
         lines.append(_line(name, manifest, name == current))
         for done, file in enumerate(manifest.files, start=1):
-            problems += _problems(folder, file, manifest)
+            if problem := file_problem(folder / file, manifest.files[file]):
+                problems.append(problem)
             progress(f"files of {name}", done, len(manifest.files))
     lines += [f"{building.name}: incomplete; the same `index` command continues" for building in _incomplete(path)]
     return Checked(lines, problems)
@@ -50,19 +51,6 @@ def check_index(path: Path, progress: Progress = no_progress) -> Checked:
 
 def _incomplete(path: Path) -> list[Path]:
     return sorted(path.glob(f"{BUILDING}*"))
-
-
-def _problems(folder: Path, name: str, manifest: Manifest) -> list[str]:
-    expected, path = manifest.files[name], folder / name
-    try:
-        found = file_entry(path)
-    except OSError as error:
-        return [f"{path}: {error.strerror or error}; restore it from a backup"]
-    if found.size != expected.size:
-        return [f"{path}: {found.size:,} bytes, expected {expected.size:,}; restore it from a backup"]
-    if found.sha256 != expected.sha256:
-        return [f"{path}: its checksum differs from that in index.json; restore it from a backup"]
-    return []
 
 
 def _line(name: str, manifest: Manifest, is_current: bool) -> str:

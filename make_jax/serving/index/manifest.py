@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +18,16 @@ from make_jax.retrieval.embed import Modality
 from make_jax.serving.engines import EngineName
 
 MANIFEST = "index.json"
+UPDATES = "updates"  # folder of a version
+ADVICE = "restore it from a backup or build the index again"
 FORMAT = 1
 _SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"\n\}\n\Z')
 _NO_DIGEST = b"0" * 64
 _BLOCK_BYTES = 1 << 20
+
+
+class DamagedFileError(InputError):
+    """A file of an index is missing or damaged; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -166,15 +173,44 @@ def file_entry(path: Path) -> FileEntry:
     return FileEntry(size, sha.hexdigest())
 
 
-def check_sizes(folder: Path, files: dict[str, FileEntry]) -> None:
-    """Raises InputError for a file of another size, or none. Reads nothing of them."""
+def size_problem(path: Path, expected: FileEntry) -> str:
+    """Why a file cannot be the expected one, in one line; "" if it has its size. Reads nothing of it."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return f"{path}: {error.strerror or error}; {ADVICE}"
+    return "" if size == expected.size else f"{path}: {size:,} bytes, expected {expected.size:,}; {ADVICE}"
+
+
+def file_problem(path: Path, expected: FileEntry) -> str:
+    """What is wrong with a file, in one line; "" if it has the expected size and checksum."""
+    try:
+        problem = size_problem(path, expected)
+        return problem or ("" if file_entry(path) == expected else checksum_problem(path))
+    except OSError as error:
+        return f"{path}: {error.strerror or error}; {ADVICE}"
+
+
+def checksum_problem(path: Path) -> str:
+    """The line that states a damaged file."""
+    return f"{path}: damaged, its checksum differs from that in {MANIFEST}; {ADVICE}"
+
+
+def check_files(
+    folder: Path, files: Mapping[str, FileEntry], problem_of: Callable[[Path, FileEntry], str] = file_problem
+) -> None:
+    """Raises DamagedFileError for the first file with a `problem_of` it, by default another size or checksum."""
     for name, expected in files.items():
-        path = folder / name
-        try:
-            size = path.stat().st_size
-        except OSError:
-            raise InputError(f"{path}: missing; restore it from a backup or build the index again") from None
-        if size != expected.size:
-            raise InputError(
-                f"{path}: {size:,} bytes, expected {expected.size:,}; restore it from a backup or build the index again"
-            )
+        if problem := problem_of(folder / name, expected):
+            raise DamagedFileError(problem)
+
+
+def content_digest(manifest: Manifest, updates: int | None = None) -> str:
+    """Identifies the products, vectors and settings of a version after so many of its updates; None: after all.
+
+    A version that was deleted and built again under the same name has another one, unless its files are the same.
+    """
+    count = len(manifest.updates) if updates is None else updates
+    later = tuple(f"{UPDATES}/{update.number}/" for update in manifest.updates[count:])
+    files = {name: file.sha256 for name, file in manifest.files.items() if not name.startswith(later)}
+    return hashlib.sha256(json.dumps([manifest.key, files], sort_keys=True).encode()).hexdigest()

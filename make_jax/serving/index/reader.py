@@ -18,12 +18,19 @@ from make_jax.errors import InputError
 from make_jax.retrieval.vector_index import ProductEmbeddings
 from make_jax.retrieval.vectors.shards import VectorFolder
 from make_jax.serving.engines import Rows
-from make_jax.serving.index.manifest import Manifest, UpdateEntry, check_sizes, read_manifest
-from make_jax.serving.index.thumbnails import open_thumbnails
+from make_jax.serving.index.manifest import (
+    UPDATES,
+    Manifest,
+    UpdateEntry,
+    check_files,
+    content_digest,
+    read_manifest,
+    size_problem,
+)
+from make_jax.serving.index.thumbnails import Thumbnails, is_thumbnails
 from make_jax.serving.index.versions import current_version, version_folder
 
 VECTORS = "vectors"  # folder of vectors, of a version or of an update
-UPDATES = "updates"
 ROWS = "rows.npy"  # of an update: the row of each of its products
 EMBEDDED = "embedded.npy"  # the row of each of its vectors: products of which only attributes changed have none
 DELETED = "deleted.npy"  # rows
@@ -67,7 +74,9 @@ class OpenIndex:
             first += len(table)
         table = pa.concat_tables(tables)
         self._positions = positions
-        self._thumbnails = pa.concat_tables([open_thumbnails(folder) for folder in folders])
+        counts = zip(folders, map(len, tables), strict=True)
+        self._thumbnails = Thumbnails(self.folder, counts, manifest.files)
+        self._file_system_id = _file_system_id(self.folder)
         self.deleted: Bool[np.ndarray, " rows"] = deleted
         records = product_records(table)
         self.products: Records[Product] = records.select(positions) if manifest.updates else records
@@ -76,6 +85,17 @@ class OpenIndex:
     def updates(self) -> tuple[UpdateEntry, ...]:
         """The updates of the version, oldest first."""
         return self.manifest.updates
+
+    @property
+    def state(self) -> "State":
+        """What `index_state` returns as long as the index does not change."""
+        return State(self.version, content_digest(self.manifest))
+
+    def continues(self, earlier: "OpenIndex") -> bool:
+        """Whether this is `earlier` after further updates, and not another version that was built in its place."""
+        same_folder = self.version == earlier.version and self._file_system_id == earlier._file_system_id
+        files, before = self.manifest.files, earlier.manifest.files
+        return same_folder and self.manifest.key == earlier.manifest.key and before.items() <= files.items()
 
     @property
     def rows(self) -> int:
@@ -119,14 +139,12 @@ class OpenIndex:
         return self._ids.positions(ids)
 
     def thumbnail(self, row: int) -> bytes | None:
-        """The picture of a product as a WebP file; None without one."""
-        picture: bytes | None = self._thumbnails.column("thumbnail")[int(self._positions[row])].as_py()
-        return picture
+        """The picture of a product as a WebP file; None without one. Raises DamagedFileError."""
+        return self._thumbnails.picture(int(self._positions[row]))
 
     def image_checksum(self, row: int) -> str | None:
-        """Size and CRC-32 of the product's original image; None without one."""
-        checksum: str | None = self._thumbnails.column("checksum")[int(self._positions[row])].as_py()
-        return checksum
+        """Size and CRC-32 of the product's original image; None without one. Raises DamagedFileError."""
+        return self._thumbnails.checksum(int(self._positions[row]))
 
     def engine_rows(self, size: int) -> Iterator[Rows]:
         """All products that are not deleted, by ascending row, at most `size` at a time; one part at least."""
@@ -165,22 +183,28 @@ class State(NamedTuple):
     """What readers compare to see whether an index has changed."""
 
     version: str
-    updates: int
+    content: str  # `content_digest`
 
 
-def open_index(path: str | Path, version: str = "", *, read_vectors: bool = False) -> OpenIndex:
-    """The current version of an index, or another one. Verifies the sizes of all files.
+def open_index(
+    path: str | Path, version: str = "", *, read_vectors: bool = False, known: OpenIndex | None = None
+) -> OpenIndex:
+    """The current version of an index, or another one. Verifies the checksums of all files but pictures.
 
-    Reads no vector, unless `read_vectors`: then the result also outlives the removal of its version.
+    Those of pictures are verified when one is read. Files that `known` has, an earlier state, are not verified again.
+    Keeps no vector in memory, unless `read_vectors`: then the result also outlives the removal of its version.
 
-    Raises InputError if there is no such version, and for a file that is missing or of another size.
+    Raises InputError if there is no such version, and DamagedFileError for a missing or damaged file.
     """
     path = Path(path)
 
     def read(name: str) -> OpenIndex:
         folder = version_folder(path, name)
         manifest = read_manifest(folder)
-        check_sizes(folder, manifest.files)
+        check_files(folder, manifest.files, size_problem)
+        verified = known.manifest.files if known is not None and known.folder == folder else {}
+        read_now = {n: f for n, f in manifest.files.items() if not is_thumbnails(n) and verified.get(n) != f}
+        check_files(folder, read_now)
         opened = OpenIndex(path, name, manifest)
         if read_vectors:
             _ = opened.vectors
@@ -190,9 +214,9 @@ def open_index(path: str | Path, version: str = "", *, read_vectors: bool = Fals
 
 
 def index_state(path: str | Path) -> State:
-    """The current version of an index and the number of its updates; reads two small files."""
+    """What identifies the current version of an index and its updates; reads two small files."""
     path = Path(path)
-    return _of_current(path, lambda name: State(name, len(read_manifest(version_folder(path, name)).updates)))
+    return _of_current(path, lambda name: State(name, content_digest(read_manifest(version_folder(path, name)))))
 
 
 def _of_current(index: Path, read: Callable[[str], _Read]) -> _Read:
@@ -205,6 +229,12 @@ def _of_current(index: Path, read: Callable[[str], _Read]) -> _Read:
             if current_version(index) == name:
                 raise
     return read(current_version(index))
+
+
+def _file_system_id(folder: Path) -> tuple[int, int]:
+    """Differs for a folder that was created again under the same name."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def update_folder(version: Path, update: UpdateEntry) -> Path:

@@ -1,20 +1,26 @@
 """Small pictures of products for result pages: WebP, at most 320 pixels on the longest side, never enlarged."""
 
+import bisect
+import functools
+import hashlib
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 from PIL import Image
 
-from make_jax.catalog.line_chunks import chunk_paths, open_file, write_batch
+from make_jax.catalog.line_chunks import write_batch
 from make_jax.catalog.reader import Catalog
 from make_jax.catalog.scaled_images import decode_scaled, read_jpeg_header, reduce_to
 from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
 from make_jax.retrieval.top_k import Progress, no_progress
+from make_jax.serving.index.manifest import DamagedFileError, FileEntry, checksum_problem
 
 MAX_SIDE = 320  # pixels
 _NAME = "thumbnails"
@@ -51,14 +57,54 @@ def write_thumbnails(
     return problems
 
 
-def open_thumbnails(folder: Path) -> pa.Table:
-    """The pictures in a folder, memory-mapped."""
-    return open_file(folder, _NAME, SCHEMA)
+class Thumbnails:
+    """The pictures of a version, memory-mapped. They stay readable after the version is removed."""
+
+    def __init__(self, version: Path, folders: Iterable[tuple[Path, int]], files: Mapping[str, FileEntry]) -> None:
+        """Maps the files of `folders`, those of the version and its updates, each with its number of products."""
+        self._files: list[_File] = []
+        self._first: list[int] = []  # position of the first product of each file
+        first = 0
+        for folder, count in folders:
+            names = [name for name in files if is_thumbnails(name) and (version / name).parent == folder]
+            for number, name in enumerate(sorted(names)):
+                self._files.append(_File(version / name, files[name]))
+                self._first.append(first + number * _PER_FILE)
+            first += count
+
+    def picture(self, position: int) -> bytes | None:
+        """A product's picture as a WebP file; None without one. Raises DamagedFileError."""
+        picture: bytes | None = self._value("thumbnail", position)
+        return picture
+
+    def checksum(self, position: int) -> str | None:
+        """Size and CRC-32 of a product's original image; None without one. Raises DamagedFileError."""
+        checksum: str | None = self._value("checksum", position)
+        return checksum
+
+    def _value(self, column: str, position: int) -> Any:
+        number = bisect.bisect_right(self._first, position) - 1
+        return self._files[number].batch.column(column)[position - self._first[number]].as_py()
 
 
-def thumbnail_paths(folder: Path) -> list[Path]:
-    """The files of pictures in a folder."""
-    return chunk_paths(folder, _NAME)
+class _File:
+    """A memory-mapped file of pictures, which is verified when the first of them is read."""
+
+    def __init__(self, path: Path, expected: FileEntry) -> None:
+        self._path, self._expected = path, expected
+        with pa.memory_map(os.fspath(path)) as file:
+            self._content = file.read_buffer()
+
+    @functools.cached_property
+    def batch(self) -> pa.RecordBatch:
+        if hashlib.sha256(self._content).hexdigest() != self._expected.sha256:
+            raise DamagedFileError(checksum_problem(self._path))
+        return pa.ipc.open_file(self._content).get_batch(0)
+
+
+def is_thumbnails(name: str) -> bool:
+    """Whether a file of a version, by its path in the manifest, holds pictures."""
+    return PurePosixPath(name).name.startswith(f"{_NAME}-")
 
 
 def image_checksum(catalog: Catalog, product: Product) -> str | None:

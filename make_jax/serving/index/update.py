@@ -21,13 +21,12 @@ from make_jax.catalog.schema import Product
 from make_jax.errors import InputError
 from make_jax.files import publish_folder, sync_folder, write_durably
 from make_jax.retrieval.top_k import Progress, no_progress
-from make_jax.serving.index.manifest import Manifest, UpdateEntry, write_manifest
+from make_jax.serving.index.manifest import UPDATES, Manifest, UpdateEntry, write_manifest
 from make_jax.serving.index.model import IndexModel, check_digest
 from make_jax.serving.index.reader import (
     DELETED,
     EMBEDDED,
     ROWS,
-    UPDATES,
     VECTORS,
     OpenIndex,
     open_index,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from make_jax.errors import InputError
 from make_jax.files import PARTIAL, exit_waits
-from make_jax.serving.index.manifest import check_sizes, read_manifest, read_sealed, write_sealed
+from make_jax.serving.index.manifest import check_files, read_manifest, read_sealed, size_problem, write_sealed
 
 CURRENT = "current"
 BUILDING = "building-"  # prefix of incomplete versions
@@ -74,7 +74,7 @@ def switch_version(index: Path, version: str) -> str | None:
     with writing(index, create=False):
         if version in version_names(index):
             folder = version_folder(index, version)
-            check_sizes(folder, read_manifest(folder).files)
+            check_files(folder, read_manifest(folder).files, size_problem)
         with contextlib.suppress(InputError):
             previous = current_version(index)
         set_current(index, version)

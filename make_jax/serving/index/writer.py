@@ -28,17 +28,18 @@ from make_jax.serving.engines import EngineName
 from make_jax.serving.index.manifest import (
     FORMAT,
     MANIFEST,
+    UPDATES,
     CatalogEntry,
     EngineEntry,
     FileEntry,
     Manifest,
-    check_sizes,
+    check_files,
     file_entry,
     read_manifest,
     write_manifest,
 )
 from make_jax.serving.index.model import IndexModel, load_encoder, set_title_weight
-from make_jax.serving.index.reader import UPDATES, VECTORS
+from make_jax.serving.index.reader import VECTORS
 from make_jax.serving.index.thumbnails import write_thumbnails
 from make_jax.serving.index.tuning import Tuned, tune_index, vectors_of_pool
 from make_jax.serving.index.versions import (
@@ -116,7 +117,7 @@ def build_index(
     _check_folder(index, model)
     with writing(index), full_disk_is_input_error(index):
         key = _key(model, catalog, settings)
-        version = _find(index, key, model, catalog)
+        version = _find(index, key, model, catalog, log)
         if new := version is None:
             version = next_version(index)
             build = _Build(index / f"{BUILDING}{key[:16]}", model, catalog, settings, ray, progress, log)
@@ -162,15 +163,17 @@ def _key(model: IndexModel, catalog: Catalog, settings: IndexSettings) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _find(index: Path, key: str, model: IndexModel, catalog: Catalog) -> str | None:
-    """The newest version of this key without updates; notes there where model and catalog are now."""
+def _find(index: Path, key: str, model: IndexModel, catalog: Catalog, log: Log) -> str | None:
+    """The newest intact version of this key without updates; notes there where model and catalog are now."""
     for name in reversed(version_names(index)):
         folder = version_folder(index, name)
         try:
             manifest = read_manifest(folder)
-        except InputError:  # damaged: to be replaced
-            continue
-        if manifest.key != key or manifest.updates:
+            if manifest.key != key or manifest.updates:
+                continue
+            check_files(folder, manifest.files)
+        except InputError as error:
+            log(f"warning: {error}: {name} is not used")
             continue
         found = dataclasses.replace(
             manifest,
@@ -206,7 +209,7 @@ class _Build:
             with contextlib.suppress(InputError, OSError):  # damaged, or a file system without hard links
                 manifest = read_manifest(version)
                 if (manifest.model.digest, manifest.catalog.digest, manifest.split) == digests:
-                    check_sizes(version, manifest.files)
+                    check_files(version, manifest.files)  # whose checksums would otherwise become those of the copy
                     _link(version, self.folder, manifest)
                     return
 

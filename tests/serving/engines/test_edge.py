@@ -109,15 +109,16 @@ def test_a_lost_folder_is_built_again_with_all_updates(tmp_path: Path, open_engi
     check(engine, updated=True)
 
 
-@pytest.mark.parametrize("change", ["another state", "no state file", "an empty shard"])
+@pytest.mark.parametrize("change", ["another state", "no state file", "an empty shard", "no shard"])
 def test_a_folder_that_is_not_complete_is_built_again(
     tmp_path: Path, open_engine: Callable[..., EdgeEngine], change: str
 ) -> None:
     EdgeEngine(tmp_path, SETTINGS, lambda: [small_rows(10, 9)]).close()
     if change == "no state file":
         (tmp_path / "state.json").unlink()
-    if change == "an empty shard":
+    if "shard" in change:
         shutil.rmtree(tmp_path / "shard")
+    if change == "an empty shard":
         (tmp_path / "shard").mkdir()
     state = "v2" if change == "another state" else SETTINGS.state
     check(open_engine(tmp_path, QdrantSettings(WIDTH, candidates=None, state=state), parts))

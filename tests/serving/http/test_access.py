@@ -203,6 +203,22 @@ def test_a_fault_is_logged_with_its_traceback_and_request_id(client, service, mo
     assert request["status"] == 500
 
 
+def test_a_damaged_file_of_the_index_is_one_line_of_the_log_and_no_part_of_the_answer(
+    client, service, monkeypatch, log
+):
+    def fail(*_: object) -> None:
+        raise InputError("INDEX/versions/v1/thumbnails-00000.arrow: damaged")
+
+    monkeypatch.setattr(service, "thumbnail", fail)
+    monkeypatch.setattr(service, "search", fail)
+    for path, code in (("/v1/products/1/thumbnail", "internal"), ("/v1/search", "internal"), ("/readyz", "not_ready")):
+        response = client.get(path)
+        assert error_of(response)[0] == code and "INDEX" not in response.text
+    faults = [line for line in log() if line["level"] == "error"]
+    assert len(faults) == 3 and all("INDEX/versions/v1/thumbnails-00000.arrow: damaged" in f["event"] for f in faults)
+    assert not [line for line in faults if "traceback" in line]
+
+
 def test_metrics_count_requests_by_route_and_status(client):
     client.get("/v1/search?q=a&limit=0")
     client.get("/v1/search?limit=x")

@@ -1,8 +1,6 @@
 """The server on a socket: slow and hostile clients, dropped connections, a graceful stop."""
 
-import asyncio
 import contextlib
-import dataclasses
 import http.client
 import json
 import os
@@ -15,31 +13,36 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
 
 from make_jax.errors import InputError, Terminated
-from make_jax.serving.http import header_timeout, server
+from make_jax.serving.http import server
 from make_jax.serving.http.app import create_app
-from make_jax.serving.http.body_limit import BodyLimit, ClientTooSlowError
-from make_jax.serving.http.metrics import Metrics
-from make_jax.serving.http.request_log import RequestLog
+from make_jax.serving.http.connections import LimitedProtocol
 from make_jax.serving.http.settings import HttpSettings
+from make_jax.serving.requests import SearchHit
 from tests.conftest import ROOT
 from tests.serving.http.memory_service import MemoryService, webp
 
-LIMITS = HttpSettings(receive_seconds=0.5, send_seconds=0.5, max_upload_bytes=200_000, max_body_bytes=2000)
+LIMITS = HttpSettings(receive_seconds=0.5, max_upload_bytes=200_000, max_body_bytes=2000)
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[tuple[str, int]]:
+def service() -> MemoryService:
+    return MemoryService()
+
+
+@pytest.fixture(scope="module")
+def address(service: MemoryService) -> Iterator[tuple[str, int]]:
     """A server with short limits, in a thread."""
     running: list[server._Server] = []
     started = threading.Event()
     patch = pytest.MonkeyPatch()
-    patch.setattr(header_timeout.HeaderTimeoutProtocol, "header_seconds", 0.5)
+    patch.setattr(LimitedProtocol, "header_seconds", 0.5)
+    patch.setattr(LimitedProtocol, "read_seconds", 0.5)
+    patch.setattr(server, "MAX_CONNECTIONS", 20)
     patch.setattr(server._Server, "capture_signals", lambda self: contextlib.nullcontext(running.append(self)))
     listener = server.listen("127.0.0.1", 0)
-    app = create_app(MemoryService(), LIMITS)
+    app = create_app(service, LIMITS)
 
     def run() -> None:
         with contextlib.suppress(Terminated):
@@ -171,6 +174,64 @@ def test_what_is_no_request_is_no_fault(address, data):
     assert request(address)[0] == 200
 
 
+def test_what_is_no_request_has_an_error_as_json(address):
+    head = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    damaged_body = head + b"Transfer-Encoding: chunked\r\n\r\nno length\r\n"
+    for data in (b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n", damaged_body):
+        received, _, body = raw(address, data).partition(b"\r\n\r\n")
+        assert received.startswith(b"HTTP/1.1 400") and b"application/json" in received
+        assert json.loads(body)["code"] == "bad_request"
+
+
+def test_a_client_that_does_not_read_its_response_is_disconnected(address, service):
+    big = "x" * 8_000_000
+    service.products["big"] = SearchHit("big", big, {}, False, 0.0)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(address)
+    connection.sendall(b"GET /v1/products/big HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    started = time.monotonic()
+    time.sleep(1.5)
+    received = 0
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(1 << 20):
+            received += len(part)
+    assert received < len(big) and time.monotonic() - started < 6
+    assert len(request(address, path="/v1/products/big")[1]) > len(big)
+    connection.close()
+
+
+def test_the_rest_of_a_body_that_nobody_reads_has_a_time(address):
+    head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+    with socket.create_connection(address, timeout=4) as connection:
+        connection.sendall(head)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(40):
+                connection.sendall(b"x")
+                time.sleep(0.05)
+            assert connection.recv(100) == b""
+        assert time.monotonic() - started < 2
+
+
+def test_too_many_connections_are_refused_and_others_go_on(address):
+    first = http.client.HTTPConnection(*address, timeout=4)
+    first.request("GET", "/healthz")
+    assert first.getresponse().read()
+    idle = [socket.create_connection(address) for _ in range(19)]
+    status, body = request(address)
+    assert status == 503 and json.loads(body)["code"] == "too_many_search_requests"
+    first.request("GET", "/healthz")
+    assert first.getresponse().status == 200
+    for connection in (first, *idle):
+        connection.close()
+    deadline = time.monotonic() + 4
+    while request(address)[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_dropped_connections_leave_the_server_working(address):
     for data in (
         b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
@@ -198,6 +259,7 @@ from make_jax.errors import exit_cleanly
 from make_jax.serving.http import server
 from make_jax.serving.http.app import create_app
 from make_jax.serving.http.settings import HttpSettings
+from make_jax.serving.requests import SearchHit
 from make_jax.signals import exit_on_signals
 from tests.serving.http.memory_service import MemoryService
 
@@ -257,22 +319,3 @@ def test_a_signal_stops_after_the_running_requests_and_a_second_one_at_once(sign
     thread.join()
     assert (process.returncode, errors) == (code, f"{line}\n")
     assert (results, out) == (([200], "closed\n") if len(signals) == 1 else ([], ""))
-
-
-def test_a_client_that_does_not_read_its_response_ends_the_request():
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"x"})
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            await asyncio.sleep(60)  # as uvicorn, while the buffer of the connection is full
-
-    limited = BodyLimit(application, dataclasses.replace(LIMITS, send_seconds=0.05))
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-    with pytest.raises(ClientTooSlowError):
-        asyncio.run(limited(scope, receive, send))
-    asyncio.run(RequestLog(limited, Metrics())(scope, receive, send))  # logs it, and no exception leaves

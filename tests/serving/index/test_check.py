@@ -39,7 +39,9 @@ def test_missing_files_and_a_missing_current_version_are_problems(built: Path, t
     shutil.copytree(built, index)
     (index / "versions" / "v1" / "products-00000.arrow").unlink()
     (problem,) = check_index(index).problems
-    assert problem.endswith("products-00000.arrow: No such file or directory; restore it from a backup")
+    assert problem.endswith(
+        "products-00000.arrow: No such file or directory; restore it from a backup or build the index again"
+    )
     shutil.rmtree(index / "versions" / "v1")
     (problem,) = check_index(index).problems
     assert "names v1, which is missing" in problem
