@@ -48,7 +48,7 @@ def query(argv: Sequence[str], program: str) -> None:
     from make_jax.serving.opened import OpenOptions
     from make_jax.serving.service import IndexService
 
-    opened = OpenOptions(options.engine, options.model, warm_up=False)
+    opened = OpenOptions(options.engine, model=options.model, warm_up=False)
     with IndexService.open(options.index, opened) as service:
         response = service.search(request)
     if options.json:

@@ -2,7 +2,7 @@
 
 import ipaddress
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +15,7 @@ from make_jax.extras import import_optional
 
 if TYPE_CHECKING:
     from make_jax.serving.http.settings import HttpSettings
+    from make_jax.serving.service import IndexService
 
 _DESCRIPTION = """\
 Answers searches over HTTP and shows the page.
@@ -38,6 +39,8 @@ class ServeOptions:
     rate_limit: float | None = None  # requests a second of each key; 0: none; None: 100 with keys, none without
     max_upload_mb: float = 10.0  # largest picture that may be searched for
     clicks: str = ""  # file in the format of clicks.jsonl to which POST /v1/click appends; "": off
+    compare: str = ""  # a second index, or another version of INDEX such as v2, beside the first; "": none
+    compare_model: str = ""  # folder of its model if it was moved since it was built
     engine: Literal["flat", "edge", "cluster"] | None = None  # None: the one that the index names
     model: str = ""  # folder of the model if it was moved since the index was built
     onnx: str = ""  # folder of `convert.py export --to onnx` of the model, used where it encodes queries faster
@@ -58,22 +61,24 @@ def serve(argv: Sequence[str], program: str) -> None:
 
 def _serve(options: ServeOptions) -> None:
     """Answers requests until a signal."""
+    from make_jax.serving.compare import open_services
     from make_jax.serving.http import server
     from make_jax.serving.http.app import create_app
     from make_jax.serving.http.request_log import log_as_json
     from make_jax.serving.opened import OpenOptions
-    from make_jax.serving.service import IndexService
 
     settings = settings_of(options)
     listener = server.listen(options.host, options.port)  # before the model is read, which takes longer
     with listener:
-        service = IndexService.open(options.index, OpenOptions(options.engine, options.model, options.onnx), log=_print)
-        app = create_app(service, settings)
-        service.watch(options.reload_seconds)
+        opened = OpenOptions(options.engine, model=options.model, onnx=options.onnx)
+        services = open_services(options.index, options.compare, opened, options.compare_model, _print)
+        app = create_app(services, settings)
+        for service in services.values():
+            service.watch(options.reload_seconds)
         log_as_json()
         host, port = listener.getsockname()[:2]
         line = f"http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops)"
-        server.run(app, listener, on_start=lambda: _print(line), on_stop=service.close)
+        server.run(app, listener, on_start=lambda: _print(line), on_stop=lambda: _close(services.values()))
 
 
 def settings_of(options: ServeOptions) -> "HttpSettings":
@@ -96,6 +101,11 @@ def settings_of(options: ServeOptions) -> "HttpSettings":
         max_upload_bytes=int(options.max_upload_mb * 1e6),
         clicks=Path(options.clicks) if options.clicks else None,
     )
+
+
+def _close(services: Iterable["IndexService"]) -> None:
+    for service in services:
+        service.close()
 
 
 def _print(line: str) -> None:

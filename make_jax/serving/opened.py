@@ -33,6 +33,7 @@ class OpenOptions:
     """How an index is opened; the defaults are what it names itself."""
 
     engine: EngineName | None = None
+    version: str = ""  # "": the current one, with every switch to another
     model: str = ""  # where the model is, if it was moved
     onnx: str = ""  # a folder of `convert.py export --to onnx` of the model, used if it encodes queries faster
     warm_up: bool = True  # compile all programs before the first request; without it the first ones wait
@@ -107,16 +108,16 @@ def open_parts(index: OpenIndex, options: OpenOptions, log: Log) -> ModelParts:
     return ModelParts(index.manifest.model.digest, model, encoder, Explainer(model))
 
 
-def open_engine(index: OpenIndex, name: EngineName | None = None) -> Engine:
-    """The engine over the products of an index; None: the one that the index names.
+def open_engine(index: OpenIndex, options: OpenOptions = DEFAULTS) -> Engine:
+    """The engine over the products of an index.
 
     `edge` has its folder in that of the version, `cluster` a collection for each version on the server that
-    MAKE_JAX_QDRANT_URL names; both are written from the index if they hold other products. Raises InputError for a
-    folder that another process has open, or a server that does not answer.
+    MAKE_JAX_QDRANT_URL names, and an alias for the current one; both are written from the index if they hold other
+    products. Raises InputError for a folder that another process has open, or a server that does not answer.
     """
     manifest = index.manifest
     bm25 = BM25Parameters(manifest.bm25.k1, manifest.bm25.b)
-    name = name or manifest.engine.name
+    name = options.engine or manifest.engine.name
     if name == "flat":
         return FlatEngine(index.engine_rows(max(index.rows, 1)), bm25)
     settings = QdrantSettings(manifest.width, bm25, state=engine_state(index))
@@ -125,7 +126,7 @@ def open_engine(index: OpenIndex, name: EngineName | None = None) -> Engine:
         return _open_edge(index, settings, parts)
     from make_jax.serving.engines.cluster import connect_cluster
 
-    return connect_cluster(index.path.resolve().name, index.version, settings, parts)
+    return connect_cluster(index.path.resolve().name, index.version, settings, parts, is_current=not options.version)
 
 
 def _open_edge(index: OpenIndex, settings: QdrantSettings, parts: Parts) -> Engine:

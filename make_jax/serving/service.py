@@ -57,14 +57,23 @@ class IndexService:
         self._batcher = Batcher(self._answer, MAX_BATCH, "search")
 
     @classmethod
-    def open(cls, path: str | Path, options: OpenOptions = DEFAULTS, log: Log = lambda _: None) -> "IndexService":
+    def open(
+        cls,
+        path: str | Path,
+        options: OpenOptions = DEFAULTS,
+        log: Log = lambda _: None,
+        like: "IndexService | None" = None,
+    ) -> "IndexService":
         """The service of an index; `log` gets a line for each choice made at start.
 
-        Raises InputError for a damaged index, and for a model that is missing or has changed.
+        Shares the model of `like`, another service, if both have the same. Raises InputError for a damaged index, and
+        for a model that is missing or has changed.
         """
-        index = open_index(path, read_vectors=True)
-        parts = open_parts(index, options, log)
-        opened = Opened(index, open_engine(index, options.engine), parts, attribute_kinds(index))
+        index = open_index(path, options.version, read_vectors=True)
+        parts = like._opened.parts if like else None
+        if parts is None or parts.digest != index.manifest.model.digest:
+            parts = open_parts(index, options, log)
+        opened = Opened(index, open_engine(index, options), parts, attribute_kinds(index))
         service = cls(Path(path), opened, options, log)
         if options.warm_up:
             service._warm_up()
@@ -136,9 +145,9 @@ class IndexService:
         """
         with self._reload_lock:
             old = self._opened
-            if index_state(self._path) == old.index.state:
+            if index_state(self._path, self._options.version) == old.index.state:
                 return False
-            index = open_index(self._path, read_vectors=True, known=old.index)
+            index = open_index(self._path, self._options.version, read_vectors=True, known=old.index)
             parts = old.parts
             if index.manifest.model.digest != parts.digest:
                 parts = open_parts(index, self._options, self._write)
@@ -181,7 +190,7 @@ class IndexService:
         """Puts another state in the place of `old`."""
         name = self._options.engine or index.manifest.engine.name
         in_place = index.continues(old.index) and name != "flat"
-        engine = old.engine if in_place else open_engine(index, self._options.engine)
+        engine = old.engine if in_place else open_engine(index, self._options)
         new = Opened(index, engine, parts, attribute_kinds(index), old.suggestions_for(index))
         if old.has_suggestions:
             _ = new.suggestions  # made while searches go on with the old state

@@ -35,6 +35,7 @@ def no_keys_in_the_environment(monkeypatch):
         (["--new-key", "shop"], "--new-key needs --api-keys, the file that the key's hash is added to"),
         (["--host", "0.0.0.0"], "--host is 0.0.0.0, which other machines reach, and there are no API keys; add one: "),
         (["--host", "::"], "--host is ::, which other machines reach, and there are no API keys; "),
+        (["--port", "0", "--compare", "v2"], "nowhere: not an index, expected a folder that `search.py index` wrote"),
         (["--port", "0"], "nowhere: not an index, expected a folder that `search.py index` wrote"),
     ],
 )
@@ -69,10 +70,11 @@ def test_hosts_and_rate_limit_follow_from_the_keys(tmp_path):
     assert public.max_upload_bytes == 2_000_000
 
 
-def test_an_index_is_served_until_sigterm(tmp_path):
-    catalog = str(write_catalog(tmp_path / "tiny", products=20, queries=4))
-    main(["index", MODEL, catalog, str(tmp_path / "index")])
-    command = [sys.executable, str(ROOT / "search.py"), "serve", str(tmp_path / "index"), "--port", "0"]
+def test_two_versions_of_an_index_are_served_until_sigterm(tmp_path):
+    catalog, index = str(write_catalog(tmp_path / "tiny", products=20, queries=4)), str(tmp_path / "index")
+    main(["index", MODEL, catalog, index])
+    main(["index", MODEL, catalog, index, "--lexical-weight", "0.5", "--no-switch"])
+    command = [sys.executable, str(ROOT / "search.py"), "serve", index, "--compare", "v2", "--port", "0"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -82,14 +84,17 @@ def test_an_index_is_served_until_sigterm(tmp_path):
         ):
             assert line, "".join(lines)
             lines.append(line)
+        assert lines[-1] == "comparing index (encoder_file, v1) with index-v2 (encoder_file, v2)\n"
         connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
-        connection.request("GET", "/v1/search?q=red&limit=3")
-        content = json.loads(connection.getresponse().read())
+        for parameter, version in (("", "v1"), ("&index=index-v2", "v2")):
+            connection.request("GET", f"/v1/search?q=red&limit=3{parameter}")
+            content = json.loads(connection.getresponse().read())
+            assert len(content["hits"]) == 3 and content["estimatedTotalHits"] == 20
+            assert content["indexVersion"] == version
         connection.close()
-        assert len(content["hits"]) == 3 and content["estimatedTotalHits"] == 20
         process.send_signal(signal.SIGTERM)
         errors = process.stderr.read()
-        assert process.wait(20) == 0 and errors.splitlines()[-1] == "stopped; answered 1 requests"
+        assert process.wait(20) == 0 and errors.splitlines()[-1] == "stopped; answered 2 requests"
     finally:
         process.kill()
         process.communicate()

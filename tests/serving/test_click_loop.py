@@ -40,7 +40,7 @@ def test_clicks_of_the_server_train_the_next_version(tmp_path: Path) -> None:
     assert main(["index", first.run, "", index, "--lexical-weight", "0"]) is None
     with IndexService.open(Path(index), OpenOptions(warm_up=False)) as service:
         service.watch(0.05)
-        client = TestClient(create_app(service, HttpSettings(clicks=clicks)), base_url="http://localhost")
+        client = TestClient(create_app({"test": service}, HttpSettings(clicks=clicks)), base_url="http://localhost")
         before = mean_rank(client, "ruby", {p.id for p in red})  # a word that the catalog lacks
         for product in red * 4:
             assert client.post("/v1/click", json={"query": "ruby", "product": product.id}).status_code == 204

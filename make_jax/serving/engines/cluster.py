@@ -134,11 +134,13 @@ class ClusterStore:
             self._client.close()
 
 
-def connect_cluster(index: str, version: str, settings: QdrantSettings, parts: Parts) -> QdrantEngine:
+def connect_cluster(
+    index: str, version: str, settings: QdrantSettings, parts: Parts, is_current: bool = True
+) -> QdrantEngine:
     """The engine over the collection of a version, on the server that MAKE_JAX_QDRANT_URL names.
 
-    The index's name becomes an alias for the collection. MAKE_JAX_QDRANT_API_KEY is sent if it is set. Raises
-    InputError if the server is not set or does not answer.
+    The index's name becomes an alias for the collection of the current version. MAKE_JAX_QDRANT_API_KEY is sent if it
+    is set. Raises InputError if the server is not set or does not answer.
     """
     url = os.environ.get("MAKE_JAX_QDRANT_URL")
     if not url:
@@ -148,7 +150,8 @@ def connect_cluster(index: str, version: str, settings: QdrantSettings, parts: P
         key = os.environ.get("MAKE_JAX_QDRANT_API_KEY")
         client = QdrantClient(url, api_key=key, timeout=_SECONDS, check_compatibility=False)  # that is a thread
         engine = open_cluster(client, collection, settings, parts, owns_client=True)
-        switch_alias(client, index, collection)
+        if is_current:
+            switch_alias(client, index, collection)
     except (ApiException, ValueError) as error:
         raise InputError(f"MAKE_JAX_QDRANT_URL: {url}: {' '.join(str(error).split())}; is a server there?") from None
     return engine

@@ -75,23 +75,26 @@ class ErrorAnswer(_Described):
     link: str
 
 
-def product_json(hit: SearchHit) -> dict[str, Any]:
-    """A product with its attributes. Keys that begin with "_" are ours and win over attributes of that name."""
+def product_json(hit: SearchHit, index: str | None) -> dict[str, Any]:
+    """A product with its attributes, of the index that the request names.
+
+    Keys that begin with "_" are ours and win over attributes of that name.
+    """
     attributes = {name: _attribute(value) for name, value in hit.attributes.items()}
-    return {**attributes, "id": hit.id, "title": hit.title, "_image": _picture(hit), **_weights(hit)}
+    return {**attributes, "id": hit.id, "title": hit.title, "_image": _picture(hit, index), **_weights(hit)}
 
 
-def hit_json(hit: SearchHit, explain: bool) -> dict[str, Any]:
+def hit_json(hit: SearchHit, parameters: SearchParameters) -> dict[str, Any]:
     """One result."""
     attributes = {name: _attribute(value) for name, value in hit.attributes.items()}
     content = {
         **attributes,
         "id": hit.id,
         "title": hit.title,
-        "_image": _picture(hit),
+        "_image": _picture(hit, parameters.index),
         "_rankingScore": _number(hit.score),
     }
-    if explain:
+    if parameters.explain:
         scores = hit.scores
         content["_rankingScoreDetails"] = {
             "dense": _number(scores.dense) if scores else None,
@@ -108,7 +111,7 @@ def hit_json(hit: SearchHit, explain: bool) -> dict[str, Any]:
 def search_json(response: SearchResponse, parameters: SearchParameters, milliseconds: float) -> dict[str, Any]:
     """The results of a search. Optional members are left out where they were not requested, as Meilisearch does."""
     content: dict[str, Any] = {
-        "hits": [hit_json(hit, parameters.explain) for hit in response.hits],
+        "hits": [hit_json(hit, parameters) for hit in response.hits],
         "query": parameters.q,
         "processingTimeMs": round(milliseconds),
         **_paging(response, parameters),
@@ -137,9 +140,12 @@ def _paging(response: SearchResponse, parameters: SearchParameters) -> dict[str,
     return {"page": parameters.page or 1, "hitsPerPage": size, "totalHits": response.total, "totalPages": pages}
 
 
-def _picture(hit: SearchHit) -> str | None:
-    """The address of the picture."""
-    return f"/v1/products/{quote(hit.id, safe='')}/thumbnail" if hit.has_image else None
+def _picture(hit: SearchHit, index: str | None) -> str | None:
+    """The address of the picture, in the index that the request names."""
+    if not hit.has_image:
+        return None
+    address = f"/v1/products/{quote(hit.id, safe='')}/thumbnail"
+    return address if index is None else f"{address}?index={quote(index, safe='')}"
 
 
 def _weights(hit: SearchHit) -> dict[str, float | None]:

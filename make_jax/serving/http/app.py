@@ -1,4 +1,6 @@
-"""Makes the FastAPI application of a search service."""
+"""Makes the FastAPI application of search services."""
+
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -18,8 +20,11 @@ from make_jax.serving.http.settings import HttpSettings
 from make_jax.serving.search_service import SearchService
 
 
-def create_app(service: SearchService, settings: HttpSettings) -> FastAPI:
-    """Returns the application. InputError if the file of clicks cannot be opened."""
+def create_app(services: Mapping[str, SearchService], settings: HttpSettings) -> FastAPI:
+    """Returns the application of services by the names of their indexes; the first is the default.
+
+    InputError if the file of clicks cannot be opened.
+    """
     app = FastAPI(
         title="make_jax search",
         version=make_jax.__version__,
@@ -30,7 +35,7 @@ def create_app(service: SearchService, settings: HttpSettings) -> FastAPI:
         redirect_slashes=False,
     )
     clicks = ClickFile(settings.clicks) if settings.clicks else None
-    app.state.context = context = Context(service, settings, clicks=clicks)
+    app.state.context = context = Context(services, settings, clicks=clicks)
     for routes in (search_routes, product_routes, server_routes):
         app.include_router(routes.router)
     app.add_exception_handler(ApiError, _api_error)

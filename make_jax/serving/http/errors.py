@@ -36,6 +36,7 @@ _PARAMETERS = {
     "correct": "Neither true nor false.",
     "explain": "Neither true nor false.",
     "retrieve_vectors": "Neither true nor false.",
+    "index": "Not the name of an index.",
 }
 
 CODES: dict[str, ErrorCode] = {
@@ -51,6 +52,9 @@ CODES: dict[str, ErrorCode] = {
     "invalid_api_key": ErrorCode(403, "auth", "The API key is wrong."),
     "not_found": ErrorCode(404, "invalid_request", "There is nothing at this address."),
     "document_not_found": ErrorCode(404, "invalid_request", "The index has no such product, or no picture of it."),
+    "index_not_found": ErrorCode(
+        404, "invalid_request", "The server has no index of this name; GET /v1/index lists them."
+    ),
     "method_not_allowed": ErrorCode(405, "invalid_request", "The address exists, for another method."),
     "request_timeout": ErrorCode(408, "invalid_request", "The body did not arrive in time."),
     "payload_too_large": ErrorCode(413, "invalid_request", "The body is larger than the server accepts."),

@@ -5,7 +5,7 @@ from typing import Any
 from make_jax.serving.filter_parser import MAX_LENGTH
 from make_jax.serving.http.answers import ErrorAnswer, SearchAnswer
 from make_jax.serving.http.errors import CODES
-from make_jax.serving.http.parameters import SearchParameters
+from make_jax.serving.http.parameters import INDEX_PARAMETER, SearchParameters
 
 _PRODUCT = {
     "id": "1163",
@@ -95,6 +95,13 @@ _BODIES = {
     "like and unlike": {"like": ["1163"], "unlike": ["1525"], "limit": 10},
 }
 _ENCODING = {name: {"style": "form", "explode": False} for name in ("facets", "sort")}
+_INDEX = {
+    "name": "index",
+    "in": "query",
+    "required": False,
+    "description": INDEX_PARAMETER,
+    "schema": {"type": "string"},
+}
 _ID: dict[str, Any] = {
     "name": "product_id",
     "in": "path",
@@ -105,12 +112,12 @@ _ID: dict[str, Any] = {
 
 SEARCH_GET: dict[str, Any] = {
     "tags": ["search"],
-    "responses": _results(),
+    "responses": _results(404),
     "openapi_extra": {"parameters": _search_parameters()},
 }
 SEARCH_POST: dict[str, Any] = {
     "tags": ["search"],
-    "responses": _results(408, 413, 415),
+    "responses": _results(404, 408, 413, 415),
     "openapi_extra": {
         "requestBody": {
             "required": True,
@@ -131,11 +138,12 @@ SIMILAR: dict[str, Any] = {
 }
 SUGGEST: dict[str, Any] = {
     "tags": ["search"],
-    "responses": _json({"suggestions": ["red running shoes"], "query": "red r", "processingTimeMs": 0}),
+    "responses": _json({"suggestions": ["red running shoes"], "query": "red r", "processingTimeMs": 0}, 404),
     "openapi_extra": {
         "parameters": [
             _query_parameter("q", {"type": "string", "maxLength": 1000}),
             _query_parameter("limit", {"type": "integer", "minimum": 1, "maximum": 20, "default": 8}),
+            _INDEX,
         ]
     },
 }
@@ -143,6 +151,8 @@ INDEX: dict[str, Any] = {
     "tags": ["products"],
     "responses": _json(
         {
+            "name": "shop",
+            "indexes": ["shop", "shop-v4"],
             "version": "v3",
             "numberOfDocuments": 42203,
             "model": "runs/fashion",
@@ -150,18 +160,20 @@ INDEX: dict[str, Any] = {
             "attributes": {"brand": "text", "price": "number"},
             "acceptsImages": True,
             "acceptsClicks": False,
-        }
+        },
+        404,
     ),
+    "openapi_extra": {"parameters": [_INDEX]},
 }
 PRODUCT: dict[str, Any] = {
     "tags": ["products"],
     "responses": _json({**_PRODUCT, "titleWeight": 0.7, "imageWeight": 0.3}, 404),
-    "openapi_extra": {"parameters": [_ID]},
+    "openapi_extra": {"parameters": [_ID, _INDEX]},
 }
 THUMBNAIL: dict[str, Any] = {
     "tags": ["products"],
     "responses": {200: {"description": "The picture.", "content": {"image/webp": {}}}, **_errors(404)},
-    "openapi_extra": {"parameters": [_ID]},
+    "openapi_extra": {"parameters": [_ID, _INDEX]},
 }
 CLICK: dict[str, Any] = {
     "tags": ["products"],
@@ -178,6 +190,7 @@ CLICK: dict[str, Any] = {
                         "properties": {
                             "query": {"type": "string", "minLength": 1, "maxLength": 1000},
                             "product": {"type": "string", "minLength": 1, "maxLength": 1000},
+                            "index": {"type": "string", "maxLength": 200, "description": INDEX_PARAMETER},
                             "lang": {"type": "string", "maxLength": 35, "pattern": "^[A-Za-z0-9-]*$"},
                         },
                     },
@@ -188,7 +201,7 @@ CLICK: dict[str, Any] = {
     },
 }
 HEALTH: dict[str, Any] = {"tags": ["server"], "responses": _json({"status": "available"})}
-READY: dict[str, Any] = {"tags": ["server"], "responses": _json({"status": "ready", "version": "v3"})}
+READY: dict[str, Any] = {"tags": ["server"], "responses": _json({"status": "ready", "versions": {"shop": "v3"}})}
 METRICS: dict[str, Any] = {
     "tags": ["server"],
     "responses": {200: {"description": "Metrics.", "content": {"text/plain": {}}}, **_errors()},

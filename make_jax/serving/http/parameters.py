@@ -20,6 +20,7 @@ from make_jax.serving.requests import MAX_LIMIT, SearchRequest, Sort
 
 MAX_QUERY = 1000  # characters
 MAX_OFFSET = 1_000_000
+INDEX_PARAMETER = "Name of the index, of those that GET /v1/index lists; default: the first."
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 _Id = Annotated[str, Field(min_length=1, max_length=1000)]
 _FilterText = Annotated[str, Field(max_length=MAX_LENGTH)]
@@ -57,6 +58,7 @@ class SearchParameters(BaseModel):
     correct: bool = Field(True, description="Whether misspelled words are replaced; see correctedQuery.")
     explain: bool = Field(False, description="Adds parts of scores, modal weights and keywords.")
     retrieve_vectors: bool = Field(False, description="Adds the vectors of query and results.")
+    index: _Name | None = Field(None, description=INDEX_PARAMETER)
 
 
 _NAMES = {field.alias or name: name for name, field in SearchParameters.model_fields.items()}

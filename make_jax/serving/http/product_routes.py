@@ -10,9 +10,9 @@ from starlette.responses import Response
 from make_jax.catalog.text import strip_text
 from make_jax.serving.http import openapi
 from make_jax.serving.http.answers import JsonResponse, product_json
-from make_jax.serving.http.context import context_of
+from make_jax.serving.http.context import context_of, index_of
 from make_jax.serving.http.errors import ApiError
-from make_jax.serving.http.parameters import MAX_QUERY
+from make_jax.serving.http.parameters import INDEX_PARAMETER, MAX_QUERY
 from make_jax.serving.search_service import SearchService
 
 _PICTURE_SECONDS = 300  # that a browser shows a picture after an update of the index has replaced it
@@ -26,15 +26,19 @@ class ClickBody(BaseModel):
 
     query: str = Field(min_length=1, max_length=MAX_QUERY)
     product: str = Field(min_length=1, max_length=1000)
+    index: str | None = Field(None, max_length=200, description=INDEX_PARAMETER)
     lang: str = Field("", max_length=35, pattern=r"^[A-Za-z0-9-]*$", description="Language of the query: en, zh.")
 
 
 @router.get("/v1/index", **openapi.INDEX)
 async def index(request: Request) -> Response:
-    """What the server searches."""
+    """What the server searches: one index, and the names of all."""
     context = context_of(request)
-    info = await context.call(lambda service: service.info)
+    name = index_of(request)
+    info = await context.call(lambda service: service.info, name)
     content = {
+        "name": next(iter(context.services)) if name is None else name,
+        "indexes": list(context.services),
         "version": info.version,
         "numberOfDocuments": info.products,
         "model": info.model,
@@ -50,7 +54,7 @@ async def index(request: Request) -> Response:
 async def thumbnail(request: Request) -> Response:
     """The picture of a product, WebP with sides of at most 320 pixels."""
     product_id = request.path_params["product_id"]
-    picture = await context_of(request).call(lambda service: service.thumbnail(product_id))
+    picture = await context_of(request).call(lambda service: service.thumbnail(product_id), index_of(request))
     if picture is None:
         raise ApiError("document_not_found", "the index has no picture of such a product")
     etag = f'"{hashlib.sha256(picture).hexdigest()[:32]}"'
@@ -63,13 +67,13 @@ async def thumbnail(request: Request) -> Response:
 @router.get("/v1/products/{product_id:path}", **openapi.PRODUCT)
 async def product(request: Request) -> Response:
     """A product with its attributes and modal weights."""
-    product_id = request.path_params["product_id"]
+    product_id, name = request.path_params["product_id"], index_of(request)
 
     def find(service: SearchService) -> dict[str, Any] | None:
         hit = service.product(product_id)
-        return None if hit is None else product_json(hit)
+        return None if hit is None else product_json(hit, name)
 
-    content = await context_of(request).call(find)
+    content = await context_of(request).call(find, name)
     if content is None:
         raise ApiError("document_not_found", "the index has no such product")
     return JsonResponse(content)
@@ -101,6 +105,6 @@ async def click(request: Request) -> Response:
             clicks.add(query, body.product, body.lang)
         return found
 
-    if not await context.call(store):
+    if not await context.call(store, body.index):
         raise ApiError("document_not_found", "the index has no such product")
     return Response(status_code=204)

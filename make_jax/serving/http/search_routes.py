@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from make_jax.serving.http import openapi
 from make_jax.serving.http.answers import JsonResponse, search_json
-from make_jax.serving.http.context import Context, context_of
+from make_jax.serving.http.context import Context, context_of, index_of
 from make_jax.serving.http.errors import ApiError
 from make_jax.serving.http.parameters import (
     MAX_QUERY,
@@ -55,7 +55,7 @@ async def similar(request: Request) -> Response:
     product_id = request.path_params["product_id"]
     parameters = parameters_of_pairs(request.query_params.multi_items())
     context = context_of(request)
-    if await context.call(lambda service: service.product(product_id)) is None:
+    if await context.call(lambda service: service.product(product_id), parameters.index) is None:
         raise ApiError("document_not_found", "the index has no such product")
     return await _answer(context, parameters, like=(product_id,))
 
@@ -64,16 +64,17 @@ async def similar(request: Request) -> Response:
 async def suggest(request: Request) -> Response:
     """Queries that begin with the text or continue it."""
     values = dict(request.query_params)
-    unknown = sorted(values.keys() - {"q", "limit"})
+    unknown = sorted(values.keys() - {"q", "limit", "index"})
     if unknown:
-        raise ApiError("bad_request", f"unknown parameter {unknown[0][:60]!r}, expected q and limit")
+        raise ApiError("bad_request", f"unknown parameter {unknown[0][:60]!r}, expected q, limit and index")
     text, limit = values.get("q", ""), values.get("limit", "8")
     if len(text) > MAX_QUERY:
         raise ApiError("invalid_suggest_q", f"q has {len(text):,} characters, expected at most {MAX_QUERY:,}")
     if not (limit.isascii() and limit.isdecimal() and len(limit) < 4 and 1 <= int(limit) <= MAX_SUGGESTIONS):
         raise ApiError("invalid_suggest_limit", f"limit is {limit[:60]!r}, expected 1 to {MAX_SUGGESTIONS}")
     started = time.perf_counter()
-    suggestions = await context_of(request).call(lambda service: service.suggest(text, int(limit)))
+    context = context_of(request)
+    suggestions = await context.call(lambda service: service.suggest(text, int(limit)), index_of(request))
     milliseconds = round((time.perf_counter() - started) * 1000)
     return JsonResponse({"suggestions": suggestions, "query": text, "processingTimeMs": milliseconds})
 
@@ -100,7 +101,7 @@ async def _answer(
     context: Context, parameters: SearchParameters, image: bytes | None = None, like: tuple[str, ...] = ()
 ) -> Response:
     run = partial(_search, parameters=parameters, image=image, like=like)
-    content = await context.call(run, image=image is not None)
+    content = await context.call(run, parameters.index, image=image is not None)
     if not content["hits"]:
         context.metrics.no_hits.inc()
     return JsonResponse(content)

@@ -49,23 +49,25 @@ async def healthz() -> Response:
 
 @router.get("/readyz", **openapi.READY)
 async def readyz(request: Request) -> Response:
-    """Whether a search succeeds."""
+    """Whether a search of each index succeeds."""
+    context = context_of(request)
+    versions = {}
     try:
-        version = await context_of(request).call(lambda s: s.search(SearchRequest(limit=1)).version)
+        for name in context.services:
+            versions[name] = await context.call(lambda s: s.search(SearchRequest(limit=1)).version, name)
     except ApiError:
         raise
     except Exception as error:
         _log.error("not ready: %s", error, exc_info=None if isinstance(error, InputError) else error)
         raise ApiError("not_ready", "a search failed; the server's log has the cause") from None
-    return JsonResponse({"status": "ready", "version": version})
+    return JsonResponse({"status": "ready", "versions": versions})
 
 
 @router.get("/metrics", response_class=Response, **openapi.METRICS)
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
     context = context_of(request)
-    info = context.service.info
-    context.metrics.set_index(info.version, info.products)
+    context.metrics.set_indexes({name: service.info for name, service in context.services.items()})
     return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

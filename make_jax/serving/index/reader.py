@@ -213,10 +213,14 @@ def open_index(
     return read(version) if version else _of_current(path, read)
 
 
-def index_state(path: str | Path) -> State:
-    """What identifies the current version of an index and its updates; reads two small files."""
+def index_state(path: str | Path, version: str = "") -> State:
+    """What identifies the current version of an index, or another one, and its updates; reads two small files."""
     path = Path(path)
-    return _of_current(path, lambda name: State(name, content_digest(read_manifest(version_folder(path, name)))))
+
+    def read(name: str) -> State:
+        return State(name, content_digest(read_manifest(version_folder(path, name))))
+
+    return read(version) if version else _of_current(path, read)
 
 
 def _of_current(index: Path, read: Callable[[str], _Read]) -> _Read:

@@ -58,10 +58,15 @@ def current_version(index: Path) -> str:
     return version
 
 
-def set_current(index: Path, version: str) -> None:
-    """Makes readers open another version, atomically. Raises InputError if there is no such version."""
+def check_version(index: Path, version: str) -> None:
+    """Raises InputError if an index has no such version."""
     if version not in (names := version_names(index)):
         raise InputError(f"{index}: no version {version!r}, expected one of {', '.join(names) or '(none)'}")
+
+
+def set_current(index: Path, version: str) -> None:
+    """Makes readers open another version, atomically. Raises InputError if there is no such version."""
+    check_version(index, version)
     write_sealed(index / CURRENT, {"version": version, "newest": _newest(index)})
 
 

@@ -51,15 +51,19 @@ export async function suggest(text, signal) {
   return (await (await request(`/v1/suggest?limit=8&q=${encodeURIComponent(text)}`, { signal })).json()).suggestions;
 }
 
-/** What the server searches. */
-export const indexInfo = async () => (await request("/v1/index")).json();
+/** What the server searches: the first index, and the second one where the server has two. */
+export async function indexInfos() {
+  const first = await (await request("/v1/index")).json();
+  const others = first.indexes.slice(1, 2).map(async (name) => (await request(`/v1/index?index=${encodeURIComponent(name)}`)).json());
+  return [first, ...(await Promise.all(others))];
+}
 
 /** A product with its attributes. */
 export const product = async (id) => (await request(`/v1/products/${encodeURIComponent(id)}`)).json();
 
 /** Stores that a product was opened after a query; failures have no effect. */
-export function click(query, productId, lang) {
-  const body = JSON.stringify({ query, product: productId, lang });
+export function click(query, productId, lang, index) {
+  const body = JSON.stringify({ query, product: productId, lang, index });
   request("/v1/click", { method: "POST", body, headers: { "Content-Type": "application/json" }, keepalive: true }).catch(() => {});
 }
 

@@ -5,7 +5,9 @@ import { number, text } from "./texts.js";
 
 const FEW = 8; // values of an attribute at first
 const MANY = 60; // after "more"
+const FINDABLE = 20; // values from which the list has a box to find one
 const expanded = new Set();
+const sought = new Map(); // attribute -> text in that box
 
 /**
  * Shows the filters of an answer. `change` gets a function that changes the state.
@@ -17,29 +19,48 @@ export function showFacets(state, attributes, distribution, stats, change) {
   const groups = names.map((name) =>
     attributes[name] === "number" && (stats[name] || state.ranges[name])
       ? range(name, state.ranges[name], stats[name], change)
-      : values(name, state.values[name] ?? [], distribution[name] ?? {}, change, () => showFacets(state, attributes, distribution, stats, change)));
+      : values(name, state.values[name] ?? [], distribution[name] ?? {}, change));
   fill(byId("facets"), ...groups, leastScore(state, change));
   if (focused) byId(focused)?.focus(); // the reader who works with the keyboard stays where they were
 }
 
-function values(name, selected, counts, change, redraw) {
+function values(name, selected, counts, change) {
   const found = Object.entries(counts);
   const missing = selected.filter((value) => !(value in counts)).map((value) => [value, 0]);
   const isSelected = ([value]) => selected.includes(value);
   const ordered = [...missing, ...found.filter(isSelected), ...found.filter((each) => !isSelected(each))];
   if (!ordered.length) return null;
-  const shown = ordered.slice(0, Math.max(expanded.has(name) ? MANY : FEW, selected.length));
-  const rows = shown.map(([value, count], place) =>
+  const row = ([value, count]) =>
     element("label", { class: "value" },
       element("input", { type: "checkbox", id: `facet-${name}-${value}`, checked: selected.includes(value), change: (event) => change((state) => toggle(state, name, value, event.target.checked)) }),
       element("span", { class: "name" }, shownValue(value)),
-      element("span", { class: "count" }, number(count))));
-  const rest = Math.min(ordered.length, MANY) - FEW;
-  const more = rest > 0 && element("button", {
-    type: "button", class: "link", id: `more-${name}`, "aria-expanded": String(expanded.has(name)),
-    click: () => { expanded.has(name) ? expanded.delete(name) : expanded.add(name); redraw(); },
-  }, expanded.has(name) ? text("less") : text("more", number(ordered.length - FEW)));
-  return element("fieldset", {}, element("legend", {}, name), ...rows, more || null);
+      element("span", { class: "count" }, number(count)));
+  const list = element("div");
+  const draw = () => { // the list alone: a box that is typed into stays
+    const part = sought.get(name)?.toLowerCase();
+    const matching = part ? ordered.filter(([value]) => shownValue(value).toLowerCase().includes(part)) : ordered;
+    const shown = matching.slice(0, expanded.has(name) ? MANY : Math.max(FEW, part ? 0 : selected.length));
+    fill(list, ...shown.map(row), matching.length > FEW ? more(name, matching.length, draw, list) : null);
+  };
+  draw();
+  return element("fieldset", {}, element("legend", {}, name), ordered.length < FINDABLE ? null : findBox(name, draw), list);
+}
+
+function more(name, count, draw, list) {
+  const isOpen = expanded.has(name);
+  const id = `more-${name}`;
+  const click = () => {
+    isOpen ? expanded.delete(name) : expanded.add(name);
+    draw();
+    list.querySelectorAll("input, button")[FEW].focus(); // the first further value, or the button
+  };
+  return element("button", { type: "button", class: "link", id, "aria-expanded": String(isOpen), click }, isOpen ? text("less") : text("more", number(count - FEW)));
+}
+
+function findBox(name, draw) {
+  const label = text("find", name);
+  const input = (event) => { sought.set(name, event.target.value); draw(); };
+  return element("input", { type: "search", class: "find", id: `find-${name}`, value: sought.get(name) ?? "", "aria-label": label, placeholder: label, input });
 }
 
 /** A value as the page shows it. */

@@ -2,10 +2,11 @@
 
 import * as api from "./api.js";
 import { byId, element, fill } from "./dom.js";
+import { countShared, showColumns } from "./compare.js";
 import { showFacets, shownValue } from "./facets.js";
 import { picture, showQueryPicture, watchPictures } from "./picture.js";
 import { card, showDetail } from "./products.js";
-import { PAGE_SIZE, addressOf, emptyState, hasFilters, readState, searchParameters } from "./state.js";
+import { addressOf, comparedParameters, emptyState, hasFilters, lastPage, readState, searchParameters } from "./state.js";
 import { closeSuggestions, suggestionKey, updateSuggestions } from "./suggestions.js";
 import { currentLanguage, number, preferredLanguage, setLanguage, text } from "./texts.js";
 
@@ -15,7 +16,7 @@ const SLOW_MS = 300;
 const VERY_SLOW_MS = 4000;
 const input = byId("q");
 let state = readState();
-let info = null;
+let infos = null; // of the first index, and of the second one where the server has two
 let running = null;
 let typing = 0;
 let likeTitle = "";
@@ -37,9 +38,10 @@ async function run() {
   const timers = [setTimeout(() => busy(true), SLOW_MS), setTimeout(() => status(text("slow")), VERY_SLOW_MS)];
   showQueryPicture(Boolean(state.q.trim()), run);
   try {
-    info ??= await api.indexInfo();
-    const [answer, ...others] = await Promise.all(requests(signal));
-    if (!signal.aborted) show(answer, others);
+    infos ??= await api.indexInfos();
+    const [answer, second, ...others] = await Promise.all(requests(signal));
+    if (answer.indexVersion !== infos[0].version) infos = await api.indexInfos(); // the server has switched
+    if (!signal.aborted) show(answer, second, others);
   } catch (error) {
     if (!signal.aborted && error.name !== "AbortError") showError(error);
   } finally {
@@ -48,14 +50,23 @@ async function run() {
   }
 }
 
-/** The search, and one without its own filter for each filtered attribute: other values of it keep their counts. */
+const comparing = () => state.compare && infos.length > 1;
+
+/**
+ * The search; that of the second index or null; and one without its own filter for each filtered attribute: other
+ * values of it keep their counts.
+ */
 function requests(signal) {
   const send = (parameters) => api.search(parameters, picture.file, picture.weight, signal);
   const filtered = [...Object.keys(state.values), ...Object.keys(state.ranges)];
-  return [send(searchParameters(state)), ...filtered.map((name) => send({ ...searchParameters(state, name), limit: 0, offset: 0, explain: false, facets: [name] }))];
+  const [first, second] = infos.map((info) => comparedParameters(state, info.name));
+  const searches = comparing()
+    ? [send(first), send({ ...second, facets: [] }).catch((error) => ({ error }))] // its column shows the error
+    : [send(searchParameters(state)), null];
+  return [...searches, ...filtered.map((name) => send({ ...searchParameters(state, name), limit: 0, offset: 0, explain: false, facets: [name] }))];
 }
 
-function show(answer, others) {
+function show(answer, second, others) {
   byId("key").hidden = true;
   const distribution = { ...answer.facetDistribution };
   const stats = { ...answer.facetStats };
@@ -63,17 +74,53 @@ function show(answer, others) {
     Object.assign(distribution, other.facetDistribution);
     Object.assign(stats, other.facetStats);
   }
-  const total = answer.estimatedTotalHits;
-  const counted = total === 1 ? text("totalOne") : text(answer.totalIsExact ? "total" : "totalAbout", number(total));
-  status(answer.correctedQuery ? `${counted}. ${text("corrected", answer.correctedQuery)}` : counted);
-  showPredicted(answer.predictedKeywords ?? []);
-  fill(byId("grid"), ...answer.hits.map((hit) => card(hit, open, similar)));
-  showFacets(state, info.attributes, distribution, stats, change);
-  showChips(Boolean(answer.correctedQuery));
+  const total = Math.max(answer.estimatedTotalHits, second?.estimatedTotalHits ?? 0);
+  if (second) showTwo(answer, second);
+  else showOne(answer);
+  byId("grid").hidden = Boolean(second);
+  byId("compared").hidden = !second || (!total && !second.error); // the message states it
+  showFacets(state, infos[0].attributes, distribution, stats, change);
+  showChips(Boolean(answer.correctedQuery || second?.correctedQuery));
+  showSwitch();
+  showServed(answer);
   showSort();
   showPages(total);
   message(total ? null : emptyMessage());
   document.title = state.q ? `${state.q} – ${text("search")}` : text("search");
+}
+
+function showOne(answer) {
+  const total = answer.estimatedTotalHits;
+  const counted = total === 1 ? text("totalOne") : text(answer.totalIsExact ? "total" : "totalAbout", number(total));
+  status(answer.correctedQuery ? `${counted}. ${text("corrected", answer.correctedQuery)}` : counted);
+  showPredicted(answer.predictedKeywords ?? []);
+  fill(byId("compared"));
+  fill(byId("grid"), ...answer.hits.map((hit) => card(hit, open, similar)));
+}
+
+function showTwo(answer, second) {
+  const columns = [{ info: infos[0], answer }, { info: infos[1], ...(second.error ? second : { answer: second }) }];
+  const { shared, shown } = countShared(columns, state.page);
+  status(text("shared", number(shared), number(shown)));
+  showPredicted([]); // each column has its own
+  fill(byId("grid"));
+  showColumns(columns, state.page, open, similar);
+}
+
+/** The switch between one model and two. */
+function showSwitch() {
+  const button = byId("compare");
+  button.hidden = infos.length < 2;
+  button.setAttribute("aria-pressed", String(comparing()));
+}
+
+/** What was searched, and how fast; of two models, the columns show it. */
+function showServed(answer) {
+  const [info] = infos;
+  input.placeholder = text("searchAmong", number(info.numberOfDocuments));
+  byId("choose").hidden = !acceptsImages();
+  byId("served").hidden = comparing();
+  byId("served").textContent = text("served", info.model, info.version, number(info.numberOfDocuments), number(answer.processingTimeMs));
 }
 
 function emptyMessage() {
@@ -86,6 +133,7 @@ const clearFilters = () => change((changed) => Object.assign(changed, { values: 
 function showError(error) {
   status("");
   fill(byId("grid"));
+  fill(byId("compared"));
   byId("pages").hidden = true;
   byId("predicted").hidden = true;
   if (error.code === "missing_authorization_header" || error.code === "invalid_api_key") {
@@ -137,7 +185,7 @@ function showChips(corrected = false) {
 }
 
 function showSort() {
-  const numbers = Object.entries(info.attributes).filter(([, kind]) => kind === "number").map(([name]) => name);
+  const numbers = Object.entries(infos[0].attributes).filter(([, kind]) => kind === "number").map(([name]) => name);
   const options = [["", text("best")], ...numbers.flatMap((name) => [[`${name}:asc`, text("lowest", name)], [`${name}:desc`, text("highest", name)]])];
   const select = byId("sort");
   fill(select, ...options.map(([value, label]) => element("option", { value, selected: value === state.sort }, label)));
@@ -145,7 +193,7 @@ function showSort() {
 }
 
 function showPages(total) {
-  const last = Math.min(10000, Math.ceil(total / PAGE_SIZE));
+  const last = lastPage(total, comparing());
   const go = (to) => change((changed) => { changed.page = to; }).then(() => { byId("results").focus({ preventScroll: true }); scrollTo(0, 0); });
   const button = (name, to, possible) => element("button", { type: "button", disabled: !possible, click: () => go(to) }, text(name));
   const pages = byId("pages");
@@ -153,8 +201,8 @@ function showPages(total) {
   fill(pages, button("previous", state.page - 1, state.page > 1), element("span", {}, text("page", number(state.page), number(last))), button("next", state.page + 1, state.page < last));
 }
 
-function open(hit) {
-  if (info.acceptsClicks && state.q.trim()) api.click(state.q, hit.id, currentLanguage());
+function open(hit, index) {
+  if (infos[0].acceptsClicks && state.q.trim()) api.click(state.q, hit.id, currentLanguage(), index);
   showDetail(hit, similar);
 }
 
@@ -201,6 +249,7 @@ input.addEventListener("keydown", (event) => { if (suggestionKey(event, searchTe
 input.addEventListener("blur", closeSuggestions);
 byId("search").addEventListener("submit", (event) => { event.preventDefault(); searchText(input.value); });
 byId("sort").addEventListener("change", (event) => change((changed) => { changed.sort = event.target.value; }));
+byId("compare").addEventListener("click", () => change((changed) => { changed.compare = !changed.compare; }));
 byId("home").addEventListener("click", (event) => {
   event.preventDefault();
   picture.file = null;
@@ -221,7 +270,8 @@ byId("language").addEventListener("click", () => {
   history.replaceState(null, "", address);
   run();
 });
-watchPictures(() => { state.page = 1; state.like = ""; closeSuggestions(); run(); }, (line) => message([element("p", {}, line)], true));
+const acceptsImages = () => !infos || infos.some((each) => each.acceptsImages);
+watchPictures(acceptsImages, () => { state.page = 1; state.like = ""; closeSuggestions(); run(); }, (line) => message([element("p", {}, line)], true));
 addEventListener("popstate", load);
 if (matchMedia("(max-width: 50rem)").matches) byId("filters").open = false;
 translate(preferredLanguage());

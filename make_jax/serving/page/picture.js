@@ -8,9 +8,10 @@ export const picture = { file: null, weight: 0.5 };
 let address = "";
 
 /** Lets the reader choose, drop and paste pictures; `change` is called after each, `refuse` with a message. */
-export function watchPictures(change, refuse) {
+export function watchPictures(accepts, change, refuse) {
   const take = (file) => {
     if (!file) return;
+    if (!accepts()) return refuse(text("noImages"));
     if (!TYPES.includes(file.type)) return refuse(text("pictureType"));
     picture.file = file;
     change();

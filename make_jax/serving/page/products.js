@@ -5,14 +5,15 @@ import { byId, element, fill } from "./dom.js";
 import { shownValue } from "./facets.js";
 import { number, text } from "./texts.js";
 
-/** A card. `open` shows the product, `similar` searches for similar ones. */
-export function card(hit, open, similar) {
+/** A card. `open` shows the product, `similar` searches for similar ones; `above` is an element over the title. */
+export function card(hit, open, similar, above = null) {
   const details = hit._rankingScoreDetails ?? {};
   const title = hit.title || text("noTitle");
   return element("li", {}, element("article", { class: "card" },
     element("div", { class: "photo", click: () => open(hit) }, photo(hit)),
+    above,
     element("h3", {}, element("button", { type: "button", click: () => open(hit) }, title)),
-    element("p", { class: "attributes" }, attributesOf(hit).map(([, value]) => shown(value)).join(" · ")),
+    element("p", { class: "attributes" }, attributesOf(hit).map(named).join(" · ")),
     weights(details),
     keywords(details.matchedKeywords),
     element("div", { class: "foot" },
@@ -70,5 +71,8 @@ function keywords(matched) {
 }
 
 const attributesOf = (hit) => Object.entries(hit).filter(([name]) => !name.startsWith("_") && name !== "id" && name !== "title");
+
+/** A value; a number, yes and no with the name of the attribute, as they say nothing alone. */
+const named = ([name, value]) => (["number", "boolean"].includes(typeof value) ? `${name} ${shown(value)}` : shown(value));
 
 const shown = (value) => (Array.isArray(value) ? value : [value]).map((each) => (typeof each === "number" ? number(each, 2) : shownValue(String(each)))).join(", ");

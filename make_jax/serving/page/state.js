@@ -2,18 +2,22 @@
 
 export const PAGE_SIZE = 24;
 
+const COMPARED_DEPTH = 100; // results of each model in which a product of the other is looked for
+const MAX_LIMIT = 1000; // results that the server returns at most
+
 /** A state without query and filters. */
 export const emptyState = () => ({ q: "", like: "", values: {}, ranges: {}, minScore: "", sort: "", exact: false, page: 1 });
 
 /** The state that the address of the page holds. */
 export function readState() {
-  const state = emptyState();
+  const state = { ...emptyState(), compare: false };
   for (const [name, value] of new URLSearchParams(location.search)) {
     if (name === "q") state.q = value.slice(0, 1000);
     else if (name === "like") state.like = value;
     else if (name === "sort") state.sort = value;
     else if (name === "score") state.minScore = asNumber(value);
     else if (name === "exact") state.exact = true;
+    else if (name === "compare") state.compare = true;
     else if (name === "page") state.page = Math.min(10000, Math.max(1, Number.parseInt(value, 10) || 1));
     else if (name.startsWith("f.")) (state.values[name.slice(2)] ??= []).push(value);
     else if (name.startsWith("min.")) (state.ranges[name.slice(4)] ??= { min: "", max: "" }).min = asNumber(value);
@@ -35,6 +39,7 @@ export function addressOf(state, language) {
   if (state.minScore !== "") query.set("score", state.minScore);
   if (state.sort) query.set("sort", state.sort);
   if (state.exact) query.set("exact", "1");
+  if (state.compare) query.set("compare", "1");
   if (state.page > 1) query.set("page", state.page);
   if (language !== "en" || new URLSearchParams(location.search).has("lang")) query.set("lang", language);
   const text = query.toString();
@@ -63,6 +68,14 @@ export function searchParameters(state, without = null) {
   if (state.minScore !== "") parameters.rankingScoreThreshold = Number(state.minScore);
   return parameters;
 }
+
+/** The parameters of a search of one of two models: the first results, in which both are compared. */
+export const comparedParameters = (state, index) => ({
+  ...searchParameters(state), index, offset: 0, limit: Math.min(MAX_LIMIT, Math.max(COMPARED_DEPTH, state.page * PAGE_SIZE)),
+});
+
+/** The last page of results; of two models, as far as both are compared. */
+export const lastPage = (total, comparing) => Math.min(comparing ? Math.floor(MAX_LIMIT / PAGE_SIZE) : 10000, Math.ceil(total / PAGE_SIZE));
 
 const quoted = (text) => `"${text.replace(/["\\]/g, "\\$&")}"`;
 

@@ -22,7 +22,7 @@ def client_of(service: MemoryService) -> Callable[..., TestClient]:
     """A function that returns a client of an application with these settings."""
 
     def client(**settings: Any) -> TestClient:
-        app = create_app(service, dataclasses.replace(HttpSettings(), **settings))
+        app = create_app({"test": service}, dataclasses.replace(HttpSettings(), **settings))
         return TestClient(app, base_url="http://localhost")
 
     return client

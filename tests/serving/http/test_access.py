@@ -230,7 +230,8 @@ def test_metrics_count_requests_by_route_and_status(client):
     assert 'make_jax_http_requests_total{method="other",route="other",status="404"} 1.0' in text
     assert "make_jax_searches_without_hits_total 1.0" in text
     assert 'make_jax_http_request_seconds_count{route="/v1/products/{product_id:path}"} 1.0' in text
-    assert 'make_jax_index_version{version="v1"} 1.0' in text and "make_jax_index_products 4.0" in text
+    assert 'make_jax_index_version{index="test",version="v1"} 1.0' in text
+    assert 'make_jax_index_products{index="test"} 4.0' in text
 
 
 def test_no_keys_and_a_wrong_environment(monkeypatch):

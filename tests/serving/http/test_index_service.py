@@ -38,7 +38,7 @@ def service(index: Path, catalog: Catalog) -> Iterator[IndexService]:
 
 @pytest.fixture
 def client(service: IndexService) -> TestClient:
-    return TestClient(create_app(service, HttpSettings()), base_url="http://localhost")
+    return TestClient(create_app({"test": service}, HttpSettings()), base_url="http://localhost")
 
 
 def test_ids_scores_and_totals_are_those_of_the_service(client, service):

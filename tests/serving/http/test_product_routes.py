@@ -60,6 +60,8 @@ def test_pictures_are_cached(client):
 
 def test_the_index_is_described(client):
     assert client.get("/v1/index").json() == {
+        "name": "test",
+        "indexes": ["test"],
         "version": "v1",
         "numberOfDocuments": 4,
         "model": "memory",
@@ -72,7 +74,7 @@ def test_the_index_is_described(client):
 
 def test_health_and_readiness(client, service):
     assert client.get("/healthz").json() == {"status": "available"}
-    assert client.get("/readyz").json() == {"status": "ready", "version": "v1"}
+    assert client.get("/readyz").json() == {"status": "ready", "versions": {"test": "v1"}}
     service.closed = True
     assert client.get("/healthz").status_code == 200
     assert error_of(client.get("/readyz"))[0] == "not_ready"

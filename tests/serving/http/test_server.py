@@ -42,7 +42,7 @@ def address(service: MemoryService) -> Iterator[tuple[str, int]]:
     patch.setattr(server, "MAX_CONNECTIONS", 20)
     patch.setattr(server._Server, "capture_signals", lambda self: contextlib.nullcontext(running.append(self)))
     listener = server.listen("127.0.0.1", 0)
-    app = create_app(service, LIMITS)
+    app = create_app({"test": service}, LIMITS)
 
     def run() -> None:
         with contextlib.suppress(Terminated):
@@ -273,7 +273,7 @@ exit_on_signals()
 listener = server.listen("127.0.0.1", 0)
 def started(): print(listener.getsockname()[1], flush=True)
 def stopped(): print("closed", flush=True)
-exit_cleanly(lambda: server.run(create_app(Slow(), HttpSettings()), listener, started, stopped))
+exit_cleanly(lambda: server.run(create_app({"test": Slow()}, HttpSettings()), listener, started, stopped))
 """
 
 
