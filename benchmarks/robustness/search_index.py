@@ -2,10 +2,11 @@
 
     python benchmarks/robustness/search_index.py --run runs/demo [--kills 20] [--out FILE.json]
 
-Needs a run of `make demo`. Indexes the packaged catalog, then each time a copy of that index gets a new version, or an
-update of a tenth of the products, in a process that SIGKILL ends at another instant. `left` is the state that readers
-see then, `before` or `after` the command, to the byte of every product, vector and picture; `continued` is whether the
-same command then ends with the state `after`.
+Needs a run of `make demo`. Indexes products of the packaged catalog, then each time a copy of that index gets a new
+version, or an update of a tenth of the products, in a process that SIGKILL ends at another instant after its first
+write. `left` is the state that readers see then, `before` or `after` the command: every product, vector, weight and
+picture to the byte, and the results of searches. `continued` is whether the same command then ends with the state
+`after`.
 """
 
 import argparse
@@ -28,8 +29,15 @@ from make_jax.catalog.reader import Catalog, packaged_path
 from make_jax.errors import InputError, exit_cleanly
 from make_jax.files import write_atomically
 from make_jax.runs.provenance import metadata
+from make_jax.serving.engines import EngineQuery
 from make_jax.serving.index.check import check_index
-from make_jax.serving.index.reader import open_index
+from make_jax.serving.index.reader import OpenIndex, open_index
+from make_jax.serving.opened import open_engine
+
+_POLL_SECONDS = 0.005
+_PRODUCTS = 600
+_LAST_ID = "deleted-by-the-update"
+_TEXTS = ("red apple", "car", "苹果", "")
 
 
 def main() -> None:
@@ -43,11 +51,13 @@ def main() -> None:
         raise InputError(f"--run {args.run}: no run there; train one with `make demo`")
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        base, changed = work / "base", _changed_catalog(work / "changed")
-        _search("index", args.run, "", base).wait()
+        base = work / "base"
+        catalog, changed = _catalogs(work)
+        if _search("index", args.run, catalog, base).wait():
+            raise InputError("search.py index failed")
         commands = {
             "index": ["index", args.run, changed, work / "copy"],
-            "update": ["update", work / "copy", changed, "--delete", _last_id()],
+            "update": ["update", work / "copy", changed, "--delete", _LAST_ID],
         }
         rows = [row for name in commands for row in _rows(name, commands[name], base, work / "copy", args.kills)]
     about = metadata(Catalog.load(""), seed=0, cores=os.cpu_count())
@@ -57,20 +67,24 @@ def main() -> None:
 
 
 def _rows(name: str, command: list[Any], base: Path, copy: Path, kills: int) -> list[dict[str, Any]]:
-    """Runs a command undisturbed, and killed at evenly spaced instants."""
+    """Runs a command undisturbed, and killed at evenly spaced instants after its first write."""
     shutil.copytree(base, copy)
-    before, start = _state(copy), time.monotonic()
-    if _search(*command).wait():
+    before, process = _state(copy), _search(*command)
+    started = _first_write(copy, process)
+    if process.wait():
         raise InputError(f"search.py {name} failed")
-    seconds, after = time.monotonic() - start, _state(copy)
+    seconds, after = time.monotonic() - started, _state(copy)
+    assert before != after
     rows: list[dict[str, Any]] = []
     while len(rows) < kills:
         shutil.rmtree(copy)
         shutil.copytree(base, copy)
-        start, process = time.monotonic(), _search(*command)
+        process = _search(*command)
+        started = _first_write(copy, process)
+        instant = seconds * (len(rows) + 0.5) / kills
         try:
-            process.wait(instant := seconds * (len(rows) + 0.5) / kills)
-            seconds = time.monotonic() - start  # the machine is less busy than before
+            process.wait(max(0.0, started + instant - time.monotonic()))
+            seconds = time.monotonic() - started  # the machine is less busy than before
             continue
         except subprocess.TimeoutExpired:
             process.kill()
@@ -81,7 +95,7 @@ def _rows(name: str, command: list[Any], base: Path, copy: Path, kills: int) -> 
             raise InputError(f"search.py {name} failed after it had been killed")
         row = {
             "command": name,
-            "second": round(instant, 2),
+            "seconds after the first write": round(instant, 2),
             "of": round(seconds, 2),
             "incomplete_files": len(files),
             "left": {before: "before", after: "after"}.get(left, left),
@@ -98,6 +112,13 @@ def _search(*words: object) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
 
 
+def _first_write(index: Path, process: "subprocess.Popen[bytes]") -> float:
+    """Waits until a command has begun to write, and returns the time."""
+    while process.poll() is None and not any(index.rglob("building-*")):
+        time.sleep(_POLL_SECONDS)
+    return time.monotonic()
+
+
 def _state(path: Path) -> str:
     """A digest of all that readers see, or what is damaged."""
     try:
@@ -111,26 +132,45 @@ def _state(path: Path) -> str:
         sha.update(repr(product).encode() + (index.thumbnail(row) or b""))
     for array in (index.vectors, index.weights, index.deleted):
         sha.update(array.tobytes())
+    sha.update(repr(_results(index)).encode())
     return sha.hexdigest()
 
 
-def _changed_catalog(folder: Path) -> Path:
-    """The packaged catalog with another title for each tenth product, and without the last product."""
+def _results(index: OpenIndex) -> list[list[tuple[str, float]]]:
+    """Ids and scores of searches by texts and by vectors of products."""
+    engine = open_engine(index, "flat")
+    vectors = [index.vectors[row] for row in range(0, index.rows, 100) if not index.deleted[row]]
+    queries = [EngineQuery(vector, text, 0.5, limit=50) for vector in vectors[:20] for text in _TEXTS]
+    found = engine.search(queries)
+    engine.close()
+    return [
+        [
+            (index.products[row].id, score)
+            for row, score in zip(result.rows.tolist(), result.scores.tolist(), strict=True)
+        ]
+        for result in found
+    ]
+
+
+def _catalogs(folder: Path) -> tuple[Path, Path]:
+    """The first products of the packaged catalog; and the same with other titles, without the last one."""
     with zipfile.ZipFile(packaged_path()) as archive:
-        archive.extractall(folder)
-    (path,) = folder.rglob("products.jsonl")
-    products = [json.loads(line) for line in path.read_text("utf-8").splitlines()][:-1]
-    for product in products[::10]:
-        product["title"] = f"{product.get('title') or ''} again".strip()
-    path.write_text("".join(json.dumps(product) + "\n" for product in products), "utf-8")
+        archive.extractall(folder / "packaged")
+    (path,) = (folder / "packaged").rglob("products.jsonl")
+    products = [json.loads(line) for line in path.read_text("utf-8").splitlines()][:_PRODUCTS]
+    products[-1]["id"] = _LAST_ID
     for name in ("queries.jsonl", "clicks.jsonl"):
         (path.parent / name).write_text("")
-    return path.parent
+    _write(path, products)
+    changed = shutil.copytree(path.parent, folder / "changed")
+    for product in products[::10]:
+        product["title"] = f"{product.get('title') or ''} again".strip()
+    _write(changed / path.name, products[:-1])
+    return path.parent, changed
 
 
-def _last_id() -> str:
-    products = Catalog.load("").products
-    return products[len(products) - 1].id
+def _write(path: Path, products: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(product) + "\n" for product in products), "utf-8")
 
 
 if __name__ == "__main__":

@@ -34,18 +34,39 @@ class Search:
     response: SearchResponse | InputError | None = None  # an error: the request cannot be answered
 
 
-def prepare(opened: Opened, requests: Sequence[SearchRequest]) -> list[Search]:
-    """The requests, checked, with their texts encoded together, and each image alone."""
+class Submitted:
+    """A request, and the vector of its picture, made by the thread that submits it: no batch waits for a picture."""
+
+    def __init__(self, request: SearchRequest, opened: Opened) -> None:
+        self.request = request
+        self._parts = opened.parts
+        self._image: Float32[np.ndarray, " D"] | InputError | None = None
+        if request.image is not None:
+            try:
+                self._image = encode_image(opened.parts.encoder, request.image)
+            except InputError as error:
+                self._image = error
+
+    def image_vector(self, opened: Opened) -> Float32[np.ndarray, " D"] | None:
+        """The vector by the model of `opened`. Raises RequestError for a picture that cannot be encoded."""
+        if self.request.image is not None and self._parts is not opened.parts:
+            return encode_image(opened.parts.encoder, self.request.image)
+        if isinstance(self._image, InputError):
+            raise self._image
+        return self._image
+
+
+def prepare(opened: Opened, submitted: Sequence[Submitted]) -> list[Search]:
+    """The requests, checked, with their texts encoded together."""
     searches = []
-    for request in requests:
-        search = Search(request)
+    for each in submitted:
+        search, request = Search(each.request), each.request
         try:
             check_request(request, opened.attributes)
             search.text = strip_text(request.q)
             if request.correct and (corrected := opened.spelling.correct(search.text)):
                 search.text, search.corrected = corrected, True
-            if request.image is not None:
-                search.image_vector = encode_image(opened.parts.model, request.image)
+            search.image_vector = each.image_vector(opened)
         except InputError as error:
             search.response = error
         searches.append(search)

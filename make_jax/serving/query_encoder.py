@@ -7,9 +7,12 @@ of each alone up to float32 rounding.
 
 import functools
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +40,9 @@ class QueryEncoder:
 
         Raises InputError when the export has other vectors than the model, or onnxruntime is missing.
         """
-        self._model = model
+        self.model = model
+        # Held while the model encodes: several threads may call ours, and not every other one.
+        self.lock: AbstractContextManager[Any] = nullcontext() if isinstance(model, Retriever) else threading.Lock()
         self._encode: Encode = model.encode_queries
         if isinstance(model, Retriever):
             self._encode = functools.partial(model.encode_queries, trim=True)
@@ -56,14 +61,15 @@ class QueryEncoder:
         for start in range(0, len(texts), MAX_BATCH):
             chunk = texts[start : start + MAX_BATCH]
             size = next(size for size in BATCH_SIZES if size >= len(chunk))
-            rows.append(self._encode([*chunk, *[""] * (size - len(chunk))])[: len(chunk)])
+            with self.lock:
+                rows.append(self._encode([*chunk, *[""] * (size - len(chunk))])[: len(chunk)])
         vectors = np.concatenate(rows) if rows else self._encode([])
         check_finite(vectors, "query")
         return vectors
 
     def _lengths(self) -> list[int]:
         """The token counts that `Retriever.encode_queries` trims to, as words that make a text that long."""
-        longest = self._model.model.inputs.max_query_tokens if isinstance(self._model, Retriever) else 0
+        longest = self.model.model.inputs.max_query_tokens if isinstance(self.model, Retriever) else 0
         lengths, length = [1], MIN_TRIMMED_LENGTH
         while length < longest:
             lengths.append(length)
@@ -80,7 +86,7 @@ class QueryEncoder:
                 f"{folder}: its vectors are not those of the index's model, expected an export of it: "
                 "python convert.py export RUN OUT --to onnx"
             )
-        ours_name = f"JAX on {jax.default_backend()}" if isinstance(self._model, Retriever) else "the model"
+        ours_name = f"JAX on {jax.default_backend()}" if isinstance(self.model, Retriever) else "the model"
         names = {ours_name: self._encode, "ONNX Runtime": exported}
         seconds = {name: _seconds(encode) for name, encode in names.items()}
         best = min(seconds, key=seconds.__getitem__)

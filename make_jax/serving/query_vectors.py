@@ -6,6 +6,7 @@ from jaxtyping import Float32
 from make_jax.catalog.images import decode
 from make_jax.errors import InputError
 from make_jax.retrieval.embed import Encoder
+from make_jax.serving.query_encoder import QueryEncoder
 from make_jax.serving.search_service import RequestError
 
 # Rocchio's weights of liked and other products, against 1 of the query (Manning et al. 2008, section 9.1.1).
@@ -18,16 +19,17 @@ def accepts_images(model: Encoder) -> bool:
     return model.modalities != "title"
 
 
-def encode_image(model: Encoder, data: bytes) -> Float32[np.ndarray, " D"]:
-    """The vector of a product that has this picture and no title.
+def encode_image(encoder: QueryEncoder, data: bytes) -> Float32[np.ndarray, " D"]:
+    """The vector of a product that has this picture and no title. A picture of 64 million pixels takes seconds.
 
     Raises RequestError for a model without image encoder, and for what is no readable JPEG, PNG or WebP image.
     """
-    if not accepts_images(model):
+    if not accepts_images(encoder.model):
         raise RequestError("image", "the model of this index has no image encoder: search by text")
     try:
         decode(data, "the query's image")  # names it; the encoder would call it product number 0
-        vector: Float32[np.ndarray, " D"] = model.encode_products([""], [data]).vectors[0]
+        with encoder.lock:
+            vector: Float32[np.ndarray, " D"] = encoder.model.encode_products([""], [data]).vectors[0]
     except InputError as error:
         raise RequestError("image", str(error)) from None
     return vector

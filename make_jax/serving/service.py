@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from make_jax.errors import InputError
-from make_jax.serving.answers import answer, prepare
+from make_jax.serving.answers import Submitted, answer, prepare
 from make_jax.serving.batching import Batcher
 from make_jax.serving.index.reader import OpenIndex, index_state, open_index
 from make_jax.serving.opened import (
@@ -101,8 +101,11 @@ class IndexService:
         return self.submit(request).result()
 
     def submit(self, request: SearchRequest) -> "Future[SearchResponse]":
-        """The future results of a request; for asyncio: `await asyncio.wrap_future(service.submit(request))`."""
-        return self._batcher.submit(request)
+        """The future results of a request; for asyncio: `await asyncio.wrap_future(service.submit(request))`.
+
+        A picture is decoded and encoded before this returns.
+        """
+        return self._batcher.submit(Submitted(request, self._opened))
 
     def search_all(self, requests: Sequence[SearchRequest]) -> list[SearchResponse]:
         """The results of each request, in batches. Raises RequestError as `search`, for the first that fails."""
@@ -177,7 +180,7 @@ class IndexService:
     ) -> None:
         self.close()
 
-    def _answer(self, requests: list[SearchRequest]) -> list[SearchResponse | Exception]:
+    def _answer(self, requests: list[Submitted]) -> list[SearchResponse | Exception]:
         """The results of a batch. Where the model is replaced between encoding and search, both are repeated."""
         while True:
             opened = self._opened
@@ -209,7 +212,7 @@ class IndexService:
         self._opened.parts.warm_up()
         _ = self._opened.suggestions
         for size in BATCH_SIZES:
-            self._answer([SearchRequest("red", limit=1)] * size)
+            self._answer([Submitted(SearchRequest("red", limit=1), self._opened)] * size)
 
     def _watch(self, seconds: float) -> None:
         while not self._stop.wait(seconds):

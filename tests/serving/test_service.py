@@ -1,5 +1,6 @@
 """A service returns what `Retriever.search` does, and answers each request of a batch on its own."""
 
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from make_jax.catalog.reader import Catalog
 from make_jax.evaluation.baselines import TitleBM25
 from make_jax.retrieval.retriever import Retriever
-from make_jax.serving.answers import SORTED_PRODUCTS
+from make_jax.serving.answers import SORTED_PRODUCTS, Submitted
 from make_jax.serving.filters import Compare
 from make_jax.serving.index.model import open_index_model
 from make_jax.serving.index.writer import IndexSettings, build_index
@@ -62,6 +63,10 @@ def service(path: Path):
 def fake(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog):
     with service_of(tmp_path_factory.mktemp("fake") / "index", FakeEncoder(), catalog) as made:
         yield made
+
+
+def one_batch(service: IndexService, *requests: SearchRequest) -> list[SearchResponse | Exception]:
+    return service._answer([Submitted(request, service._opened) for request in requests])
 
 
 def ids(response) -> list[str]:
@@ -253,7 +258,7 @@ def test_a_model_without_vocabulary_explains_by_words(fake):
 )
 def test_a_request_that_cannot_be_answered_names_its_parameter_and_spoils_no_other(fake, request_, parameter, message):
     good = SearchRequest("red circle", limit=3)
-    results = fake._answer([good, request_, good])
+    results = one_batch(fake, good, request_, good)
     assert ids(results[0]) == ids(results[2]) == ids(fake.search(good))
     assert isinstance(results[1], RequestError) and results[1].parameter == parameter
     with pytest.raises(RequestError, match=message):
@@ -264,15 +269,32 @@ def test_a_request_that_cannot_be_answered_names_its_parameter_and_spoils_no_oth
 @hypothesis.given(text=st.text(st.characters(), max_size=30), id=st.text(st.characters(), max_size=5))
 def test_any_text_is_answered_or_an_error_of_its_parameter(service, text, id):
     requests = [SearchRequest(text, explain=True), SearchRequest("red", like=(id,)), SearchRequest("red")]
-    answers = service._answer(requests)
+    answers = one_batch(service, *requests)
     assert all(isinstance(answer, SearchResponse | RequestError) for answer in answers)
     assert isinstance(answers[2], SearchResponse) and isinstance(service.suggest(text, 3), list)
     assert (service.product(id) is None) == isinstance(answers[1], RequestError)
     assert (service.thumbnail(id) is None) or service.product(id).has_image
 
 
+def test_other_searches_do_not_wait_for_a_picture(fake, monkeypatch):
+    decoding, decoded = threading.Event(), threading.Event()
+
+    def encode(encoder, data):
+        decoding.set()
+        assert decoded.wait(20)
+        return encoder.encode(["red"])[0]
+
+    monkeypatch.setattr("make_jax.serving.answers.encode_image", encode)
+    with ThreadPoolExecutor(1) as thread:
+        picture = thread.submit(fake.search, SearchRequest(image=b"a picture of 64 million pixels"))
+        assert decoding.wait(20)
+        assert len(fake.search(SearchRequest("red", limit=3)).hits) == 3 and not picture.done()
+        decoded.set()
+        assert ids(picture.result()) == ids(fake.search(SearchRequest("red", lexical_weight=0.0)))
+
+
 def test_half_of_a_surrogate_pair_is_an_error_of_the_text_alone(service):
-    wrong, right = service._answer([SearchRequest("red \ud800"), SearchRequest("red")])
+    wrong, right = one_batch(service, SearchRequest("red \ud800"), SearchRequest("red"))
     assert isinstance(wrong, RequestError) and wrong.parameter == "q" and len(right.hits) == 20
 
 
