@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,9 +41,12 @@ def file_bar(text: str, files: int) -> Iterator[Callable[[], None]]:
 
 
 class StageBars:
-    """Progress bars, one for each stage that a program reports to `show`; none without a terminal."""
+    """Progress bars, one for each stage that a program reports to `show`; without a terminal a line now and then."""
 
-    def __init__(self, console: LiteralConsole) -> None:
+    def __init__(self, console: LiteralConsole, line_seconds: float = 30.0) -> None:
+        """Without a terminal, a stage prints to stderr when `line_seconds` have passed since its start or last line."""
+        self._stderr, self._line_seconds = LiteralConsole(stderr=True), line_seconds
+        self._printed: dict[str, float] = {}  # stage -> time of its last line
         columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn())
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
@@ -56,6 +60,15 @@ class StageBars:
 
     def show(self, what: str, done: int, total: int) -> None:
         """Sets the progress of a stage. A `retrieval.top_k.Progress`."""
+        if self._progress.disable:
+            self._print_line(what, done, total)
+            return
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._tasks[what], completed=min(done, total))
+
+    def _print_line(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._printed.setdefault(what, now) >= self._line_seconds:
+            self._printed[what] = now
+            self._stderr.print(f"{what}: {min(done, total):,} of {total:,}")

@@ -61,22 +61,37 @@ def print_json(request: SearchRequest, response: SearchResponse) -> None:
 
 
 def _table(request: SearchRequest, response: SearchResponse, details: bool) -> Table:
+    """The product is last and wraps, so that 80 columns are enough."""
+    parts = _score_parts(response) if details else []
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("#", justify="right")
-    table.add_column("score", justify="right")
-    if details:
-        for name in ("cosine", "BM25", "matching"):
-            table.add_column(name, justify="right")
-    table.add_column("product", overflow="fold", ratio=3)
-    table.add_column("attributes", overflow="fold", ratio=3)
+    for name in ("#", "score", *(name for name, _ in parts)):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("title | picture", no_wrap=True)
-    table.add_column("matched", overflow="fold")
+    table.add_column("product", overflow="fold", ratio=1)
     for place, hit in enumerate(response.hits, start=request.offset + 1):
-        parts = [_number(part) for part in hit.scores or (None, None, None)] if details else []
-        product = Text(f"{hit.title or '(no title)'} ").append(hit.id, "dim")
-        attributes, keywords = format_attributes(hit.attributes), ", ".join(hit.matched_keywords)
-        table.add_row(str(place), f"{hit.score:.4f}", *parts, product, attributes, _weights(hit), keywords)
+        scores = [f"{hit.score:.4f}", *(_number(getattr(hit.scores, member, None)) for _, member in parts)]
+        table.add_row(str(place), *scores, _weights(hit), _product(hit))
     return table
+
+
+def _score_parts(response: SearchResponse) -> list[tuple[str, str]]:
+    """The columns of the parts of a score, and their members of `Scores`: those that a product has."""
+    columns = [("cosine", "dense"), ("BM25", "lexical"), ("matching", "matching")]
+    return [
+        (name, member)
+        for name, member in columns
+        if any(getattr(hit.scores, member, None) is not None for hit in response.hits)
+    ]
+
+
+def _product(hit: SearchHit) -> Text:
+    """Title and id, then attributes and matched keywords, each on a line."""
+    product = Text(f"{hit.title or '(no title)'} ").append(hit.id, "dim")
+    if hit.attributes:
+        product.append(f"\n{format_attributes(hit.attributes)}", "dim")
+    if hit.matched_keywords:
+        product.append(f"\nmatched: {', '.join(hit.matched_keywords)}", "dim")
+    return product
 
 
 def _number(value: float | None) -> str:
