@@ -159,22 +159,33 @@ class Retriever:
         return np.concatenate(rows)[: len(texts)]
 
     def expand_query(self, query: str, min_probability: float = 0.05) -> QueryExpansion:
-        """The keywords predicted for the query's relevant products, with at least `min_probability`.
+        """As `expand_queries`, for one query."""
+        (expansion,) = self.expand_queries([query], min_probability)
+        return expansion
+
+    def expand_queries(self, queries: Sequence[str], min_probability: float = 0.05) -> list[QueryExpansion]:
+        """The keywords predicted for the relevant products of each query, with at least `min_probability`.
 
         Raises InputError when the model predicts no keywords.
         """
+        check_lists(queries=queries)
         if not self.model.has_enrichment:
             reason = "model.enrichment is false" if len(self.keywords) else "its catalog gave no keywords"
             raise InputError(f"this model does not enrich queries: {reason}; train one that does")
-        (batch,) = query_batches(
-            [query], self.tokenizer, self.keywords, self.model.inputs, batch_size=self._batch_rows(1)
-        )
-        placed = self._shard({name: batch[name] for name in ("query_tokens", "query_mask")})
-        outputs = _query_outputs(self.model, self._params, **placed)
-        probabilities = 1.0 / (1.0 + np.exp(-np.asarray(outputs.logits[0], np.float64)))
-        order = [k for k in np.argsort(-probabilities, kind="stable").tolist() if probabilities[k] >= min_probability]
-        keywords = [(self.keywords.keywords[k], float(probabilities[k])) for k in order]
-        return QueryExpansion(keywords, float(outputs.gate[0]))
+        expansions = []
+        size = self._batch_rows(len(queries))
+        for batch in query_batches(queries, self.tokenizer, self.keywords, self.model.inputs, batch_size=size):
+            placed = self._shard({name: batch[name] for name in ("query_tokens", "query_mask")})
+            outputs = _query_outputs(self.model, self._params, **placed)
+            logits, gates = to_host((outputs.logits, outputs.gate), self._mesh)
+            expansions += [self._expansion(*row, min_probability) for row in zip(logits, gates, strict=True)]
+        return expansions[: len(queries)]
+
+    def _expansion(self, logits: Float32[np.ndarray, " V"], gate: np.float32, min_probability: float) -> QueryExpansion:
+        probabilities = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+        likely = np.flatnonzero(probabilities >= min_probability)
+        order = likely[np.argsort(-probabilities[likely], kind="stable")].tolist()
+        return QueryExpansion([(self.keywords.keywords[k], float(probabilities[k])) for k in order], float(gate))
 
     def encode_products(
         self, titles: Sequence[str], images: Sequence[bytes | None], names: Sequence[str] | None = None

@@ -1,5 +1,6 @@
 """From search requests to responses: vectors, the engine's query, re-ranking, and what each hit shows."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,7 @@ class Search:
     text_vector: Float32[np.ndarray, " D"] | None = None
     image_vector: Float32[np.ndarray, " D"] | None = None
     query: EngineQuery | None = None
+    predicted_keywords: tuple[tuple[str, float], ...] = ()
     response: SearchResponse | InputError | None = None  # an error: the request cannot be answered
 
 
@@ -88,7 +90,12 @@ def answer(opened: Opened, searches: Sequence[Search]) -> list[SearchResponse | 
                 search.response = error
     valid = [search for search in searches if search.query is not None]
     queries = _limit_sorted(opened, [search.query for search in valid if search.query is not None])
-    for search, result in zip(valid, opened.engine.search(queries), strict=True):
+    results = opened.engine.search(queries)
+    explained = [search for search in valid if search.request.explain]
+    predicted = opened.parts.explainer.predicted([search.text for search in explained])
+    for search, keywords in zip(explained, predicted, strict=True):
+        search.predicted_keywords = keywords
+    for search, result in zip(valid, results, strict=True):
         try:
             search.response = _response(opened, search, result)
         except InputError as error:
@@ -161,7 +168,7 @@ def _response(opened: Opened, search: Search, result: EngineResult) -> SearchRes
         result.total_is_exact,
         result.facets,
         result.facet_stats,
-        parts.explainer.predicted(search.text) if request.explain else (),
+        search.predicted_keywords,
         corrected_query=search.text if search.corrected else "",
         version=opened.index.version,
         vector=search.query.vector if request.retrieve_vectors else None,
@@ -171,22 +178,31 @@ def _response(opened: Opened, search: Search, result: EngineResult) -> SearchRes
 def _hits(
     opened: Opened, search: Search, result: EngineResult, logits: Float32[np.ndarray, " n"] | None
 ) -> list[SearchHit]:
-    request, index, explainer = search.request, opened.index, opened.parts.explainer
-    hits = []
-    for i, product in enumerate(index.products.select(result.rows)):
-        row = int(result.rows[i])
-        hit = SearchHit(
-            product.id, product.title, product.attributes, product.image is not None, float(result.scores[i])
+    request, index = search.request, opened.index
+    products = list(index.products.select(result.rows))
+    hits = [
+        SearchHit(product.id, product.title, product.attributes, product.image is not None, score)
+        for product, score in zip(products, result.scores.tolist(), strict=True)
+    ]
+    if request.explain:
+        unknown = np.full(len(hits), np.nan, np.float32)
+        parts = np.stack([result.dense, result.lexical, unknown if logits is None else logits], axis=1)
+        explanations = zip(
+            parts.tolist(),
+            index.weights[result.rows].tolist(),
+            opened.parts.explainer.matched(search.text, products),
+            strict=True,
         )
-        if request.explain:
-            title_weight, image_weight = index.weights[row].tolist()
-            parts = (result.dense[i], result.lexical[i], np.nan if logits is None else logits[i])
-            hit = replace(
+        hits = [
+            replace(
                 hit,
-                scores=Scores(*(None if np.isnan(part) else float(part) for part in parts)),
+                scores=Scores(*(None if math.isnan(score) else score for score in scores)),
                 title_weight=title_weight,
                 image_weight=image_weight,
-                matched_keywords=explainer.matched(search.text, product.title, product.attributes),
+                matched_keywords=keywords,
             )
-        hits.append(replace(hit, vector=index.vectors[row]) if request.retrieve_vectors else hit)
+            for hit, (scores, (title_weight, image_weight), keywords) in zip(hits, explanations, strict=True)
+        ]
+    if request.retrieve_vectors:
+        hits = [replace(hit, vector=index.vectors[row]) for hit, row in zip(hits, result.rows.tolist(), strict=True)]
     return hits

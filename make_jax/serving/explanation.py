@@ -1,9 +1,10 @@
 """Why a product was found: keywords that query and product share, and those that the model predicts for the query."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
-from make_jax.catalog.attributes import AttributeValue, attribute_texts
+from make_jax.catalog.attributes import attribute_texts
 from make_jax.catalog.keywords import KeywordVocabulary
+from make_jax.catalog.schema import Product
 from make_jax.evaluation.bm25_terms import tokenize
 from make_jax.evaluation.models.exported import Exported
 from make_jax.retrieval.embed import Encoder
@@ -23,25 +24,45 @@ class Explainer:
         elif isinstance(model, Exported):
             self._vocabulary = model.bundle.keywords
 
-    def matched(self, query: str, title: str, attributes: Mapping[str, AttributeValue]) -> tuple[str, ...]:
-        """Names of the query's keywords that the title or an attribute has; of its words without a vocabulary."""
+    def matched(self, query: str, products: Iterable[Product]) -> list[tuple[str, ...]]:
+        """For each product the names of the query's keywords that its title or an attribute has.
+
+        Of a model without a vocabulary, the words of the query instead.
+        """
         vocabulary = self._vocabulary
         if not vocabulary:
-            return _shared_words(query, [title, *(text for _, text in attribute_texts(attributes))])
+            return [
+                _shared_words(query, [product.title, *(text for _, text in attribute_texts(product.attributes))])
+                for product in products
+            ]
         ids = vocabulary.tag(query)
-        ids &= vocabulary.tag(title) | vocabulary.attribute_keywords(attributes) if ids else ids
-        return tuple(dict.fromkeys(vocabulary.keywords[id].name for id in sorted(ids)))
+        return [_shared_keywords(vocabulary, ids, product) for product in products]
 
-    def predicted(self, query: str) -> tuple[tuple[str, float], ...]:
-        """Name and probability of the keywords that Keyword Enhancement predicts, descending; () without it."""
-        if self._retriever is None or not query:
-            return ()
-        keywords = self._retriever.expand_query(query).keywords[:MAX_PREDICTED]
-        return tuple((keyword.name, probability) for keyword, probability in keywords)
+    def predicted(self, queries: Sequence[str]) -> list[tuple[tuple[str, float], ...]]:
+        """Name and probability of the keywords that Keyword Enhancement predicts for each query, descending.
 
-    def warm_up(self) -> None:
+        () for an empty query, and for a model without Keyword Enhancement. The queries share a batch.
+        """
+        found: list[tuple[tuple[str, float], ...]] = [()] * len(queries)
+        rows = [row for row, query in enumerate(queries) if query]
+        if self._retriever is not None and rows:
+            expansions = self._retriever.expand_queries([queries[row] for row in rows])
+            for row, expansion in zip(rows, expansions, strict=True):
+                keywords = expansion.keywords[:MAX_PREDICTED]
+                found[row] = tuple((keyword.name, probability) for keyword, probability in keywords)
+        return found
+
+    def warm_up(self, batch_sizes: Iterable[int]) -> None:
         """Compiles what `predicted` runs."""
-        self.predicted("red")
+        for size in batch_sizes:
+            self.predicted(["red"] * size)
+
+
+def _shared_keywords(vocabulary: KeywordVocabulary, ids: frozenset[int], product: Product) -> tuple[str, ...]:
+    if not ids:
+        return ()
+    shared = ids & (vocabulary.tag(product.title) | vocabulary.attribute_keywords(product.attributes))
+    return tuple(dict.fromkeys(vocabulary.keywords[id].name for id in sorted(shared)))
 
 
 def _shared_words(query: str, texts: Iterable[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from make_jax.serving.explanation import Explainer
 from make_jax.serving.index.manifest import content_digest
 from make_jax.serving.index.model import model_of_index
 from make_jax.serving.index.reader import OpenIndex
-from make_jax.serving.query_encoder import QueryEncoder
+from make_jax.serving.query_encoder import BATCH_SIZES, QueryEncoder
 from make_jax.serving.spelling import Spelling
 from make_jax.serving.suggestions import Suggestions, sample
 
@@ -54,7 +54,7 @@ class ModelParts:
     def warm_up(self) -> None:
         """Compiles what queries run."""
         self.encoder.warm_up()
-        self.explainer.warm_up()
+        self.explainer.warm_up(BATCH_SIZES)
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,6 +125,11 @@ def test_the_retriever_returns_the_expected_keywords(finished_run):
     likely = [probability for _, probability in enhanced.keywords]
     assert likely == sorted(likely, reverse=True) and 0 < likely[-1] < likely[0] < 1 and 0 < enhanced.gate < 1
     assert len(retriever.expand_query("red circle", min_probability=likely[0]).keywords) == 1
+    texts = ["blue square", "red circle", "green"]
+    for text, together in zip(texts, retriever.expand_queries(texts, min_probability=0.0), strict=True):
+        alone = retriever.expand_query(text, min_probability=0.0)
+        assert dict(together.keywords) == pytest.approx(dict(alone.keywords), abs=1e-6)
+        assert together.gate == pytest.approx(alone.gate, abs=1e-6)
 
 
 def test_the_docstring_example_of_the_retriever_is_correct(finished_run):

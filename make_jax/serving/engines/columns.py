@@ -41,6 +41,11 @@ class Column:
         return keys
 
     @functools.cached_property
+    def has_numbers(self) -> bool:
+        """Whether a value is a number."""
+        return not np.isnan(self.numbers).all()
+
+    @functools.cached_property
     def numbers(self) -> Float64[np.ndarray, " values"]:
         """The number of each value; NaN for others."""
         found = (number_of(value) for value in self.values)
@@ -111,6 +116,19 @@ class Columns:
         built = ((name, builder.build()) for name, builder in builders.items())
         return Columns(count, {name: column for name, column in built if len(column.rows)})
 
+    @functools.cached_property
+    def rows_with_values(self) -> Bool[np.ndarray, " rows"]:
+        """Which rows have a value of some attribute."""
+        found = np.zeros(self.count, bool)
+        for column in self.columns.values():
+            found[column.rows] = True
+        return found
+
+    @functools.cached_property
+    def complete_facets(self) -> dict[str, dict[str, int]]:
+        """`facet` of each attribute over all rows: most searches have no filter, and all of these the same counts."""
+        return {name: self.facet(name, np.ones(self.count, bool)) for name in self.columns}
+
     def matching(self, condition: Filter) -> Bool[np.ndarray, " rows"]:
         """Which rows meet the condition. An attribute that no row has is met by none."""
         if isinstance(condition, And):
@@ -146,7 +164,7 @@ class Columns:
     def facet_stats(self, attribute: str, kept: Bool[np.ndarray, " rows"]) -> FacetStats | None:
         """The least and greatest number of the kept rows; None without one."""
         column = self.columns.get(attribute)
-        if column is None:
+        if column is None or not column.has_numbers:
             return None
         numbers = column.numbers[column.codes[kept[column.rows]]]
         numbers = numbers[~np.isnan(numbers)]

@@ -1,6 +1,7 @@
 """A `Store` in a folder by Qdrant Edge. It holds Python's global lock during calls: run it in a process of its own."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,12 @@ def _config(width: int) -> edge.EdgeConfig:
     return edge.EdgeConfig(
         vectors={DENSE: edge.EdgeVectorParams(size=width, distance=edge.Distance.Dot)},
         sparse_vectors={LEXICAL: edge.EdgeSparseVectorParams()},
-        hnsw_config=edge.HnswIndexConfig(m=_HNSW_M, ef_construct=_HNSW_EF, full_scan_threshold=_EXACT_KILOBYTES),
+        hnsw_config=edge.HnswIndexConfig(
+            m=_HNSW_M,
+            ef_construct=_HNSW_EF,
+            full_scan_threshold=_EXACT_KILOBYTES,
+            max_indexing_threads=os.cpu_count() or 1,  # the default, 0, takes one thread on a machine of two cores
+        ),
         optimizers=edge.EdgeOptimizersConfig(indexing_threshold=_EXACT_KILOBYTES),
     )
 

@@ -74,4 +74,6 @@ def facets_of(
     """The facets of the kept rows, and the ranges of those that have numbers."""
     names = all_attributes(query.facets, sorted(columns.columns))
     stats = {name: found for name in names if (found := columns.facet_stats(name, kept)) is not None}
+    if kept[columns.rows_with_values].all():
+        return {name: columns.complete_facets.get(name, {}) for name in names}, stats
     return {name: columns.facet(name, kept) for name in names}, stats

@@ -108,13 +108,13 @@ def test_memory_is_bounded_by_chunks_of_queries(engine: FlatEngine, monkeypatch:
     wanted = [EngineQuery(vector, text, 0.5) for vector, text in zip(query_vectors(6), TEXTS, strict=True)]
     expected = engine.search(wanted)
     sizes: list[int] = []
-    original = flat_module.inner_products
+    original = flat_module._cosines
 
-    def counted(queries: np.ndarray, products: object) -> np.ndarray:
+    def counted(state: flat_module._State, queries: np.ndarray) -> np.ndarray:
         sizes.append(len(queries))
-        return original(queries, products)
+        return original(state, queries)
 
-    monkeypatch.setattr(flat_module, "inner_products", counted)
+    monkeypatch.setattr(flat_module, "_cosines", counted)
     monkeypatch.setattr(top_k_module, "_MAX_SCORES", 4 * COUNT)
     for result, one_chunk in zip(engine.search(wanted), expected, strict=True):
         np.testing.assert_array_equal(result.rows, one_chunk.rows)
