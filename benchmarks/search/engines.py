@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,13 @@ def open_edge(folder: Path, products: Clustered, candidates: int = 128) -> EdgeE
     """Opens the folder of the products, or builds it and writes how long that took."""
     is_new = not (folder / "state.json").exists()
     start = time.perf_counter()
-    edge = EdgeEngine(folder, QdrantSettings(products.width, candidates=candidates), products.parts)
+
+    def parts() -> Iterator[Rows]:
+        for part in products.parts():
+            yield part
+            print(f"{part.rows[-1] + 1:,} products sent", file=sys.stderr, flush=True)
+
+    edge = EdgeEngine(folder, QdrantSettings(products.width, candidates=candidates), parts)
     if is_new:
         (folder / "build-seconds").write_text(f"{time.perf_counter() - start:.1f}")
     return edge
