@@ -70,6 +70,7 @@ def _serve(options: ServeOptions) -> None:
     settings = settings_of(options)
     listener = server.listen(options.host, options.port)  # before the model is read, which takes longer
     with listener:
+        _print(f"opening {options.index} and compiling its model for queries")
         opened = OpenOptions(options.engine, model=options.model, onnx=options.onnx)
         services = open_services(options.index, options.compare, opened, options.compare_model, _print)
         app = create_app(services, settings)

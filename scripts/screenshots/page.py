@@ -4,90 +4,30 @@
     python search.py serve INDEX &
     python scripts/screenshots/page.py http://127.0.0.1:8000 OUT --query "red running shoes" --image photo.jpg
 
+Without --image no picture is dropped; on a server without --compare no models are compared. The script states both.
 Each step is checked; the script ends with 1 and a line for each failure. `--axe FILE` is axe.min.js of the npm package
 axe-core: then each state is checked for accessibility, and serious findings are failures. Requests to another host and
 messages of the console are failures too.
 """
 
 import argparse
-import base64
 import contextlib
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from playwright.sync_api import BrowserContext, Error, Page, Route, sync_playwright
+from playwright.sync_api import BrowserContext, Error, Route, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository root
+
+from scripts.screenshots.awkward_products import BRANDS, INDEX, search_answer
+from scripts.screenshots.compare_walks import compare, compare_changes, compare_phone
+from scripts.screenshots.walk import Walk
 
 DESKTOP, PHONE = {"width": 1200, "height": 760}, {"width": 390, "height": 844}
-_DROP = """async ([data, name, type]) => {
-  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-  const transfer = new DataTransfer();
-  transfer.items.add(new File([bytes], name, { type }));
-  for (const kind of ["dragenter", "dragover", "drop"]) {
-    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
-  }
-}"""
-
-
-class Walk:
-    """A page, its screenshots, and what failed."""
-
-    def __init__(self, page: Page, address: str, out: Path, axe: str) -> None:
-        self.page, self.address, self.out, self.axe = page, address, out, axe
-        self.failures: list[str] = []
-        host = urlsplit(address).netloc
-        page.on("console", lambda message: self._console(message.type, message.text))
-        page.on("pageerror", lambda error: self.failures.append(f"script: {error}"))
-        page.on("request", lambda request: self._request(request.url, host))
-
-    def check(self, condition: object, what: str) -> None:
-        """Records a failure if the condition is false."""
-        if not condition:
-            self.failures.append(what)
-
-    def picture(self, name: str) -> None:
-        """Saves a screenshot, and checks accessibility."""
-        self.page.wait_for_timeout(250)
-        self.page.screenshot(path=str(self.out / f"{name}.png"))
-        if not self.axe:
-            return
-        self.page.evaluate(self.axe)  # not as a script element, which the security policy bars
-        for found in self.page.evaluate("async () => (await axe.run()).violations"):
-            if found["impact"] in ("serious", "critical"):
-                nodes = "; ".join(node["html"][:120] for node in found["nodes"][:3])
-                self.failures.append(f"{name}: axe {found['id']} ({found['impact']}): {nodes}")
-
-    def status(self) -> str:
-        """The line above the results."""
-        return self.page.locator("#status").inner_text()
-
-    def total(self) -> int:
-        """How many products the page states."""
-        return int(re.sub(r"\D", "", self.status().partition(".")[0]) or 0)
-
-    def wait(self, condition: str) -> None:
-        """Waits until a JavaScript expression is true."""
-        for _ in range(200):  # wait_for_function needs eval, which the security policy bars
-            if self.page.evaluate(condition):
-                return
-            self.page.wait_for_timeout(100)
-        raise TimeoutError(f"not within 20 s: {condition}")
-
-    def titles(self) -> list[str]:
-        """The titles of the results."""
-        return self.page.locator("#grid h3").all_inner_texts()
-
-    def _console(self, kind: str, text: str) -> None:
-        if kind in ("error", "warning") and "Failed to load resource" not in text:
-            self.failures.append(f"console: {text}")
-
-    def _request(self, url: str, host: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.netloc != host:
-            self.failures.append(f"request to another host: {url}")
 
 
 def main() -> int:
@@ -120,6 +60,10 @@ def main() -> int:
             (similar_and_detail, {}),
             (picture_search, {}),
             (states, {}),
+            (awkward, {}),
+            (compare, {}),
+            (compare_changes, {}),
+            (compare_phone, {"viewport": PHONE, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}),
             (phone, {"viewport": PHONE, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}),
             (dark, {"color_scheme": "dark"}),
             (chinese, {"locale": "zh-CN"}),
@@ -130,7 +74,8 @@ def main() -> int:
                     step(one, options)
                 except Exception as error:
                     one.failures.append(f"{step.__name__}: {str(error).splitlines()[0]}")
-                    one.page.screenshot(path=str(options.out / f"failed-{step.__name__}.png"))
+                    with contextlib.suppress(Error):  # no page: the server is not there
+                        one.page.screenshot(path=str(options.out / f"failed-{step.__name__}.png"))
         browser.close()
     print("\n".join(failures) or "no failure")
     return int(bool(failures))
@@ -139,13 +84,13 @@ def main() -> int:
 def search_and_filter(walk: Walk, options: argparse.Namespace) -> None:
     """Types a query, filters by a facet, goes back, opens the shared address anew."""
     page = walk.page
-    page.goto(f"{walk.address}/")
-    walk.wait("document.querySelectorAll('#grid li').length > 0")
-    page.locator("#q").press_sequentially(options.query[:5], delay=40)
+    walk.open()
+    page.locator("#q").press_sequentially(options.query[:3], delay=40)
     with contextlib.suppress(Error):
         page.wait_for_selector("#suggestions:not([hidden]) li", timeout=3000)
+    walk.check(page.locator("#suggestions li").count(), f"no suggestion for {options.query[:3]!r}")
     walk.picture("suggestions")
-    page.locator("#q").press_sequentially(options.query[5:], delay=40)
+    page.locator("#q").press_sequentially(options.query[3:], delay=40)
     walk.wait(f"new URLSearchParams(location.search).get('q') === {options.query!r}")
     page.wait_for_timeout(1200)
     if page.locator("#suggestions").is_visible():
@@ -175,6 +120,8 @@ def search_and_filter(walk: Walk, options: argparse.Namespace) -> None:
         page.goto(shared)
         walk.wait("document.querySelectorAll('.chip').length === 1")
         walk.check(walk.titles() == titles, "the shared address shows other results")
+    else:
+        print("no filter is set: the products have no attributes")
     if page.locator("#pages button").count() and page.locator("#pages button").last.is_enabled():
         first = walk.titles()
         page.locator("#pages button").last.click()
@@ -186,10 +133,9 @@ def search_and_filter(walk: Walk, options: argparse.Namespace) -> None:
 def keyboard(walk: Walk, options: argparse.Namespace) -> None:
     """Searches, chooses a suggestion, filters and opens a product without a mouse."""
     page = walk.page
-    page.goto(f"{walk.address}/")
-    walk.wait("document.querySelectorAll('#grid li').length > 0")
+    walk.open()
     walk.check(page.evaluate("document.activeElement.id") == "q", "the search box has no focus at the start")
-    page.keyboard.type(options.query[:5], delay=30)
+    page.keyboard.type(options.query[:3], delay=30)
     with contextlib.suppress(Exception):
         page.wait_for_selector("#suggestions:not([hidden]) li", timeout=5000)
     if page.locator("#suggestions li").count():
@@ -215,8 +161,7 @@ def keyboard(walk: Walk, options: argparse.Namespace) -> None:
 def similar_and_detail(walk: Walk, options: argparse.Namespace) -> None:
     """Opens a product and searches for similar ones."""
     page = walk.page
-    page.goto(f"{walk.address}/?q={options.query}")
-    walk.wait("document.querySelectorAll('#grid h3').length > 0")
+    walk.open(f"?q={options.query}")
     title = walk.titles()[0]
     page.locator("#grid h3 button").first.click()
     walk.check(page.locator("dialog h2").inner_text() == title, "the dialog has another title")
@@ -231,14 +176,12 @@ def similar_and_detail(walk: Walk, options: argparse.Namespace) -> None:
 def picture_search(walk: Walk, options: argparse.Namespace) -> None:
     """Drops a picture, adds a text, removes the picture."""
     if options.image is None:
+        print("no picture is dropped: no --image")
         return
     page = walk.page
-    page.goto(f"{walk.address}/")
-    walk.wait("document.querySelectorAll('#grid li').length > 0")
+    walk.open()
     before = walk.titles()
-    kinds = {".png": "image/png", ".webp": "image/webp"}
-    data = base64.b64encode(options.image.read_bytes()).decode()
-    page.evaluate(_DROP, [data, options.image.name, kinds.get(options.image.suffix, "image/jpeg")])
+    walk.drop(options.image.read_bytes(), options.image.name)
     page.wait_for_selector("#picture img")
     for _ in range(50):
         page.wait_for_timeout(200)
@@ -246,7 +189,7 @@ def picture_search(walk: Walk, options: argparse.Namespace) -> None:
             break
     walk.check(walk.titles() != before, "the dropped picture changes nothing")
     walk.picture("dropped")
-    page.evaluate(_DROP, [base64.b64encode(b"<svg onload=alert(1)>").decode(), "x.jpg", "image/jpeg"])
+    walk.drop(b"<svg onload=alert(1)>", "x.jpg")
     page.wait_for_selector("#message.error")
     walk.picture("bad-picture")
     page.locator("#remove-picture").click()
@@ -289,11 +232,45 @@ def states(walk: Walk, options: argparse.Namespace) -> None:
     walk.check(page.locator("#message").is_hidden(), "the error stays after a new try")
 
 
+def awkward(walk: Walk, options: argparse.Namespace) -> None:
+    """Shows products with markup, without title or picture, with long texts, 5,000 values of a filter; then one."""
+    page, answers = walk.page, {"count": None}
+
+    def answer(route: Route) -> None:
+        route.fulfill(body=json.dumps(search_answer(answers["count"])), content_type="application/json")
+
+    page.route("**/v1/search", answer)
+    page.route("**/v1/index", lambda route: route.fulfill(body=json.dumps(INDEX), content_type="application/json"))
+    walk.open()
+    walk.check(page.locator("#results img[src=x], #results b, #results script").count() == 0, "a title became markup")
+    walk.check(walk.titles()[0].startswith("<img"), "a title with markup is not shown as it is")
+    walk.check(walk.titles()[1] == "(no title)", "a product without title has none on the page")
+    walk.check(page.locator("#choose").is_hidden(), "a model without images can be searched by picture")
+    walk.check(page.locator("#compare").is_hidden(), "one model can be compared")
+    page.wait_for_timeout(500)
+    walk.check(page.locator(".photo", has_text="No picture").count() == 3, "a picture that is missing is not stated")
+    wide = "document.documentElement.scrollWidth <= innerWidth"
+    walk.check(page.evaluate(wide), "long texts make the page wider")
+    walk.picture("awkward")
+    page.locator("#more-brand").click()
+    page.locator("#find-brand").press_sequentially(f"brand {BRANDS - 1}")
+    found = page.locator("fieldset", has=page.locator("#find-brand")).locator("label.value .name").all_inner_texts()
+    walk.check(found == [f"Brand {BRANDS - 1}"], f"the box for values finds {found}")
+    walk.picture("find-value")
+    page.locator("#grid h3 button").first.click()
+    walk.picture("awkward-detail")
+    page.keyboard.press("Escape")
+    answers["count"] = 1
+    page.locator("#q").fill("one")
+    walk.wait("document.querySelectorAll('#grid li').length === 1")
+    walk.check(walk.status() == "1 product", f"one product is stated as {walk.status()!r}")
+    walk.picture("one")
+
+
 def phone(walk: Walk, options: argparse.Namespace) -> None:
     """Shows results and filters on a phone; nothing is wider than the screen."""
     page = walk.page
-    page.goto(f"{walk.address}/?q={options.query}")
-    walk.wait("document.querySelectorAll('#grid li').length > 0")
+    walk.open(f"?q={options.query}")
     walk.picture("phone")
     wide = "document.documentElement.scrollWidth <= innerWidth"
     walk.check(page.evaluate(wide), "the page is wider than a phone")
@@ -307,8 +284,7 @@ def phone(walk: Walk, options: argparse.Namespace) -> None:
 
 def dark(walk: Walk, options: argparse.Namespace) -> None:
     """Shows results and a product in dark colors."""
-    walk.page.goto(f"{walk.address}/?q={options.query}")
-    walk.wait("document.querySelectorAll('#grid li').length > 0")
+    walk.open(f"?q={options.query}")
     walk.picture("dark")
     walk.page.locator("#grid h3 button").first.click()
     walk.picture("dark-detail")
@@ -317,8 +293,7 @@ def dark(walk: Walk, options: argparse.Namespace) -> None:
 def chinese(walk: Walk, options: argparse.Namespace) -> None:
     """Shows the page in Chinese, and changes the language."""
     page = walk.page
-    page.goto(f"{walk.address}/?q={options.query}")
-    walk.wait("document.querySelectorAll('#grid li').length > 0")
+    walk.open(f"?q={options.query}")
     walk.check("件商品" in walk.status(), "a Chinese browser gets another language")
     walk.picture("chinese")
     page.locator("#language").click()

@@ -21,6 +21,7 @@ export function showFacets(state, attributes, distribution, stats, change) {
       ? range(name, state.ranges[name], stats[name], change)
       : values(name, state.values[name] ?? [], distribution[name] ?? {}, change));
   fill(byId("facets"), ...groups, leastScore(state, change));
+  if (!names.length && byId("columns").classList.replace("beside", "wide")) byId("filters").open = state.minScore !== ""; // the least score alone needs no column
   if (focused) byId(focused)?.focus(); // the reader who works with the keyboard stays where they were
 }
 

@@ -89,10 +89,13 @@ function show(answer, second, others) {
   document.title = state.q ? `${state.q} – ${text("search")}` : text("search");
 }
 
-function showOne(answer) {
+function counted(answer) {
   const total = answer.estimatedTotalHits;
-  const counted = total === 1 ? text("totalOne") : text(answer.totalIsExact ? "total" : "totalAbout", number(total));
-  status(answer.correctedQuery ? `${counted}. ${text("corrected", answer.correctedQuery)}` : counted);
+  return total === 1 ? text("totalOne") : text(answer.totalIsExact ? "total" : "totalAbout", number(total));
+}
+
+function showOne(answer) {
+  status(answer.correctedQuery ? `${counted(answer)}. ${text("corrected", answer.correctedQuery)}` : counted(answer));
   showPredicted(answer.predictedKeywords ?? []);
   fill(byId("compared"));
   fill(byId("grid"), ...answer.hits.map((hit) => card(hit, open, similar)));
@@ -101,7 +104,7 @@ function showOne(answer) {
 function showTwo(answer, second) {
   const columns = [{ info: infos[0], answer }, { info: infos[1], ...(second.error ? second : { answer: second }) }];
   const { shared, shown } = countShared(columns, state.page);
-  status(text("shared", number(shared), number(shown)));
+  status(second.error ? counted(answer) : text("shared", number(shared), number(shown)));
   showPredicted([]); // each column has its own
   fill(byId("grid"));
   showColumns(columns, state.page, open, similar);
@@ -134,8 +137,7 @@ function showError(error) {
   status("");
   fill(byId("grid"));
   fill(byId("compared"));
-  byId("pages").hidden = true;
-  byId("predicted").hidden = true;
+  for (const name of ["pages", "predicted", "served"]) byId(name).hidden = true;
   if (error.code === "missing_authorization_header" || error.code === "invalid_api_key") {
     byId("key").hidden = false;
     message(error.code === "invalid_api_key" ? [element("p", {}, text("keyWrong"))] : null, true);
@@ -273,6 +275,6 @@ byId("language").addEventListener("click", () => {
 const acceptsImages = () => !infos || infos.some((each) => each.acceptsImages);
 watchPictures(acceptsImages, () => { state.page = 1; state.like = ""; closeSuggestions(); run(); }, (line) => message([element("p", {}, line)], true));
 addEventListener("popstate", load);
-if (matchMedia("(max-width: 50rem)").matches) byId("filters").open = false;
+if (matchMedia("(max-width: 50rem)").matches) byId("filters").open = false; // over the results: there is no place beside them
 translate(preferredLanguage());
 load();

@@ -42,7 +42,7 @@ export function showQueryPicture(hasText, change) {
   address = URL.createObjectURL(picture.file);
   const slider = element("input", { type: "range", min: "0", max: "1", step: "0.1", value: String(picture.weight), change: (event) => { picture.weight = Number(event.target.value); change(); } });
   fill(box,
-    element("img", { src: address, alt: text("pictureAlt") }),
+    element("img", { src: address, alt: text("pictureAlt"), error: (event) => event.target.remove() }),
     element("span", {}, text("pictureQuery")),
     hasText ? element("label", {}, text("imageWeight"), slider) : null,
     element("button", { type: "button", id: "remove-picture", click: () => { picture.file = null; change(); byId("q").focus(); } }, text("remove", text("picture"))));

@@ -40,7 +40,7 @@ export const currentLanguage = () => language;
 export const text = (name, ...values) => TEXTS[language][name].replace(/\{(\d)\}/g, (_, place) => values[place]);
 
 /** A number as the language writes it. */
-export const number = (value, digits = 0) => value.toLocaleString(language, { maximumFractionDigits: digits });
+export const number = (value, digits = 0) => value.toLocaleString(language, { maximumFractionDigits: digits, signDisplay: "negative" });
 
 /** Sets the language, and the texts of the elements that name one. */
 export function setLanguage(chosen) {
