@@ -67,3 +67,13 @@ def strict_dtypes() -> Iterator[None]:
 
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="module")
+def few_fit_steps() -> Iterator[None]:
+    """Fits keyword heads in 20 steps, for speed: for tests that do not depend on their quality."""
+    from make_jax.training import keyword_heads
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keyword_heads, "STEPS", 20)
+        yield

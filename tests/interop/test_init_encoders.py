@@ -19,6 +19,8 @@ from make_jax.training.loop import train
 from tests.interop import tiny_checkpoints as tiny
 from tests.training.tiny_run import tiny_config
 
+pytestmark = pytest.mark.usefixtures("few_fit_steps")
+
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:

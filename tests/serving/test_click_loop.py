@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from starlette.testclient import TestClient
 
 from make_jax.catalog.reader import Catalog
@@ -15,6 +16,8 @@ from make_jax.serving.opened import OpenOptions
 from make_jax.serving.service import IndexService
 from make_jax.training.loop import train
 from tests.training.tiny_run import tiny_config
+
+pytestmark = pytest.mark.usefixtures("few_fit_steps")
 
 
 def mean_rank(client: TestClient, query: str, wanted: set[str]) -> float:

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,17 +24,11 @@ from make_jax.training.metric_writers.jsonl import read_metrics
 from make_jax.training.optimizer import make_optimizer
 from tests.training.tiny_run import tiny_config
 
+pytestmark = pytest.mark.usefixtures("few_fit_steps")
+
 
 def logged(run: Path, name: str = "loss") -> dict[int, float]:
     return {line["step"]: line[name] for line in read_metrics(run / "metrics.jsonl") if name in line}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_fit_steps() -> Iterator[None]:
-    """Few, for speed: nothing tested here depends on the quality of the keyword heads."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keyword_heads, "STEPS", 20)
-        yield
 
 
 @pytest.fixture(scope="module")
