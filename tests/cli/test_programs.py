@@ -15,8 +15,6 @@ from tests.conftest import ROOT
 from tests.tiny_catalog import write_catalog, write_lines
 from tests.training.tiny_run import tiny_config
 
-pytestmark = pytest.mark.usefixtures("few_fit_steps")
-
 
 def run(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> int:
     """The exit code of a program."""
