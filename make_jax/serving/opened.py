@@ -11,9 +11,9 @@ import numpy as np
 from make_jax.catalog.attributes import value_kind
 from make_jax.evaluation.bm25_terms import BM25Parameters
 from make_jax.retrieval.embed import Encoder
-from make_jax.serving.engines import Engine, EngineName
+from make_jax.serving.engines import Engine, EngineName, Parts
 from make_jax.serving.engines.flat import FlatEngine
-from make_jax.serving.engines.qdrant import Parts, QdrantSettings
+from make_jax.serving.engines.qdrant import QdrantSettings
 from make_jax.serving.explanation import Explainer
 from make_jax.serving.index.manifest import content_digest
 from make_jax.serving.index.model import model_of_index
@@ -121,7 +121,7 @@ def open_engine(index: OpenIndex, options: OpenOptions = DEFAULTS) -> Engine:
     if name == "flat":
         return FlatEngine(index.engine_rows(max(index.rows, 1)), bm25)
     settings = QdrantSettings(manifest.width, bm25, state=engine_state(index))
-    parts = functools.partial(index.engine_rows, _ENGINE_ROWS)
+    parts = engine_parts(index)
     if name == "edge":
         return _open_edge(index, settings, parts)
     from make_jax.serving.engines.cluster import connect_cluster
@@ -142,8 +142,13 @@ def _open_edge(index: OpenIndex, settings: QdrantSettings, parts: Parts) -> Engi
     changes = index.changes(earlier[stored])
     count = max(len(engine.matching(None)), 1 + int(changes.replaced.max(initial=-1)))
     deleted = changes.deleted[changes.deleted < count]  # others were added and deleted since
-    engine.update(index.rows_at(changes.replaced), deleted, settings.state)
+    engine.update(index.rows_at(changes.replaced), deleted, settings.state, parts)
     return engine
+
+
+def engine_parts(index: OpenIndex) -> Parts:
+    """Reads the products of an index for an engine."""
+    return functools.partial(index.engine_rows, _ENGINE_ROWS)
 
 
 def engine_state(index: OpenIndex, updates: int | None = None) -> str:

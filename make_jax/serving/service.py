@@ -29,6 +29,7 @@ from make_jax.serving.opened import (
     Opened,
     OpenOptions,
     attribute_kinds,
+    engine_parts,
     engine_state,
     open_engine,
     open_parts,
@@ -203,7 +204,7 @@ class IndexService:
             deleted = changes.deleted[changes.deleted < old.index.rows]  # others were added and deleted since
         with self._lock:
             if in_place:  # here, because no search may see the engine's new products with the old index
-                engine.update(rows, deleted, engine_state(index))
+                engine.update(rows, deleted, engine_state(index), engine_parts(index))
             self._opened = new
         if not in_place:
             old.engine.close()

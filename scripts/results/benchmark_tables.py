@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,8 @@ def benchmark_tables() -> dict[str, str]:
         "kill-matrix": _kill_matrix,
         "search-scale": _search_scale,
         "search-engines": _search_engines,
+        "search-index-kills": _search_index_kills,
+        "http-fuzz": _http_fuzz,
         "catalog-size": _catalog_size,
         "pretrained": _pretrained,
         "without-clicks": _without_clicks,
@@ -214,6 +217,37 @@ def _search_engines(result: dict[str, Any]) -> str:
             "with mapped files.\n"
         )
     return "\n".join(parts)
+
+
+def _search_index_kills(result: dict[str, Any]) -> str:
+    header = ["killed command", "seconds that it writes", "SIGKILLs", "left as before", "left complete", "continued"]
+    rows = []
+    for name in dict.fromkeys(row["command"] for row in result["rows"]):
+        found = [row for row in result["rows"] if row["command"] == name]
+        left = [row["left"] for row in found]
+        counts = (len(found), left.count("before"), left.count("after"), sum(row["continued"] for row in found))
+        rows.append([name, f"{found[-1]['of']:.1f}", *map(str, counts)])
+    return f"{_machine(result)}\n\n{markdown_table(header, rows)}"
+
+
+def _http_fuzz(result: dict[str, Any]) -> str:
+    header = ["engine", "requests", "5xx but 503", "503", "usual search, median ms", "longest ms", "longest answer s"]
+    header += ["memory before MB", "largest MB", "after MB", "known results", "violations"]
+    rows = []
+    for engine, run in result["engines"].items():
+        kinds = run["kinds"]
+        statuses = Counter[str]()
+        for kind in kinds.values():
+            statuses.update(kind["statuses"])
+        usual, memory = kinds["usual search"], run["memory of all processes, MB"]
+        longest = max(kind["longest ms"] for name, kind in kinds.items() if not name.startswith("slow")) / 1000
+        faults = sum(count for status, count in statuses.items() if status.startswith("5") and status != "503")
+        rows.append([
+            engine, f"{run['requests']:,}", f"{faults}", f"{statuses['503']}", f"{usual['median ms']:.0f}",
+            f"{usual['longest ms']:,.0f}", f"{longest:.1f}", *(f"{mb:,}" for mb in memory.values()),
+            f"{run['searches with known results in between']:,}", f"{len(run['violations'])}",
+        ])  # fmt: skip
+    return f"{_machine(result)}\n\n{markdown_table(header, rows)}"
 
 
 def _catalog_size(result: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@
 An engine knows rows (positions in the index), not ids; `update` changes rows and appends new ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -70,6 +70,9 @@ class Rows(NamedTuple):
     attributes: Sequence[dict[str, AttributeValue]]
 
 
+Parts = Callable[[], Iterable[Rows]]
+
+
 @runtime_checkable
 class Engine(Protocol):
     """Ranks products. Safe to call from several threads."""
@@ -86,10 +89,14 @@ class Engine(Protocol):
         """How many products have each attribute."""
         ...
 
-    def update(self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "") -> None:
+    def update(
+        self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "", parts: Parts | None = None
+    ) -> None:
         """Replaces and appends rows, then deletes rows. Repeating an update changes nothing.
 
         `state` names all products after the update, for engines that keep them on disk and open them by that name.
+        `parts` are these products, for engines that may have to write them again; None: the engine keeps each update
+        for that, in memory.
         """
         ...
 

@@ -17,7 +17,8 @@ from qdrant_client.http.exceptions import ApiException
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from make_jax.errors import InputError
-from make_jax.serving.engines.qdrant import Parts, QdrantEngine, QdrantSettings
+from make_jax.serving.engines import Parts
+from make_jax.serving.engines.qdrant import QdrantEngine, QdrantSettings
 from make_jax.serving.engines.store import DENSE, LEXICAL, Condition, FieldKind, Point, PointQuery, Scored, Sparse
 
 _ROWS = 4096  # that one request reads

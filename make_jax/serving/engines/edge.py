@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from make_jax.errors import InputError
-from make_jax.serving.engines import EngineQuery, EngineResult, Rows
+from make_jax.serving.engines import EngineQuery, EngineResult, Parts, Rows
 from make_jax.serving.engines.edge_process import serve
 from make_jax.serving.engines.edge_store import STATE
-from make_jax.serving.engines.qdrant import Parts, QdrantSettings
+from make_jax.serving.engines.qdrant import QdrantSettings
 from make_jax.serving.filters import Filter
 from make_jax.worker_processes import start_resource_tracker
 
@@ -68,10 +68,15 @@ class EdgeEngine:
         counts: dict[str, int] = self._call("attributes")
         return counts
 
-    def update(self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "") -> None:
+    def update(
+        self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "", parts: Parts | None = None
+    ) -> None:
         """Replaces and appends rows, then deletes rows; the folder then holds the products of `state`."""
         self._call("update", replaced, deleted, state)
-        self._updates.append((replaced, deleted))
+        if parts is None:
+            self._updates.append((replaced, deleted))
+        else:
+            self._parts, self._updates = parts, []
         self._settings = dataclasses.replace(self._settings, state=state, repeats_update=False)
 
     def close(self) -> None:
@@ -110,8 +115,9 @@ class EdgeEngine:
 
     def _ended(self) -> InputError:
         return InputError(
-            f"{self._folder}: the process of Qdrant Edge ended while it opened or searched the folder; if it does so "
-            "again, stop the server and delete the folder, which is then made again from the index"
+            f"{self._folder}: the process of Qdrant Edge ended while it opened or searched the folder, perhaps for "
+            "want of memory or space on the disk; otherwise delete the folder while no server runs, and it is made "
+            "again from the index"
         )
 
     def _start(self, repeats_update: bool = False) -> tuple[BaseProcess, Connection]:

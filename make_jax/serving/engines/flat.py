@@ -13,7 +13,7 @@ from make_jax.evaluation.baselines import TitleBM25, fuse_scores
 from make_jax.evaluation.bm25_terms import DEFAULT_BM25, BM25Parameters
 from make_jax.retrieval.device_vectors import DeviceVectors, pad_rows
 from make_jax.retrieval.top_k import inner_products, query_chunk_size
-from make_jax.serving.engines import EngineQuery, EngineResult, Rows
+from make_jax.serving.engines import EngineQuery, EngineResult, Parts, Rows
 from make_jax.serving.engines.checks import check_vector, count_after
 from make_jax.serving.engines.columns import Columns
 from make_jax.serving.engines.pages import facets_of, page_of
@@ -54,7 +54,9 @@ class FlatEngine:
         """How many products have each attribute."""
         return self._state.columns.row_counts()
 
-    def update(self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "") -> None:
+    def update(
+        self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "", parts: Parts | None = None
+    ) -> None:
         """Replaces and appends rows, then deletes rows. A search meanwhile sees the old products or the new ones."""
         with self._lock:
             self._state = _updated(self._state, replaced, deleted, self._bm25)

@@ -7,7 +7,7 @@ are read apart and fused here, because Qdrant's fusion gives no scores of the pa
 
 import json
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from make_jax.evaluation.bm25_terms import DEFAULT_BM25, BM25Parameters
-from make_jax.serving.engines import EngineQuery, EngineResult, Rows
+from make_jax.serving.engines import EngineQuery, EngineResult, Parts, Rows
 from make_jax.serving.engines.checks import check_vector, count_after
 from make_jax.serving.engines.columns import Columns
 from make_jax.serving.engines.qdrant_ranking import Collection, ranking
@@ -28,9 +28,6 @@ _POINTS = 512  # that one request writes ...
 _NUMBERS = 1 << 19  # ... with at most so many numbers in their vectors: 10 MB of JSON, of 32 that a server accepts
 _MAX_DRIFT = 1e-3  # of the mean title length, after which all sparse vectors are written again
 _OPTIMIZE_SHARE = 0.1  # of all points that are written without an optimization
-
-
-Parts = Callable[[], Iterable[Rows]]
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,9 @@ class QdrantEngine:
         """How many products have each attribute."""
         return self._collection.columns.row_counts()
 
-    def update(self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "") -> None:
+    def update(
+        self, replaced: Rows, deleted: Int64[np.ndarray, " n"], state: str = "", parts: Parts | None = None
+    ) -> None:
         """Replaces and appends rows, then deletes rows; the store then holds the products of `state`.
 
         If the process ends meanwhile, the store is not complete until the same update or a later one is made: of each

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from make_jax.errors import InputError, Terminated
+from make_jax.errors import InputError
 from make_jax.serving.http import server
 from make_jax.serving.http.app import create_app
 from make_jax.serving.http.connections import LimitedProtocol
@@ -22,6 +22,7 @@ from make_jax.serving.http.settings import HttpSettings
 from make_jax.serving.requests import SearchHit
 from tests.conftest import ROOT
 from tests.serving.http.memory_service import MemoryService, webp
+from tests.serving.http.serving_thread import serving
 
 LIMITS = HttpSettings(receive_seconds=0.5, max_upload_bytes=200_000, max_body_bytes=2000)
 
@@ -34,28 +35,12 @@ def service() -> MemoryService:
 @pytest.fixture(scope="module")
 def address(service: MemoryService) -> Iterator[tuple[str, int]]:
     """A server with short limits, in a thread."""
-    running: list[server._Server] = []
-    started = threading.Event()
-    patch = pytest.MonkeyPatch()
-    patch.setattr(LimitedProtocol, "header_seconds", 0.5)
-    patch.setattr(LimitedProtocol, "read_seconds", 0.5)
-    patch.setattr(server, "MAX_CONNECTIONS", 20)
-    patch.setattr(server._Server, "capture_signals", lambda self: contextlib.nullcontext(running.append(self)))
-    listener = server.listen("127.0.0.1", 0)
-    app = create_app({"test": service}, LIMITS)
-
-    def run() -> None:
-        with contextlib.suppress(Terminated):
-            server.run(app, listener, started.set, lambda: None)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert started.wait(20)
-    yield listener.getsockname()
-    running[0].should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LimitedProtocol, "header_seconds", 0.5)
+        patch.setattr(LimitedProtocol, "read_seconds", 0.5)
+        patch.setattr(server, "MAX_CONNECTIONS", 20)
+        with serving(create_app({"test": service}, LIMITS)) as address:
+            yield address
 
 
 def request(address, method="GET", path="/v1/search?q=red", body=None, headers=()):
