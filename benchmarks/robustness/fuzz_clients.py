@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.robustness.fuzz_requests import FuzzRequest
@@ -13,6 +14,9 @@ from benchmarks.robustness.fuzz_requests import FuzzRequest
 SLOW = ("slow headers", "slow body", "slow reader")
 _BLOCK = bytes(1 << 20)
 _BYTE_SECONDS = 0.2  # between two bytes that a slow client sends, or 512 that it reads
+
+
+_ESTABLISHED = "01"  # in /proc/net/tcp
 
 
 class Outcome(NamedTuple):
@@ -57,7 +61,8 @@ def _send(connection: socket.socket, request: FuzzRequest, deadline: float) -> b
         for _ in range(request.repeated // len(_BLOCK)):
             connection.sendall(_BLOCK)
     if request.behavior == "slow reader":
-        while connection.recv(512) and time.monotonic() < deadline:
+        while _is_open(connection) and time.monotonic() < deadline:
+            connection.recv(512)
             time.sleep(_BYTE_SECONDS)
         return False
     if request.behavior.startswith("drop"):
@@ -66,6 +71,13 @@ def _send(connection: socket.socket, request: FuzzRequest, deadline: float) -> b
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
         return False
     return True
+
+
+def _is_open(connection: socket.socket) -> bool:
+    """Whether the server has the connection. The kernel may still send what a server that closed it has written."""
+    ends = [f":{port:04X}" for _, port in (connection.getpeername(), connection.getsockname())]
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return any([line[1][-5:], line[2][-5:], line[3]] == [*ends, _ESTABLISHED] for line in lines)
 
 
 def _receive(connection: socket.socket, method: str) -> tuple[int, bytes]:

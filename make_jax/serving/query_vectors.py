@@ -1,5 +1,7 @@
 """The vector of a search: text, picture, and products that the user liked or did not."""
 
+import ctypes
+
 import numpy as np
 from jaxtyping import Float32
 
@@ -12,6 +14,7 @@ from make_jax.serving.search_service import RequestError
 # Rocchio's weights of liked and other products, against 1 of the query (Manning et al. 2008, section 9.1.1).
 LIKE_WEIGHT = 0.75
 UNLIKE_WEIGHT = 0.15
+_LARGE = 4_000_000  # pixels
 
 
 def accepts_images(model: Encoder) -> bool:
@@ -26,13 +29,25 @@ def encode_image(encoder: QueryEncoder, data: bytes) -> Float32[np.ndarray, " D"
     """
     if not accepts_images(encoder.model):
         raise RequestError("image", "the model of this index has no image encoder: search by text")
+    pixels = 0
     try:
-        decode(data, "the query's image")  # names it; the encoder would call it product number 0
+        size = decode(data, "the query's image").size  # names it; the encoder would call it product number 0
+        pixels = size[0] * size[1]
         with encoder.lock:
             vector: Float32[np.ndarray, " D"] = encoder.model.encode_products([""], [data]).vectors[0]
     except InputError as error:
         raise RequestError("image", str(error)) from None
+    finally:
+        if pixels > _LARGE:
+            _return_memory()
     return vector
+
+
+def _return_memory() -> None:
+    """Gives freed memory back to the system, of which glibc keeps gigabytes after large pictures in several threads."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def combine(

@@ -1,12 +1,11 @@
 """What a search request must fulfil: ranges, and attributes and ids that the index has."""
 
 import difflib
-import math
 from collections.abc import Collection, Iterator
 
 from make_jax.serving.filters import And, Filter, Not, Or
 from make_jax.serving.index.reader import OpenIndex
-from make_jax.serving.requests import MAX_LIMIT, SearchRequest
+from make_jax.serving.requests import MAX_LIMIT, MAX_SCORE, SearchRequest
 from make_jax.serving.search_service import RequestError
 
 MAX_EXAMPLES = 100  # liked products, and unliked ones
@@ -22,8 +21,8 @@ def check_request(request: SearchRequest, attributes: Collection[str]) -> None:
     _check_range("image_weight", request.image_weight, 0, 1)
     if request.lexical_weight is not None:
         _check_range("lexical_weight", request.lexical_weight, 0, 1000)
-    if request.min_score is not None and not math.isfinite(request.min_score):
-        raise RequestError("min_score", f"min_score is {request.min_score}, expected a finite number")
+    if request.min_score is not None:
+        _check_range("min_score", request.min_score, -MAX_SCORE, MAX_SCORE)
     if len(request.q) > MAX_QUERY:
         raise RequestError("q", f"q has {len(request.q):,} characters, expected at most {MAX_QUERY:,}")
     if not is_unicode(request.q):
@@ -64,7 +63,7 @@ def is_unicode(text: str) -> bool:
 
 def _check_range(name: str, value: int | float, least: int, most: int) -> None:
     if not least <= value <= most:
-        raise RequestError(name, f"{name} is {value}, expected {least} to {most:,}")
+        raise RequestError(name, f"{name} is {value}, expected {least:,} to {most:,}")
 
 
 def _check_attributes(parameter: str, names: Collection[str], known: Collection[str]) -> None:

@@ -13,6 +13,7 @@ from make_jax.catalog.attributes import AttributeValue
 from make_jax.serving.filters import Filter
 
 MAX_LIMIT = 1000  # of results a page
+MAX_SCORE = 10_000  # beyond that of any product
 
 
 class Sort(NamedTuple):

@@ -245,7 +245,7 @@ def test_a_model_without_vocabulary_explains_by_words(fake):
         (SearchRequest("red", offset=-1), "offset", "offset is -1"),
         (SearchRequest("red", image_weight=1.5), "image_weight", "image_weight is 1.5, expected 0 to 1"),
         (SearchRequest("red", image_weight=float("nan")), "image_weight", "image_weight is nan"),
-        (SearchRequest("red", min_score=float("nan")), "min_score", "min_score is nan, expected a finite number"),
+        (SearchRequest("red", min_score=float("nan")), "min_score", "min_score is nan, expected -10,000 to 10,000"),
         (SearchRequest("x" * 2001), "q", "q has 2,001 characters"),
         (SearchRequest("red", facets=("color",)), "facets", "no attribute 'color', .*; did you mean 'colour'?"),
         (SearchRequest("red", sort=(Sort("price", "asc"),)), "sort", "no attribute 'price', the index has category, "),

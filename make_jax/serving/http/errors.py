@@ -26,7 +26,7 @@ _PARAMETERS = {
     "hits_per_page": "Not an integer in the range.",
     "distinct": "Not an attribute of the index.",
     "max_per_value": "Not an integer in the range.",
-    "ranking_score_threshold": "Not a number.",
+    "ranking_score_threshold": "Not a number in the range.",
     "lexical_weight": "Not a number in the range.",
     "image": "Not a JPEG, PNG or WebP picture, damaged, too large, or the model does not encode pictures of queries.",
     "image_weight": "Not a number from 0 to 1.",

@@ -16,7 +16,7 @@ from make_jax.errors import InputError
 from make_jax.serving.filter_parser import MAX_LENGTH, parse_filter
 from make_jax.serving.filters import Filter
 from make_jax.serving.http.errors import CODES, ApiError
-from make_jax.serving.requests import MAX_LIMIT, SearchRequest, Sort
+from make_jax.serving.requests import MAX_LIMIT, MAX_SCORE, SearchRequest, Sort
 
 MAX_QUERY = 1000  # characters
 MAX_OFFSET = 1_000_000
@@ -49,7 +49,9 @@ class SearchParameters(BaseModel):
     hits_per_page: int | None = Field(None, ge=1, le=MAX_LIMIT, description="Results of a page.")
     distinct: _Name | None = Field(None, description="Attribute of which each value may occur maxPerValue times.")
     max_per_value: int = Field(1, ge=1, le=MAX_LIMIT, description="Results of each value of `distinct`.")
-    ranking_score_threshold: float | None = Field(None, description="Least score of results, totals and facets.")
+    ranking_score_threshold: float | None = Field(
+        None, ge=-MAX_SCORE, le=MAX_SCORE, description="Least score of results, totals and facets."
+    )
     lexical_weight: float | None = Field(None, ge=0, le=100, description="Weight of BM25; default: the index's.")
     image_weight: float = Field(0.5, ge=0, le=1, description="Weight of the picture where there is a text too.")
     like: list[_Id] = Field([], max_length=20, description="Ids of products that results should be like.")
