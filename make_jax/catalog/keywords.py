@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ def normalize_text(text: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
     separators = _ASCII_SEPARATORS if folded.isascii() else _SEPARATORS
     return separators.sub(" ", _INSIDE.sub("", folded)).strip()
+
+
+# Attributes have few distinct values, and a page of results has those of 24 products.
+_normalize_value = lru_cache(maxsize=1 << 14)(normalize_text)
 
 
 def is_unsegmented(text: str) -> bool:
@@ -148,7 +152,7 @@ class KeywordVocabulary:
 
     def attribute_keywords(self, attributes: Mapping[str, AttributeValue]) -> frozenset[int]:
         """Ids of the keywords that equal an attribute value of a product, or a text in a list."""
-        ids = (self._by_value.get((kind, normalize_text(text))) for kind, text in attribute_texts(attributes))
+        ids = (self._by_value.get((kind, _normalize_value(text))) for kind, text in attribute_texts(attributes))
         return frozenset(id for id in ids if id is not None)
 
     def to_json(self) -> str:

@@ -90,10 +90,10 @@ def answer(opened: Opened, searches: Sequence[Search]) -> list[SearchResponse | 
                 search.response = error
     valid = [search for search in searches if search.query is not None]
     queries = _limit_sorted(opened, [search.query for search in valid if search.query is not None])
-    results = opened.engine.search(queries)
     explained = [search for search in valid if search.request.explain]
-    predicted = opened.parts.explainer.predicted([search.text for search in explained])
-    for search, keywords in zip(explained, predicted, strict=True):
+    predicted = opened.parts.explainer.start_predicting([search.text for search in explained]) if explained else None
+    results = opened.engine.search(queries)
+    for search, keywords in zip(explained, predicted.result() if predicted else [], strict=True):
         search.predicted_keywords = keywords
     for search, result in zip(valid, results, strict=True):
         try:

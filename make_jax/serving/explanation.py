@@ -1,6 +1,7 @@
 """Why a product was found: keywords that query and product share, and those that the model predicts for the query."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from make_jax.catalog.attributes import attribute_texts
 from make_jax.catalog.keywords import KeywordVocabulary
@@ -18,6 +19,7 @@ class Explainer:
 
     def __init__(self, model: Encoder) -> None:
         self._retriever = model if isinstance(model, Retriever) and model.model.has_enrichment else None
+        self._thread = ThreadPoolExecutor(1, "predicted-keywords")
         self._vocabulary: KeywordVocabulary | None = None
         if isinstance(model, Retriever):
             self._vocabulary = model.keywords
@@ -51,6 +53,10 @@ class Explainer:
                 keywords = expansion.keywords[:MAX_PREDICTED]
                 found[row] = tuple((keyword.name, probability) for keyword, probability in keywords)
         return found
+
+    def start_predicting(self, queries: Sequence[str]) -> "Future[list[tuple[tuple[str, float], ...]]]":
+        """`predicted` in another thread, while the engine searches."""
+        return self._thread.submit(self.predicted, queries)
 
     def warm_up(self, batch_sizes: Iterable[int]) -> None:
         """Compiles what `predicted` runs."""

@@ -140,7 +140,7 @@ class Columns:
         met = np.zeros(self.count, bool)
         column = self.columns.get(condition.attribute)
         if column is not None:
-            met[column.rows[_met_values(condition, column)[column.codes]]] = True
+            met[column.rows.take(np.flatnonzero(_met_values(condition, column).take(column.codes)))] = True
         return met
 
     def facet(self, attribute: str, kept: Bool[np.ndarray, " rows"]) -> dict[str, int]:
@@ -149,10 +149,10 @@ class Columns:
         if column is None:
             return {}
         texts, of_value = column.texts
-        pairs = kept[column.rows]
-        rows, codes = column.rows[pairs], of_value[column.codes[pairs]]
+        pairs = np.flatnonzero(kept.take(column.rows))  # four times as fast as masks
+        codes = column.codes.take(pairs)
         if len(texts) < len(column.values):  # a row may have the number 10 and the text "10"
-            rows, codes = np.unique(np.stack([rows, codes]), axis=1)
+            _, codes = np.unique(np.stack([column.rows[pairs], of_value[codes]]), axis=1)
         counts = np.bincount(codes, minlength=len(texts))
         found = np.flatnonzero(counts)
         order = column.text_order[found] - counts[found] * len(texts)  # by count, then by text
