@@ -42,7 +42,8 @@ from make_jax.runs.provenance import metadata
 HERE = Path(__file__).resolve().parent
 CLIENTS = (1, 32)
 PAGE = {"limit": 24, "offset": 0, "explain": True, "facets": ["*"]}
-PEER_SETTINGS = [  # backend, threads of an operation, processes
+_SETTINGS = ("backend", "threads", "processes")  # threads: of an operation
+PEER_SETTINGS = [
     *itertools.product(("torch", "onnx"), (1, 2), (1,)),
     ("onnx", 1, 2),
 ]
@@ -174,7 +175,7 @@ def tune_peer(options: argparse.Namespace, queries: Queries, variants: Variants)
     for settings in PEER_SETTINGS:
         server = start_peer(options, settings)
         try:
-            row: dict[str, Any] = dict(zip(("backend", "threads", "processes"), settings, strict=True))
+            row: dict[str, Any] = dict(zip(_SETTINGS, settings, strict=True))
             load(server.port, [variants.body(text, "page") for text in queries.take(_WARM_UP)], 4)
             for clients in CLIENTS:
                 seconds = options.seconds / 3
@@ -190,10 +191,9 @@ def tune_peer(options: argparse.Namespace, queries: Queries, variants: Variants)
 
 def best_settings(tried: list[dict[str, Any]]) -> dict[int, tuple[str, int, int]]:
     """The settings for each number of clients: by p50 for one, by rate for several."""
-    settings = {id(row): (row["backend"], row["threads"], row["processes"]) for row in tried}
     fastest = min(tried, key=lambda row: row["1 clients"]["p50"])
     most = max(tried, key=lambda row: row["32 clients"]["queries_per_second"])
-    return {1: settings[id(fastest)], 32: settings[id(most)]}
+    return {clients: tuple(row[name] for name in _SETTINGS) for clients, row in ((1, fastest), (32, most))}
 
 
 def summary(measured: list[dict[str, Any]], hits: int | None) -> dict[str, Any]:
@@ -263,18 +263,21 @@ def measure(options: argparse.Namespace, queries: Queries, variants: Variants) -
 
         ours = {engine: kept(start_ours(options, engine)) for engine in options.engines}
         tried = tune_peer(options, queries, variants) if options.peer_python else []
-        peers: dict[tuple[str, int, int], Server] = {}
-        for settings in best_settings(tried).values() if tried else ():
-            if settings not in peers:
-                peers[settings] = kept(start_peer(options, settings))
-        cases = list(_cases(ours, {n: peers[s] for n, s in best_settings(tried).items()} if tried else {}))
+        chosen = best_settings(tried) if tried else {}
+        peers = {settings: kept(start_peer(options, settings)) for settings in set(chosen.values())}
+        cases = list(_cases(ours, {clients: peers[settings] for clients, settings in chosen.items()}))
         for case in {id(case.server): case for case in cases}.values():
             load(case.server.port, [variants.body(text, "page") for text in queries.take(_WARM_UP)], 4)
         for number in range(options.rounds):
             _round(options, cases, queries, variants)
             print(f"round {number + 1} of {options.rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
         memory = {case.system: case.server.memory_bytes() for case in cases}
-        return {"peer_settings_tried": tried, "memory_bytes": memory, "rows": [case.row() for case in cases]}
+        return {
+            "peer_settings": {clients: dict(zip(_SETTINGS, chosen[clients], strict=True)) for clients in chosen},
+            "peer_settings_tried": tried,
+            "memory_bytes": memory,
+            "rows": [case.row() for case in cases],
+        }
 
 
 def _cases(ours: dict[str, Server], peers: dict[int, Server]) -> Iterator[Case]:

@@ -42,6 +42,7 @@ def benchmark_tables() -> dict[str, str]:
         "search-engines": _search_engines,
         "search-index-kills": _search_index_kills,
         "http-fuzz": _http_fuzz,
+        "search-latency": _search_latency,
         "catalog-size": _catalog_size,
         "pretrained": _pretrained,
         "without-clicks": _without_clicks,
@@ -248,6 +249,39 @@ def _http_fuzz(result: dict[str, Any]) -> str:
             f"{run['searches with known results in between']:,}", f"{len(run['violations'])}",
         ])  # fmt: skip
     return f"{_machine(result)}\n\n{markdown_table(header, rows)}"
+
+
+def _search_latency(result: dict[str, Any]) -> str:
+    """One table for one client and one for 32: medians of the rounds, with their ranges."""
+    parts = []
+    for clients in (1, 32):
+        header = ["request", "system", "p50 ms", "p90 ms", "p99 ms", "queries/s", "errors", "server cores"]
+        rows = []
+        for row in result["rows"]:
+            if row["clients"] == clients:
+                values = [_spread(row[name]) for name in ("p50", "p90", "p99", "queries_per_second")]
+                rows.append([row["request"], row["system"], *values, str(row["errors"]), f"{row['server_cores']:.2f}"])
+        parts.append(f"{clients} client{'s' if clients > 1 else ''}:\n\n{markdown_table(header, rows)}")
+    about, most = result["about"], max(row["client_cores"] for row in result["rows"])
+    memory = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in result["memory_bytes"].items())
+    settings = "; ".join(
+        f"{one['backend']}, threads {one['threads']}, processes {one['processes']} (clients: {clients})"
+        for clients, one in result["peer_settings"].items()
+    )
+    chosen = f" MiniLM + FAISS runs with the best of {len(result['peer_settings_tried'])} settings: {settings}."
+    return (
+        f"{result['products']:,} products of {about['catalog']['name']}, {result['rounds']} rounds in alternation: "
+        f"medians, lowest to highest. The load generator, on the same {about['cores']} cores, takes at most {most:.2f} "
+        f"cores; load of the machine {about['load_at_start']:.1f} at the start, {about['load_at_end']:.1f} at the end."
+        f"{chosen} {_machine(result)}\n\n" + "\n".join(parts) + f"\nPrivate memory: {memory}.\n"
+    )
+
+
+def _spread(measured: dict[str, Any]) -> str:
+    """The median and the range of the rounds."""
+    digits = 0 if measured["median"] >= 100 else 1
+    low, high = min(measured["rounds"]), max(measured["rounds"])
+    return f"{measured['median']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _catalog_size(result: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from make_jax.serving.index.manifest import ModelEntry
 from make_jax.serving.index.model import IndexModel, open_index_model
 from make_jax.serving.index.reader import open_index
 from make_jax.serving.index.versions import current_version, switch_version, version_names, writing
-from make_jax.serving.index.writer import IndexSettings, build_index
+from make_jax.serving.index.writer import IndexSettings, build_index, choose_engine
 from tests.retrieval.fake_encoder import FakeEncoder, _picture, _text, _unit
 from tests.serving.index.tiny_index import fake_model
 from tests.tiny_catalog import write_catalog, write_lines
@@ -142,3 +142,9 @@ def test_models_that_cannot_encode_queries_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"{name}.ids.txt").write_text("a\n")
     with pytest.raises(InputError, match=r"precomputed vectors cannot encode the queries that people type"):
         open_index_model(tmp_path)
+
+
+def test_exact_search_is_chosen_for_at_most_67_mb_of_vectors() -> None:
+    assert choose_engine(None, 26_000, 635).name == "flat"
+    assert choose_engine(None, 42_203, 635).name == "edge"
+    assert choose_engine("flat", 42_203, 635).name == "flat"
