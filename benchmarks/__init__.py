@@ -6,7 +6,7 @@
 - `study/`: ablations of MAKE, batch sizes, costs of objectives, modal weights.
 - `baselines/`: models that MAKE is compared with, and pretrained text encoders.
 - `robustness/`: crash recovery.
-- `search/`: exact search of millions of vectors, with FAISS for comparison; exported models.
+- `search/`: the search server over HTTP and its engines; exact search of millions of vectors, with FAISS; exports.
 - `common/`: child processes and compiled steps that several of them use.
 """
 
