@@ -1,15 +1,17 @@
 """`search query INDEX TEXT`: the best products of an index, as a table or JSON. Help and wrong options load no jax."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from make_jax.cli.parsing import parse_options
 from make_jax.errors import InputError
-from make_jax.serving.requests import MAX_LIMIT, SearchRequest, Sort
+from make_jax.serving.engines import EngineName, FolderInUseError
+from make_jax.serving.requests import MAX_LIMIT, SearchRequest, SearchResponse, Sort
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class QueryOptions:
     explain: bool = False  # add parts of the scores and predicted keywords, and to JSON weights and matched keywords
     json: bool = False  # print JSON instead of a table
     model: str = ""  # folder of the model if it was moved since the index was built
-    engine: Literal["flat", "edge", "cluster"] | None = None  # None: the one that the index names
+    engine: EngineName | None = None  # None: the one that the index names
 
 
 def query(argv: Sequence[str], program: str) -> None:
@@ -45,16 +47,27 @@ def query(argv: Sequence[str], program: str) -> None:
     request = search_request(options)
 
     from make_jax.cli.search_results import print_json, print_table
-    from make_jax.serving.opened import OpenOptions
-    from make_jax.serving.service import IndexService
 
-    opened = OpenOptions(options.engine, model=options.model, warm_up=False)
-    with IndexService.open(options.index, opened) as service:
-        response = service.search(request)
+    try:
+        response = _search(options, request, options.engine)
+    except FolderInUseError:  # by a server
+        if options.engine is not None:
+            raise
+        print("a server has the engine's folder open: compared all vectors instead (--engine flat)", file=sys.stderr)
+        response = _search(options, request, "flat")
     if options.json:
         print_json(request, response)
     else:
         print_table(request, response, details=options.explain)
+
+
+def _search(options: QueryOptions, request: SearchRequest, engine: EngineName | None) -> SearchResponse:
+    from make_jax.serving.opened import OpenOptions
+    from make_jax.serving.service import IndexService
+
+    opened = OpenOptions(engine, model=options.model, warm_up=False)
+    with IndexService.open(options.index, opened) as service:
+        return service.search(request)
 
 
 def search_request(options: QueryOptions) -> SearchRequest:

@@ -129,6 +129,14 @@ def open_engine(index: OpenIndex, options: OpenOptions = DEFAULTS) -> Engine:
     return connect_cluster(index.path.resolve().name, index.version, settings, parts, is_current=not options.version)
 
 
+def build_engine(index: OpenIndex) -> None:
+    """Builds the folder of `edge`, if the index names that engine and it is missing, so that no server has to."""
+    from make_jax.serving.engines.edge import stored_state
+
+    if index.manifest.engine.name == "edge" and stored_state(index.folder / "edge") != engine_state(index):
+        open_engine(index).close()
+
+
 def _open_edge(index: OpenIndex, settings: QdrantSettings, parts: Parts) -> Engine:
     """A folder that lacks the latest updates of the index gets these alone."""
     from make_jax.serving.engines.edge import EdgeEngine, stored_state  # Qdrant Edge takes 35 MB, which flat spares

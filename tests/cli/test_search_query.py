@@ -9,6 +9,7 @@ from make_jax.catalog.reader import Catalog
 from make_jax.cli.search import main
 from make_jax.errors import InputError
 from make_jax.retrieval.retriever import Retriever
+from make_jax.serving.engines.edge import stored_state
 from make_jax.serving.index.model import open_index_model
 from make_jax.serving.index.writer import IndexSettings, build_index
 from make_jax.serving.requests import SearchRequest
@@ -127,3 +128,20 @@ def test_a_model_that_was_moved_is_named_with_model(catalog, tmp_path, capsys):
         main(["query", str(tmp_path / "index"), "red"])
     main(["query", str(tmp_path / "index"), "red", "-k", "1", "--model", str(moved)])
     assert "1 to 1 of 60 products" in capsys.readouterr().out
+
+
+def test_a_query_beside_a_server_of_edge_compares_all_vectors(run, catalog, tmp_path, capsys):
+    index = tmp_path / "index"
+    build_index(index, open_index_model(run), catalog, IndexSettings(lexical_weight=0.3, engine="edge"))
+    assert stored_state(index / "versions" / "v1" / "edge")  # complete before the first server
+    words = ["query", str(index), "red circle", "-k", "20", "--json"]
+    with IndexService.open(index, COLD):
+        main(words)
+        beside = capsys.readouterr()
+        with pytest.raises(InputError, match="open in another process, and only one can have it open"):
+            main([*words, "--engine", "edge"])
+    assert beside.err == "a server has the engine's folder open: compared all vectors instead (--engine flat)\n"
+    main(words)
+    alone = capsys.readouterr()
+    assert alone.err == ""
+    assert [hit["id"] for hit in json.loads(beside.out)["hits"]] == [hit["id"] for hit in json.loads(alone.out)["hits"]]

@@ -15,10 +15,15 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from make_jax.catalog.attributes import AttributeValue
+from make_jax.errors import InputError
 from make_jax.serving.filters import Filter
 from make_jax.serving.requests import FacetStats, Sort
 
 EngineName = Literal["flat", "edge", "cluster"]
+
+
+class FolderInUseError(InputError):
+    """Another process has the folder of an engine open."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from make_jax.errors import InputError
-from make_jax.serving.engines import Rows
+from make_jax.serving.engines import FolderInUseError, Rows
 from make_jax.serving.engines.edge_store import STATE, EdgeStore
 from make_jax.serving.engines.qdrant import QdrantEngine, QdrantSettings
 from make_jax.worker_processes import start_worker
@@ -60,7 +60,7 @@ def _lock(file: Any, folder: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(
+        raise FolderInUseError(
             f"{folder}: open in another process, and only one can have it open; stop that one, or use engine flat"
         ) from None
 

@@ -51,7 +51,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Makes the server and uvicorn log JSON lines on stderr."""
+    """Makes the server and uvicorn log JSON lines on stderr. On a terminal, requests are not logged but for faults."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     # python_multipart warns with bytes that a client sent.
@@ -60,6 +60,7 @@ def log_as_json() -> None:
         logger = logging.getLogger(name)
         logger.handlers[:], logger.propagate = [handler], False
         logger.setLevel(level)
+    _log.setLevel(logging.WARNING if sys.stderr.isatty() else logging.NOTSET)  # NOTSET: the level above
 
 
 class RequestLog:

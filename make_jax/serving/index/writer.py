@@ -39,7 +39,7 @@ from make_jax.serving.index.manifest import (
     write_manifest,
 )
 from make_jax.serving.index.model import IndexModel, load_encoder, set_title_weight
-from make_jax.serving.index.reader import VECTORS
+from make_jax.serving.index.reader import VECTORS, open_index
 from make_jax.serving.index.thumbnails import write_thumbnails
 from make_jax.serving.index.tuning import Tuned, tune_index, vectors_of_pool
 from make_jax.serving.index.versions import (
@@ -54,6 +54,7 @@ from make_jax.serving.index.versions import (
     version_names,
     writing,
 )
+from make_jax.serving.opened import build_engine
 
 _ROWS_PER_FILE = 1 << 16  # products
 _VECTORS_PER_SHARD = 1 << 12  # what SIGKILL loses at most: minutes, also of a slow model
@@ -127,6 +128,7 @@ def build_index(
             build.run(key)
             publish_folder(build.folder, version_folder(index, version))
         assert version is not None
+        _build_engine(index, version, log)
         removed: list[str] = []
         if settings.switch:
             previous = current_version(index) if (index / CURRENT).exists() else None
@@ -134,6 +136,14 @@ def build_index(
                 set_current(index, version)
             removed = remove_versions(index, settings.keep, previous)
         return Built(version, new, removed)
+
+
+def _build_engine(index: Path, version: str, log: Log) -> None:
+    """Before the switch, so that a server that follows the index answers from the new version at once."""
+    opened = open_index(index, version)
+    if opened.manifest.engine.name == "edge":
+        log(f"building the search graph of {opened.manifest.count:,} products, unless it exists")
+        build_engine(opened)
 
 
 def _check_folder(index: Path, model: IndexModel) -> None:

@@ -165,6 +165,7 @@ def log(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     log_as_json()
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    logging.getLogger(log_as_json.__module__).setLevel(logging.NOTSET)
     for each, (handlers, propagate, level) in zip(loggers, before, strict=True):
         each.handlers[:], each.propagate = handlers, propagate
         each.setLevel(level)
@@ -192,6 +193,16 @@ def test_the_log_has_one_json_line_for_each_request_without_what_was_searched(cl
     assert lines[0]["request_id"] == "r1" and lines[0]["event"] == "request" and lines[0]["ms"] >= 0
     text = json.dumps(lines)
     assert "secret" not in text.lower() and key not in text and "testclient" not in text
+
+
+def test_on_a_terminal_faults_alone_are_logged(client, service, monkeypatch, log):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    log_as_json()
+    client.get("/v1/search?q=a")
+    assert log() == []
+    monkeypatch.setattr(service, "search", lambda request: 1 / 0)
+    client.get("/v1/search?q=a")
+    assert [line["event"] for line in log()] == ["fault"]
 
 
 def test_a_fault_is_logged_with_its_traceback_and_request_id(client, service, monkeypatch, log):
