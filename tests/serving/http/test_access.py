@@ -196,7 +196,7 @@ def test_the_log_has_one_json_line_for_each_request_without_what_was_searched(cl
 
 
 def test_on_a_terminal_faults_alone_are_logged(client, service, monkeypatch, log):
-    [handler] = logging.getLogger("make_jax.serving").handlers
+    handler = logging.getLogger("make_jax.serving").handlers[0]
     monkeypatch.setattr(handler.stream, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", handler.stream)
     log_as_json()
