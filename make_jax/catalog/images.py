@@ -43,6 +43,16 @@ def decode(data: bytes, where: str) -> Image.Image:
         raise InputError(f"{where}: damaged image ({text or type(error).__name__})") from None
 
 
+def pixel_count(data: bytes) -> int:
+    """Width x height as the header of an encoded image states them; 0 if it cannot be read."""
+    reader = _reader(data)
+    with contextlib.suppress(Exception):  # decoders raise many types for damaged data
+        if reader is not None:
+            with reader(io.BytesIO(data)) as image:
+                return int(image.size[0] * image.size[1])
+    return 0
+
+
 def extension(data: bytes) -> str:
     """The file name extension of an encoded image: ".jpg", ".png" or ".webp"; "" for other formats."""
     extensions = {JpegImageFile: ".jpg", PngImageFile: ".png", WebPImageFile: ".webp"}

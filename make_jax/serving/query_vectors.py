@@ -1,11 +1,12 @@
 """The vector of a search: text, picture, and products that the user liked or did not."""
 
 import ctypes
+import threading
 
 import numpy as np
 from jaxtyping import Float32
 
-from make_jax.catalog.images import decode
+from make_jax.catalog.images import decode, pixel_count
 from make_jax.errors import InputError
 from make_jax.retrieval.embed import Encoder
 from make_jax.serving.query_encoder import QueryEncoder
@@ -15,6 +16,7 @@ from make_jax.serving.search_service import RequestError
 LIKE_WEIGHT = 0.75
 UNLIKE_WEIGHT = 0.15
 _LARGE = 4_000_000  # pixels
+_one_large_image = threading.Lock()  # each may need 1.5 GB: copies of 64 million pixels, of up to 16 bits
 
 
 def accepts_images(model: Encoder) -> bool:
@@ -29,17 +31,22 @@ def encode_image(encoder: QueryEncoder, data: bytes) -> Float32[np.ndarray, " D"
     """
     if not accepts_images(encoder.model):
         raise RequestError("image", "the model of this index has no image encoder: search by text")
-    pixels = 0
+    if pixel_count(data) <= _LARGE:
+        return _encode_image(encoder, data)
+    with _one_large_image:
+        try:
+            return _encode_image(encoder, data)
+        finally:
+            _return_memory()
+
+
+def _encode_image(encoder: QueryEncoder, data: bytes) -> Float32[np.ndarray, " D"]:
     try:
-        size = decode(data, "the query's image").size  # names it; the encoder would call it product number 0
-        pixels = size[0] * size[1]
+        decode(data, "the query's image")  # names it in an error; the encoder would call it product number 0
         with encoder.lock:
             vector: Float32[np.ndarray, " D"] = encoder.model.encode_products([""], [data]).vectors[0]
     except InputError as error:
         raise RequestError("image", str(error)) from None
-    finally:
-        if pixels > _LARGE:
-            _return_memory()
     return vector
 
 
