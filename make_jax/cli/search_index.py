@@ -90,7 +90,10 @@ def index(argv: Sequence[str], program: str) -> None:
     with StageBars(console) as bars, _ray(options.ray) as ray:
         built = build_index(out, model, catalog, settings, ray=ray, progress=bars.show, log=line)
     found = "" if built.new else " had this model and catalog already, it"
-    state = "is the current version" if options.switch else f"is complete: search.py switch {out} {built.version}"
+    if options.switch:
+        state = f"is the current version; now: search.py serve {out}"
+    else:
+        state = f"is complete: search.py switch {out} {built.version}"
     line(f"{out}: {built.version}{found} {state}")
     if built.removed:
         line(f"removed: {', '.join(built.removed)} (--keep {options.keep})")

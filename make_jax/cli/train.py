@@ -11,7 +11,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses `argv`, or `sys.argv`, and trains or plans. InputError for wrong settings and catalogs."""
     from make_jax.cli.train_options import parse_settings, split_dry_run
 
-    program, evaluation = ("train.py", "python eval.py") if argv is None else ("make-jax train", "make-jax eval")
+    program, other = ("train.py", "python {}.py") if argv is None else ("make-jax train", "make-jax {}")
     dry_run_options, rest = split_dry_run(sys.argv[1:] if argv is None else argv)
     config = parse_settings(rest, program)
     if dry_run_options is not None:
@@ -30,6 +30,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if jax.process_index() == 0:
         folder = config.run if is_url(config.run) else folder
         print(
-            f"done: {folder} (curves.png, metrics.jsonl, checkpoints/); now: {evaluation} {folder}, "
-            f"or make_jax.Retriever.load({str(folder)!r}) to search"
+            f"done: {folder} (curves.png, metrics.jsonl, checkpoints/); now: {other.format('eval')} {folder}, "
+            f"or {other.format('search')} index {folder} CATALOG INDEX to search"
         )
