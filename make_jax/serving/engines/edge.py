@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import multiprocessing
 import threading
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from make_jax.worker_processes import start_resource_tracker
 
 _SECONDS_TO_CLOSE = 30.0
 _ATTEMPTS = 3  # of a call whose process ends
+_log = logging.getLogger(__name__)
 
 
 def stored_state(folder: Path) -> str | None:
@@ -111,6 +113,7 @@ class EdgeEngine:
     def _restart(self, repeats_update: bool) -> None:
         self._connection.close()
         self._kill()
+        _log.warning("%s: the process of Qdrant Edge ended; starting it again", self._folder)
         self._process, self._connection = self._start(repeats_update)
 
     def _ended(self) -> InputError:

@@ -15,6 +15,7 @@ from make_jax.serving.http.body_limit import BodyLimit
 from make_jax.serving.http.clicks import ClickFile
 from make_jax.serving.http.context import Context
 from make_jax.serving.http.errors import ApiError, error_response
+from make_jax.serving.http.openapi import DescribedApp
 from make_jax.serving.http.request_log import RequestLog
 from make_jax.serving.http.settings import HttpSettings
 from make_jax.serving.search_service import SearchService
@@ -25,7 +26,7 @@ def create_app(services: Mapping[str, SearchService], settings: HttpSettings) ->
 
     InputError if the file of clicks cannot be opened.
     """
-    app = FastAPI(
+    app = DescribedApp(
         title="make_jax search",
         version=make_jax.__version__,
         description="Product search. Names follow Meilisearch's. Errors: message, code, type, link.",
@@ -34,6 +35,7 @@ def create_app(services: Mapping[str, SearchService], settings: HttpSettings) ->
         default_response_class=JsonResponse,
         redirect_slashes=False,
     )
+    app.needs_keys = bool(settings.keys)
     clicks = ClickFile(settings.clicks) if settings.clicks else None
     app.state.context = context = Context(services, settings, clicks=clicks)
     for routes in (search_routes, product_routes, server_routes):

@@ -7,6 +7,7 @@ from typing import Any
 
 import h11
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from make_jax.serving.http.errors import ApiError, error_response
@@ -56,6 +57,12 @@ class LimitedProtocol(H11Protocol):
         super().on_response_complete()  # may begin to answer a further request that was sent behind it
         if not self._is_answering():
             self._set_deadline(self.read_seconds, self._end_response)
+
+    def shutdown(self) -> None:
+        """Ends the connection after the response that runs, which tells the client so: uvicorn's does not."""
+        super().shutdown()
+        if self._is_answering():
+            self.cycle.scope["headers"] = [*self.cycle.scope["headers"], CLOSE_HEADER]  # as if the client had asked
 
     def pause_writing(self) -> None:
         """Starts the time in which the client must read: the buffer of the connection is full."""

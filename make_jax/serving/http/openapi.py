@@ -1,12 +1,18 @@
-"""The OpenAPI description of the routes, with examples: arguments of FastAPI's route decorators."""
+"""The OpenAPI description of the routes, with examples: arguments of FastAPI's route decorators, and the API key."""
 
 from typing import Any
 
+from fastapi import FastAPI
+
 from make_jax.serving.filter_parser import MAX_LENGTH
+from make_jax.serving.http.access import OPEN_PATHS
 from make_jax.serving.http.answers import ErrorAnswer, SearchAnswer
 from make_jax.serving.http.errors import CODES
 from make_jax.serving.http.parameters import INDEX_PARAMETER, SearchParameters
 
+_LISTED = {
+    "sort": "^[^,]+:(asc|desc)$"
+}  # the form of items of lists that are separated by commas, of others than names
 _PRODUCT = {
     "id": "1163",
     "title": "Nike Women Red Running Shoes",
@@ -51,6 +57,7 @@ def _query_parameter(alias: str, schema: dict[str, Any], required: bool = False)
     parameter: dict[str, Any] = {"name": alias, "in": "query", "required": required, "schema": schema}
     if schema.get("type") == "array" and alias not in ("like", "unlike"):
         parameter.update(style="form", explode=False)
+        schema["items"] = schema["items"] | {"pattern": _LISTED.get(alias, "^[^,]+$")}
     return parameter
 
 
@@ -72,6 +79,16 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     if len(choices) != 1:
         return schema
     return {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | choices[0]
+
+
+def _body_schema() -> dict[str, Any]:
+    """The schema of a JSON body, in which null is the default of every parameter."""
+    schema = SearchParameters.model_json_schema()
+    for name, given in schema["properties"].items():
+        if "anyOf" not in given:
+            about = {key: given.pop(key) for key in ("title", "description", "default", "examples") if key in given}
+            schema["properties"][name] = {**about, "anyOf": [given, {"type": "null"}]}
+    return schema
 
 
 def _form_schema() -> dict[str, Any]:
@@ -123,7 +140,7 @@ SEARCH_POST: dict[str, Any] = {
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": SearchParameters.model_json_schema(),
+                    "schema": _body_schema(),
                     "examples": {name: {"value": value} for name, value in _BODIES.items()},
                 },
                 "multipart/form-data": {"schema": _form_schema(), "encoding": _ENCODING},
@@ -188,9 +205,13 @@ CLICK: dict[str, Any] = {
                         "required": ["query", "product"],
                         "additionalProperties": False,
                         "properties": {
-                            "query": {"type": "string", "minLength": 1, "maxLength": 1000},
+                            "query": {"type": "string", "minLength": 1, "maxLength": 1000, "pattern": "\\S"},
                             "product": {"type": "string", "minLength": 1, "maxLength": 1000},
-                            "index": {"type": "string", "maxLength": 200, "description": INDEX_PARAMETER},
+                            "index": {
+                                "type": ["string", "null"],
+                                "maxLength": 200,
+                                "description": INDEX_PARAMETER,
+                            },
                             "lang": {"type": "string", "maxLength": 35, "pattern": "^[A-Za-z0-9-]*$"},
                         },
                     },
@@ -206,3 +227,20 @@ METRICS: dict[str, Any] = {
     "tags": ["server"],
     "responses": {200: {"description": "Metrics.", "content": {"text/plain": {}}}, **_errors()},
 }
+
+
+class DescribedApp(FastAPI):
+    """An application whose description says which routes need an API key."""
+
+    needs_keys = False
+
+    def openapi(self) -> dict[str, Any]:
+        """The description, made once."""
+        if self.openapi_schema is None:
+            description = super().openapi()
+            if self.needs_keys:
+                description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+                for path in description["paths"].keys() - set(OPEN_PATHS):
+                    for method in description["paths"][path].values():
+                        method["security"] = [{"key": []}]
+        return super().openapi()

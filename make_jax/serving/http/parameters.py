@@ -152,13 +152,15 @@ def _validated(values: Mapping[str, Any], strict: bool) -> SearchParameters:
 
 
 def _without_null(body: bytes, error: ValidationError) -> dict[str, Any] | None:
-    """The members of a JSON object that are not null; None if the errors have another cause than a null."""
+    """A JSON object without parameters that are null; None if the errors have another cause than a null."""
     if not any(each["loc"] and each["input"] is None for each in error.errors(include_url=False)):
         return None
     from pydantic_core import from_json
 
     values = from_json(body)
-    return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else None
+    if not isinstance(values, dict):
+        return None
+    return {name: value for name, value in values.items() if value is not None or name not in _NAMES}
 
 
 def _api_error(error: ValidationError) -> ApiError:

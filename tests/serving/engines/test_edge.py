@@ -77,10 +77,15 @@ def test_a_folder_is_opened_again_and_only_by_one_process(folder: Path, open_eng
     check(engine)
 
 
-def test_a_process_that_was_killed_is_started_again(folder: Path, open_engine: Callable[..., EdgeEngine]) -> None:
+def test_a_process_that_was_killed_is_started_again(
+    folder: Path, open_engine: Callable[..., EdgeEngine], caplog: pytest.LogCaptureFixture
+) -> None:
     engine = open_engine(folder, SETTINGS, no_parts)
+    check(engine)
+    assert not caplog.messages
     kill(engine)
     check(engine)
+    assert caplog.messages == [f"{folder}: the process of Qdrant Edge ended; starting it again"]
 
 
 def test_updates_survive_the_process_at_any_instant(tmp_path: Path, open_engine: Callable[..., EdgeEngine]) -> None:

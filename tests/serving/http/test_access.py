@@ -75,6 +75,12 @@ def test_with_keys_every_address_needs_one_but_the_page_and_health(client_of, ke
         assert client.get(path, headers=bearer(key)).status_code == 200, path
     assert client.post("/v1/search", json={}).status_code == 401
     assert client.post("/v1/search", json={}, headers=bearer(key)).status_code == 200
+    description = client.get("/openapi.json").json()
+    assert description["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    methods = {path: list(methods.values()) for path, methods in description["paths"].items()}
+    described = {path for path, found in methods.items() if all(each.get("security") for each in found)}
+    assert described == methods.keys() - {"/healthz", "/readyz"}
+    assert "security" not in json.dumps(client_of().get("/openapi.json").json())
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,10 @@ def test_the_description_has_every_route_parameter_and_error_with_examples(clien
     required = description["components"]["schemas"]["SearchAnswer"]["required"]
     for path in ("/v1/search", "/v1/search?page=2"):
         assert set(required) <= set(client.get(path).json())
+    body = bodies["application/json"]["schema"]["properties"].values()
+    assert all({"type": "null"} in schema["anyOf"] for schema in body)  # null is the default of each parameter
+    sort = next(parameter["schema"] for parameter in search["get"]["parameters"] if parameter["name"] == "sort")
+    assert sort["items"]["pattern"] == "^[^,]+:(asc|desc)$"
     text = json.dumps(description)
     assert "HTTPValidationError" not in text  # FastAPI's form of errors, which is not ours
     assert not [code for code, row in CODES.items() if f"`{code}`" not in text and row.status != 405]

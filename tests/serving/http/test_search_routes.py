@@ -201,6 +201,7 @@ def test_a_wrong_parameter_is_an_error_that_names_it(client, parameters, code, m
         (b'{"limit": 3.5}', "invalid_search_limit"),
         (b'{"limit": true}', "invalid_search_limit"),
         (b'{"limit": null, "offset": "x"}', "invalid_search_offset"),
+        (b'{"limit": null, "no": null}', "bad_request"),
         (b'{"lexicalWeight": NaN}', "invalid_search_lexical_weight"),
         (b'{"facets": "brand"}', "invalid_search_facets"),
         (b'{"facets": [null]}', "invalid_search_facets"),

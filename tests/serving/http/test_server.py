@@ -281,12 +281,16 @@ def test_a_signal_stops_after_the_running_requests_and_a_second_one_at_once(sign
     )
     assert process.stdout is not None
     port = int(process.stdout.readline())
-    results: list[int] = []
+    results: list[tuple[int, str | None]] = []
 
     def search() -> None:
         seconds = "1" if len(signals) == 1 else "20"
         with contextlib.suppress(ConnectionError, http.client.HTTPException):
-            results.append(request(("127.0.0.1", port), path=f"/v1/search?q={seconds}")[0])
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4)
+            connection.request("GET", f"/v1/search?q={seconds}")
+            response = connection.getresponse()
+            results.append((response.status, response.getheader("connection")))
+            connection.close()
 
     thread = threading.Thread(target=search)
     thread.start()
@@ -303,4 +307,4 @@ def test_a_signal_stops_after_the_running_requests_and_a_second_one_at_once(sign
         process.kill()
     thread.join()
     assert (process.returncode, errors) == (code, f"{line}\n")
-    assert (results, out) == (([200], "closed\n") if len(signals) == 1 else ([], ""))
+    assert (results, out) == (([(200, "close")], "closed\n") if len(signals) == 1 else ([], ""))
